@@ -1,0 +1,78 @@
+"""Geometry of a norm ball cut with the pixel box [0, 1]. Radii may be a number or one per example, shape (B,)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from protoat.types import Norm
+
+__all__ = ["ascent_step", "distance", "project", "random_start"]
+
+Radius = float | Tensor
+
+
+def _per_example(value: Radius, like: Tensor) -> Radius:
+    return value.view(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value
+
+
+def distance(x_adv: Tensor, x: Tensor, norm: Norm) -> Tensor:
+    """Norm of ``x_adv - x`` for each example, shape (B,).
+
+    >>> distance(torch.full((1, 2), 0.5), torch.zeros(1, 2), "linf")
+    tensor([0.5000])
+    """
+    delta = (x_adv - x).flatten(1)
+    return delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+
+
+def project(x_adv: Tensor, x: Tensor, eps: Radius, norm: Norm) -> Tensor:
+    """Nearest legal image: inside the ball of radius `eps` around `x`, then inside [0, 1].
+
+    For L-inf this is the exact projection; for L2 the order ball-then-box gives a legal point (the box only shrinks
+    distances to `x`, which lies in the box), not always the nearest one.
+
+    Args:
+        x_adv, x: (B, ...) images; `x` in [0, 1].
+        eps: radius, a number or (B,).
+
+    >>> project(torch.tensor([[0.9]]), torch.tensor([[0.2]]), 0.1, "linf")
+    tensor([[0.3000]])
+    """
+    eps = _per_example(eps, x)
+    if norm == "linf":
+        return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
+    delta = x_adv - x
+    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+    factor = (eps / _per_example(length, x)) if not isinstance(eps, Tensor) else eps / _per_example(length, x)
+    return (x + delta * factor.clamp(max=1)).clamp_(0, 1)
+
+
+def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
+    """A legal image drawn around `x`: uniform in the cube (L-inf) or uniform in the ball (L2), then cut to [0, 1].
+
+    >>> start = random_start(torch.zeros(4, 3), 0.1, "linf", torch.Generator().manual_seed(0))
+    >>> bool((start >= 0).all() and (start <= 0.1).all())
+    True
+    """
+    radius = _per_example(eps, x)
+    if norm == "linf":
+        noise = torch.empty_like(x).uniform_(-1, 1, generator=generator)
+        return project(x + noise * radius, x, eps, norm)
+    direction = torch.empty_like(x).normal_(generator=generator)
+    direction = direction / _per_example(direction.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+    share = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype).pow(1 / x[0].numel())
+    return project(x + direction * _per_example(share, x) * radius, x, eps, norm)
+
+
+def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:
+    """The step of length `step_size` that raises a linear loss most: the sign (L-inf), the unit gradient (L2).
+
+    >>> ascent_step(torch.tensor([[3.0, -4.0]]), 0.5, "l2")
+    tensor([[ 0.3000, -0.4000]])
+    """
+    step_size = _per_example(step_size, gradient)
+    if norm == "linf":
+        return gradient.sign() * step_size
+    length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return gradient / _per_example(length, gradient) * step_size

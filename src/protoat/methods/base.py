@@ -1,0 +1,100 @@
+"""What a training method is: a generator with one yield for each optimizer step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.attacks import Attack
+from protoat.types import ThreatModel, Views, as_output
+
+__all__ = ["AdversarialTraining", "Method"]
+
+
+class Method(ABC):
+    """How adversarial examples enter training.
+
+    Args:
+        threat: what the adversary may do.
+        ramp_epochs: epochs over which the radius grows linearly from 0 to ``threat.eps``; 0 is full strength at once.
+
+    Raises:
+        ValueError: a negative ramp.
+    """
+
+    needs_clean: ClassVar[bool] = False
+
+    def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
+        if ramp_epochs < 0:
+            raise ValueError(f"ramp_epochs={ramp_epochs:g} is negative; write 0 for full strength at once")
+        self.threat = threat
+        self.ramp_epochs = ramp_epochs
+        self._epoch = 0.0
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps that `updates` asks for on each batch."""
+        return 1
+
+    @property
+    def eps(self) -> float:
+        """Present radius, after the ramp."""
+        return self.threat.eps * (min(1.0, self._epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
+
+    def at_epoch(self, epoch: float) -> None:
+        """Tells how far training is, in passes over the data; 2.5 is the middle of the third."""
+        self._epoch = epoch
+
+    @abstractmethod
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        """One yield for each optimizer step; the caller runs ``backward`` and ``step`` before the next.
+
+        Args:
+            model: images -> `Output` or logits.
+            x: (B, ...) images in [0, 1].
+            y: (B,) labels.
+        """
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
+        return F.cross_entropy(views.adv.logits.float(), y)
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        """Called after each pass over the data. A text is a reason to stop and to return to the state before this pass."""
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors to carry over an interruption; belongs to one process of a distributed run."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state_dict` gave."""
+
+    @staticmethod
+    def generator(x: Tensor) -> torch.Generator:
+        """Randomness for one batch, seeded from the global state as every other part of training is."""
+        return torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ()).item()))
+
+
+class AdversarialTraining(Method):
+    """Trains on the examples of one attack: attack the batch, forward the result, one step.
+
+    Args:
+        attack: any attack; its threat model is the method's.
+        ramp_epochs: see `Method`.
+
+    Source: Madry et al., ICLR 2018.
+    """
+
+    def __init__(self, attack: Attack, *, ramp_epochs: float = 0.0) -> None:
+        super().__init__(attack.threat, ramp_epochs=ramp_epochs)
+        self.attack = attack
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        x_adv = self.attack.perturb(model, x, y, eps=self.eps, generator=self.generator(x))
+        yield Views(as_output(model(x_adv)))

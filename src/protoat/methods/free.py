@@ -1,0 +1,86 @@
+"""Free adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from protoat.functional.ball import ascent_step
+from protoat.methods.base import Method
+from protoat.types import ThreatModel, Views, as_output
+
+__all__ = ["FreeAT"]
+
+
+class FreeAT(Method):
+    """Replays each batch and takes the perturbation's gradient from the very backward that trains the weights.
+
+    The perturbation belongs to the slot in the batch, not to the image, and lives for the whole run. With a regularizer
+    it follows the total loss, because there is one backward.
+
+    Args:
+        threat: norm and radius; each replay takes a step of the full radius.
+        replays: updates on each batch (8 for CIFAR, 4 for MNIST and Tiny ImageNet in the paper). Divide the epochs by it.
+        ramp_epochs: epochs over which the radius grows from 0.
+
+    Raises:
+        ValueError: fewer than one replay.
+        RuntimeError: the caller did not run ``backward`` between two yields.
+
+    Source: Shafahi et al., NeurIPS 2019. Of the public codes this follows the authors': the sum of image and
+    perturbation is cut to [0, 1] inside the graph, so no pass ever leaves the range.
+
+    >>> from protoat.types import Linf
+    >>> FreeAT(Linf("8/255"), replays=8).updates_per_batch
+    8
+    """
+
+    def __init__(self, threat: ThreatModel, *, replays: int = 8, ramp_epochs: float = 0.0) -> None:
+        super().__init__(threat, ramp_epochs=ramp_epochs)
+        if replays < 1:
+            raise ValueError(f"replays={replays} must be at least 1")
+        self.replays = replays
+        self.perturbation: Tensor | None = None
+
+    @property
+    def updates_per_batch(self) -> int:
+        return self.replays
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        stored = self._sized_for(x)
+        for _ in range(self.replays):
+            delta = stored[: len(x)].clone().requires_grad_()
+            yield Views(as_output(model((x + delta).clamp(0, 1))))
+            if delta.grad is None:
+                raise RuntimeError(
+                    "FreeAT found no gradient on its perturbation: call terms.total.backward() before the next update"
+                )
+            moved = delta.detach() + ascent_step(delta.grad, self.eps, self.threat.norm)
+            stored[: len(x)] = self._into_ball(moved)
+
+    def _sized_for(self, x: Tensor) -> Tensor:
+        """The stored perturbation on the device of `x`, with a slot for each of its images."""
+        old = self.perturbation
+        if old is None:
+            old = x.new_zeros(0, *x.shape[1:])
+        if old.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"FreeAT holds a perturbation for images {tuple(old.shape[1:])}, got {tuple(x.shape[1:])}"
+            )
+        missing = max(0, len(x) - len(old))
+        self.perturbation = torch.cat([old.to(x), x.new_zeros(missing, *x.shape[1:])])
+        return self.perturbation
+
+    def _into_ball(self, delta: Tensor) -> Tensor:
+        if self.threat.norm == "linf":
+            return delta.clamp(-self.eps, self.eps)
+        length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (delta.dim() - 1))
+        return delta * (self.eps / length).clamp(max=1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {} if self.perturbation is None else {"perturbation": self.perturbation}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.perturbation = state.get("perturbation")

@@ -1,0 +1,135 @@
+"""The values that every part of protoat passes to the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from torch import Tensor
+
+__all__ = ["L2", "Linf", "LossTerms", "Norm", "Output", "Pixels", "ThreatModel", "Views", "as_output"]
+
+Norm = Literal["linf", "l2"]
+
+if TYPE_CHECKING:
+    Pixels = float
+else:
+
+    class Pixels(float):
+        """A distance in pixel units, where pixels lie in [0, 1]; recipes and command lines may write ``8/255``.
+
+        Raises:
+            ValueError: the text is neither a number nor a fraction of two numbers.
+
+        >>> Pixels("8/255") == 8 / 255
+        True
+        """
+
+        def __new__(cls, value: float | str) -> Pixels:
+            if isinstance(value, str):
+                numerator, slash, denominator = value.partition("/")
+                try:
+                    return super().__new__(cls, float(numerator) / (float(denominator) if slash else 1.0))
+                except (ValueError, ZeroDivisionError):
+                    raise ValueError(f"{value!r} is not a pixel distance; write 0.03 or 8/255") from None
+            return super().__new__(cls, value)
+
+
+class Output(NamedTuple):
+    """What a model returns.
+
+    Attributes:
+        logits: (B, C) class scores of the deployed head, not probabilities.
+        embedding: (B, D) features just before the head; (B, 0) where a plain module returned logits only.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+
+
+def as_output(result: Output | Tensor) -> Output:
+    """Lets a plain module, which returns logits, stand where a model that returns `Output` is expected.
+
+    >>> import torch
+    >>> as_output(torch.zeros(2, 10)).embedding.shape
+    torch.Size([2, 0])
+    """
+    return Output(result, result.new_empty(result.shape[0], 0)) if isinstance(result, Tensor) else result
+
+
+class Views(NamedTuple):
+    """The forwards of one optimizer step.
+
+    Attributes:
+        adv: output for the examples the step trains on (clean images under `Standard`).
+        clean: output for the clean images, when the method or the regularizer needs it.
+    """
+
+    adv: Output
+    clean: Output | None = None
+
+
+class LossTerms(NamedTuple):
+    """The weighted terms of one step; their sum is what is minimised (paper, Eq. 5)."""
+
+    base: Tensor
+    metric: Tensor | None = None
+    norm: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the terms that are present."""
+        return sum((term for term in self[1:] if term is not None), start=self.base)
+
+    def named(self) -> dict[str, Tensor]:
+        """Detached scalars by name, with the total, for logs."""
+        terms = {name: term.detach() for name, term in self._asdict().items() if term is not None}
+        return terms | {"total": self.total.detach()}
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an adversary may do: move an image by at most ``eps`` in ``norm`` while pixels stay in [0, 1].
+
+    Args:
+        eps: radius, in the unit of the pixels. At most 1 under L-inf.
+        norm: ``"linf"`` or ``"l2"``.
+
+    Raises:
+        ValueError: a radius outside the range, or an unknown norm.
+
+    >>> ThreatModel(8)
+    Traceback (most recent call last):
+    ValueError: eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255
+    """
+
+    eps: Pixels
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", float(Pixels(self.eps)))
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"norm={self.norm!r} is unknown; write 'linf' or 'l2'")
+        if self.norm == "linf" and not 0 < self.eps <= 1:
+            hint = f"; pixels are in [0, 1], so write {self.eps:g}/255" if self.eps > 1 else ""
+            raise ValueError(f"eps={self.eps:g} is outside (0, 1]{hint}")
+        if self.norm == "l2" and not 0 < self.eps < float("inf"):
+            raise ValueError(f"eps={self.eps:g} is not a positive L2 radius")
+
+
+def Linf(eps: float | str) -> ThreatModel:  # noqa: N802 - the field's name for the ball
+    """The L-inf ball of radius `eps` in (0, 1].
+
+    >>> Linf("8/255") == ThreatModel(8 / 255, "linf")
+    True
+    """
+    return ThreatModel(Pixels(eps), "linf")
+
+
+def L2(eps: float | str) -> ThreatModel:  # noqa: N802
+    """The L2 ball of radius `eps`, in pixels.
+
+    >>> L2(0.5).norm
+    'l2'
+    """
+    return ThreatModel(Pixels(eps), "l2")
