@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
-from protoat.types import LossTerms, as_output
+from protoat.types import LossTerms
 
 __all__ = ["EpochEnd", "Objective"]
 
@@ -64,24 +64,18 @@ class Objective:
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next."""
-        needs_clean = self.regularizer is not None and self.regularizer.needs_clean
         for views in self.method.updates(model, x, y):
-            if needs_clean and views.clean is None:
-                views = views._replace(clean=as_output(model(x)))  # noqa: PLW2901
+            embedding = views.adv.embedding
+            if not embedding.shape[1] and (self.regularizer is not None or self.norm_weight):
+                raise ValueError(
+                    "the model returns logits only, and a metric or norm term needs embeddings; "
+                    "wrap it: protoat.models.with_embedding(model, layer=...)"
+                )
             yield LossTerms(
                 self.method.outer_loss(views, y),
-                None if self.regularizer is None else self.weight * self._metric(views.adv.embedding, y, views.clean),
-                self.norm_weight * views.adv.embedding.float().square().mean() if self.norm_weight else None,
+                None if self.regularizer is None else self.weight * self.regularizer.term(model, x, y, views),
+                self.norm_weight * embedding.float().square().mean() if self.norm_weight else None,
             )
-
-    def _metric(self, embedding: Tensor, y: Tensor, clean: Any) -> Tensor:
-        if not embedding.shape[1]:
-            raise ValueError(
-                "the model returns logits only, and a regularizer needs embeddings; "
-                "wrap it: protoat.models.with_embedding(model, layer=...)"
-            )
-        assert self.regularizer is not None
-        return self.regularizer(embedding, y, None if clean is None else clean.embedding)
 
     @property
     def updates_per_batch(self) -> int:

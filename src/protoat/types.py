@@ -61,10 +61,12 @@ class Views(NamedTuple):
     """The forwards of one optimizer step.
 
     Attributes:
-        adv: output for the examples the step trains on (clean images under `Standard`).
-        clean: output for the clean images, when the method or the regularizer needs it.
+        x_adv: (B, ...) images the step trains on, in [0, 1] (the clean ones under `Standard`).
+        adv: output for `x_adv`.
+        clean: output for the clean images, where the method computes it.
     """
 
+    x_adv: Tensor
     adv: Output
     clean: Output | None = None
 

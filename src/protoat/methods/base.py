@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,6 @@ class Method(ABC):
     Raises:
         ValueError: a negative ramp.
     """
-
-    needs_clean: ClassVar[bool] = False
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
         if ramp_epochs < 0:
@@ -97,4 +94,4 @@ class AdversarialTraining(Method):
 
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
         x_adv = self.attack.perturb(model, x, y, eps=self.eps, generator=self.generator(x))
-        yield Views(as_output(model(x_adv)))
+        yield Views(x_adv, as_output(model(x_adv)))

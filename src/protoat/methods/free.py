@@ -52,7 +52,8 @@ class FreeAT(Method):
         stored = self._sized_for(x)
         for _ in range(self.replays):
             delta = stored[: len(x)].clone().requires_grad_()
-            yield Views(as_output(model((x + delta).clamp(0, 1))))
+            x_adv = (x + delta).clamp(0, 1)
+            yield Views(x_adv, as_output(model(x_adv)))
             if delta.grad is None:
                 raise RuntimeError(
                     "FreeAT found no gradient on its perturbation: call terms.total.backward() before the next update"

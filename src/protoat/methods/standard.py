@@ -28,4 +28,4 @@ class Standard(Method):
         super().__init__(threat, ramp_epochs=ramp_epochs)
 
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
-        yield Views(as_output(model(x)))
+        yield Views(x, as_output(model(x)))

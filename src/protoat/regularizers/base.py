@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from protoat.types import Views
 
 __all__ = ["Regularizer"]
 
@@ -14,17 +16,20 @@ __all__ = ["Regularizer"]
 class Regularizer(nn.Module, ABC):
     """A metric term on embeddings. Its parameters must be in the optimizer; `protoat.fit` raises when they are not."""
 
-    needs_clean: ClassVar[bool] = False
-
     @abstractmethod
-    def forward(self, embedding: Tensor, y: Tensor, clean: Tensor | None = None) -> Tensor:
-        """Unweighted scalar term.
+    def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
+        """Unweighted scalar term of embeddings (B, D) with labels (B,); for use in any training loop."""
+
+    def term(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor:
+        """Unweighted scalar term of one step. One that needs more than the adversarial embeddings overrides this.
 
         Args:
-            embedding: (B, D) embeddings of the examples the step trains on.
+            model: for further forwards, which the docstring of the override counts.
+            x: (B, ...) clean images.
             y: (B,) labels.
-            clean: (B, D) embeddings of the clean images; given when `needs_clean` says so.
+            views: the forwards the method has made.
         """
+        return self(views.adv.embedding, y)
 
     def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
         """Called after pass `epoch` (from 1) of `epochs`; returns facts for the log, as JSON values."""
