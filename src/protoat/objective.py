@@ -96,9 +96,7 @@ class Objective:
         """Tells how far training is, in passes over the data."""
         self.method.at_epoch(epoch)
 
-    def end_epoch(
-        self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None
-    ) -> EpochEnd:
+    def end_epoch(self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> EpochEnd:
         """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge."""
         stop = self.method.end_epoch(model)
         if stop is not None or self.regularizer is None:

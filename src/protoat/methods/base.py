@@ -62,7 +62,7 @@ class Method(ABC):
         return F.cross_entropy(views.adv.logits.float(), y)
 
     def end_epoch(self, model: nn.Module) -> str | None:
-        """Called after each pass over the data. A text is a reason to stop and to return to the state before this pass."""
+        """Called after each pass over the data. A text is a reason to stop and roll back this pass."""
         return None
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -18,13 +18,13 @@ __all__ = ["FastAT"]
 class FastAT(AdversarialTraining):
     """One gradient step from a random start: the price of two passes for each update.
 
-    At the end of each epoch the guard attacks the first batch of that epoch with PGD-5; accuracy that fell by more than
-    `guard_drop` since the epoch before is catastrophic overfitting: training stops and the state before the epoch is
+    At the end of each epoch the guard attacks the first batch of that epoch with PGD-5; accuracy that fell by more
+    than `guard_drop` since the epoch before is catastrophic overfitting: training stops, the state before the epoch is
     kept.
 
     Args:
         threat: norm and radius.
-        step_size: length of the step in pixels; default ``1.25 * eps``. Larger than eps is meant: the result is projected.
+        step_size: length of the step in pixels; default ``1.25 * eps``. The result is projected, so it may exceed eps.
         bn: batch norm while attacking; ``"train"`` is what the authors' code does.
         guard: watch for catastrophic overfitting.
         guard_drop: fall of PGD-5 accuracy, as a fraction, that stops the run.

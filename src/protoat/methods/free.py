@@ -22,7 +22,7 @@ class FreeAT(Method):
 
     Args:
         threat: norm and radius; each replay takes a step of the full radius.
-        replays: updates on each batch (8 for CIFAR, 4 for MNIST and Tiny ImageNet in the paper). Divide the epochs by it.
+        replays: updates on each batch (paper: 8 for CIFAR, 4 for MNIST and Tiny ImageNet). Divide the epochs by it.
         ramp_epochs: epochs over which the radius grows from 0.
 
     Raises:
@@ -67,9 +67,7 @@ class FreeAT(Method):
         if old is None:
             old = x.new_zeros(0, *x.shape[1:])
         if old.shape[1:] != x.shape[1:]:
-            raise ValueError(
-                f"FreeAT holds a perturbation for images {tuple(old.shape[1:])}, got {tuple(x.shape[1:])}"
-            )
+            raise ValueError(f"FreeAT holds a perturbation for images {tuple(old.shape[1:])}, got {tuple(x.shape[1:])}")
         missing = max(0, len(x) - len(old))
         self.perturbation = torch.cat([old.to(x), x.new_zeros(missing, *x.shape[1:])])
         return self.perturbation
