@@ -1,0 +1,38 @@
+# Every target makes what it needs: on a machine with only Python, `make demo` and `make test` work as they stand.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test check lint slow bench clean
+
+demo: .venv/.installed
+	$(BIN)/protoat demo
+
+test: .venv/.developer
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
+
+check: lint test slow
+
+lint: .venv/.developer
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: .venv/.developer
+	OMP_NUM_THREADS=1 $(PYTEST) -m slow
+
+bench: .venv/.developer
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.developer: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch .venv/.installed $@
