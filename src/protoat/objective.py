@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
-from protoat.types import LossTerms
+from protoat.types import LossTerms, Views, as_output
 
 __all__ = ["EpochEnd", "Objective"]
 
@@ -24,19 +24,31 @@ class EpochEnd(NamedTuple):
 
 
 class Objective:
-    """Cross-entropy of a method + `weight` x metric term + `norm_weight` x embedding norm (paper, Eq. 5).
+    """Loss of a method + `weight` x metric term + `norm_weight` x norm term (paper, Eq. 5).
 
     Args:
         method: how adversarial examples enter training.
-        regularizer: metric term on the embeddings of the examples trained on, or None.
+        regularizer: metric term on embeddings, or None.
         weight: the paper's lambda_1 (0.5; 0.1 for Tiny ImageNet).
-        norm_weight: the paper's lambda_2, weight of the mean squared embedding entry (0.001; 0.005 for MNIST).
+        norm_weight: the paper's lambda_2 (0.001; 0.005 for MNIST).
+        norm: what it weighs: ``"embedding"``, the mean squared entry of the embeddings trained on; or ``"weights"``,
+            the sum of squares of the model's kernels (parameters of two or more dimensions, so neither biases nor batch
+            norm; prototypes are no part of the model). It acts as a weight decay of ``2 * norm_weight`` on top of the
+            optimizer's, which should then be 0.
+        dml_input: which embeddings the metric term sees: ``"adv"``, those of the examples trained on; ``"clean"``; or
+            ``"both"``, as one batch of twice the size. Clean embeddings are those the method has made. Where it has
+            made none they take one more forward of the clean images in the mode of training, separate from the
+            adversarial one, so that batch norm uses each batch's own statistics and moves the running ones twice. Such
+            a model must be wrapped by ``DistributedDataParallel(..., broadcast_buffers=False)``, as `protoat.fit` does:
+            otherwise the second forward overwrites buffers that the first one's backward needs.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: a negative weight, an unknown reading, `dml_input` for a regularizer that chooses its own inputs
+            (`TLA`), or, in use, a model without embeddings.
 
     Source: paper, Eq. 5. The paper calls the last term weight decay while its optimizer has one too; as in TLA, from
-    which the value comes, it is taken as a penalty on embeddings.
+    which the value comes, the default takes it as a penalty on embeddings. The paper does not say which embeddings the
+    metric term sees; its training times leave room for the adversarial ones only.
 
     >>> from protoat.methods import PGDAT
     >>> from protoat.types import Linf
@@ -54,28 +66,48 @@ class Objective:
         *,
         weight: float = 0.5,
         norm_weight: float = 0.0,
+        norm: Literal["embedding", "weights"] = "embedding",
+        dml_input: Literal["adv", "clean", "both"] = "adv",
     ) -> None:
         if weight < 0 or norm_weight < 0:
             raise ValueError(f"weight={weight:g} and norm_weight={norm_weight:g} must not be negative")
+        if norm not in ("embedding", "weights"):
+            raise ValueError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
+        if dml_input not in ("adv", "clean", "both"):
+            raise ValueError(f"dml_input={dml_input!r} is unknown; write 'adv', 'clean' or 'both'")
+        if dml_input != "adv" and regularizer is not None and type(regularizer).term is not Regularizer.term:
+            raise ValueError(f"{type(regularizer).__name__} chooses its own inputs; leave dml_input at 'adv'")
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
         self.norm_weight = norm_weight
+        self.norm = norm
+        self.dml_input = dml_input
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next."""
         for views in self.method.updates(model, x, y):
-            embedding = views.adv.embedding
-            if not embedding.shape[1] and (self.regularizer is not None or self.norm_weight):
-                raise ValueError(
-                    "the model returns logits only, and a metric or norm term needs embeddings; "
-                    "wrap it: protoat.models.with_embedding(model, layer=...)"
-                )
-            yield LossTerms(
-                self.method.outer_loss(views, y),
-                None if self.regularizer is None else self.weight * self.regularizer.term(model, x, y, views),
-                self.norm_weight * embedding.float().square().mean() if self.norm_weight else None,
-            )
+            base = self.method.outer_loss(views, y)
+            yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
+
+    def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
+        if self.regularizer is None:
+            return None
+        adversarial = _embedding(views)
+        if self.dml_input == "adv":
+            return self.weight * self.regularizer.term(model, x, y, views)
+        clean = (as_output(model(x)) if views.clean is None else views.clean).embedding
+        if self.dml_input == "clean":
+            return self.weight * self.regularizer(clean, y)
+        return self.weight * self.regularizer(torch.cat([adversarial, clean]), torch.cat([y, y]))
+
+    def _norm(self, model: nn.Module, views: Views) -> Tensor | None:
+        if not self.norm_weight:
+            return None
+        if self.norm == "embedding":
+            return self.norm_weight * _embedding(views).float().square().mean()
+        kernels = [p.float().square().sum() for p in model.parameters() if p.dim() > 1 and p.requires_grad]
+        return self.norm_weight * torch.stack(kernels).sum()
 
     @property
     def updates_per_batch(self) -> int:
@@ -104,15 +136,30 @@ class Objective:
         return EpochEnd(None, self.regularizer.end_epoch(epoch, epochs, optimizer))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Prototypes, masks and counters (``regularizer.*``) and the method's state (``method.*``)."""
-        parts = {"method": self.method.state_dict()}
+        """Prototypes, masks and counters (``regularizer.*``); what belongs to one process (``method.*``).
+
+        The latter is the method's state and, as ``method.regularizer.*``, the regularizer's `per_process` buffers.
+        """
+        state = {f"method.{key}": value for key, value in self.method.state_dict().items()}
         if self.regularizer is not None:
-            parts["regularizer"] = self.regularizer.state_dict()
-        return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+            for key, value in self.regularizer.state_dict().items():
+                own = "method." if key in self.regularizer.per_process else ""
+                state[f"{own}regularizer.{key}"] = value
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state_dict` gave."""
         part = lambda name: {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}  # noqa: E731
-        self.method.load_state_dict(part("method."))
         if self.regularizer is not None:
-            self.regularizer.load_state_dict(part("regularizer."))
+            self.regularizer.load_state_dict(part("regularizer.") | part("method.regularizer."))
+        self.method.load_state_dict({k: v for k, v in part("method.").items() if not k.startswith("regularizer.")})
+
+
+def _embedding(views: Views) -> Tensor:
+    """The embeddings trained on, which a model that returns logits only does not have."""
+    if not views.adv.embedding.shape[1]:
+        raise ValueError(
+            "the model returns logits only, and a metric or norm term needs embeddings; "
+            "wrap it: protoat.models.with_embedding(model, layer=...)"
+        )
+    return views.adv.embedding

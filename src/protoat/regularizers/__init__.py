@@ -1,5 +1,7 @@
 """Metric-learning regularizers."""
 
 from protoat.regularizers.base import Regularizer
+from protoat.regularizers.metric import NPair, ProxyAnchor, ProxyNCA, Triplet
+from protoat.regularizers.tla import TLA
 
-__all__ = ["Regularizer"]
+__all__ = ["TLA", "NPair", "ProxyAnchor", "ProxyNCA", "Regularizer", "Triplet"]

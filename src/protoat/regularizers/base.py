@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,7 +14,13 @@ __all__ = ["Regularizer"]
 
 
 class Regularizer(nn.Module, ABC):
-    """A metric term on embeddings. Its parameters must be in the optimizer; `protoat.fit` raises when they are not."""
+    """A metric term on embeddings. Its parameters must be in the optimizer; `protoat.fit` raises when they are not.
+
+    Attributes:
+        per_process: names of the buffers that differ between the processes of a distributed run.
+    """
+
+    per_process: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,200 @@
+"""Losses of pytorch-metric-learning as regularizers. The library is needed to build one, not to import this."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from importlib import import_module
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.regularizers.base import Regularizer
+
+__all__ = ["NPair", "ProxyAnchor", "ProxyNCA", "Triplet"]
+
+
+def _library(part: str) -> Any:
+    try:
+        return import_module(f"pytorch_metric_learning.{part}")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "Triplet, NPair, ProxyNCA and ProxyAnchor need pytorch-metric-learning: pip install 'protoat[metric]'"
+        ) from error
+
+
+class _LibraryLoss(Regularizer):
+    """Runs a loss of the library outside autocast, in the type of its proxies, which it would otherwise convert."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss: Any = loss
+
+    def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
+        proxies = getattr(self.loss, "proxies", None)
+        if proxies is not None and proxies.shape[1] != embedding.shape[1]:
+            raise ValueError(
+                f"{type(self).__name__} was built with embedding_dim={proxies.shape[1]}, "
+                f"and the model's embeddings have {embedding.shape[1]} entries"
+            )
+        dtype = torch.float32 if proxies is None else proxies.dtype
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self._value(embedding.to(dtype), y)
+
+    @abstractmethod
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor: ...
+
+
+class Triplet(_LibraryLoss):
+    """Triplet margin loss on unit vectors over the triplets of a batch, averaged over those inside the margin.
+
+    Args:
+        num_classes, embedding_dim: without effect; accepted so that every regularizer is built alike.
+        margin: Euclidean distance by which the positive has to be nearer.
+        triplets_per_anchor: ``"all"``, whose memory grows as the cube of the batch, or how many to draw.
+
+    Raises:
+        ImportError: pytorch-metric-learning is not installed.
+
+    Source: Weinberger & Saul, JMLR 2009; pytorch-metric-learning's `TripletMarginLoss`, with its defaults. Deviation:
+    the row "Triplet" in the paper's Table 6 repeats the figures of its TLA, which is `TLA` here.
+
+    >>> y = torch.tensor([0, 0, 1, 1])
+    >>> float(Triplet(2, 2)(torch.eye(2)[y], y))
+    0.0
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        margin: float = 0.05,
+        triplets_per_anchor: int | Literal["all"] = "all",
+    ) -> None:
+        losses = _library("losses")
+        super().__init__(losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor))
+
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
+        return self.loss(embedding, y)
+
+
+class NPair(_LibraryLoss):
+    """N-pair loss: the positive of each anchor against those of all other classes, by dot product.
+
+    Images of a class are paired in the order of the batch, and the m-th pairs of all classes form one N-pair problem.
+    The library forms the first only: of a batch of 128 with two classes it uses two pairs.
+
+    Args:
+        num_classes, embedding_dim: without effect; accepted so that every regularizer is built alike.
+        pairs_per_class: pairs of each class to use; default as many as the batch holds, 1 is the library's loss.
+        normalize: compare unit vectors, as the library does by default; the softmax is then almost flat.
+        norm_reg: weight of the mean squared length of the paired embeddings.
+
+    Raises:
+        ImportError: pytorch-metric-learning is not installed.
+        ValueError: no pair asked for, or a negative weight.
+
+    Source: Sohn, NIPS 2016. The paper gives no weight for the lengths; 0.02 is ours. Deviation: several pairs of a
+    class, see above.
+
+    >>> y = torch.tensor([0, 0, 1, 1])
+    >>> round(float(NPair(2, 2, norm_reg=0.0)(torch.eye(2)[y], y)), 4)
+    0.3133
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        pairs_per_class: int | None = None,
+        normalize: bool = False,
+        norm_reg: float = 0.02,
+    ) -> None:
+        if pairs_per_class is not None and pairs_per_class < 1:
+            raise ValueError(f"pairs_per_class={pairs_per_class} must be at least 1, or null for all of a batch")
+        if norm_reg < 0:
+            raise ValueError(f"norm_reg={norm_reg:g} must not be negative")
+        similarity = _library("distances").DotProductSimilarity(normalize_embeddings=normalize)
+        super().__init__(_library("losses").NPairsLoss(distance=similarity))
+        self.pairs_per_class = pairs_per_class
+        self.norm_reg = norm_reg
+
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
+        anchor, positive, problem = self._pairs(y)
+        if not len(anchor):
+            return 0 * embedding.sum()
+        a, p = embedding[anchor], embedding[positive]
+        logits = self.loss.distance(a, p).masked_fill(problem[:, None] != problem, float("-inf"))
+        value = self.loss.cross_entropy(logits, torch.arange(len(a), device=y.device)).mean()
+        return value + self.norm_reg * torch.cat([a, p]).square().sum(1).mean()
+
+    def _pairs(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Anchor, positive and number of the N-pair problem, for each pair."""
+        by_class, order = y.sort(stable=True)
+        place = torch.arange(len(y), device=y.device) - torch.searchsorted(by_class, by_class)
+        is_anchor = (place[:-1] % 2 == 0) & (by_class[1:] == by_class[:-1])
+        if self.pairs_per_class is not None:
+            is_anchor &= place[:-1] < 2 * self.pairs_per_class
+        return order[:-1][is_anchor], order[1:][is_anchor], place[:-1][is_anchor] // 2
+
+
+class ProxyNCA(_LibraryLoss):
+    """Proxy-NCA: one learnt proxy a class, cross-entropy on ``-softmax_scale * squared distance`` of unit vectors.
+
+    Args:
+        num_classes: C.
+        embedding_dim: D.
+        softmax_scale: 32 as in the Proxy-Anchor authors' comparison; 9 in the public Proxy-NCA code. The library's 1
+            leaves the logits at most 4 apart, an almost flat softmax. A result should state it.
+
+    Raises:
+        ImportError: pytorch-metric-learning is not installed.
+        ValueError: a scale that is not positive; in use, embeddings of another size.
+
+    Source: Movshovitz-Attias et al., ICCV 2017. Deviation: the own proxy stands in the denominator too, as in all
+    later code. From the library come proxies and distances; the softmax is taken in the logarithm, because the library
+    leaves out the images whose probability underflows, which at this scale are the worst ones.
+
+    >>> ProxyNCA(10, 64).loss.proxies.shape
+    torch.Size([10, 64])
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int, *, softmax_scale: float = 32.0) -> None:
+        if softmax_scale <= 0:
+            raise ValueError(f"softmax_scale={softmax_scale:g} must be positive")
+        super().__init__(_library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale))
+
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(-self.loss.softmax_scale * self.loss.get_logits(embedding), y)
+
+
+class ProxyAnchor(_LibraryLoss):
+    """Proxy-Anchor: each class's proxy as the anchor of all images of the batch, on cosines.
+
+    The value is a sum over images inside a logarithm and not a mean: it lies near ``alpha * (margin - cos)``, far above
+    a cross-entropy, so that the same weight is a much stronger one.
+
+    Args:
+        num_classes: C.
+        embedding_dim: D.
+        margin: cosine margin.
+        alpha: scale of the cosines.
+
+    Raises:
+        ImportError: pytorch-metric-learning is not installed.
+        ValueError: embeddings of another size than `embedding_dim`.
+
+    Source: Kim et al., CVPR 2020, with its defaults; equal to pytorch-metric-learning's.
+
+    >>> ProxyAnchor(10, 64).loss.proxies.shape
+    torch.Size([10, 64])
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> None:
+        super().__init__(_library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha))
+
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
+        return self.loss(embedding, y)

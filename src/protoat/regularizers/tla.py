@@ -1,0 +1,162 @@
+"""Triplet Loss Adversarial training as a regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
+from protoat.regularizers.base import Regularizer
+from protoat.types import Views, as_output
+
+__all__ = ["TLA", "Triplets"]
+
+Triplets = Literal["both", "A_Ap_B", "A1_Ap_B"]
+
+
+class TLA(Regularizer):
+    """Triplets of an adversarial anchor, a clean positive and the hardest clean negative.
+
+    With A' the adversarial example of image A, A1 another image of its class, and B the clean image of another class
+    that is nearest to A' in eval-mode features::
+
+        term = T(A', A, B; margin_same_image) + T(A', A1, B; margin) + match_l2 * mean ||g(A') - g(A)||^2
+        T(a, p, n; m) = mean max(0, d(a, p) - d(a, n) + m) + norm_reg * mean(a^2 + p^2 + n^2),    d = 1 - cos
+
+    Forwards beside the method's own: one in train mode for each of A (unless the method has made it), A1 and B,
+    separately and not concatenated, as the reference does, so that each has its own batch statistics and moves the
+    running ones; and one in eval mode without gradient of A' and the pool, which chooses B. Several forwards before one
+    backward need ``DistributedDataParallel(..., broadcast_buffers=False)``, as in `protoat.fit`. `forward`, which has
+    no model, forms its triplets within the embeddings it gets.
+
+    Args:
+        num_classes, embedding_dim: without effect; accepted so that every regularizer is built alike.
+        margin: margin of A1_Ap_B (reference: MNIST 0.05, CIFAR 0.03, Tiny ImageNet 0.02).
+        margin_same_image: margin of A_Ap_B; default `margin` (reference: 0.6 for Tiny ImageNet, which is 30 times the
+            other).
+        triplets: ``"both"``, or one kind by its name in the reference (MNIST uses A1_Ap_B alone).
+        norm_reg: weight of the embedding norms inside each T (reference: 1e-3; MNIST 1e-4).
+        match_l2: weight of the squared distance between A' and A (reference: 0; Tiny ImageNet 0.5, see Deviation).
+        mul_num: the negative is chosen from this many batches, the present one and those before it (reference: 10 on
+            CIFAR with a wide net; its author advises easier negatives, so 1, for smaller ones).
+        absolute_cosine: ``d = 1 - |cos|`` as in the reference; the same on non-negative embeddings.
+
+    Raises:
+        ValueError: an argument out of range; in use, a pool that holds one class only.
+
+    Source: Mao et al., NeurIPS 2019, and their code, where the weight of T is 0.5 (MNIST, Tiny ImageNet) or 2 (CIFAR):
+    the objective's `weight`. Deviation: `match_l2` stands inside the term and so is multiplied by that weight. The
+    positive A carries no added noise. A1 is drawn from the pool and differs from A where the pool has another image of
+    its class. The pool is made of recent batches and not drawn anew, and same-class candidates get -inf, not 0. The
+    cosine is not made absolute.
+
+    >>> y = torch.tensor([0, 0, 1, 1])
+    >>> float(TLA(2, 2, norm_reg=0.0)(torch.eye(2)[y], y))
+    0.0
+    """
+
+    per_process: ClassVar[tuple[str, ...]] = ("pool_x", "pool_y")
+    pool_x: Tensor
+    pool_y: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        margin: float = 0.03,
+        margin_same_image: float | None = None,
+        triplets: Triplets = "both",
+        norm_reg: float = 1e-3,
+        match_l2: float = 0.0,
+        mul_num: int = 1,
+        absolute_cosine: bool = False,
+    ) -> None:
+        super().__init__()
+        self.margin = margin
+        self.margin_same_image = margin if margin_same_image is None else margin_same_image
+        if min(self.margin, self.margin_same_image, norm_reg, match_l2) < 0:
+            raise ValueError("margin, margin_same_image, norm_reg and match_l2 of TLA must not be negative")
+        if mul_num < 1:
+            raise ValueError(f"mul_num={mul_num} must be at least 1, which mines within the batch")
+        if triplets not in ("both", "A_Ap_B", "A1_Ap_B"):
+            raise ValueError(f"triplets={triplets!r} is unknown; write 'both', 'A_Ap_B' or 'A1_Ap_B'")
+        if match_l2 and triplets == "A1_Ap_B":
+            raise ValueError("match_l2 compares A' with A, which triplets='A1_Ap_B' leaves out; write triplets='both'")
+        self.triplets = triplets
+        self.norm_reg = norm_reg
+        self.match_l2 = match_l2
+        self.mul_num = mul_num
+        self.absolute_cosine = absolute_cosine
+        self.register_buffer("pool_x", torch.empty(0))
+        self.register_buffer("pool_y", torch.empty(0, dtype=torch.int64))
+
+    def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
+        """The A1_Ap_B triplet alone, with positives and negatives taken from the same (B, D) embeddings."""
+        positive = embedding[other_of_class(y, y, torch.arange(len(y), device=y.device))]
+        negative = embedding[hardest_negative(embedding, embedding, y, y)]
+        return self._triplet(embedding, positive, negative, self.margin)
+
+    def term(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor:
+        pool_x, pool_y = self._pool(x.detach(), y)
+        anchor = views.adv.embedding
+        negative_x = pool_x[self._mine(model, views.x_adv.detach(), y, pool_x, pool_y)]
+        negative = as_output(model(negative_x)).embedding
+        term = anchor.new_zeros((), dtype=torch.float32)
+        if self.triplets != "A1_Ap_B":
+            clean = (as_output(model(x.detach())) if views.clean is None else views.clean).embedding
+            term = term + self._triplet(anchor, clean, negative, self.margin_same_image)
+            if self.match_l2:
+                term = term + self.match_l2 * (anchor.float() - clean.float()).square().sum(1).mean()
+        if self.triplets != "A_Ap_B":
+            itself = torch.arange(len(pool_y) - len(y), len(pool_y), device=y.device)
+            other = as_output(model(pool_x[other_of_class(y, pool_y, itself)])).embedding
+            term = term + self._triplet(anchor, other, negative, self.margin)
+        return term
+
+    def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+        norms = (anchor.float().square() + positive.float().square() + negative.float().square()).mean()
+        hinge = triplet_hinge(anchor, positive, negative, margin=margin, absolute=self.absolute_cosine)
+        return hinge + self.norm_reg * norms
+
+    @torch.no_grad()
+    def _mine(self, model: nn.Module, x_adv: Tensor, y: Tensor, pool_x: Tensor, pool_y: Tensor) -> Tensor:
+        """Index in the pool of each image's negative; eval mode lets the features be computed in parts."""
+        network = model.module if isinstance(model, DistributedDataParallel) else model
+        with _eval_mode(network):
+            parts = torch.cat([x_adv, pool_x]).split(len(x_adv))
+            features = torch.cat([as_output(network(part)).embedding for part in parts])
+        return hardest_negative(features[: len(y)], features[len(y) :], y, pool_y)
+
+    def _pool(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean images to choose from; the present batch stands last. A replay of a batch is kept once."""
+        if self.mul_num == 1:
+            return x, y
+        if not torch.equal(self.pool_x[-len(x) :], x):
+            # A short batch must not shrink what earlier ones filled.
+            keep = max(self.mul_num * len(x), len(self.pool_x))
+            self.pool_x = torch.cat([self.pool_x, x])[-keep:] if len(self.pool_x) else x.clone()
+            self.pool_y = torch.cat([self.pool_y, y])[-keep:]
+        return self.pool_x, self.pool_y
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in self.per_process:
+            if (stored := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_empty(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
