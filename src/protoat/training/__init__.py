@@ -1,0 +1,22 @@
+"""Training: `fit`, its schedules, and what it stores."""
+
+from protoat.training.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+from protoat.training.fit import FitResult, fit
+from protoat.training.optimizer_state import parameter_groups
+from protoat.training.schedule import Constant, Cyclic, Schedule, StepDecay
+from protoat.training.weights import load_weights
+
+__all__ = [
+    "CheckpointError",
+    "Constant",
+    "Cyclic",
+    "DiskError",
+    "FitResult",
+    "Interrupted",
+    "NonFiniteLossError",
+    "Schedule",
+    "StepDecay",
+    "fit",
+    "load_weights",
+    "parameter_groups",
+]

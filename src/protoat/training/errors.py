@@ -1,0 +1,52 @@
+"""What can end a run before its last epoch."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "DiskError", "Interrupted", "NonFiniteLossError"]
+
+_ADVICE = {
+    "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
+    "metric": "lower the learning rate, prototype_lr_factor or the objective's weight",
+    "norm": "lower the learning rate or the objective's norm_weight",
+}
+
+
+class NonFiniteLossError(RuntimeError):
+    """A term of the loss became infinite or not a number, so no further step can help.
+
+    Attributes:
+        term: ``"base"``, ``"metric"``, ``"norm"``, or ``"total"`` when only their sum overflowed.
+        value: what it was.
+        update: index of the optimizer step, from 0.
+        epoch: from 1.
+    """
+
+    def __init__(self, term: str, value: float, update: int, epoch: int) -> None:
+        advice = _ADVICE.get(term, "lower the learning rate")
+        super().__init__(
+            f"the {term} term of the loss is {value} at update {update} of epoch {epoch}; to avoid it, {advice}"
+        )
+        self.term = term
+        self.value = value
+        self.update = update
+        self.epoch = epoch
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used: truncated, altered, or of another layout."""
+
+
+class DiskError(RuntimeError):
+    """A file could not be written, as on a full disk; what was there before is untouched."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; the step was finished and saved.
+
+    Attributes:
+        signal: number of the signal; a shell expects the exit code ``128 + signal``.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -1,0 +1,148 @@
+"""Model, objective and optimizer as Accelerate runs them: one optimizer step, and their whole state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from protoat.functional.distributed import mean_over_processes
+from protoat.objective import Objective
+from protoat.training import optimizer_state
+from protoat.training.batches import MemoryFormat
+from protoat.training.weights import part, prefixed
+
+__all__ = ["Learner"]
+
+# What Accelerate and torch.compile leave on a module they work on.
+_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
+
+
+class Learner:
+    """What learns, on its device; leaving it as a context takes every wrapper off the caller's model again.
+
+    Args:
+        averaging: decay of an exponential moving average of weights and buffers, or None.
+
+    Raises:
+        ValueError: a parameter that the optimizer lacks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        accelerator: Accelerator,
+        *,
+        averaging: float | None = None,
+        compile: bool = False,
+        memory_format: MemoryFormat = None,
+    ) -> None:
+        if isinstance(model, DistributedDataParallel):
+            raise ValueError("the model is wrapped already; pass the module itself, fit shares it out")  # noqa: TRY004
+        optimizer_state.check_covered(model, objective, optimizer)
+        self.accelerator = accelerator
+        self.bare = model
+        self.raw_optimizer = optimizer
+        self.objective = objective.to(accelerator.device)
+        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
+        self._was_training = model.training
+        model.to(accelerator.device)
+        if memory_format is not None:
+            model.to(memory_format=torch.channels_last)
+        self.average: AveragedModel | None = None
+        if averaging is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(averaging), use_buffers=True)
+        if compile:
+            model.compile()
+        if accelerator.num_processes > 1:
+            # Two forwards before one backward are usual here, and each would overwrite buffers the other still needs.
+            accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
+            accelerator.ddp_handler.broadcast_buffers = False
+            for parameter in objective.parameters():
+                broadcast(parameter.data)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The model that is measured and exported: the average where there is one."""
+        return self.bare if self.average is None else self.average.module
+
+    def step(self, loss: Tensor, lr: float) -> None:
+        """One optimizer step at learning rate `lr`; every group keeps its ratio to the first."""
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * (base / self.base_lrs[0])
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.accelerator.num_processes > 1:
+            # The objective is not inside the wrapper that averages the model's gradients.
+            for parameter in self.objective.parameters():
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = mean_over_processes(own)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.bare)
+
+    def synchronise_batch_norm(self) -> None:
+        """Gives every process the mean of all processes' running statistics."""
+        for model in (self.bare, *([] if self.average is None else [self.average])):
+            for module in model.modules():
+                for statistic in (module.running_mean, module.running_var) if isinstance(module, _BatchNorm) else ():
+                    if statistic is not None:
+                        statistic.copy_(mean_over_processes(statistic))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Tensors common to all processes, tensors of this process (they win), and JSON values."""
+        optimizer, plain = optimizer_state.flatten(self.optimizer)
+        common = prefixed("model", self.bare.state_dict()) | prefixed("optimizer", optimizer)
+        own = prefixed("objective", self.objective.state_dict())
+        own |= prefixed("model", _buffers(self.bare))
+        if self.average is not None:
+            common |= prefixed("average", self.average.state_dict())
+            own |= prefixed("average", _buffers(self.average))
+        scaler = self.accelerator.scaler
+        return common, own, {"optimizer": plain, "scaler": None if scaler is None else scaler.state_dict()}
+
+    def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self.bare.load_state_dict(part("model", tensors))
+        optimizer_state.unflatten(self.optimizer, part("optimizer", tensors), plain["optimizer"])
+        device = self.accelerator.device
+        self.objective.load_state_dict({k: v.to(device) for k, v in part("objective", tensors).items()})
+        if self.average is not None:
+            self.average.load_state_dict(part("average", tensors))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(plain["scaler"])
+
+    def __enter__(self) -> Learner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for name in _MARKS:
+            self.bare.__dict__.pop(name, None)
+        self.bare.__dict__.update(self._marks)
+        self.bare.train(self._was_training)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are part of the state; batch norm moves them differently in each process."""
+    state = module.state_dict()
+    return {name: state[name] for name, _ in module.named_buffers() if name in state}

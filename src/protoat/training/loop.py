@@ -1,0 +1,159 @@
+"""The loop over epochs, batches and updates."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protoat.functional.distributed import mean_over_processes
+from protoat.training.batches import Batches
+from protoat.training.errors import Interrupted
+from protoat.training.learner import Learner
+from protoat.training.metrics_log import MetricsLog
+from protoat.training.progress import ProgressBar
+from protoat.training.run_state import RunState
+from protoat.training.saver import Saver
+from protoat.training.schedule import Schedule
+from protoat.training.seeding import seed_global
+from protoat.training.signals import StopRequest
+from protoat.training.term_sums import TermSums
+from protoat.training.validation import Validation
+
+__all__ = ["Loop", "reading_interval"]
+
+logger = logging.getLogger(__name__)
+
+
+def reading_interval(device: torch.device) -> int:
+    """Updates between two looks at numbers on the device: each look makes an accelerator wait for its queue."""
+    return 1 if device.type == "cpu" else 20
+
+
+@dataclass
+class Loop:
+    """Runs what `fit` put together; see there for the meaning of the settings."""
+
+    learner: Learner
+    batches: Batches
+    schedule: Schedule
+    validation: Validation | None
+    state: RunState
+    saver: Saver
+    log: MetricsLog
+    bar: ProgressBar
+    stop: StopRequest
+    epochs: int
+    validate_every: int
+    checkpoint_every: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.device = self.learner.accelerator.device
+        self.process = self.learner.accelerator.process_index
+        self.sums = TermSums(reading_interval(self.device))
+
+    def run(self) -> None:
+        """Trains up to the last epoch, a method's wish to stop, or a signal."""
+        while self.state.epoch < self.epochs and self.state.stopped is None:
+            self._epoch()
+            self.saver.save()
+            self._heed_stop(saved=True)
+        self.saver.export("last", {"epoch": self.state.epoch, "update": self.state.update})
+        if self.learner.average is not None:
+            self.learner.bare.load_state_dict(self.learner.deployed.state_dict())
+
+    def _epoch(self) -> None:
+        state = self.state
+        started = time.perf_counter() - state.seconds
+        self.learner.model.train()
+        self.sums.restart(state.sums, state.count)
+        self.saver.begin_epoch()
+        for batch in self.batches.epoch(state.epoch, state.batch):
+            self._batch(batch)
+            state.seconds = time.perf_counter() - started
+            self.bar.advance(state.epoch + 1, self.epochs, self.sums.latest)
+            self._heed_stop(saved=False)
+            due = self.checkpoint_every is not None and (
+                state.update - self.saver.saved_update >= self.checkpoint_every
+            )
+            if due and state.batch < len(self.batches):
+                self._save_inside()
+        line = self._end_epoch()
+        line["seconds"] = round(time.perf_counter() - started, 3)
+        state.finish_epoch(line)
+        self.log.append(line)
+        logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, line)
+
+    def _batch(self, batch: tuple[Tensor, ...]) -> None:
+        state, objective = self.state, self.learner.objective
+        seed_global(self.device, "update", self.seed, state.update, self.process)
+        objective.at_epoch(state.epoch + state.batch / len(self.batches))
+        for terms in objective.losses(self.learner.model, *batch):
+            self.sums.add(terms, state.update, state.epoch + 1)
+            self.learner.step(terms.total, self._lr(state.update))
+            state.update += 1
+        state.batch += 1
+
+    def _lr(self, update: int) -> float:
+        per_epoch = len(self.batches) * self.learner.objective.updates_per_batch
+        return self.schedule.lr(self.learner.base_lrs[0], update, per_epoch * self.epochs, per_epoch)
+
+    def _end_epoch(self) -> dict[str, Any]:
+        """What is due after the last batch, and the line it gives."""
+        state, learner, epoch = self.state, self.learner, self.state.epoch + 1
+        line: dict[str, Any] = {"epoch": epoch, "update": state.update, "lr": self._lr(state.update - 1)}
+        line |= self.sums.means(self.device)
+        learner.synchronise_batch_norm()
+        seed_global(self.device, "epoch end", self.seed, epoch)
+        learner.objective.at_epoch(epoch)
+        line["eps"] = learner.objective.method.eps
+        end = learner.objective.end_epoch(epoch, self.epochs, learner.bare, learner.raw_optimizer)
+        if end.stop is not None:
+            self.saver.return_to_epoch_start()
+            state.stopped = line["stopped"] = end.stop
+            logger.warning("stopped and went back to the end of epoch %d: %s", state.epoch, end.stop)
+            return line
+        line["objective"] = end.facts
+        if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
+            measured = line["validation"] = self.validation(learner.deployed)
+            if state.best is None or _rank(measured) > _rank(state.best):
+                state.best = {"epoch": epoch, "update": state.update, **measured}
+                self.saver.export("best", state.best)
+        return line
+
+    def _save_inside(self) -> None:
+        self.sums.flush()
+        self.state.sums, self.state.count = dict(self.sums.sums), self.sums.count
+        self.saver.save()
+
+    def _heed_stop(self, *, saved: bool) -> None:
+        """Saves and ends the run when a signal has arrived at any process."""
+        wanted = self.stop.signal is not None
+        if self.learner.accelerator.num_processes > 1:
+            # Every process must ask at the same batches.
+            if not saved and self.state.batch % reading_interval(self.device):
+                return
+            wanted = bool(mean_over_processes(torch.tensor(float(wanted), device=self.device)) > 0)
+        if not wanted:
+            return
+        if not saved:
+            self._save_inside()
+        number = self.stop.signal or signal.SIGTERM
+        place = f"update {self.state.update}, epoch {self.state.epoch + (not saved)} of {self.epochs}"
+        where = (
+            "nothing was saved, because no folder was given"
+            if self.saver.folder is None
+            else f"saved in {self.saver.folder}; run the same command again to resume"
+        )
+        raise Interrupted(f"{signal.Signals(number).name} after {place}: {where}", number)
+
+
+def _rank(measured: dict[str, Any]) -> tuple[float, float]:
+    """Robust accuracy chooses, clean accuracy breaks ties; the earlier of two equals stays."""
+    return measured.get("robust", measured["clean"]), measured["clean"]

@@ -1,0 +1,83 @@
+"""``metrics.jsonl``, one line for each epoch, and the same numbers for TensorBoard and Accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker
+
+from protoat.training.files import together, write_by_rename
+
+__all__ = ["MetricsLog"]
+
+
+class MetricsLog:
+    """Writes what each epoch brought.
+
+    Args:
+        out: folder of the run; None writes no files.
+        history: lines of the epochs a resumed run has behind it. The file is cut back to them.
+        tensorboard: also write ``out/tensorboard`` when TensorBoard is installed.
+    """
+
+    def __init__(
+        self, out: Path | None, history: list[dict[str, Any]], accelerator: Accelerator, *, tensorboard: bool
+    ) -> None:
+        self.path = None if out is None else out / "metrics.jsonl"
+        self.accelerator = accelerator
+        self.board: TensorBoardTracker | None = None
+        if self.path is None:
+            return
+        path, content = self.path, "".join(map(_line, history)).encode()
+        together(lambda: write_by_rename(path, content), f"write {path}", accelerator)
+        if tensorboard and find_spec("tensorboard") is not None:
+            self.board = TensorBoardTracker("tensorboard", str(out), purge_step=len(history) + 1)
+            self.board.start()
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds the line of one epoch, in one write: a kill leaves it out or, at worst, leaves a part of it."""
+        numbers = _numbers(line)
+        self.accelerator.log(numbers, step=line["epoch"])
+        if self.board is not None:
+            self.board.log(numbers, step=line["epoch"])
+        if self.path is not None:
+            together(lambda: self._write(line), f"write {self.path}", self.accelerator)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self.path is not None
+        with self.path.open("ab", buffering=0) as file:
+            file.write(_line(line).encode())
+            os.fsync(file.fileno())
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.board is not None:
+            self.board.finish()
+
+
+def _line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def _numbers(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a line, those of nested ones behind ``name/``."""
+    flat: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            flat |= _numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            flat[f"{prefix}{key}"] = value
+    return flat

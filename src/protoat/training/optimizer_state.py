@@ -1,0 +1,112 @@
+"""An optimizer's state as flat tensors and JSON values, and the parameters it must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from protoat.objective import Objective
+
+__all__ = ["check_covered", "flatten", "parameter_groups", "unflatten"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def parameter_groups(
+    model: nn.Module,
+    objective: Objective,
+    *,
+    lr: float,
+    prototype_lr_factor: float = 1.0,
+    weight_decay: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Groups for any torch optimizer: the network, and prototypes with their own rate and no weight decay.
+
+    Args:
+        model: its trainable parameters form the first group.
+        objective: its parameters form the second, when it has some.
+        lr: learning rate of the network.
+        prototype_lr_factor: the prototypes' rate, as a multiple of `lr`; a schedule keeps the ratio.
+        weight_decay: of the network, biases and batch norm included, as in the paper.
+
+    Raises:
+        ValueError: a rate or factor that is not positive, a negative weight decay.
+
+    >>> from protoat.methods import Standard
+    >>> from protoat.types import Linf
+    >>> groups = parameter_groups(nn.Linear(4, 2), Objective(Standard(Linf(0.1))), lr=0.1, weight_decay=5e-4)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+    [(2, 0.0005)]
+    """
+    if lr <= 0 or prototype_lr_factor <= 0 or weight_decay < 0:
+        raise ValueError(
+            f"lr={lr:g} and prototype_lr_factor={prototype_lr_factor:g} must be positive, "
+            f"weight_decay={weight_decay:g} must not be negative"
+        )
+    network = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": network, "lr": lr, "weight_decay": weight_decay}]
+    if prototypes := objective.parameters():
+        groups.append({"params": prototypes, "lr": lr * prototype_lr_factor, "weight_decay": 0.0})
+    return groups
+
+
+def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) -> None:
+    """Every trainable parameter of the model and of the objective must be in the optimizer.
+
+    Raises:
+        ValueError: names those that are not.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = [*model.named_parameters()]
+    named += [(f"objective parameter {i}", value) for i, value in enumerate(objective.parameters())]
+    missing = [f"{name} {tuple(value.shape)}" for name, value in named if value.requires_grad and id(value) not in held]
+    if missing:
+        raise ValueError(
+            f"the optimizer lacks {', '.join(missing)}; "
+            "build it from protoat.training.parameter_groups(model, objective, lr=...)"
+        )
+
+
+def flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by flat name, and everything else as JSON values.
+
+    Raises:
+        ValueError: the optimizer keeps something that is neither.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    content = optimizer.state_dict()
+    groups = ({k: v for k, v in group.items() if k != "params"} for group in content["param_groups"])
+    owners = [(f"group{i}", group) for i, group in enumerate(groups)] + [*content["state"].items()]
+    for owner, values in owners:
+        plain[str(owner)] = {}
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{owner}.{key}"] = value
+            elif isinstance(value, _PLAIN) or (
+                isinstance(value, tuple | list) and all(isinstance(entry, _PLAIN) for entry in value)
+            ):
+                plain[str(owner)][key] = value
+            else:
+                raise ValueError(
+                    f"{type(optimizer).__name__} keeps {key} as {type(value).__name__}, which is neither a tensor nor "
+                    "a plain value; such an optimizer cannot be checkpointed"
+                )
+    return tensors, plain
+
+
+def unflatten(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """Puts back what `flatten` gave."""
+    owned: dict[str, dict[str, Any]] = {owner: dict(values) for owner, values in plain.items()}
+    for name, value in tensors.items():
+        owner, _, key = name.partition(".")
+        owned[owner][key] = value
+    groups = []
+    for i, group in enumerate(optimizer.state_dict()["param_groups"]):
+        saved = owned.pop(f"group{i}")
+        groups.append(group | {key: tuple(v) if isinstance(group.get(key), tuple) else v for key, v in saved.items()})
+    state = {int(owner): values for owner, values in owned.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,51 @@
+"""The progress bar."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["ProgressBar"]
+
+
+class ProgressBar:
+    """Batches done of the whole run, time left, and the present terms of the loss.
+
+    Args:
+        total: batches of the run.
+        done: those a resumed run has behind it.
+        show: None shows it on a terminal only.
+    """
+
+    def __init__(self, total: int, done: int, *, show: bool | None) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+        )
+        visible = console.is_terminal if show is None else show
+        self._bar = Progress(*columns, console=console, disable=not visible)
+        self._task = self._bar.add_task("training", total=total, completed=done, terms="")
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, epoch: int, epochs: int, terms: dict[str, float]) -> None:
+        """One batch is done."""
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        self._bar.update(self._task, advance=1, description=f"epoch {epoch}/{epochs}", terms=text)

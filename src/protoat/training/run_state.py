@@ -1,0 +1,72 @@
+"""Where a run is: everything besides tensors, as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+__all__ = ["RunState"]
+
+
+@dataclass
+class RunState:
+    """Position of a run and what it has measured.
+
+    Attributes:
+        identity: what must agree for a resumed run to end where the interrupted one would have.
+        update: optimizer steps taken, those of an epoch that was taken back included.
+        epoch: epochs finished.
+        batch: batches done in the present epoch.
+        epoch_update: value of `update` when the present epoch began.
+        sums, count: loss terms added up over `count` updates of the present epoch.
+        seconds: time spent in the present epoch.
+        history: the line of each finished epoch.
+        best: epoch and accuracies of the best checkpoint.
+        stopped: why the run ended early.
+    """
+
+    identity: dict[str, Any]
+    update: int = 0
+    epoch: int = 0
+    batch: int = 0
+    epoch_update: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    stopped: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The values, ready for JSON."""
+        return asdict(self)
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Takes over the values of an interrupted run.
+
+        Raises:
+            ValueError: it was another run; names what differs.
+        """
+        theirs = saved["identity"]
+        different = [
+            f"{name} {theirs.get(name)} there, {value} here"
+            for name, value in self.identity.items()
+            if theirs.get(name) != value
+        ]
+        if different:
+            raise ValueError(
+                f"the folder holds checkpoints of another run ({'; '.join(different)}); "
+                "resume with the same settings or choose another folder"
+            )
+        for entry in fields(self):
+            setattr(self, entry.name, saved[entry.name])
+
+    def finish_epoch(self, line: dict[str, Any]) -> None:
+        """Moves to the beginning of the next epoch; an epoch that was taken back does not count."""
+        self.epoch += self.stopped is None
+        self.batch = self.count = 0
+        self.epoch_update = self.update
+        self.sums = {}
+        self.seconds = 0.0
+        self.history.append(line)

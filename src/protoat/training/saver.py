@@ -1,0 +1,110 @@
+"""Everything a run stores: checkpoints to resume from, the state an epoch may return to, exported weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from protoat.training import checkpoint
+from protoat.training.errors import CheckpointError
+from protoat.training.files import together
+from protoat.training.learner import Learner
+from protoat.training.run_state import RunState
+from protoat.training.weights import check_same_architecture, part, save_weights
+
+__all__ = ["Saver"]
+
+
+class Saver:
+    """Stores a learner and its run state under one folder, or keeps what must be kept in memory.
+
+    Args:
+        out: folder of the run; None stores nothing.
+    """
+
+    def __init__(self, out: Path | None, learner: Learner, state: RunState) -> None:
+        self.out = out
+        self.folder = None if out is None else out / "checkpoints"
+        self.learner = learner
+        self.state = state
+        self.accelerator = learner.accelerator
+        self.saved_update = 0
+        self._epoch_start: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+
+    def begin(self, *, resume: bool) -> None:
+        """Goes on from the newest intact checkpoint; writes the first one where there is none.
+
+        Raises:
+            ValueError: checkpoints of another run or architecture, or any at all without `resume`.
+            CheckpointError: every checkpoint is damaged.
+            DiskError: the folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        found = checkpoint.load_latest(self.folder, self.accelerator)
+        if found is None:
+            self.save()
+            return
+        if not resume:
+            raise ValueError(f"{self.folder} holds checkpoints; write resume=True or choose another folder")
+        self.state.resume(found.state["run"])
+        self._restore(found)
+        self.saved_update = self.state.update
+
+    def save(self) -> Path | None:
+        """Writes a checkpoint."""
+        if self.folder is None:
+            return None
+        common, own, plain = self.learner.state()
+        tensors = {f"process-{self.accelerator.process_index}": own}
+        if self.accelerator.is_main_process:
+            tensors["common"] = common
+        self.saved_update = self.state.update
+        return checkpoint.save(
+            self.folder,
+            self.state.update,
+            tensors,
+            {"run": self.state.as_json(), "learner": plain},
+            accelerator=self.accelerator,
+            also_keep=[self.state.epoch_update],
+        )
+
+    def begin_epoch(self) -> None:
+        """Without a folder, keeps a copy of the state an epoch may have to return to."""
+        if self.folder is None:
+            common, own, plain = self.learner.state()
+            copies = {key: value.detach().to("cpu", copy=True) for key, value in (common | own).items()}
+            self._epoch_start = copies, copy.deepcopy(plain)
+
+    def return_to_epoch_start(self) -> None:
+        """Takes back the present epoch."""
+        if self.folder is not None:
+            self._restore(checkpoint.load(self.folder / f"{self.state.epoch_update:08d}"))
+        elif self._epoch_start is not None:
+            self.learner.restore(*self._epoch_start)
+
+    def export(self, name: str, facts: dict[str, Any]) -> None:
+        """Writes ``<name>.safetensors`` and ``<name>.json``: the deployed weights, and what they are."""
+        if self.out is None:
+            return
+        path = self.out / f"{name}.safetensors"
+        together(
+            lambda: save_weights(path, self.learner.deployed, self.learner.objective, facts),
+            f"write {path}",
+            self.accelerator,
+        )
+
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        tensors = found.tensors("common") | found.tensors(f"process-{self.accelerator.process_index}")
+        common, own, _ = self.learner.state()
+        for name in ("model", "average", "objective.regularizer"):
+            check_same_architecture(part(name, common | own), part(name, tensors), found.path)
+        try:
+            self.learner.restore(tensors, found.state["learner"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{found.path} does not fit this method or optimizer ({error}); choose another folder"
+            ) from error

@@ -1,0 +1,83 @@
+"""Clean and robust accuracy on held-out images, by which the best checkpoint is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD, Attack
+from protoat.attacks.base import attacking
+from protoat.functional.distributed import mean_over_processes
+from protoat.methods import Standard
+from protoat.objective import Objective
+from protoat.training.seeding import derived_seed
+from protoat.types import as_output
+
+__all__ = ["Validation", "default_attack"]
+
+_BATCH_SIZE = 256
+
+
+def default_attack(objective: Objective) -> Attack | None:
+    """PGD-10 under the method's threat model; None for clean training."""
+    method = objective.method
+    return None if isinstance(method, Standard) else PGD(method.threat, steps=10)
+
+
+class Validation:
+    """Measures a model on the same images, with the same random starts, each time it is called.
+
+    Args:
+        data: `ImageData`, or an iterable of ``(x in [0, 1], y)`` batches in a fixed order.
+        attack: None measures clean accuracy only.
+        device: where the model is.
+        rank, world_size: each process takes every `world_size`-th batch.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        attack: Attack | None,
+        *,
+        device: torch.device,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.data = data
+        self.attack = attack
+        self.device = device
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions."""
+        counts = torch.zeros(3, device=self.device)
+        for index, (images, labels) in enumerate(self._batches()):
+            if index % self.world_size != self.rank:
+                continue
+            x, y = images.to(self.device), labels.to(self.device)
+            with attacking(model), torch.no_grad():
+                clean = as_output(model(x)).logits.argmax(1) == y
+            robust = clean
+            if self.attack is not None:
+                generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
+                robust = self.attack(model, x, y, generator=generator).correct
+            counts += torch.stack([torch.tensor(len(y), device=self.device), clean.sum(), robust.sum()])
+        images, clean_count, robust_count = (mean_over_processes(counts) * self.world_size).round().tolist()
+        if not images:
+            raise ValueError("validation holds no images; leave it out or pass some")
+        measured = {"images": int(images), "clean": clean_count / images}
+        return measured if self.attack is None else {**measured, "robust": robust_count / images}
+
+    def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        return self._of_images() if hasattr(self.data, "images") else self.data
+
+    def _of_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.data.labels), _BATCH_SIZE):
+            chosen = slice(start, start + _BATCH_SIZE)
+            yield self.data.images[chosen].to(self.device).float() / 255, self.data.labels[chosen]

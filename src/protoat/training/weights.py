@@ -1,0 +1,86 @@
+"""Trained weights as one safetensors file, with a JSON file beside it that says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from protoat.objective import Objective
+from protoat.training.checkpoint import to_bytes
+from protoat.training.files import write_by_rename
+
+__all__ = ["check_same_architecture", "load_weights", "part", "prefixed", "save_weights"]
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each name behind ``prefix.``."""
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `prefixed` was given."""
+    start = f"{prefix}."
+    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+
+
+def check_same_architecture(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path) -> None:
+    """Names and shapes must agree.
+
+    Raises:
+        ValueError: names every mismatch.
+    """
+    parts = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in found and found[key].shape != value.shape
+        ],
+    }
+    wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+    if wrong:
+        raise ValueError(f"{source} is of another architecture: {wrong}")
+
+
+def learned(objective: Objective) -> dict[str, Tensor]:
+    """What an objective has learned (prototypes, masks), without the state of an unfinished run."""
+    return {key: value for key, value in objective.state_dict().items() if not key.startswith("method.")}
+
+
+def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
+    """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), and `facts` as JSON beside it, by rename."""
+    tensors = prefixed("model", model.state_dict()) | prefixed("objective", learned(objective))
+    write_by_rename(path, to_bytes(tensors))
+    write_by_rename(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
+
+
+def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:
+    """Puts weights that `fit` exported into a model, and the prototypes into an objective.
+
+    Args:
+        path: ``best.safetensors`` or ``last.safetensors`` of a run's folder.
+        model: of the architecture that was trained.
+        objective: as trained with; None leaves the prototypes in the file.
+
+    Raises:
+        ValueError: not a safetensors file, or another architecture; every mismatch is named.
+    """
+    path = Path(path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    weights = part("model", tensors)
+    check_same_architecture(model.state_dict(), weights, path)
+    if objective is not None:
+        prototypes = part("objective", tensors)
+        check_same_architecture(learned(objective), prototypes, path)
+        objective.load_state_dict(objective.state_dict() | prototypes)
+    model.load_state_dict(weights)
