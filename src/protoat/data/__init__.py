@@ -1,0 +1,33 @@
+"""Data sets whose classes have known modes, and batches of them."""
+
+from protoat.data.augment import Augment
+from protoat.data.base import DataNotFoundError, ImageData, Source, Split
+from protoat.data.cache import cache_folder
+from protoat.data.cifar import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES
+from protoat.data.digits import Digits
+from protoat.data.folder import ImageFolder
+from protoat.data.loader import ImageLoader
+from protoat.data.mnist import MNIST, FashionMNIST
+from protoat.data.modes import Groups, regroup, split_validation
+from protoat.data.tiny_imagenet import TinyImageNet
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "CIFAR100_SUPERCLASSES",
+    "MNIST",
+    "Augment",
+    "DataNotFoundError",
+    "Digits",
+    "FashionMNIST",
+    "Groups",
+    "ImageData",
+    "ImageFolder",
+    "ImageLoader",
+    "Source",
+    "Split",
+    "TinyImageNet",
+    "cache_folder",
+    "regroup",
+    "split_validation",
+]

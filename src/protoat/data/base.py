@@ -1,0 +1,226 @@
+"""What every data set is: a `Source` that is found on disk, and the `ImageData` it loads."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from protoat.data.augment import Augment
+
+__all__ = ["DataNotFoundError", "ImageData", "Source", "Split"]
+
+Split = Literal["train", "test"]
+
+
+class DataNotFoundError(FileNotFoundError):
+    """The files of a data set are not where they are looked for, or could not be downloaded."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageData:
+    """Labelled images whose classes are made of known modes (sub-populations).
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 in [0, number of classes).
+        class_names: one distinct name for each class.
+        modes: (N,) int64 in [0, number of modes); each mode lies inside one class. Default: the labels.
+        mode_names: one distinct name for each mode. Default: the class names.
+
+    Raises:
+        ValueError: a wrong dtype or shape, labels or modes outside range, repeated names, a mode in two classes.
+
+    >>> data = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]), ("cat", "dog"))
+    >>> data
+    ImageData(4 images of 1x8x8, 2 classes of 2, 2 modes)
+    >>> ImageData(data.images, data.labels + 1, data.class_names)
+    Traceback (most recent call last):
+    ValueError: labels outside range: found 1 to 2, expected 0 to 1 for 2 classes
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    modes: Tensor = None  # type: ignore[assignment]  # replaced by the labels below
+    mode_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.modes is None:
+            object.__setattr__(self, "modes", self.labels)
+            object.__setattr__(self, "mode_names", self.class_names)
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(
+                f"images are {self.images.dtype} of shape {tuple(self.images.shape)}, "
+                "expected torch.uint8 of shape (N, C, H, W) with pixels from 0 to 255"
+            )
+        _check_index("labels", self.labels, "classes", self.class_names, len(self.images))
+        _check_index("modes", self.modes, "modes", self.mode_names, len(self.images))
+        if not torch.equal(self.mode_class[self.modes], self.labels):
+            raise ValueError("a mode has images of two classes; give it another name in each class")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+        size = "x".join(map(str, self.shape))
+        classes = f"{self.num_classes} classes of {low if low == high else f'{low} to {high}'}"
+        return f"ImageData({len(self)} images of {size}, {classes}, {len(self.mode_names)} modes)"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, with or without images."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def counts(self) -> Tensor:
+        """(number of classes,) int64: images of each class."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    @property
+    def mode_class(self) -> Tensor:
+        """(number of modes,) int64: the class each mode lies in, -1 for a mode without images."""
+        owner = torch.full((len(self.mode_names),), -1, dtype=torch.int64, device=self.labels.device)
+        owner[self.modes] = self.labels
+        return owner
+
+    def subset(self, indices: Tensor) -> ImageData:
+        """The images at `indices` ((M,) int64), in that order; class and mode names stay."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices], modes=self.modes[indices])
+
+    def to(self, device: torch.device | str) -> ImageData:
+        """The same data on another device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), modes=self.modes.to(device))
+
+
+def _check_index(what: str, values: Tensor, kind: str, names: tuple[str, ...], count: int) -> None:
+    if values.dtype != torch.int64 or values.shape != (count,):
+        raise ValueError(
+            f"{what} are {values.dtype} of shape {tuple(values.shape)}, expected torch.int64 of shape ({count},)"
+        )
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise ValueError(f"names of {kind} repeat: {repeated[0]!r}")
+    if count and (int(values.min()) < 0 or int(values.max()) >= len(names)):
+        raise ValueError(
+            f"{what} outside range: found {int(values.min())} to {int(values.max())}, "
+            f"expected 0 to {len(names) - 1} for {len(names)} {kind}"
+        )
+
+
+class Source(ABC):
+    """A data set that can be looked for, downloaded and loaded. A subclass says where it is and reads it.
+
+    Args:
+        root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
+        download: fetch missing files when loading (default False).
+
+    Attributes:
+        augment: what is done to training images unless a recipe says otherwise.
+        downloadable: whether there is a place to download from.
+    """
+
+    augment: ClassVar[Augment] = Augment()
+    downloadable: ClassVar[bool] = True
+
+    def __init__(self, *, root: Path | str | None = None, download: bool = False) -> None:
+        self.root = Path(root or os.environ.get("PROTOAT_DATA") or "~/.cache/protoat/data").expanduser()
+        self.download = download
+
+    @property
+    def name(self) -> str:
+        """Name of the set in commands and reports."""
+        return type(self).__name__
+
+    @abstractmethod
+    def location(self) -> Path | None:
+        """Folder the set is looked for in; None where it comes with a Python package."""
+
+    @abstractmethod
+    def available(self) -> bool:
+        """Whether the files are there. Their content is checked on loading."""
+
+    @abstractmethod
+    def read(self, split: Split) -> ImageData:
+        """Reads files that are there; `load` is what users call."""
+
+    def fetch_files(self) -> None:
+        """Downloads the files to `location`; `fetch` is what users call."""
+        raise NotImplementedError
+
+    def load(self, split: Split) -> ImageData:
+        """The training or test images.
+
+        Args:
+            split: ``"train"`` or ``"test"``. Images for choosing a checkpoint come out of train: `split_validation`.
+
+        Raises:
+            DataNotFoundError: the files are not there; the text says where they were looked for and what to do.
+            ValueError: an unknown split, or files that cannot be read.
+        """
+        if split not in ("train", "test"):
+            raise ValueError(f"split={split!r} is unknown; write 'train' or 'test'")
+        if not self.available():
+            if not (self.download and self.downloadable):
+                raise DataNotFoundError(self.not_found())
+            self.fetch()
+        return self.read(split)
+
+    def fetch(self) -> None:
+        """Downloads the set to `location`; files that are there already and whole are kept.
+
+        Raises:
+            DataNotFoundError: it could not be downloaded.
+        """
+        if not self.downloadable:
+            raise DataNotFoundError(self.not_found())
+        try:
+            self.fetch_files()
+        except (OSError, RuntimeError) as error:
+            raise DataNotFoundError(
+                f"{self.name} could not be downloaded to {self.location()}: {_one_line(error)}"
+            ) from error
+
+    def not_found(self) -> str:
+        """What to tell a user whose files are missing: where they were looked for and what to do."""
+        variable = os.environ.get("PROTOAT_DATA")
+        download = (
+            f"or download it: protoat data {self.name} --download"
+            if self.downloadable
+            else f"{self.name} reads your own images, so --download cannot fetch them"
+        )
+        return (
+            f"{self.name} is not in {self.location()}; set PROTOAT_DATA (now {variable or 'unset'}) "
+            f"to the folder that holds it, {download}"
+        )
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turns whatever a file parser raises into one line that names the folder."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"files in {folder} are damaged ({_one_line(error)}); delete the folder and get it again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,109 @@
+"""Batches for training: the data stays on the device and is augmented a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from protoat.data.augment import Augment
+from protoat.data.base import ImageData
+
+__all__ = ["ImageLoader"]
+
+
+class ImageLoader:
+    """Iterates over batches ``(x, y)`` of one epoch: x (B, C, H, W) float32 in [0, 1], y (B,) int64.
+
+    The order of an epoch depends on (seed, epoch) only, augmentation on (seed, epoch, batch, rank); there is no state
+    to save, and any device draws the same.
+
+    Args:
+        data: the images; moved to `device` once.
+        batch_size: images in a batch of this process; the last batch may be smaller.
+        augment: crop and flip, or None.
+        shuffle: a new order each epoch (default), else the order of `data`.
+        drop_last: leave a smaller last batch out (default False).
+        seed: of order and augmentation.
+        device: where images are held and batches appear.
+        rank: number of this process, from 0.
+        world_size: number of processes. Batch b of all of them together holds the images of batch b of one process with
+            `world_size` times the batch size. Every process gets equally many batches of equal sizes, so that up to
+            ``world_size - 1`` images (others each epoch, when shuffled) are left out.
+
+    Raises:
+        ValueError: a batch size or rank out of range, or too few images for one batch.
+
+    >>> data = ImageData(torch.full((5, 1, 2, 2), 255, dtype=torch.uint8), torch.arange(5) % 2, ("a", "b"))
+    >>> loader = ImageLoader(data, batch_size=2, shuffle=False)
+    >>> [(x.shape[0], x.max().item(), y.tolist()) for x, y in loader]
+    [(2, 1.0, [0, 1]), (2, 1.0, [0, 1]), (1, 1.0, [0])]
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        *,
+        batch_size: int,
+        augment: Augment | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank} is outside 0 to {world_size - 1} for world_size={world_size}")
+        self.data = data.to(device)
+        self.batch_size = batch_size
+        self.augment = augment
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        if not len(self):
+            raise ValueError(
+                f"{len(data)} images give no batch of batch_size={batch_size} for each of {world_size} processes"
+            )
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same for every process."""
+        images = len(self.data) // self.world_size
+        return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, from 0, that the next iteration goes through."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.iterate()
+
+    def iterate(self, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the present epoch from `first_batch` on, to go on in mid-epoch."""
+        epoch, images, labels = self.epoch, self.data.images, self.data.labels
+        order = self._order(epoch).to(labels.device)
+        share = self.batch_size * self.world_size
+        for batch in range(first_batch, len(self)):
+            indices = order[batch * share : (batch + 1) * share].view(self.world_size, -1)[self.rank]
+            x = images.index_select(0, indices)
+            if self.augment is not None:
+                x = self.augment(x, _generator(self.seed, epoch, batch, self.rank))
+            yield x.to(torch.float32).div_(255), labels.index_select(0, indices)
+
+    def _order(self, epoch: int) -> Tensor:
+        count = len(self.data)
+        order = torch.randperm(count, generator=_generator(self.seed, epoch)) if self.shuffle else torch.arange(count)
+        return order[: count - count % self.world_size]
+
+
+def _generator(*parts: int) -> torch.Generator:
+    """Randomness of its own for each tuple of numbers."""
+    digest = blake2b(repr(parts).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

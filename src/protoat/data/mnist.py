@@ -1,0 +1,60 @@
+"""MNIST and Fashion-MNIST, read and downloaded by torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torchvision import datasets
+
+from protoat.data.base import ImageData, Source, Split, reading
+
+__all__ = ["MNIST", "FashionMNIST"]
+
+
+class MNIST(Source):
+    """60,000 + 10,000 handwritten digits of 28x28 grey pixels, in ``root/MNIST/raw``; not augmented.
+
+    Args:
+        root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
+        download: fetch missing files when loading (default False).
+
+    Source: LeCun et al., 1998. The files are arrays of bytes already, so nothing of them goes to the cache.
+
+    >>> MNIST(root="/data").location().as_posix()
+    '/data/MNIST/raw'
+    """
+
+    dataset: ClassVar[Any] = datasets.MNIST
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+
+    def location(self) -> Path:
+        return self.root / self.dataset.__name__ / "raw"
+
+    def available(self) -> bool:
+        return all((self.location() / Path(archive).stem).is_file() for archive, _ in self.dataset.resources)
+
+    def fetch_files(self) -> None:
+        self.dataset(self.root, download=True)
+
+    def read(self, split: Split) -> ImageData:
+        with reading(self.location()):
+            stored = self.dataset(self.root, train=split == "train")
+        return ImageData(stored.data.unsqueeze(1), stored.targets, self.class_names)
+
+
+class FashionMNIST(MNIST):
+    """60,000 + 10,000 garments of 28x28 grey pixels, in ``root/FashionMNIST/raw``; not augmented.
+
+    Args:
+        root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
+        download: fetch missing files when loading (default False).
+
+    Source: Xiao et al., 2017.
+
+    >>> FashionMNIST.class_names[:3]
+    ('T-shirt/top', 'Trouser', 'Pullover')
+    """
+
+    dataset = datasets.FashionMNIST
+    class_names = tuple(datasets.FashionMNIST.classes)

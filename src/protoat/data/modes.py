@@ -1,0 +1,150 @@
+"""Classes with several modes: joining classes, and holding images out mode by mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal
+
+import torch
+
+from protoat.data.base import ImageData
+from protoat.data.cifar import CIFAR100_SUPERCLASSES
+
+__all__ = ["Groups", "regroup", "split_validation"]
+
+Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str]]
+
+
+def regroup(data: ImageData, groups: Groups) -> ImageData:
+    """Joins classes into new ones; every image keeps its old label as its mode.
+
+    Modes are left as they are. Before any regrouping they equal the labels; where they are finer already, from the
+    inner folders of `ImageFolder` or from an earlier regrouping, the finest stay, since they are the sub-populations.
+
+    Args:
+        data: images with their classes.
+        groups: a number: that many blocks of consecutive classes, each called after its first and last (``"0-4"``).
+            ``"superclasses"``: the twenty official ones of CIFAR-100. A mapping from new names to lists of old names:
+            images of classes that it leaves out are dropped, and so are their modes.
+
+    Returns:
+        The same images (fewer where a mapping leaves classes out), in the same order.
+
+    Raises:
+        ValueError: a number that does not divide the classes, superclasses of another data set, a name that is unknown,
+            used twice, or not in a list, fewer than two new classes.
+
+    Source: paper, section 4.1, which does not say how classes are joined; blocks are the plain reading of its Fig. 1.
+
+    >>> data = ImageData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4), ("0", "1", "2", "3"))
+    >>> two = regroup(data, 2)
+    >>> two.class_names, two.labels.tolist(), two.modes.tolist()
+    (('0-1', '2-3'), [0, 0, 1, 1], [0, 1, 2, 3])
+    >>> regroup(data, {"even": ["0", "2"], "odd": ["1", "three"]})
+    Traceback (most recent call last):
+    ValueError: class 'three' of group 'odd' is unknown; the classes are 0, 1, 2, 3
+    """
+    members = _members(data.class_names, groups)
+    if len(members) < 2:
+        raise ValueError(f"groups={groups!r} gives {len(members)} class, expected at least two")
+    new_label = torch.full((data.num_classes,), -1)
+    for label, names in enumerate(members.values()):
+        new_label[[data.class_names.index(name) for name in names]] = label
+    labels = new_label.to(data.labels.device)[data.labels]
+    kept = (labels >= 0).nonzero()[:, 0]
+    mode_kept = _kept_modes(data, new_label)
+    new_mode = mode_kept.cumsum(0).to(data.modes.device) - 1
+    return ImageData(
+        data.images[kept] if len(kept) < len(data) else data.images,
+        labels[kept],
+        tuple(members),
+        new_mode[data.modes[kept]],
+        tuple(name for name, keep in zip(data.mode_names, mode_kept.tolist(), strict=True) if keep),
+    )
+
+
+def _kept_modes(data: ImageData, new_label: torch.Tensor) -> torch.Tensor:
+    """(number of modes,) bool: modes without images stay, unless their class is known to go."""
+    owner = data.mode_class.cpu()
+    return (owner < 0) | (new_label[owner] >= 0)
+
+
+def _members(class_names: tuple[str, ...], groups: Groups) -> dict[str, Sequence[str]]:
+    """New class name -> old class names."""
+    if groups == "superclasses":
+        if set(class_names) != {name for names in CIFAR100_SUPERCLASSES.values() for name in names}:
+            raise ValueError(
+                "groups='superclasses' is for CIFAR-100 only; write a number of groups or {new name: [class names]}"
+            )
+        return dict(CIFAR100_SUPERCLASSES)
+    if isinstance(groups, int):
+        return _blocks(class_names, groups)
+    if not isinstance(groups, Mapping):
+        raise ValueError(  # noqa: TRY004 - one kind of error for everything a recipe can get wrong
+            f"groups={groups!r} is unknown; write a number, 'superclasses' or {{new name: [class names]}}"
+        )
+    _check_mapping(class_names, groups)
+    return dict(groups)
+
+
+def _blocks(class_names: tuple[str, ...], groups: int) -> dict[str, Sequence[str]]:
+    count = len(class_names)
+    divisors = [number for number in range(2, count + 1) if count % number == 0]
+    if groups not in divisors:
+        raise ValueError(
+            f"groups={groups} does not divide {count} classes; write one of {', '.join(map(str, divisors))}"
+        )
+    size = count // groups
+    blocks = [class_names[start : start + size] for start in range(0, count, size)]
+    return {(block[0] if size == 1 else f"{block[0]}-{block[-1]}"): block for block in blocks}
+
+
+def _check_mapping(class_names: tuple[str, ...], groups: Mapping[str, Sequence[str]]) -> None:
+    group_of: dict[str, str] = {}
+    for group, names in groups.items():
+        if isinstance(names, str) or not names:
+            raise ValueError(f"group {group!r} is {names!r}, expected a list of class names")
+        for name in names:
+            if name not in class_names:
+                near = get_close_matches(str(name), class_names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(class_names)}"
+                raise ValueError(f"class {name!r} of group {group!r} is unknown; {hint}")
+            if name in group_of:
+                raise ValueError(f"class {name!r} is in group {group_of[name]!r} and again in group {group!r}")
+            group_of[name] = group
+
+
+def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
+    """Holds images out of training data for choosing the best checkpoint; the test split is never used for that.
+
+    Args:
+        data: training images.
+        count: images to hold out; each mode gives its share, rounded so that the shares add up.
+        seed: which images of a mode are held out.
+
+    Returns:
+        (train, validation), each in the order of `data`.
+
+    Raises:
+        ValueError: a count that leaves no image on one side.
+
+    >>> data = ImageData(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"))
+    >>> train, validation = split_validation(data, 4, seed=0)
+    >>> train.counts.tolist(), validation.counts.tolist()
+    ([2, 2], [2, 2])
+    """
+    if not 0 < count < len(data):
+        raise ValueError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
+    modes = data.modes.cpu()
+    sizes = torch.bincount(modes, minlength=len(data.mode_names))
+    shares = count * sizes // len(data)
+    # The images that rounding down left over go to the modes that lost most by it.
+    rest = count * sizes % len(data)
+    shares[rest.argsort(descending=True, stable=True)[: count - int(shares.sum())]] += 1
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    by_mode = order[modes[order].argsort(stable=True)]
+    rank = torch.arange(len(data)) - (sizes.cumsum(0) - sizes)[modes[by_mode]]
+    held_out = torch.zeros(len(data), dtype=torch.bool)
+    held_out[by_mode] = rank < shares[modes[by_mode]]
+    return tuple(data.subset(part.nonzero()[:, 0].to(data.labels.device)) for part in (~held_out, held_out))  # type: ignore[return-value]
