@@ -2,6 +2,7 @@
 
 from protoat.regularizers.base import Regularizer
 from protoat.regularizers.metric import NPair, ProxyAnchor, ProxyNCA, Triplet
+from protoat.regularizers.soft_triple import SoftTriple
 from protoat.regularizers.tla import TLA
 
-__all__ = ["TLA", "NPair", "ProxyAnchor", "ProxyNCA", "Regularizer", "Triplet"]
+__all__ = ["TLA", "NPair", "ProxyAnchor", "ProxyNCA", "Regularizer", "SoftTriple", "Triplet"]

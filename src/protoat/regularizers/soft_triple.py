@@ -1,0 +1,173 @@
+"""SoftTriple with several prototypes per class, which merge as training goes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from protoat.functional.distributed import mean_over_processes
+from protoat.functional.prototypes import (
+    count_prototypes,
+    merge_prototypes,
+    prototype_similarity,
+    soft_triple_terms,
+)
+from protoat.regularizers.base import Regularizer
+
+__all__ = ["SoftTriple"]
+
+_LOGGED_THRESHOLDS = (0.05, 0.1, 0.2)
+
+
+class SoftTriple(Regularizer):
+    """SoftTriple loss on embeddings + `tau` x the spread of each class's prototypes, which merge on a schedule.
+
+    Args:
+        num_classes: C.
+        embedding_dim: D.
+        prototypes_per_class: how many each class begins with, a number or one for each class. It should be below the
+            number of images of a class. 1 is the single-mode case: a normalised softmax with margin, without spread
+            term and merges.
+        scale: the paper's lambda, on cosines; 10 where training is unstable.
+        gamma: temperature of the softmax over the prototypes of one class.
+        margin: the paper's delta, in units of the cosine.
+        tau: weight of the spread term, which pulls the prototypes of a class together.
+        merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; see `merge_prototypes`.
+            None or 0 never merges.
+        merge_start, merge_stop: merges happen after the epochs between these shares of a run. 0.25 is the first drop
+            of the learning rate in the paper's schedule; merge later if yours drops later.
+        merge_every: epochs from one merge to the next.
+
+    Attributes:
+        prototypes: (C, K, D) parameter, K the largest count. Its shape never changes, so checkpoints, optimizer state
+            and distributed training outlive merges. Nothing here changes its dtype.
+        active: (C, K) bool buffer, the prototypes in use.
+        mass: (C, K) buffer, the examples assigned to each prototype of their own class in training mode since the last
+            merge. Each process counts its own.
+
+    Raises:
+        ValueError: an argument out of range; in use, embeddings of another size, labels outside the classes, an empty
+            batch.
+
+    Source: paper, Eq. 3 to 5; Qian et al., ICCV 2019, from whose code `scale` and `margin` come (`gamma` and `tau` too,
+    and the paper states them). Deviation: prototypes start as random unit vectors. The public code draws them uniformly
+    with a bound of ``1 / sqrt(CK)``: the directions are alike, but its length, and with it the turn that one step of a
+    given learning rate makes, depends on C, K and D. The paper does not say how prototypes merge; the rule is ours.
+
+    >>> metric = SoftTriple(2, 16, prototypes_per_class=[3, 4])
+    >>> metric.active.sum(1).tolist()
+    [3, 4]
+    >>> metric(torch.randn(8, 16), torch.arange(8) % 2).shape
+    torch.Size([])
+    """
+
+    per_process: ClassVar[tuple[str, ...]] = ("mass",)
+    active: Tensor
+    mass: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        prototypes_per_class: int | list[int] = 10,
+        scale: float = 20.0,
+        gamma: float = 0.1,
+        margin: float = 0.01,
+        tau: float = 0.2,
+        merge_threshold: float | None = 0.1,
+        merge_start: float = 0.25,
+        merge_stop: float = 0.9,
+        merge_every: int = 1,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1 or embedding_dim < 1:
+            raise ValueError(f"num_classes={num_classes} and embedding_dim={embedding_dim} must be at least 1")
+        if isinstance(prototypes_per_class, int):
+            prototypes_per_class = [prototypes_per_class] * num_classes
+        counts = list(prototypes_per_class)
+        if len(counts) != num_classes:
+            raise ValueError(
+                f"prototypes_per_class has {len(counts)} numbers, expected one for each of {num_classes} classes"
+            )
+        if min(counts) < 1:
+            raise ValueError(f"prototypes_per_class={min(counts)} must be at least 1 for every class")
+        if scale <= 0 or gamma <= 0:
+            raise ValueError(f"scale={scale:g} and gamma={gamma:g} must be positive")
+        if margin < 0 or tau < 0:
+            raise ValueError(f"margin={margin:g} and tau={tau:g} must not be negative")
+        if merge_threshold is not None and not 0 <= merge_threshold < 2:
+            raise ValueError(f"merge_threshold={merge_threshold:g} is outside [0, 2), the distances of unit vectors")
+        if not 0 <= merge_start <= merge_stop <= 1:
+            raise ValueError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
+        if merge_every < 1:
+            raise ValueError(f"merge_every={merge_every} must be at least 1 epoch; merge_threshold=0 turns merging off")
+        self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
+        self.merge_threshold = merge_threshold
+        self.merge_start, self.merge_stop, self.merge_every = merge_start, merge_stop, merge_every
+        places = max(counts)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, places, embedding_dim), dim=2))
+        self.register_buffer("active", torch.arange(places) < torch.tensor(counts)[:, None])
+        self.register_buffer("mass", torch.zeros(num_classes, places))
+
+    def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
+        data, spread, assignment = soft_triple_terms(
+            embedding, y, self.prototypes, self.active, scale=self.scale, gamma=self.gamma, margin=self.margin
+        )
+        if self.training:
+            self.mass.index_add_(0, y, assignment.to(self.mass.dtype))
+        return data + self.tau * spread if self.prototypes.shape[1] > 1 else data
+
+    def similarity(self, embedding: Tensor) -> Tensor:
+        """Smoothed similarity in [-1, 1] of embeddings (B, D) to every class, (B, C)."""
+        return prototype_similarity(embedding, self.prototypes, self.active, gamma=self.gamma)
+
+    def predict(self, embedding: Tensor) -> Tensor:
+        """Most similar class by prototypes, (B,). The deployed prediction is the head's; this is a second opinion."""
+        return self.similarity(embedding).argmax(1)
+
+    def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """Merges when due; facts: counts of each class, the merges made, and counts at other thresholds."""
+        merged = self._merge(optimizer) if self._merge_due(epoch, epochs) else []
+        counts = {
+            f"counts_at_{threshold}": count_prototypes(self.prototypes, self.active, threshold).tolist()
+            for threshold in _LOGGED_THRESHOLDS
+        }
+        return {"prototype_counts": self.active.sum(1).tolist(), "merged": merged, **counts}
+
+    def _merge_due(self, epoch: int, epochs: int) -> bool:
+        first = max(1, math.ceil(self.merge_start * epochs))
+        in_time = first <= epoch <= self.merge_stop * epochs
+        return bool(self.merge_threshold) and in_time and (epoch - first) % self.merge_every == 0
+
+    @torch.no_grad()
+    def _merge(self, optimizer: Optimizer | None) -> list[list[int]]:
+        """Rows [class, place kept, place given up], the same in every process."""
+        assert self.merge_threshold is not None
+        mass = mean_over_processes(self.mass)
+        prototypes, active, pairs = merge_prototypes(self.prototypes, self.active, mass, self.merge_threshold)
+        self.mass.zero_()
+        if len(pairs):
+            self.prototypes.copy_(prototypes)
+            self.active.copy_(active)
+            self._forget(optimizer, pairs)
+        return pairs.tolist()
+
+    def _forget(self, optimizer: Optimizer | None, pairs: Tensor) -> None:
+        """Zeroes what the optimizer remembers of the merged rows.
+
+        Adam's running squares stay in the row that is kept: they are no momentum but set the length of a step, and
+        Adam's bias correction, which does not start anew, would make the next steps up to six times too long.
+        """
+        classes, kept, gone = pairs.unbind(1)
+        state = {} if optimizer is None else optimizer.state.get(self.prototypes, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == self.prototypes.shape:
+                value[classes, gone] = 0
+                if not name.endswith("_sq"):
+                    value[classes, kept] = 0
