@@ -38,9 +38,10 @@ class Objective:
         dml_input: which embeddings the metric term sees: ``"adv"``, those of the examples trained on; ``"clean"``; or
             ``"both"``, as one batch of twice the size. Clean embeddings are those the method has made. Where it has
             made none they take one more forward of the clean images in the mode of training, separate from the
-            adversarial one, so that batch norm uses each batch's own statistics and moves the running ones twice. Such
-            a model must be wrapped by ``DistributedDataParallel(..., broadcast_buffers=False)``, as `protoat.fit` does:
-            otherwise the second forward overwrites buffers that the first one's backward needs.
+            adversarial one, so that batch norm uses each batch's own statistics and moves the running ones twice. Where
+            ``DistributedDataParallel`` wraps the model, it needs ``broadcast_buffers=False``, as in `protoat.fit`:
+            otherwise many releases of torch fail, because the second forward overwrites buffers that the first one's
+            backward needs.
 
     Raises:
         ValueError: a negative weight, an unknown reading, `dml_input` for a regularizer that chooses its own inputs
