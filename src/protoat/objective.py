@@ -115,19 +115,31 @@ class Objective:
         """Optimizer steps for each batch."""
         return self.method.updates_per_batch
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the objective itself learns (prototypes); it must be in the optimizer."""
+    def prepare(self, model: nn.Module) -> None:
+        """Lets the method build what it learns for this model; `parameter_groups` and `fit` call it."""
+        self.method.prepare(model)
+
+    def prototypes(self) -> list[nn.Parameter]:
+        """What the regularizer learns."""
         return [] if self.regularizer is None else list(self.regularizer.parameters())
 
+    def parameters(self) -> list[nn.Parameter]:
+        """What the objective itself learns: what its method does (after `prepare`), and prototypes.
+
+        All of it must be in the optimizer.
+        """
+        return [*self.method.parameters(), *self.prototypes()]
+
     def to(self, device: torch.device | str) -> Objective:
-        """Moves the regularizer; the method follows the batches."""
+        """Moves what is learned; all else follows the batches."""
+        self.method.to(device)
         if self.regularizer is not None:
             self.regularizer.to(device)
         return self
 
-    def at_epoch(self, epoch: float) -> None:
-        """Tells how far training is, in passes over the data."""
-        self.method.at_epoch(epoch)
+    def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
+        """Tells how far training is, in passes over the data, and of how many if that is known."""
+        self.method.at_epoch(epoch, epochs)
 
     def end_epoch(self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> EpochEnd:
         """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge."""

@@ -11,9 +11,8 @@ __all__ = ["L2", "Linf", "LossTerms", "Norm", "Output", "Pixels", "ThreatModel",
 
 Norm = Literal["linf", "l2"]
 
-if TYPE_CHECKING:
-    Pixels = float
-else:
+# jsonargparse runs the body of `if TYPE_CHECKING:` to resolve annotations; here it must find the class.
+if not TYPE_CHECKING:
 
     class Pixels(float):
         """A distance in pixel units, where pixels lie in [0, 1]; recipes and command lines may write ``8/255``.
@@ -33,6 +32,9 @@ else:
                 except (ValueError, ZeroDivisionError):
                     raise ValueError(f"{value!r} is not a pixel distance; write 0.03 or 8/255") from None
             return super().__new__(cls, value)
+
+else:
+    Pixels = float
 
 
 class Output(NamedTuple):
@@ -64,11 +66,13 @@ class Views(NamedTuple):
         x_adv: (B, ...) images the step trains on, in [0, 1] (the clean ones under `Standard`).
         adv: output for `x_adv`.
         clean: output for the clean images, where the method computes it.
+        more: forwards of further images of the same step (augmented views, an auxiliary batch), each with labels (B,).
     """
 
     x_adv: Tensor
     adv: Output
     clean: Output | None = None
+    more: tuple[tuple[Views, Tensor], ...] = ()
 
 
 class LossTerms(NamedTuple):

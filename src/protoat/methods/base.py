@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.types import ThreatModel, Views, as_output
 
-__all__ = ["AdversarialTraining", "Method"]
+__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial"]
 
 
 class Method(ABC):
@@ -43,9 +44,19 @@ class Method(ABC):
         """Present radius, after the ramp."""
         return self.threat.eps * (min(1.0, self._epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
 
-    def at_epoch(self, epoch: float) -> None:
-        """Tells how far training is, in passes over the data; 2.5 is the middle of the third."""
+    def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
+        """Tells how far training is, in passes over the data (2.5 is the middle of the third), and of how many."""
         self._epoch = epoch
+
+    def prepare(self, model: nn.Module) -> None:
+        """Builds what the method itself learns for this model; must come before the optimizer. Again is harmless."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the method itself learns (an auxiliary head, a second batch norm); known after `prepare`."""
+        return []
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves what the method itself learns; all else follows the batches."""
 
     @abstractmethod
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
@@ -78,7 +89,60 @@ class Method(ABC):
         return torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ()).item()))
 
 
-class AdversarialTraining(Method):
+class Examples(NamedTuple):
+    """The images of one optimizer step.
+
+    Attributes:
+        x: (B, ...) clean images.
+        x_adv: (B, ...) the images trained on.
+        y: (B,) labels.
+        more: further images of the same step, such as augmented views or an auxiliary batch.
+    """
+
+    x: Tensor
+    x_adv: Tensor
+    y: Tensor
+    more: tuple[Examples, ...] = ()
+
+
+def clean_and_adversarial(model: nn.Module, examples: Examples) -> Views:
+    """One forward of the clean images, then one of the adversarial ones: batch norm sees two batches, not a mixture.
+
+    Such a model must be wrapped by ``DistributedDataParallel(..., broadcast_buffers=False)``, as `protoat.fit` does.
+    """
+    clean = as_output(model(examples.x))
+    return Views(examples.x_adv, as_output(model(examples.x_adv)), clean)
+
+
+class OneStep(Method):
+    """A method with one optimizer step for each batch, in two pieces: make the examples, then forward them.
+
+    They are apart so that `AWP` can move the weights in between; a subclass writes `examples`, and `forward` when it
+    needs more than the adversarial images.
+    """
+
+    @abstractmethod
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        """The images of this step; called once for each batch."""
+
+    def forward(self, model: nn.Module, examples: Examples) -> Views:
+        """The forwards that `outer_loss` needs, in the mode of training; must not change the method's state."""
+        return Views(examples.x_adv, as_output(model(examples.x_adv)))
+
+    def ascent_forward(self, model: nn.Module, examples: Examples) -> Views:
+        """The forwards from which `AWP` takes the direction of its weights; `forward` unless less will do."""
+        return self.forward(model, examples)
+
+    def observe(self, views: Views, y: Tensor) -> None:
+        """Takes note of the forwards at the model's own weights; called once for each batch."""
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        views = self.forward(model, self.examples(model, x, y))
+        self.observe(views, y)
+        yield views
+
+
+class AdversarialTraining(OneStep):
     """Trains on the examples of one attack: attack the batch, forward the result, one step.
 
     Args:
@@ -92,6 +156,5 @@ class AdversarialTraining(Method):
         super().__init__(attack.threat, ramp_epochs=ramp_epochs)
         self.attack = attack
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
-        x_adv = self.attack.perturb(model, x, y, eps=self.eps, generator=self.generator(x))
-        yield Views(x_adv, as_output(model(x_adv)))
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        return Examples(x, self.attack.perturb(model, x, y, eps=self.eps, generator=self.generator(x)), y)

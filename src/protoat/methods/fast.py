@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from protoat.attacks import PGD, BatchNormMode
 from protoat.functional.distributed import mean_over_processes
-from protoat.methods.base import AdversarialTraining
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.methods.base import AdversarialTraining, Examples
+from protoat.types import Pixels, ThreatModel
 
 __all__ = ["FastAT"]
 
@@ -57,10 +55,10 @@ class FastAT(AdversarialTraining):
         self._watched: tuple[Tensor, Tensor] | None = None
         self._previous = 0.0
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         if self.guard is not None and self._watched is None:
             self._watched = (x.detach().clone(), y.clone())
-        yield from super().updates(model, x, y)
+        return super().examples(model, x, y)
 
     def end_epoch(self, model: nn.Module) -> str | None:
         if self.guard is None or self._watched is None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 
-from protoat.methods.base import Method
-from protoat.types import ThreatModel, Views, as_output
+from protoat.methods.base import Examples, OneStep
+from protoat.types import ThreatModel
 
 __all__ = ["Standard"]
 
 
-class Standard(Method):
+class Standard(OneStep):
     """Training on clean images, the undefended baseline.
 
     Args:
@@ -27,5 +25,5 @@ class Standard(Method):
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
-        yield Views(x, as_output(model(x)))
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        return Examples(x, x, y)
