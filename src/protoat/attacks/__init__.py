@@ -2,5 +2,6 @@
 
 from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode
 from protoat.attacks.gradient import FGSM, PGD
+from protoat.attacks.kl import TPGD
 
-__all__ = ["FGSM", "PGD", "Attack", "AttackLoss", "AttackResult", "BatchNormMode"]
+__all__ = ["FGSM", "PGD", "TPGD", "Attack", "AttackLoss", "AttackResult", "BatchNormMode"]

@@ -1,9 +1,31 @@
 """Training methods: how adversarial examples enter training."""
 
-from protoat.methods.base import AdversarialTraining, Method
+from protoat.methods.awp import AWP
+from protoat.methods.base import AdversarialTraining, Examples, Method, OneStep
+from protoat.methods.biamat import BiaMAT
+from protoat.methods.cfa import CFA
+from protoat.methods.dajat import DAJAT
 from protoat.methods.fast import FastAT
 from protoat.methods.free import FreeAT
+from protoat.methods.mart import MART
 from protoat.methods.pgd import FGSMAT, PGDAT
 from protoat.methods.standard import Standard
+from protoat.methods.trades import TRADES
 
-__all__ = ["FGSMAT", "PGDAT", "AdversarialTraining", "FastAT", "FreeAT", "Method", "Standard"]
+__all__ = [
+    "AWP",
+    "CFA",
+    "DAJAT",
+    "FGSMAT",
+    "MART",
+    "PGDAT",
+    "TRADES",
+    "AdversarialTraining",
+    "BiaMAT",
+    "Examples",
+    "FastAT",
+    "FreeAT",
+    "Method",
+    "OneStep",
+    "Standard",
+]

@@ -1,0 +1,158 @@
+"""Adversarial weight perturbation, around any method with one optimizer step for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from protoat.functional.distributed import mean_over_processes
+from protoat.methods.base import Method, OneStep
+from protoat.methods.pgd import PGDAT
+from protoat.types import ThreatModel, Views
+
+__all__ = ["AWP"]
+
+
+class AWP(Method):
+    """Takes the gradient of another method's loss at weights moved a little in the direction that raises it most.
+
+    Each kernel w moves by ``gamma * ||w|| * g / ||g||``, g being the gradient of the method's own loss on the same
+    adversarial images; what the optimizer then adds is added to the weights as they were. Also when the step is never
+    taken, the weights come back exactly. The perturbation costs one more forward and backward of the method's loss.
+
+    Kernels are the model's parameters of two or more dimensions: biases and batch norm stay, and so do prototypes, an
+    auxiliary head and a second batch norm. Metric and norm terms have no say in the direction, but their gradients are
+    taken at the moved weights like all others. Batch-norm statistics move once, in the second forward. In a distributed
+    run the direction comes from the mean gradient, so every process moves its weights alike.
+
+    Args:
+        threat: norm and radius, handed on to `method`.
+        method: builds the method inside from the threat model.
+        gamma: length of the move relative to each kernel's norm (0.01 around PGD, 0.005 around TRADES).
+        start_epoch: epochs before the perturbation sets in (0 around PGD, 10 around TRADES).
+
+    Raises:
+        ValueError: `gamma` is not positive, `start_epoch` is negative, or the method inside cannot be wrapped, as
+            `FreeAT`, whose perturbation of the images comes from the caller's backward.
+
+    Source: Wu, Xia & Wang, NeurIPS 2020, Eq. 10-12. Deviations: kernels are chosen by their dimensions where the
+    authors' code looks for "weight" in the name too; the gradient is taken at the weights themselves and not on a copy,
+    which gives the same direction.
+
+    >>> from functools import partial
+    >>> from protoat.methods.trades import TRADES
+    >>> from protoat.types import Linf
+    >>> AWP(Linf("8/255"), method=partial(TRADES, beta=5.0), gamma=0.005).method.beta
+    5.0
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        method: Callable[[ThreatModel], Method] = PGDAT,
+        gamma: float = 0.01,
+        start_epoch: float = 0.0,
+    ) -> None:
+        super().__init__(threat)
+        if gamma <= 0:
+            raise ValueError(f"gamma={gamma:g} must be positive; 0.01 moves each kernel by 1 % of its norm")
+        if start_epoch < 0:
+            raise ValueError(f"start_epoch={start_epoch:g} is negative; write 0 to begin at once")
+        inner = method(threat)
+        if not isinstance(inner, OneStep):
+            raise ValueError(  # noqa: TRY004 - it says which methods fit, not which type
+                f"AWP cannot wrap {type(inner).__name__}, whose examples come from the caller's own backward or which "
+                "perturbs weights itself; wrap a method that makes its examples before its step, such as PGDAT"
+            )
+        self.method = inner
+        self.gamma = gamma
+        self.start_epoch = start_epoch
+
+    @property
+    def eps(self) -> float:
+        return self.method.eps
+
+    def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
+        super().at_epoch(epoch, epochs)
+        self.method.at_epoch(epoch, epochs)
+
+    def prepare(self, model: nn.Module) -> None:
+        self.method.prepare(model)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return self.method.parameters()
+
+    def to(self, device: torch.device | str) -> None:
+        self.method.to(device)
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        if self._epoch < self.start_epoch:
+            yield from self.method.updates(model, x, y)
+            return
+        examples = self.method.examples(model, x, y)
+        network = model.module if isinstance(model, DistributedDataParallel) else model
+        kernels = [p for p in network.parameters() if p.dim() > 1 and p.requires_grad]
+        with torch.enable_grad(), _same_buffers(network):
+            views = self.method.ascent_forward(network, examples)
+            loss = self.method.outer_loss(views, y)
+            gradients = torch.autograd.grad(loss, kernels, materialize_grads=True)
+        self.method.observe(views, y)
+        del views, loss
+        with _moved(kernels, _ascent(kernels, gradients, self.gamma)):
+            yield self.method.forward(model, examples)
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        return self.method.outer_loss(views, y)
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        return self.method.end_epoch(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.method.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.method.load_state_dict(state)
+
+
+def _ascent(kernels: list[nn.Parameter], gradients: tuple[Tensor, ...], gamma: float) -> list[Tensor]:
+    """The move of each kernel, ``gamma * ||w|| * g / ||g||``, from the mean gradient of all processes."""
+    mean = mean_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = mean.split([kernel.numel() for kernel in kernels])
+    return [
+        (gamma * kernel.detach().norm() / (part.norm() + 1e-20) * part).view_as(kernel)
+        for kernel, part in zip(kernels, parts, strict=True)
+    ]
+
+
+@contextmanager
+def _moved(kernels: list[nn.Parameter], moves: list[Tensor]) -> Iterator[None]:
+    """Moves the kernels; at the end they hold what they held before, plus whatever was added to them meanwhile."""
+    before = [kernel.detach().clone() for kernel in kernels]
+    with torch.no_grad():
+        for kernel, move in zip(kernels, moves, strict=True):
+            kernel.add_(move)
+    after = [kernel.detach().clone() for kernel in kernels]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for kernel, was, became in zip(kernels, before, after, strict=True):
+                kernel.copy_(was + (kernel - became))
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    """Puts every buffer (batch-norm statistics above all) back at the end."""
+    buffers = list(model.buffers())
+    before = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, was in zip(buffers, before, strict=True):
+                buffer.copy_(was)

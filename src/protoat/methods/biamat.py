@@ -1,0 +1,244 @@
+"""BiaMAT: an auxiliary data set beside the primary one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from protoat.attacks import BatchNormMode
+from protoat.attacks.base import attacking
+from protoat.attacks.kl import TPGD
+from protoat.data import ImageData, Source
+from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
+from protoat.functional.distributed import mean_over_processes
+from protoat.methods.base import Examples, OneStep
+from protoat.methods.trades import trades_loss
+from protoat.types import Output, Pixels, ThreatModel, Views, as_output
+
+__all__ = ["BiaMAT"]
+
+_OUTSIDE = -1
+
+
+class BiaMAT(OneStep):
+    """TRADES on the primary images + `alpha` x TRADES on as many images of an auxiliary data set, over one backbone.
+
+    A gate looks at each auxiliary image with the primary head: where its confidence is below `gamma` x the mean
+    confidence on primary images, the image is taken as foreign and the primary head is to be undecided about it;
+    elsewhere an auxiliary head of its own learns the auxiliary label. That head belongs to the method and takes part in
+    training; the model is deployed as it is.
+
+    One step costs twice that of `TRADES` (both batches pass through the network together) and one forward for the gate.
+
+    Args:
+        threat: norm and radius.
+        auxiliary: labelled images of the same size and number of channels: a `Source`, whose training images are read
+            and augmented in its own way, or `ImageData`, used as it is.
+        alpha: weight of the auxiliary loss.
+        gamma: threshold of the gate, relative to the mean confidence on the first primary batch after warm-up.
+        beta: weight of the divergence in each TRADES loss.
+        warmup_epochs: epochs in which the auxiliary loss has no weight, though its images pass through the network.
+        steps: steps of the attack.
+        step_size: length of a step in pixels; default ``eps / 4`` (authors: 0.007 at 0.031).
+        bn: batch norm while attacking.
+        ramp_epochs: epochs over which radius and step grow from 0.
+
+    Raises:
+        ValueError: no auxiliary set, a negative `alpha`, `beta` or `warmup_epochs`, `gamma` outside (0, 1], or, in use,
+            images of another shape or a model without embeddings.
+
+    Source: Lee et al., "Inducing Data Amplification Using Auxiliary Datasets in Adversarial Training", with the
+    authors' values for CIFAR-10; that form serves every primary set, where their CIFAR-100 script has plain adversarial
+    training on the auxiliary head. Deviations: auxiliary images are drawn at random with replacement; batches that lie
+    wholly on one side of the gate, on which their code stops, are handled like all others.
+
+    >>> from protoat.types import Linf
+    >>> BiaMAT(Linf("8/255"))
+    Traceback (most recent call last):
+    ValueError: BiaMAT needs an auxiliary data set; pass auxiliary, such as CIFAR100() beside CIFAR10()
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        auxiliary: Source | ImageData | None = None,
+        alpha: float = 0.5,
+        gamma: float = 0.5,
+        beta: float = 6.0,
+        warmup_epochs: float = 5.0,
+        steps: int = 10,
+        step_size: Pixels | None = None,
+        bn: BatchNormMode = "eval",
+        ramp_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(threat, ramp_epochs=ramp_epochs)
+        if auxiliary is None:
+            raise ValueError("BiaMAT needs an auxiliary data set; pass auxiliary, such as CIFAR100() beside CIFAR10()")
+        if min(alpha, beta, warmup_epochs) < 0:
+            raise ValueError(f"alpha={alpha:g}, beta={beta:g} and warmup_epochs={warmup_epochs:g} must not be negative")
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma={gamma:g} is outside (0, 1]; 0.5 is half the mean confidence on primary images")
+        self.attack = TPGD(threat, steps=steps, step_size=step_size, bn=bn)
+        self.auxiliary = auxiliary
+        self.alpha = alpha
+        self.gamma = gamma
+        self.beta = beta
+        self.warmup_epochs = warmup_epochs
+        self.head: nn.Linear | None = None
+        self.threshold: Tensor | None = None
+        self._images: ImageData | None = None
+
+    def prepare(self, model: nn.Module) -> None:
+        self._auxiliary_head(model)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [] if self.head is None else list(self.head.parameters())
+
+    def to(self, device: torch.device | str) -> None:
+        if self.head is not None:
+            self.head.to(device)
+
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        network = _bare(model)
+        generator = self.generator(x)
+        other, labels = self._draw(x, generator)
+        inside = self._gate(network, x, other)
+        labels = labels.where(inside, _OUTSIDE)
+        # In eval mode images do not meet in batch norm, so each part is attacked on the head that is to learn it.
+        primary = torch.cat([x, other[~inside]])
+        primary_adv = self._attacked(network, primary, generator)
+        other_adv = other.clone()
+        other_adv[~inside] = primary_adv[len(x) :]
+        if bool(inside.any()):
+            by_head = _OtherHead(network, self._auxiliary_head(model))
+            other_adv[inside] = self._attacked(by_head, other[inside], generator)
+        return Examples(x, primary_adv[: len(x)], y, (Examples(other, other_adv, labels),))
+
+    def forward(self, model: nn.Module, examples: Examples) -> Views:
+        """One forward of all clean images and one of all adversarial ones, primary and auxiliary together.
+
+        The auxiliary view's logits are those of the primary head, then those of the auxiliary head.
+        """
+        (other,) = examples.more
+        clean, clean_other = self._both(model, examples.x, other.x)
+        adv, adv_other = self._both(model, examples.x_adv, other.x_adv)
+        return Views(examples.x_adv, adv, clean, ((Views(other.x_adv, adv_other, clean_other), other.y),))
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        primary = trades_loss(views, y, self.beta).mean()
+        ((other, labels),) = views.more
+        weight = 0.0 if self._warming_up else self.alpha
+        return primary + weight * self._auxiliary_loss(other, labels, views.adv.logits.shape[1]).mean()
+
+    def _auxiliary_loss(self, views: Views, y: Tensor, classes: int) -> Tensor:
+        """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""
+        if views.clean is None:
+            raise ValueError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
+        clean, adv = views.clean.logits, views.adv.logits
+        clean_head, adv_head = clean[:, classes:], adv[:, classes:]
+        inside = F.cross_entropy(clean_head.float(), y.clamp_min(0), reduction="none")
+        inside = inside + self.beta * kl_divergence(clean_head, adv_head)
+        undecided = uniform_cross_entropy(clean[:, :classes])
+        outside = undecided + self.beta * kl_divergence(clean[:, :classes], adv[:, :classes])
+        return torch.where(y == _OUTSIDE, outside, inside)
+
+    @property
+    def _warming_up(self) -> bool:
+        return self._epoch < self.warmup_epochs
+
+    def _gate(self, network: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+        """(B,) bool: which auxiliary images the primary head takes for something it knows."""
+        if self._warming_up:
+            return torch.ones(len(other), dtype=torch.bool, device=other.device)
+        with attacking(network), torch.no_grad():
+            if self.threshold is None:
+                self.threshold = self.gamma * mean_over_processes(_confidence(network(x)).mean())
+            return _confidence(network(other)) >= self.threshold.to(other.device)
+
+    def _both(self, model: nn.Module, x: Tensor, other: Tensor) -> tuple[Output, Output]:
+        logits, embedding = as_output(model(torch.cat([x, other])))
+        head = self._auxiliary_head(model)
+        mine, its = (embedding[: len(x)], embedding[len(x) :])
+        by_head = head(its.to(head.weight.dtype)).to(logits.dtype)
+        return Output(logits[: len(x)], mine), Output(torch.cat([logits[len(x) :], by_head], 1), its)
+
+    def _attacked(self, network: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+        unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return self.attack.perturb(network, x, unused, eps=self.eps, generator=generator)
+
+    def _draw(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As many auxiliary images as there are primary ones, augmented, and their labels."""
+        if self._images is None or self._images.images.device != x.device:
+            self._images = self._data().to(x.device)
+        data = self._images
+        if data.images.shape[1:] != x.shape[1:]:
+            raise ValueError(f"auxiliary images have shape {data.shape}, primary ones {tuple(x.shape[1:])}")
+        chosen = torch.randint(len(data), (len(x),), generator=generator, device=generator.device)
+        images = data.images[chosen]
+        if isinstance(self.auxiliary, Source):
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device).item())
+            images = self.auxiliary.augment(images, torch.Generator().manual_seed(seed))
+        return images.to(x.dtype) / 255, data.labels[chosen]
+
+    def _data(self) -> ImageData:
+        if self._images is None:
+            self._images = self.auxiliary.load("train") if isinstance(self.auxiliary, Source) else self.auxiliary
+        return self._images
+
+    def _auxiliary_head(self, model: nn.Module) -> nn.Linear:
+        if self.head is None:
+            image = self._data().images[:1].to(next(model.parameters()).device) / 255
+            width = _embedding_dim(_bare(model), image)
+            self.head = nn.Linear(width, self._data().num_classes, device=image.device)
+        return self.head
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {} if self.threshold is None else {"threshold": self.threshold}
+        return state if self.head is None else {**state, **self.head.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.threshold = state.get("threshold")
+        if "weight" not in state:
+            return
+        classes, width = state["weight"].shape
+        if self.head is None:
+            self.head = nn.Linear(width, classes, device=state["weight"].device)
+        self.head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
+
+
+class _OtherHead(nn.Module):
+    """The backbone of a model under another head."""
+
+    def __init__(self, model: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(as_output(self.model(x)).embedding.to(self.head.weight.dtype))
+        return logits
+
+
+def _embedding_dim(model: nn.Module, image: Tensor) -> int:
+    try:
+        with attacking(model), torch.no_grad():
+            width = as_output(model(image)).embedding.shape[1]
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"the model does not take images of the auxiliary set: {error}") from error
+    if not width:
+        raise ValueError(
+            "the model returns logits only, and BiaMAT's auxiliary head needs embeddings; "
+            "wrap it: protoat.models.with_embedding(model, layer=...)"
+        )
+    return width
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _confidence(result: Output | Tensor) -> Tensor:
+    return as_output(result).logits.float().softmax(1).amax(1)

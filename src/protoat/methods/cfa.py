@@ -1,0 +1,150 @@
+"""Class-wise calibrated fair adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD, Attack, BatchNormMode
+from protoat.attacks.kl import TPGD
+from protoat.functional.distributed import mean_over_processes
+from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
+from protoat.methods.trades import trades_loss
+from protoat.types import Pixels, ThreatModel, Views
+
+__all__ = ["CFA"]
+
+
+class CFA(AdversarialTraining):
+    """Gives each class a radius, and in TRADES' form a weight, that follow how robust it was in the epoch before.
+
+    With ``r_k`` the share of class k's training images that were classified right under attack in the previous epoch,
+    the radius of class k is ``(eps_offset + r_k) * eps`` and its weight ``(beta_offset + r_k) * beta``: easy classes
+    are attacked harder, hard ones more gently. The counts come from the forwards that training makes anyway.
+
+    One step costs ``2 * steps`` passes for the attack and one forward and backward for the weights; in TRADES' form one
+    pass and one forward and backward more. Fair weight averaging is `protoat.training.averaging.FAWA`.
+
+    Args:
+        threat: norm and radius before calibration.
+        beta: None trains on adversarial examples only, as PGD-AT; a number takes TRADES' form, where an example's loss
+            is ``(CE + b KL) / (1 + b)`` with the weight b of its class (6 for CIFAR).
+        eps_offset: the paper's lambda_1.
+        beta_offset: the paper's lambda_2.
+        start_epoch: epochs before calibration sets in; until then every class has `threat.eps` and `beta`.
+        class_eps: radii to use as they are from the first epoch on, one for each class, in pixels.
+        steps: steps of the attack.
+        step_size: length of a step in pixels at radius eps; default ``eps / 4`` (2/255 at 8/255).
+        bn: batch norm while attacking.
+        ramp_epochs: epochs over which all radii grow from 0.
+
+    Raises:
+        ValueError: a negative `beta`, `eps_offset`, `beta_offset` or `start_epoch`, a radius that is not positive, or,
+            in use, as many radii as there are no classes.
+
+    Source: Wei et al., CVPR 2023. Deviations: the step is scaled with the class's radius; rates are shares of the
+    images of each class, also where classes are not of equal size; batch norm is in eval mode while attacking in both
+    forms. With two classes only the ratio of two radii is left to calibrate.
+
+    >>> from protoat.types import Linf
+    >>> CFA(Linf("8/255"), beta=6.0).start_epoch
+    10.0
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        beta: float | None = None,
+        eps_offset: float = 0.5,
+        beta_offset: float = 0.5,
+        start_epoch: float = 10.0,
+        class_eps: Sequence[Pixels] | None = None,
+        steps: int = 10,
+        step_size: Pixels | None = None,
+        bn: BatchNormMode = "eval",
+        ramp_epochs: float = 0.0,
+    ) -> None:
+        if beta is not None and beta < 0:
+            raise ValueError(f"beta={beta:g} is negative; 6 is usual, None trains on adversarial examples only")
+        if min(eps_offset, beta_offset, start_epoch) < 0:
+            raise ValueError(
+                f"eps_offset={eps_offset:g}, beta_offset={beta_offset:g} and start_epoch={start_epoch:g} "
+                "must not be negative"
+            )
+        step = threat.eps / 4 if step_size is None else step_size
+        attack: Attack = PGD(threat, steps=steps, step_size=step, bn=bn)
+        if beta is not None:
+            attack = TPGD(threat, steps=steps, step_size=step, bn=bn)
+        super().__init__(attack, ramp_epochs=ramp_epochs)
+        self.beta = beta
+        self.eps_offset = eps_offset
+        self.beta_offset = beta_offset
+        self.start_epoch = start_epoch
+        self.class_eps = None if class_eps is None else [ThreatModel(eps, threat.norm).eps for eps in class_eps]
+        self.rates: Tensor | None = None
+        self._correct = torch.zeros(0)
+        self._seen = torch.zeros(0)
+
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        eps = self._ramp * self._radii(y)
+        return Examples(x, self.attack.perturb(model, x, y, eps=eps, generator=self.generator(x)), y)
+
+    def forward(self, model: nn.Module, examples: Examples) -> Views:
+        views = super().forward(model, examples) if self.beta is None else clean_and_adversarial(model, examples)
+        self._check_classes(views.adv.logits.shape[1])
+        return views
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        if self.beta is None:
+            return super().outer_loss(views, y)
+        beta = self.beta * self._factor(y, self.beta_offset)
+        return (trades_loss(views, y, beta) / (1 + beta)).mean()
+
+    def observe(self, views: Views, y: Tensor) -> None:
+        logits = views.adv.logits.detach()
+        if not len(self._seen):
+            self._correct, self._seen = logits.new_zeros(2, logits.shape[1], dtype=torch.float32)
+        correct = (logits.argmax(1) == y).float()
+        self._correct = self._correct.to(y.device).index_add(0, y, correct)
+        self._seen = self._seen.to(y.device).index_add(0, y, torch.ones_like(correct))
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        if len(self._seen):
+            correct, seen = mean_over_processes(torch.stack([self._correct, self._seen]))
+            # A class without images keeps the plain radius.
+            self.rates = torch.where(seen > 0, correct / seen.clamp_min(1e-12), 1 - self.eps_offset)
+            self._correct, self._seen = torch.zeros_like(correct), torch.zeros_like(seen)
+        return None
+
+    @property
+    def _ramp(self) -> float:
+        return self.eps / self.threat.eps
+
+    def _factor(self, y: Tensor, offset: float) -> Tensor:
+        """Offset + rate of each example's class, (B,); ones before calibration."""
+        if self.rates is None or self._epoch < self.start_epoch:
+            return torch.ones(len(y), device=y.device)
+        return offset + self.rates.to(y.device)[y]
+
+    def _radii(self, y: Tensor) -> Tensor:
+        """Radius of each example before the ramp, (B,)."""
+        if self.class_eps is None:
+            return self.threat.eps * self._factor(y, self.eps_offset)
+        if int(y.max()) >= len(self.class_eps):
+            self._check_classes(int(y.max()) + 1)
+        return torch.tensor(self.class_eps, device=y.device)[y]
+
+    def _check_classes(self, classes: int) -> None:
+        if self.class_eps is not None and len(self.class_eps) != classes:
+            raise ValueError(f"class_eps holds {len(self.class_eps)} radii for {classes} classes; give one for each")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"correct": self._correct, "seen": self._seen}
+        return state if self.rates is None else {**state, "rates": self.rates}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._correct, self._seen = state["correct"], state["seen"]
+        self.rates = state.get("rates")
