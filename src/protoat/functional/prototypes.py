@@ -130,7 +130,7 @@ def soft_triple_terms(
         cosine, gram = _cosines(embedding, prototypes)
         share = _assign(cosine, active, gamma)
         similarity = (share * cosine).sum(2)
-        logits = scale * (similarity - margin * F.one_hot(y, classes))
+        logits = scale * (similarity - margin * F.one_hot(y, classes).to(similarity.dtype))
         own = share.detach()[torch.arange(len(y), device=y.device), y]
         return SoftTripleTerms(F.cross_entropy(logits, y), _spread(gram, active), own)
 

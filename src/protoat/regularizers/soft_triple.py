@@ -132,13 +132,14 @@ class SoftTriple(Regularizer):
         return self.similarity(embedding).argmax(1)
 
     def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
-        """Merges when due; facts: counts of each class, the merges made, and counts at other thresholds."""
+        """Merges when due; facts: prototypes in all and of each class, merges made, and counts at other thresholds."""
         merged = self._merge(optimizer) if self._merge_due(epoch, epochs) else []
         counts = {
             f"counts_at_{threshold}": count_prototypes(self.prototypes, self.active, threshold).tolist()
             for threshold in _LOGGED_THRESHOLDS
         }
-        return {"prototype_counts": self.active.sum(1).tolist(), "merged": merged, **counts}
+        own = self.active.sum(1).tolist()
+        return {"prototypes": sum(own), "prototype_counts": own, "merged": merged, **counts}
 
     def _merge_due(self, epoch: int, epochs: int) -> bool:
         first = max(1, math.ceil(self.merge_start * epochs))
