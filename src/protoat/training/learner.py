@@ -91,6 +91,9 @@ class Learner:
                 own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = mean_over_processes(own)
         self.optimizer.step()
+
+    def average_weights(self) -> None:
+        """Lets the average follow the model, once for each batch: a method may hold weights displaced until it ends."""
         if self.average is not None:
             self.average.update_parameters(self.bare)
 

@@ -93,11 +93,12 @@ class Loop:
     def _batch(self, batch: tuple[Tensor, ...]) -> None:
         state, objective = self.state, self.learner.objective
         seed_global(self.device, "update", self.seed, state.update, self.process)
-        objective.at_epoch(state.epoch + state.batch / len(self.batches))
+        objective.at_epoch(state.epoch + state.batch / len(self.batches), self.epochs)
         for terms in objective.losses(self.learner.model, *batch):
             self.sums.add(terms, state.update, state.epoch + 1)
             self.learner.step(terms.total, self._lr(state.update))
             state.update += 1
+        self.learner.average_weights()
         state.batch += 1
 
     def _lr(self, update: int) -> float:
@@ -111,7 +112,7 @@ class Loop:
         line |= self.sums.means(self.device)
         learner.synchronise_batch_norm()
         seed_global(self.device, "epoch end", self.seed, epoch)
-        learner.objective.at_epoch(epoch)
+        learner.objective.at_epoch(epoch, self.epochs)
         line["eps"] = learner.objective.method.eps
         end = learner.objective.end_epoch(epoch, self.epochs, learner.bare, learner.raw_optimizer)
         if end.stop is not None:

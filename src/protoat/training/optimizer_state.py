@@ -26,8 +26,8 @@ def parameter_groups(
     """Groups for any torch optimizer: the network, and prototypes with their own rate and no weight decay.
 
     Args:
-        model: its trainable parameters form the first group.
-        objective: its parameters form the second, when it has some.
+        model: its trainable parameters form the first group, with those of the method (an auxiliary head).
+        objective: its prototypes form the second, when it has some; its method is prepared for the model.
         lr: learning rate of the network.
         prototype_lr_factor: the prototypes' rate, as a multiple of `lr`; a schedule keeps the ratio.
         weight_decay: of the network, biases and batch norm included, as in the paper.
@@ -46,9 +46,11 @@ def parameter_groups(
             f"lr={lr:g} and prototype_lr_factor={prototype_lr_factor:g} must be positive, "
             f"weight_decay={weight_decay:g} must not be negative"
         )
+    objective.prepare(model)
     network = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    network += objective.method.parameters()
     groups: list[dict[str, Any]] = [{"params": network, "lr": lr, "weight_decay": weight_decay}]
-    if prototypes := objective.parameters():
+    if prototypes := objective.prototypes():
         groups.append({"params": prototypes, "lr": lr * prototype_lr_factor, "weight_decay": 0.0})
     return groups
 
@@ -59,6 +61,7 @@ def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) 
     Raises:
         ValueError: names those that are not.
     """
+    objective.prepare(model)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     named = [*model.named_parameters()]
     named += [(f"objective parameter {i}", value) for i, value in enumerate(objective.parameters())]
