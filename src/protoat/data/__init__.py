@@ -10,6 +10,7 @@ from protoat.data.loader import ImageLoader
 from protoat.data.mnist import MNIST, FashionMNIST
 from protoat.data.modes import Groups, regroup, split_validation
 from protoat.data.tiny_imagenet import TinyImageNet
+from protoat.data.views import RandomView
 
 __all__ = [
     "CIFAR10",
@@ -24,6 +25,7 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "ImageLoader",
+    "RandomView",
     "Source",
     "Split",
     "TinyImageNet",

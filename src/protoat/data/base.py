@@ -199,16 +199,11 @@ class Source(ABC):
 
     def not_found(self) -> str:
         """What to tell a user whose files are missing: where they were looked for and what to do."""
-        variable = os.environ.get("PROTOAT_DATA")
-        download = (
-            f"or download it: protoat data {self.name} --download"
-            if self.downloadable
-            else f"{self.name} reads your own images, so --download cannot fetch them"
-        )
-        return (
-            f"{self.name} is not in {self.location()}; set PROTOAT_DATA (now {variable or 'unset'}) "
-            f"to the folder that holds it, {download}"
-        )
+        present = os.environ.get("PROTOAT_DATA") or "unset"
+        text = f"{self.name} is not in {self.location()}; set PROTOAT_DATA (now {present}) to the folder that holds it"
+        if self.downloadable:
+            return f"{text}, or download it: protoat data {self.name} --download"
+        return f"{text}; these are your own images, which --download cannot fetch"
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class TinyImageNet(Source):
         return all((self.location() / name).is_file() for name in files)
 
     def fetch_files(self) -> None:
+        if self.available():
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as scratch:
             download_and_extract_archive(_URL, scratch, md5=_MD5, remove_finished=True)
