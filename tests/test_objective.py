@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from protoat import Objective
 from protoat.methods import PGDAT, FastAT, FreeAT, Method, Standard
-from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, Triplet
+from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
 from protoat.types import Linf, Output, Views
 
 THREAT = Linf(0.1)
@@ -128,12 +128,13 @@ def test_both_views_of_free_training_stay_with_one_backward() -> None:
     assert len(net.trained_on) == 6
 
 
-@pytest.mark.parametrize("regularizer", [TLA(2, 5), Triplet(2, 5), NPair(2, 5), ProxyNCA(2, 5), ProxyAnchor(2, 5)])
+@pytest.mark.parametrize("kind", [TLA, Triplet, NPair, ProxyNCA, ProxyAnchor, SoftTriple])
 @pytest.mark.parametrize(
     "method", [Standard(THREAT), PGDAT(THREAT, steps=1), FastAT(THREAT), FreeAT(THREAT, replays=2)]
 )
-def test_every_pair_trains_what_it_must(method: Method, regularizer: Regularizer) -> None:
-    net, objective = Net(), Objective(method, regularizer, norm_weight=0.01)
+def test_every_pair_trains_what_it_must(method: Method, kind: type[Any]) -> None:
+    net, regularizer = Net(), kind(2, 5)
+    objective = Objective(method, regularizer, norm_weight=0.01)
     x = torch.rand(4, 3, 2, 2)
     for terms in objective.losses(net, x, Y):
         net.zero_grad()
