@@ -1,0 +1,245 @@
+"""Checkpoints appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from protoat.training import CheckpointError, DiskError, checkpoint, files
+
+
+def content(update: int) -> dict[str, dict[str, Tensor]]:
+    return {
+        "common": {"a": torch.full((3, 2), float(update)), "half": torch.ones(2, dtype=torch.bfloat16)},
+        "process-0": {"flag": torch.tensor([True, False]), "count": torch.tensor(update), "none": torch.zeros(0, 4)},
+    }
+
+
+def save(folder: Path, update: int, accelerator: Accelerator, **options: Any) -> Path:
+    return checkpoint.save(folder, update, content(update), {"mark": update / 3}, accelerator=accelerator, **options)
+
+
+def assert_is(found: checkpoint.Checkpoint | None, update: int) -> None:
+    assert found is not None
+    assert found.state["mark"] == update / 3
+    for name, tensors in content(update).items():
+        loaded = found.tensors(name)
+        assert loaded.keys() == tensors.keys()
+        for key, value in tensors.items():
+            assert loaded[key].dtype == value.dtype and torch.equal(loaded[key], value)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_round_trip_and_the_last_two_are_kept(tmp_path: Path, accelerator: Accelerator) -> None:
+    assert checkpoint.load_latest(tmp_path / "absent", accelerator) is None
+    for update in (0, 7, 30, 100):
+        save(tmp_path, update, accelerator, also_keep=[7] if update < 100 else [])
+        assert_is(checkpoint.load_latest(tmp_path, accelerator), update)
+        if update == 30:
+            assert names(tmp_path) == ["00000007", "00000030"]
+    assert names(tmp_path) == ["00000030", "00000100"]
+
+
+def test_keeps_what_an_epoch_may_return_to(tmp_path: Path, accelerator: Accelerator) -> None:
+    for update in (0, 2, 4, 6, 8):
+        save(tmp_path, update, accelerator, also_keep=[2])
+    assert names(tmp_path) == ["00000002", "00000006", "00000008"]
+
+
+def test_numbers_beyond_the_padding_stay_in_order(tmp_path: Path, accelerator: Accelerator) -> None:
+    for update in (99_999_999, 100_000_000):
+        save(tmp_path, update, accelerator)
+    assert_is(checkpoint.load_latest(tmp_path, accelerator), 100_000_000)
+
+
+def test_memory_format_and_shared_storage_survive(tmp_path: Path, accelerator: Accelerator) -> None:
+    images = torch.rand(2, 3, 4, 4)
+    shared = torch.rand(5)
+    tensors = {"x": images.contiguous(memory_format=torch.channels_last), "y": images, "a": shared, "b": shared[1:]}
+    checkpoint.save(tmp_path, 1, {"common": tensors}, {}, accelerator=accelerator)
+    found = checkpoint.load_latest(tmp_path, accelerator)
+    assert found is not None
+    loaded = found.tensors("common")
+    for key, value in tensors.items():
+        assert torch.equal(loaded[key], value)
+    assert loaded["x"].stride() == tensors["x"].stride()
+    assert loaded["y"].stride() == images.stride()
+
+
+class Stopped(BaseException):
+    """Stands for SIGKILL at a file-system operation."""
+
+
+def operations(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None]) -> None:
+    """Calls `before` ahead of every file-system operation that changes something or waits for the disk."""
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before()
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name in (
+        (os, "fsync"),
+        (Path, "mkdir"),
+        (Path, "rename"),
+        (Path, "replace"),
+        (Path, "unlink"),
+        (os, "unlink"),
+        (os, "rmdir"),
+        (Path, "open"),
+    ):
+        monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("damaged_newer", [False, True])
+def test_stopped_at_every_operation(
+    damaged_newer: bool, tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_before_rename = stopped_after_rename = 0
+    for moment in range(10_000):
+        folder = tmp_path / str(moment)
+        for update in (1, 2):
+            save(folder, update, accelerator)
+        if damaged_newer:
+            (save(folder, 9, accelerator, also_keep=[1, 2]) / "common.safetensors").write_bytes(b"")
+        left = moment
+
+        def step() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:  # A killed process does nothing more, not even clean up.
+                raise Stopped
+
+        with monkeypatch.context() as patch:
+            operations(patch, step)
+            try:
+                save(folder, 3, accelerator)
+            except Stopped:
+                finished = False
+            else:
+                finished = True
+        if damaged_newer and (folder / "00000009").exists():
+            with pytest.warns(UserWarning, match="damaged"):
+                found = checkpoint.load_latest(folder, accelerator)
+        else:
+            found = checkpoint.load_latest(folder, accelerator)
+        assert found is not None
+        assert_is(found, found.state["update"])
+        assert found.state["update"] in ((3,) if finished else (2, 3))
+        stopped_before_rename += found.state["update"] == 2
+        stopped_after_rename += found.state["update"] == 3
+        if damaged_newer and (folder / "00000009").exists():
+            continue
+        save(folder, 4, accelerator)
+        assert names(folder)[-1] == "00000004" and len(names(folder)) == 2
+        if finished:
+            break
+    assert finished and stopped_before_rename > 5 and stopped_after_rename > 1
+
+
+@pytest.mark.parametrize("name", ["common.safetensors", "process-0.safetensors", "state.json"])
+def test_every_altered_byte_is_noticed(name: str, tmp_path: Path, accelerator: Accelerator) -> None:
+    path = save(tmp_path, 1, accelerator)
+    original = (path / name).read_bytes()
+    state = json.loads((path / "state.json").read_text())["state"]
+    for place in range(0, len(original), 7):
+        for bit in (1, 32):
+            changed = bytearray(original)
+            changed[place] ^= bit
+            (path / name).write_bytes(changed)
+            try:
+                found = checkpoint.load(path)
+            except CheckpointError:
+                continue
+            # Only white space between JSON values may change unnoticed, because it means nothing.
+            assert name == "state.json" and found.state == state
+    for length in range(0, len(original) - 1, 11):
+        (path / name).write_bytes(original[:length])
+        with pytest.raises(CheckpointError):
+            checkpoint.load(path)
+
+
+def test_full_disk_leaves_the_old_checkpoint(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for update in (1, 2):
+        save(tmp_path, update, accelerator)
+    for failing in ("common.safetensors", "process-0.safetensors", "state.json"):
+
+        def full(path: Path, data: bytes, failing: str = failing) -> None:
+            path.write_bytes(data[: len(data) // 2])
+            if path.name == failing:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_synced", full)
+            with pytest.raises(
+                DiskError, match=r"could not write checkpoint .*00000003: No space left on device.*intact"
+            ):
+                save(tmp_path, 3, accelerator)
+        assert names(tmp_path) == ["00000001", "00000002"]
+        assert_is(checkpoint.load_latest(tmp_path, accelerator), 2)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from protoat.training import checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+checkpoint.save(Path(sys.argv[1]), 3, {"common": {"a": torch.zeros(200_000)}}, {}, accelerator=Accelerator())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files by setrlimit")
+def test_a_write_the_system_refuses(tmp_path: Path, accelerator: Accelerator) -> None:
+    """As a full disk, with the operating system's own error in the middle of a file."""
+    save(tmp_path, 2, accelerator)
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DiskError: could not write checkpoint" in done.stderr and "File too large" in done.stderr
+    assert names(tmp_path) == ["00000002"]
+    assert_is(checkpoint.load_latest(tmp_path, accelerator), 2)
+
+
+def test_write_by_rename_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "best.json"
+    files.write_by_rename(target, b"old")
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:1])
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(files, "write_synced", full)
+    with pytest.raises(OSError, match="full"):
+        files.write_by_rename(target, b"new")
+    assert target.read_bytes() == b"old" and names(tmp_path) == ["best.json"]
+
+
+def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path, accelerator: Accelerator) -> None:
+    (tmp_path / ".DS_Store").write_text("x")
+    (tmp_path / "notes.txt").write_text("x")
+    for update in (1, 2, 3):
+        save(tmp_path, update, accelerator)
+    assert names(tmp_path) == [".DS_Store", "00000002", "00000003", "notes.txt"]
+    shutil.rmtree(tmp_path / "00000002")
+    shutil.rmtree(tmp_path / "00000003")
+    assert checkpoint.load_latest(tmp_path, accelerator) is None

@@ -1,0 +1,312 @@
+"""A run that is killed and resumed ends where it would have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from protoat.training import CheckpointError, fit
+
+KILLS = 5
+
+
+class Server:
+    """Starts training processes through `kill_server.py`."""
+
+    def __init__(self) -> None:
+        program = Path(__file__).with_name("kill_server.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None and self.process.stdout.readline() == "ready\n"
+
+    def run(self, method: str, out: Path, kill_after: float | None = None) -> int:
+        """Trains, or trains until killed; returns the exit code, negative for a signal."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps([method, str(out), kill_after]) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    started = Server()
+    yield started
+    with started.process:  # Closes its pipes, so that it sees the end of its input.
+        pass
+    assert started.process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def whole(small: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a run that was never interrupted, for each method."""
+
+    @cache
+    def run(method: str) -> Path:
+        out = tmp_path_factory.mktemp(method)
+        small.train(method, out)
+        return out
+
+    return run
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks training processes")
+@pytest.mark.parametrize("method", ["pgd", "free", "fast"])
+def test_killed_at_random_moments(method: str, tmp_path: Path, small: ModuleType, server: Server) -> None:
+    started = time.perf_counter()
+    assert server.run(method, tmp_path / "whole") == 0
+    duration = time.perf_counter() - started
+    # On a busy machine the runs that are killed may be faster than the one that was timed; then kill earlier.
+    for attempt, share in enumerate((0.4, 0.2, 0.1)):
+        out = tmp_path / f"killed{attempt}"
+        moments = [random.uniform(0.02, share) * duration for _ in range(KILLS)]
+        ends = [server.run(method, out, moment) for moment in moments]
+        if ends == [-signal.SIGKILL] * KILLS:
+            break
+    assert ends == [-signal.SIGKILL] * KILLS, "the run was never killed five times before it ended"
+    assert server.run(method, out) == 0
+    small.assert_same_outcome(out, tmp_path / "whole")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where the exact moment matters."""
+
+
+class Batches:
+    """A loader that dies before a given batch of a given epoch."""
+
+    def __init__(self, small: ModuleType, epoch: int, batch: int) -> None:
+        self.inner = small.loader()
+        self.moment = (epoch, batch)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.inner.set_epoch(epoch)
+
+    def iterate(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for index, batch in enumerate(self.inner.iterate(first), start=first):
+            if (self.inner.epoch, index) == self.moment:
+                raise Killed
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("method", "moment"),
+    [("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
+)
+def test_killed_before_a_batch(
+    method: str, moment: tuple[int, int], tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
+) -> None:
+    with pytest.raises(Killed):
+        small.train(method, tmp_path, train=Batches(small, *moment))
+    result = small.train(method, tmp_path)
+    small.assert_same_outcome(tmp_path, whole(method))
+    assert [line["epoch"] for line in result.metrics] == [1, 2, 3, 4]
+
+
+def test_resumes_from_the_end_of_an_epoch(tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]) -> None:
+    with pytest.raises(Killed):
+        small.train("free", tmp_path, train=Batches(small, 2, 3), checkpoint_every=None)
+    assert small.train("free", tmp_path, checkpoint_every=None).updates == 40
+    tensors, lines, _ = small.outcome(tmp_path)
+    expected_tensors, expected_lines, _ = small.outcome(whole("free"))
+    assert all(torch.equal(value, expected_tensors[key]) for key, value in tensors.items())
+    assert lines == expected_lines
+
+
+@pytest.mark.parametrize("options", [{"averaging": 0.9}, {"memory_format": "channels_last"}])
+def test_resumes_with_options(options: dict[str, object], tmp_path: Path, small: ModuleType) -> None:
+    small.train("pgd", tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        small.train("pgd", tmp_path / "killed", train=Batches(small, 2, 3), **options)
+    small.train("pgd", tmp_path / "killed", **options)
+    small.assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_resumes_with_adam(tmp_path: Path, small: ModuleType) -> None:
+    def run(name: str, train: object) -> None:
+        net, goal, _ = small.built("free")
+        optimizer = torch.optim.Adam([*net.parameters(), *goal.parameters()], lr=0.01, amsgrad=True)
+        fit(net, train, goal, epochs=3, optimizer=optimizer, out=tmp_path / name, checkpoint_every=1, tensorboard=False)
+
+    run("whole", small.loader())
+    with pytest.raises(Killed):
+        run("killed", Batches(small, 1, 2))
+    run("killed", small.loader())
+    small.assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Draws from torch's global random state, as augmentation in a data set does; may die."""
+
+    def __init__(self, small: ModuleType, dies_after: int | None = None) -> None:
+        self.data = small.digits(0, 90)
+        self.left = dies_after
+
+    def __len__(self) -> int:
+        return len(self.data.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+        image = self.data.images[index].float() / 255
+        return (image + 0.05 * torch.rand_like(image)).clamp(0, 1), self.data.labels[index]
+
+
+def test_resumes_a_torch_data_loader(tmp_path: Path, small: ModuleType) -> None:
+    def run(name: str, dies_after: int | None = None) -> None:
+        train = torch.utils.data.DataLoader(Noisy(small, dies_after), batch_size=20, shuffle=True)
+        small.train("pgd", tmp_path / name, train=train, checkpoint_every=1)
+
+    run("whole")
+    with pytest.raises(Killed):
+        run("killed", 90 + 50)
+    run("killed")
+    small.assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_same_seed_same_result_other_seed_other_result(
+    tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
+) -> None:
+    for name, seed in (("same", 11), ("other", 12)):
+        small.train("pgd", tmp_path / name, seed=seed)
+    small.assert_same_outcome(tmp_path / "same", whole("pgd"))
+    with pytest.raises(AssertionError, match="safetensors"):
+        small.assert_same_outcome(tmp_path / "other", whole("pgd"))
+
+
+@pytest.fixture
+def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes everything raise that writes or reads a pickle."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a pickle")
+
+    for owner, name in ((pickle, "dump"), (pickle, "dumps"), (pickle, "load"), (pickle, "loads"), (pickle, "Pickler")):
+        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr(torch, "save", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+
+
+@pytest.mark.usefixtures("no_pickle")
+def test_no_pickle_is_written_or_read(tmp_path: Path, small: ModuleType) -> None:
+    with pytest.raises(Killed):
+        small.train("free", tmp_path, train=Batches(small, 1, 3))
+    small.train("free", tmp_path)
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, small: ModuleType) -> None:
+    first = small.train("pgd", tmp_path)
+    before = small.outcome(tmp_path)
+    assert small.train("pgd", tmp_path) == first
+    again = small.outcome(tmp_path)
+    assert again[1:] == before[1:]
+
+
+def test_a_torn_log_is_repaired(tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]) -> None:
+    with pytest.raises(Killed):
+        small.train("pgd", tmp_path / "killed", train=Batches(small, 2, 3))
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "upd')
+    small.train("pgd", tmp_path / "killed")
+    small.assert_same_outcome(tmp_path / "killed", whole("pgd"))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "state", "missing"])
+def test_damaged_checkpoint_falls_back(
+    damage: str, tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
+) -> None:
+    with pytest.raises(Killed):
+        small.train("free", tmp_path / "killed", train=Batches(small, 2, 3))
+    newest = max((tmp_path / "killed" / "checkpoints").iterdir())
+    target = newest / ("state.json" if damage == "state" else "common.safetensors")
+    content = bytearray(target.read_bytes())
+    if damage == "missing":
+        target.unlink()
+    elif damage == "truncate":
+        target.write_bytes(content[:-100])
+    else:
+        # In the JSON half this turns one digit of a number into another, which still parses.
+        place = content.index(b'"update": ') + 10 if damage == "state" else len(content) - 50
+        content[place] ^= 1
+        target.write_bytes(content)
+    with pytest.warns(UserWarning, match="skipping a damaged checkpoint"):
+        small.train("free", tmp_path / "killed")
+    small.assert_same_outcome(tmp_path / "killed", whole("free"))
+
+
+def test_no_intact_checkpoint_is_an_error(tmp_path: Path, small: ModuleType) -> None:
+    small.train("pgd", tmp_path)
+    for state in (tmp_path / "checkpoints").glob("*/state.json"):
+        state.write_text("{}")
+    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match=r"none of the \d checkpoints .* is intact"):
+        small.train("pgd", tmp_path)
+
+
+def test_another_run_is_refused(tmp_path: Path, small: ModuleType) -> None:
+    small.train("pgd", tmp_path)
+    with pytest.raises(ValueError, match=r"another run .*epochs 4 there, 5 here"):
+        small.train("pgd", tmp_path, epochs=5)
+    with pytest.raises(ValueError, match="holds checkpoints; write resume=True"):
+        small.train("pgd", tmp_path, resume=False)
+
+
+def test_another_architecture_is_refused_by_name(tmp_path: Path, small: ModuleType) -> None:
+    small.train("pgd", tmp_path)
+    _, goal, _ = small.built()
+    net = small.Net(width=12)
+    net.head = torch.nn.Linear(16, 10, bias=False)
+    net.extra = torch.nn.Linear(2, 2, bias=False)
+    groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0)
+    with pytest.raises(ValueError, match="another architecture") as caught:
+        fit(
+            net,
+            small.loader(),
+            goal,
+            epochs=4,
+            optimizer=torch.optim.SGD(groups),
+            schedule=small.Cyclic(),
+            out=tmp_path,
+            seed=11,
+        )
+    message = str(caught.value)
+    assert "missing: extra.weight" in message
+    assert "unexpected: head.bias" in message
+    assert "features.0.weight (8, 1, 3, 3) for (12, 1, 3, 3)" in message
+    assert "features.5.weight (16, 128) for (16, 192)" in message
+
+
+def test_other_prototypes_are_refused_by_name(tmp_path: Path, small: ModuleType) -> None:
+    small.train("pgd", tmp_path)
+    net, _, _ = small.built()
+    goal = small.Objective(small.METHODS["pgd"](), small.SoftTriple(10, 16, prototypes_per_class=2))
+    groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0)
+    with pytest.raises(ValueError, match=r"prototypes \(10, 4, 16\) for \(10, 2, 16\)"):
+        fit(
+            net,
+            small.loader(),
+            goal,
+            epochs=4,
+            optimizer=torch.optim.SGD(groups),
+            schedule=small.Cyclic(),
+            out=tmp_path,
+            seed=11,
+        )
