@@ -87,7 +87,8 @@ def train(method: str, out: Path | str | None, **options: Any) -> FitResult:
         "out": out,
         "seed": 11,
     }
-    return fit(net, options.pop("train", None) or loader(), goal, **settings | options)
+    batches = options.pop("train") if "train" in options else loader()
+    return fit(net, batches, goal, **settings | options)
 
 
 def outcome(out: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]], dict[str, Any]]:
