@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from protoat.data import ImageData, ImageLoader
-from protoat.methods import PGDAT, FastAT, FreeAT, Standard
+from protoat.methods import FGSMAT, PGDAT, FastAT, FreeAT, Standard
 from protoat.objective import Objective
 from protoat.regularizers import SoftTriple
 from protoat.training import Cyclic, FitResult, fit, parameter_groups
@@ -54,6 +54,7 @@ def loader(count: int = 200, batch_size: int = 40, **options: Any) -> ImageLoade
 
 
 METHODS = {
+    "fgsm": lambda: FGSMAT(THREAT),
     "standard": lambda: Standard(THREAT),
     "pgd": lambda: PGDAT(THREAT, steps=2, ramp_epochs=1),
     "free": lambda: FreeAT(THREAT, replays=2),

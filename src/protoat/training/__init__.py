@@ -1,5 +1,6 @@
 """Training: `fit`, its schedules, and what it stores."""
 
+from protoat.training.devices import make_accelerator
 from protoat.training.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.training.fit import FitResult, fit
 from protoat.training.optimizer_state import parameter_groups
@@ -18,5 +19,6 @@ __all__ = [
     "StepDecay",
     "fit",
     "load_weights",
+    "make_accelerator",
     "parameter_groups",
 ]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 from torch.optim import Optimizer
 
 from protoat.attacks import Attack
 from protoat.objective import Objective
 from protoat.training.batches import Batches, MemoryFormat
+from protoat.training.devices import check_processes, make_accelerator
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
 from protoat.training.metrics_log import MetricsLog
@@ -92,7 +92,7 @@ def fit(
             nothing.
         resume: go on from the newest intact checkpoint in `out`; False refuses a folder that has some.
         checkpoint_every: also write checkpoints inside an epoch, each time this many updates have passed.
-        accelerator: device, processes, mixed precision, trackers; default `Accelerator()`.
+        accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`.
         averaging: decay in (0, 1) of an exponential moving average of weights and buffers. The average is what is
             validated and exported, and what the model holds at the end.
         compile: run the model through ``torch.compile``.
@@ -124,9 +124,8 @@ def fit(
     """
     _check(epochs, validate_every, checkpoint_every, averaging, out)
     folder, schedule = None if out is None else Path(out), schedule or Constant()
-    accelerator = accelerator or Accelerator(
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed)
-    )
+    accelerator = accelerator or make_accelerator(seed=seed)
+    check_processes(accelerator)
     with ExitStack() as stack:
         stack.enter_context(private_random_state(accelerator.device))
         batches = Batches(train, accelerator, seed=seed, memory_format=memory_format)

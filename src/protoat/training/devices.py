@@ -1,0 +1,51 @@
+"""Accelerate set up the way training here needs it."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+
+__all__ = ["Precision", "check_processes", "make_accelerator"]
+
+Precision = Literal["no", "bf16", "fp16"]
+
+
+def make_accelerator(*, precision: Precision | None = None, seed: int = 0) -> Accelerator:
+    """An `Accelerator` for `fit`; also joins several processes where there is no GPU.
+
+    Args:
+        precision: forwards in bfloat16 or float16 (``"no"``: float32); None is what ``accelerate launch`` was told.
+        seed: of the order in which a torch `DataLoader` is read in a run of several processes.
+
+    Raises:
+        ValueError: this process already uses Accelerate with another precision.
+
+    >>> make_accelerator().num_processes
+    1
+    """
+    # Without a GPU Accelerate takes the processes for unrelated ones unless it is told that the CPU is meant.
+    only_cpu = not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(
+        cpu=only_cpu,
+        mixed_precision=precision,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
+    )
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Accelerate and torch must know the same processes.
+
+    Raises:
+        ValueError: they do not, so that every process would train on its own.
+    """
+    group = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if group != accelerator.num_processes:
+        raise ValueError(
+            f"torch's process group has {group} processes and the accelerator {accelerator.num_processes}; "
+            "build it with protoat.training.make_accelerator()"
+        )
