@@ -1,0 +1,95 @@
+"""One of two processes that train together; run by `test_rivals.py` with the process group's variables set.
+
+Every check is on values that both processes have exchanged, so one failure ends both with an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from protoat import Objective
+from protoat.data import ImageData
+from protoat.methods import AWP, CFA, DAJAT, MART, TRADES, BiaMAT, Method
+from protoat.training import fit, parameter_groups
+from protoat.types import Linf, Output
+
+THREAT = Linf(0.1)
+AUXILIARY = ImageData(
+    torch.randint(256, (20, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+    torch.arange(20) % 4,
+    tuple("abcd"),
+)
+METHODS = {
+    "TRADES": partial(TRADES, steps=1),
+    "MART": partial(MART, steps=1),
+    "AWP": partial(AWP, method=partial(TRADES, steps=1)),
+    "CFA": partial(CFA, start_epoch=1, steps=1),
+    "DAJAT": partial(DAJAT, steps=1),
+    "BiaMAT": partial(BiaMAT, auxiliary=AUXILIARY, warmup_epochs=1, steps=1),
+}
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Output:
+        embedding = self.body(x)
+        return Output(self.head(embedding), embedding)
+
+
+def equal_on_both(tensors: Mapping[str, Tensor], what: str) -> None:
+    for name, value in tensors.items():
+        every = [torch.empty_like(value) for _ in range(2)]
+        dist.all_gather(every, value.detach().contiguous())
+        if not torch.equal(*every):
+            raise AssertionError(f"{what}: {name} differs between the processes")
+
+
+def awp_moves_both_alike() -> None:
+    """On different images; the moved weights, not only the ones after the step."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net(), broadcast_buffers=False)
+    before = {name: value.detach().clone() for name, value in model.module.named_parameters()}
+    x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(dist.get_rank()))
+    running = AWP(THREAT, gamma=0.3).updates(model, x, torch.tensor([0, 1, 0, 1, 1, 0]))
+    next(running)
+    moved = dict(model.module.named_parameters())
+    assert not torch.equal(moved["head.weight"], before["head.weight"])
+    equal_on_both(moved, "AWP")
+    running.close()
+
+
+def fit_keeps_processes_together(name: str, method: Method) -> None:
+    """Weights, what the method learns and measures, and, at the end of an epoch, batch norm."""
+    torch.manual_seed(dist.get_rank())
+    y = torch.tensor([0, 1, 0, 1])
+    net, objective = Net(), Objective(method)
+    optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=0.05))
+    batches = [(torch.rand(4, 3, 4, 4), y) for _ in range(3)]
+    fit(net, batches, objective, epochs=3, optimizer=optimizer, progress=False)
+    equal_on_both(net.state_dict(), name)
+    equal_on_both({str(i): value for i, value in enumerate(method.parameters())}, name)
+    common = {key: value for key, value in method.state_dict().items() if key in ("rates", "threshold")}
+    assert bool(common) == (name in ("CFA", "BiaMAT"))
+    equal_on_both(common, name)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    awp_moves_both_alike()
+    for name, build in METHODS.items():
+        fit_keeps_processes_together(name, build(THREAT))
+
+
+if __name__ == "__main__":
+    main()
