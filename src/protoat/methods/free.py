@@ -52,7 +52,7 @@ class FreeAT(Method):
         stored = self._sized_for(x)
         for _ in range(self.replays):
             delta = stored[: len(x)].clone().requires_grad_()
-            x_adv = (x + delta).clamp(0, 1)
+            x_adv = _cut(x + delta)
             yield Views(x_adv, as_output(model(x_adv)))
             if delta.grad is None:
                 raise RuntimeError(
@@ -83,3 +83,12 @@ class FreeAT(Method):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.perturbation = state.get("perturbation")
+
+
+def _cut(x: Tensor) -> Tensor:
+    """`x` inside [0, 1]; the gradient passes wherever nothing is cut off, at black and white pixels too.
+
+    What ``clamp`` passes at its bounds differs between versions of torch: where it is nothing, the perturbation would
+    never leave zero on black paper.
+    """
+    return torch.where((x >= 0) & (x <= 1), x, x.detach().clamp(0, 1))

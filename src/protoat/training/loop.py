@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +95,12 @@ class Loop:
         state, objective = self.state, self.learner.objective
         seed_global(self.device, "update", self.seed, state.update, self.process)
         objective.at_epoch(state.epoch + state.batch / len(self.batches), self.epochs)
-        for terms in objective.losses(self.learner.model, *batch):
-            self.sums.add(terms, state.update, state.epoch + 1)
-            self.learner.step(terms.total, self._lr(state.update))
-            state.update += 1
+        # Closed on errors too: a method may have displaced weights that it must put back.
+        with closing(objective.losses(self.learner.model, *batch)) as updates:  # type: ignore[type-var] # a generator
+            for terms in updates:
+                self.sums.add(terms, state.update, state.epoch + 1)
+                self.learner.step(terms.total, self._lr(state.update))
+                state.update += 1
         self.learner.average_weights()
         state.batch += 1
 

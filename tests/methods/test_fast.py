@@ -1,0 +1,108 @@
+"""The guard of Fast adversarial training; its update is tested in `test_pgd.py`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat.methods import FastAT
+from protoat.types import Linf, Output
+
+
+class Threshold(nn.Module):
+    """Tells pixels above a threshold from those below: how far the threshold lies from them is its robustness."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, x: Tensor) -> Output:
+        score = self.dropout(20 * (x.flatten(1) - self.threshold))
+        return Output(torch.cat([-score, score], 1), score)
+
+
+# Half of the images are at 0.2 and half at 0.8, of classes 0 and 1.
+X = torch.tensor([0.2, 0.8, 0.2, 0.8]).view(4, 1, 1, 1)
+Y = torch.tensor([0, 1, 0, 1])
+
+
+def epoch(method: FastAT, model: Threshold, threshold: float, x: Tensor = X, y: Tensor = Y) -> str | None:
+    """One pass of two batches, of which the guard should watch the first, ending with this threshold."""
+    model.train()
+    for batch in ((x, y), (1 - x, y)):
+        for views in method.updates(model, *batch):
+            method.outer_loss(views, batch[1]).backward()
+    with torch.no_grad():
+        model.threshold.fill_(threshold)
+    return method.end_epoch(model)
+
+
+def test_collapse_stops_the_run() -> None:
+    method, model = FastAT(Linf(0.1)), Threshold()
+    assert epoch(method, model, 0.5) is None
+    assert epoch(method, model, 0.4) is None
+    # Clean accuracy is still perfect, but 0.8 falls below the threshold when it is moved by 0.1.
+    reason = epoch(method, model, 0.75)
+    assert reason is not None
+    assert "catastrophic overfitting" in reason and "from 100.0% to 50.0%" in reason
+    assert model.training and model.dropout.training
+
+
+@pytest.mark.parametrize(("drop", "stops"), [(0.2, True), (0.45, True), (0.55, False)])
+def test_how_far_it_may_fall(drop: float, stops: bool) -> None:
+    method, model = FastAT(Linf(0.1), guard_drop=drop), Threshold()
+    assert epoch(method, model, 0.5) is None
+    assert (epoch(method, model, 0.75) is not None) == stops
+
+
+def test_a_fall_is_measured_from_the_epoch_before() -> None:
+    method, model = FastAT(Linf(0.1), guard_drop=0.3), Threshold()
+    x, y = torch.tensor([0.2, 0.6, 0.7, 0.8]).view(4, 1, 1, 1), torch.tensor([0, 1, 1, 1])
+    # Accuracy 100, 75 and 50 %: never more than 25 points at once.
+    assert [epoch(method, model, t, x, y) for t in (0.4, 0.55, 0.65)] == [None, None, None]
+
+
+def test_a_low_start_is_no_fall() -> None:
+    method, model = FastAT(Linf(0.1)), Threshold()
+    assert epoch(method, model, 0.75) is None
+
+
+def test_the_ramp_holds_for_the_guard() -> None:
+    method, model = FastAT(Linf(0.1), ramp_epochs=4), Threshold()
+    method.at_epoch(1)
+    assert epoch(method, model, 0.5) is None
+    assert epoch(method, model, 0.75) is None  # 0.025 does not carry 0.8 over the threshold.
+    method.at_epoch(4)
+    assert epoch(method, model, 0.75) is not None
+
+
+def test_without_guard() -> None:
+    method, model = FastAT(Linf(0.1), guard=False), Threshold()
+    assert [epoch(method, model, t) for t in (0.5, 0.75)] == [None, None]
+    assert set(method.state_dict()) <= {"previous"}
+
+
+@pytest.mark.parametrize("moment", ["inside", "between"])
+def test_the_guard_goes_on_from_its_state(moment: str) -> None:
+    method, model = FastAT(Linf(0.1)), Threshold()
+    assert epoch(method, model, 0.5) is None
+    resumed = FastAT(Linf(0.1))
+    if moment == "inside":
+        model.train()
+        for views in method.updates(model, X, Y):
+            method.outer_loss(views, Y).backward()
+        resumed.load_state_dict({key: value.clone() for key, value in method.state_dict().items()})
+        with torch.no_grad():
+            model.threshold.fill_(0.75)
+        assert resumed.end_epoch(model) == method.end_epoch(model) is not None
+    else:
+        resumed.load_state_dict(method.state_dict())
+        assert epoch(resumed, model, 0.75) is not None
+
+
+def test_bad_values() -> None:
+    for drop in (0.0, 1.0, 20):
+        with pytest.raises(ValueError, match="guard_drop"):
+            FastAT(Linf(0.1), guard_drop=drop)
