@@ -1,7 +1,64 @@
 """Attacks: small typed objects; `Attack` enforces the budget and judges success."""
 
+from protoat.attacks.adaptive import (
+    ApproachWrong,
+    EmbeddingDisplacement,
+    LeaveOwn,
+    PrototypeClassifier,
+    WithSoftTriple,
+    adaptive_attacks,
+)
+from protoat.attacks.apgd import APGD, APGDT
+from protoat.attacks.autoattack import AutoAttack
 from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode
+from protoat.attacks.carlini_wagner import CarliniWagnerL2
+from protoat.attacks.deepfool import DeepFool
+from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.gradient import FGSM, PGD
+from protoat.attacks.iterated import BIM, CWPGD, MIM
+from protoat.attacks.jsma import JSMA
 from protoat.attacks.kl import TPGD
+from protoat.attacks.minimal import Closest, MinimalNormAttack
+from protoat.attacks.noise import CornerNoise, UniformNoise
+from protoat.attacks.single_step import FFGSM, RFGSM
+from protoat.attacks.square import Square
+from protoat.attacks.targets import Targeted, TargetRule, draw_targets
+from protoat.attacks.transfer import Transfer
 
-__all__ = ["FGSM", "PGD", "TPGD", "Attack", "AttackLoss", "AttackResult", "BatchNormMode"]
+__all__ = [
+    "APGD",
+    "APGDT",
+    "BIM",
+    "CWPGD",
+    "FAB",
+    "FABT",
+    "FFGSM",
+    "FGSM",
+    "JSMA",
+    "MIM",
+    "PGD",
+    "RFGSM",
+    "TPGD",
+    "ApproachWrong",
+    "Attack",
+    "AttackLoss",
+    "AttackResult",
+    "AutoAttack",
+    "BatchNormMode",
+    "CarliniWagnerL2",
+    "Closest",
+    "CornerNoise",
+    "DeepFool",
+    "EmbeddingDisplacement",
+    "LeaveOwn",
+    "MinimalNormAttack",
+    "PrototypeClassifier",
+    "Square",
+    "TargetRule",
+    "Targeted",
+    "Transfer",
+    "UniformNoise",
+    "WithSoftTriple",
+    "adaptive_attacks",
+    "draw_targets",
+]

@@ -1,0 +1,268 @@
+"""Attacks that know the prototypes: losses for PGD and APGD, and the classifier that predicts by prototypes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.attacks.apgd import APGD, climb
+from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.standing import worst_case
+from protoat.functional.losses import cross_entropy
+from protoat.functional.prototypes import prototype_similarity
+from protoat.types import Output, ThreatModel, as_output
+
+__all__ = [
+    "ApproachWrong",
+    "EmbeddingDisplacement",
+    "LeaveOwn",
+    "PrototypeClassifier",
+    "WithSoftTriple",
+    "adaptive_attacks",
+]
+
+
+class PrototypeLoss(ABC):
+    """A per-example loss ``(Output, labels) -> (B,)`` that knows the prototypes, for the `loss` of `PGD` and `APGD`.
+
+    Args:
+        prototypes: (C, K, D); copied, so later training does not change the attack.
+        active: (C, K) bool, the prototypes in use; all by default.
+        gamma: temperature of the softmax over the prototypes of a class, as in training.
+    """
+
+    def __init__(self, prototypes: Tensor, active: Tensor | None = None, *, gamma: float = 0.1) -> None:
+        self.prototypes = prototypes.detach().clone()
+        self.active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active.clone()
+        self.gamma = gamma
+
+    @abstractmethod
+    def __call__(self, output: Output, y: Tensor) -> Tensor: ...
+
+    @property
+    def __name__(self) -> str:
+        """What records call it."""
+        return f"{type(self).__name__}(gamma={self.gamma:g})"
+
+    def similarity(self, output: Output) -> Tensor:
+        """Smoothed similarity S' to each class, (B, C)."""
+        device = output.embedding.device
+        return prototype_similarity(
+            output.embedding, self.prototypes.to(device), self.active.to(device), gamma=self.gamma
+        )
+
+
+class WithSoftTriple(PrototypeLoss):
+    """Cross-entropy of the head plus `weight` x SoftTriple: an adversary that raises the whole training loss.
+
+    Args:
+        prototypes, active, gamma: as in `PrototypeLoss`.
+        weight: of the SoftTriple term.
+        scale, margin: of SoftTriple, as in training.
+
+    Source: Carlini et al. 2019, on attacking the whole defence; paper, Eq. 5 without the terms that do not depend on
+    the image.
+
+    >>> loss = WithSoftTriple(torch.eye(2)[:, None], weight=0.5)
+    >>> loss(Output(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])), torch.tensor([1])) > 10
+    tensor([True])
+    """
+
+    def __init__(
+        self,
+        prototypes: Tensor,
+        active: Tensor | None = None,
+        *,
+        weight: float = 1.0,
+        scale: float = 20.0,
+        gamma: float = 0.1,
+        margin: float = 0.01,
+    ) -> None:
+        super().__init__(prototypes, active, gamma=gamma)
+        self.weight = weight
+        self.scale = scale
+        self.margin = margin
+
+    def __call__(self, output: Output, y: Tensor) -> Tensor:
+        similarity = self.similarity(output)
+        own = F.one_hot(y, similarity.shape[1]).to(similarity.dtype)
+        metric = F.cross_entropy(self.scale * (similarity - self.margin * own), y, reduction="none")
+        return cross_entropy(output, y) + self.weight * metric
+
+    @property
+    def __name__(self) -> str:
+        settings = f"scale={self.scale:g}, gamma={self.gamma:g}, margin={self.margin:g}"
+        return f"cross_entropy + {self.weight:g} * soft_triple({settings})"
+
+
+class LeaveOwn(PrototypeLoss):
+    """Falling similarity to the own class, ``-S'_y``; lowered at a target, it approaches the target's prototypes.
+
+    >>> loss = LeaveOwn(torch.eye(2)[:, None])
+    >>> loss(Output(torch.zeros(1, 2), torch.tensor([[3.0, 0.0]])), torch.tensor([0]))
+    tensor([-1.])
+    """
+
+    def __call__(self, output: Output, y: Tensor) -> Tensor:
+        return -self.similarity(output).gather(1, y[:, None]).squeeze(1)
+
+
+class ApproachWrong(PrototypeLoss):
+    """Cosine with the nearest prototype of any other class.
+
+    >>> loss = ApproachWrong(torch.eye(2)[:, None])
+    >>> loss(Output(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]])), torch.tensor([0]))
+    tensor([1.])
+    """
+
+    def __call__(self, output: Output, y: Tensor) -> Tensor:
+        device = output.embedding.device
+        owner = self.active.nonzero()[:, 0].to(device)
+        # Each prototype as a class of its own, so that its similarity is its cosine.
+        each = self.prototypes[self.active][:, None].to(device)
+        cosine = prototype_similarity(output.embedding, each, torch.ones_like(each[..., 0], dtype=torch.bool))
+        return cosine.masked_fill(owner == y[:, None], -torch.inf).amax(1)
+
+
+class EmbeddingDisplacement(Attack):
+    """Drives the embedding as far as it can from that of the clean image, with the steps of APGD.
+
+    A model that returns logits only is displaced in these.
+
+    Args:
+        threat: norm and radius.
+        steps: gradient steps for each restart.
+        restarts: independent runs, each on the images that still stand.
+        rho: as in `APGD`.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Source: feature-space attacks, Sabour et al., ICLR 2016, without a guide image.
+
+    >>> from protoat.types import Linf
+    >>> EmbeddingDisplacement(Linf("8/255"), steps=50).parameters()["steps"]
+    50
+    """
+
+    can_target: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 100,
+        restarts: int = 1,
+        rho: float = 0.75,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if steps < 1 or restarts < 1:
+            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        self.steps = steps
+        self.restarts = restarts
+        self.rho = rho
+
+    def run(self, problem: Problem) -> Tensor:
+        with torch.no_grad():
+            clean = _features(problem.model(problem.x))
+
+        def score(output: Output, _: Tensor, clean: Tensor) -> Tensor:
+            return (_features(output) - clean).square().sum(1)
+
+        def once(part: Problem, rows: Tensor) -> Tensor:
+            return climb(part, clean[rows], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+
+        return worst_case(problem, self.threat.norm, [once] * self.restarts)
+
+
+def _features(output: Output) -> Tensor:
+    return (output.embedding if output.embedding.shape[1] else output.logits).flatten(1).float()
+
+
+class PrototypeClassifier(nn.Module):
+    """A model whose logits are ``scale * S'``: what has to be attacked where prototypes predict.
+
+    Args:
+        model: images -> `Output`; kept, not copied.
+        prototypes: (C, K, D); copied.
+        active: (C, K) bool, the prototypes in use; all by default.
+        gamma: temperature of the softmax over the prototypes of a class, as in training.
+        scale: of the logits.
+
+    >>> class Identity(nn.Module):
+    ...     def forward(self, x):
+    ...         return Output(torch.zeros(len(x), 2), x)
+    >>> PrototypeClassifier(Identity(), torch.eye(2)[:, None])(torch.tensor([[0.0, 0.5]])).logits
+    tensor([[ 0., 20.]])
+    """
+
+    prototypes: Tensor
+    active: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prototypes: Tensor,
+        active: Tensor | None = None,
+        *,
+        gamma: float = 0.1,
+        scale: float = 20.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.gamma = gamma
+        self.scale = scale
+        active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active
+        self.register_buffer("prototypes", prototypes.detach().clone())
+        self.register_buffer("active", active.clone())
+
+    def forward(self, x: Tensor) -> Output:
+        embedding = as_output(self.model(x)).embedding
+        similarity = prototype_similarity(embedding, self.prototypes, self.active, gamma=self.gamma)
+        return Output(self.scale * similarity, embedding)
+
+
+def adaptive_attacks(
+    threat: ThreatModel,
+    prototypes: Tensor,
+    active: Tensor | None = None,
+    *,
+    weight: float = 1.0,
+    scale: float = 20.0,
+    gamma: float = 0.1,
+    margin: float = 0.01,
+    steps: int = 100,
+    restarts: int = 1,
+    seed: int = 0,
+) -> dict[str, Attack]:
+    """The attacks that know the prototypes, by name, ready for an evaluation; success is judged by the model's logits.
+
+    To attack ``argmax S'``, run these or any other attack on a `PrototypeClassifier`.
+
+    Args:
+        threat: norm and radius.
+        prototypes: (C, K, D).
+        active: (C, K) bool, the prototypes in use; all by default.
+        weight, scale, gamma, margin: of the SoftTriple term, as in training.
+        steps, restarts, seed: of each attack; all take the steps of APGD.
+
+    >>> from protoat.types import Linf
+    >>> list(adaptive_attacks(Linf("8/255"), torch.eye(2)[:, None]))
+    ['adaptive-combined', 'adaptive-leave', 'adaptive-approach', 'adaptive-displace']
+    """
+    combined = WithSoftTriple(prototypes, active, weight=weight, scale=scale, gamma=gamma, margin=margin)
+    losses = {
+        "combined": combined,
+        "leave": LeaveOwn(prototypes, active, gamma=gamma),
+        "approach": ApproachWrong(prototypes, active, gamma=gamma),
+    }
+    attacks: dict[str, Attack] = {
+        f"adaptive-{name}": APGD(threat, loss=loss, steps=steps, restarts=restarts, seed=seed)
+        for name, loss in losses.items()
+    }
+    return attacks | {"adaptive-displace": EmbeddingDisplacement(threat, steps=steps, restarts=restarts, seed=seed)}

@@ -1,0 +1,256 @@
+"""Auto-PGD: PGD with momentum that halves its step by itself, untargeted and targeted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.standing import fallen, leading, select, worst_case
+from protoat.attacks.targets import ranked_wrong_classes
+from protoat.functional.ball import ascent_step, distance, project
+from protoat.functional.losses import cross_entropy
+from protoat.functional.margins import difference, dlr_targeted
+from protoat.types import Norm, Output, ThreatModel
+
+__all__ = ["APGD", "APGDT", "Score", "checkpoints", "climb"]
+
+Score = Callable[[Output, Tensor, Tensor], Tensor]
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Numbers of completed steps after which APGD may halve its step size.
+
+    Source: Croce & Hein, ICML 2020, sec. 3.3: windows of 0.22 N steps, each 0.03 N shorter than the one before, down
+    to 0.06 N.
+
+    >>> checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    window, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    points = []
+    at = window
+    while at <= steps:
+        points.append(at)
+        window = max(window - shrink, least)
+        at += window
+    return points
+
+
+@dataclass
+class _Climb:
+    """Where each image that still stands is; every field has one row for each of them."""
+
+    rows: Tensor
+    x_adv: Tensor
+    previous: Tensor
+    gradient: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    loss: Tensor
+    best_loss: Tensor
+    checked_loss: Tensor
+    step: Tensor
+    rises: Tensor
+    halved: Tensor
+
+    def keep(self, mask: Tensor) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[mask])
+
+    def observe(self, loss: Tensor, gradient: Tensor) -> None:
+        """Takes in the loss and gradient at `x_adv`."""
+        self.rises += loss > self.loss
+        better = loss > self.best_loss
+        wide = leading(better, gradient)
+        self.best = torch.where(wide, self.x_adv, self.best)
+        self.best_gradient = torch.where(wide, gradient, self.best_gradient)
+        self.best_loss = torch.where(better, loss, self.best_loss)
+        self.loss, self.gradient = loss, gradient
+
+    def checkpoint(self, window: int, rho: float) -> None:
+        """Halves the step and goes back to the best point where progress has stopped."""
+        stuck = self.rises <= rho * window
+        stuck |= ~self.halved & (self.checked_loss >= self.best_loss)
+        self.halved, self.checked_loss = stuck, self.best_loss
+        self.step = torch.where(stuck, self.step / 2, self.step)
+        wide = leading(stuck, self.gradient)
+        self.x_adv = torch.where(wide, self.best, self.x_adv)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+        self.rises = torch.zeros_like(self.rises)
+
+
+def _surface_start(problem: Problem, norm: Norm) -> Tensor:
+    """A random image at distance eps, before it is cut to [0, 1]."""
+    noise, draw = torch.empty_like(problem.x), problem.generator
+    noise = noise.uniform_(-1, 1, generator=draw) if norm == "linf" else noise.normal_(generator=draw)
+    length = distance(noise, torch.zeros_like(noise), norm).clamp_min(1e-12)
+    return (problem.x + noise * leading(problem.eps / length, noise)).clamp(0, 1)
+
+
+def _measure(problem: Problem, x_adv: Tensor, score: Score, aims: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, its gradient and the logits, all from one forward."""
+    x_adv = x_adv.detach().requires_grad_()
+    output = problem.model(x_adv)
+    loss = score(output, problem.y, aims)
+    (gradient,) = torch.autograd.grad(loss.sum(), x_adv)
+    return loss.detach(), gradient, output.logits.detach()
+
+
+def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
+    """One run of APGD from a random start; an image leaves the batch as soon as it falls.
+
+    Args:
+        problem: images, labels, radius and model.
+        aims: (B, ...) what `score` needs to know of each image beside its label.
+        score: ``(output, labels, aims) -> (B,)``, to be raised.
+        norm: of the ball.
+        steps: gradient steps.
+        rho: as in `APGD`.
+
+    Returns:
+        (B, ...) images: the ones that fell, and the points of highest score of the others.
+    """
+    x_adv = _surface_start(problem, norm)
+    result = x_adv.clone()
+    loss, gradient, logits = _measure(problem, x_adv, score, aims)
+    rows, step, none = torch.arange(len(aims), device=aims.device), 0 * loss + 2 * problem.eps, torch.zeros_like(loss)
+    at = _Climb(rows, x_adv, x_adv, gradient, x_adv, gradient, loss, loss, loss, step, none, none == 0)
+    marks, last_mark = checkpoints(steps), 0
+    for done in range(steps + 1):
+        fell = fallen(problem, logits)
+        if bool(fell.any()):
+            result[at.rows[fell]] = at.x_adv[fell]
+            problem, aims = select(problem, ~fell), aims[~fell]
+            at.keep(~fell)
+        if done == steps or not len(aims):
+            break
+        if done in marks:
+            at.checkpoint(done - last_mark, rho)
+            last_mark = done
+        momentum = 0.25 if done else 0.0
+        stepped = project(at.x_adv + ascent_step(at.gradient, at.step, norm), problem.x, problem.eps, norm)
+        stepped = at.x_adv + (1 - momentum) * (stepped - at.x_adv) + momentum * (at.x_adv - at.previous)
+        at.previous, at.x_adv = at.x_adv, project(stepped, problem.x, problem.eps, norm)
+        loss, gradient, logits = _measure(problem, at.x_adv, score, aims)
+        at.observe(loss, gradient)
+    result[at.rows] = at.best
+    return result
+
+
+class APGD(Attack):
+    """Auto-PGD: momentum, a step that starts at 2 eps and halves when progress stops, restarts from the best point.
+
+    Args:
+        threat: norm and radius.
+        steps: gradient steps for each restart.
+        restarts: independent runs, each on the images that still stand.
+        loss: per-example loss to raise: `cross_entropy` (APGD-CE), `dlr` (APGD-DLR, three classes or more) or `margin`;
+            lowered at the targets when targeted.
+        rho: the step halves unless the loss rose in more than this share of the steps since the last checkpoint.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: fewer than one step or restart.
+
+    Source: Croce & Hein, ICML 2020, Alg. 1. Deviation: an image that falls leaves the batch at once.
+
+    >>> from protoat.functional.margins import dlr
+    >>> from protoat.types import Linf
+    >>> APGD(Linf("8/255"), loss=dlr).parameters()["loss"]
+    'dlr'
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 100,
+        restarts: int = 1,
+        loss: AttackLoss = cross_entropy,
+        rho: float = 0.75,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if steps < 1 or restarts < 1:
+            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        self.steps = steps
+        self.restarts = restarts
+        self.loss = loss
+        self.rho = rho
+
+    def run(self, problem: Problem) -> Tensor:
+        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+
+        def score(output: Output, _: Tensor, labels: Tensor) -> Tensor:
+            return sign * self.loss(output, labels)
+
+        def once(part: Problem, rows: Tensor) -> Tensor:
+            return climb(part, labels[rows], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+
+        return worst_case(problem, self.threat.norm, [once] * self.restarts)
+
+
+class APGDT(Attack):
+    """Targeted Auto-PGD: climbs the targeted DLR loss towards the likeliest wrong classes, one after the other.
+
+    Args:
+        threat: norm and radius.
+        num_targets: wrong classes tried, by falling clean logit; all of them where the model has fewer.
+        steps: gradient steps for each target and restart.
+        restarts: independent runs for each target.
+        rho: as in `APGD`.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: fewer than one step, restart or target.
+
+    Without targets an image falls when it leaves its label, wherever it goes; with targets, only they are tried and
+    must be reached.
+
+    Source: Croce & Hein, ICML 2020. Deviation: with two or three classes the denominator of DLR-T does not exist, and
+    ``z_t - z_y`` is climbed; the likeliest classes never include the label, also where the model is wrong.
+
+    >>> from protoat.types import Linf
+    >>> APGDT(Linf("8/255")).parameters()["num_targets"]
+    9
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        num_targets: int = 9,
+        steps: int = 100,
+        restarts: int = 1,
+        rho: float = 0.75,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if steps < 1 or restarts < 1 or num_targets < 1:
+            raise ValueError(f"steps={steps}, restarts={restarts} and num_targets={num_targets} must be at least 1")
+        self.num_targets = num_targets
+        self.steps = steps
+        self.restarts = restarts
+        self.rho = rho
+
+    def run(self, problem: Problem) -> Tensor:
+        with torch.no_grad():
+            logits = problem.model(problem.x).logits
+        score = dlr_targeted if logits.shape[1] >= 4 else difference
+        ranked = ranked_wrong_classes(logits, problem.y)[:, : self.num_targets]
+        aims = ranked if problem.targets is None else problem.targets[:, None]
+
+        def once(rank: int, part: Problem, rows: Tensor) -> Tensor:
+            return climb(part, aims[rows, rank], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+
+        runs = [partial(once, rank) for rank in range(aims.shape[1]) for _ in range(self.restarts)]
+        return worst_case(problem, self.threat.norm, runs)

@@ -1,0 +1,108 @@
+"""AutoAttack, for any number of classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from protoat.attacks.apgd import APGD, APGDT
+from protoat.attacks.base import Attack, Problem
+from protoat.attacks.fab import FAB, FABT
+from protoat.attacks.square import Square
+from protoat.attacks.standing import worst_case
+from protoat.functional.losses import margin
+from protoat.functional.margins import dlr
+from protoat.types import ThreatModel
+
+__all__ = ["AutoAttack"]
+
+
+class AutoAttack(Attack):
+    """Four attacks without parameters to tune, one after the other, each on the images that still stand.
+
+    With ten classes or more this is AutoAttack's ``standard`` version. Its parts do not exist for few classes (DLR
+    needs three logits, its targeted form four, and nine targets need ten classes), so fewer classes get a composition
+    of their own, named ``aa-k2`` to ``aa-k9``; numbers from it are not comparable with standard ones. The number of
+    classes is read from the logits.
+
+    Args:
+        threat: norm and radius.
+        batch_size: images in one forward; each part gets full batches of standing images, so the attack can be given
+            many more images than that at once.
+        seed: repeats a call when no generator is passed.
+
+    Attributes:
+        num_classes: of the model attacked last, None before the first call; `parameters` describes that run.
+
+    Raises:
+        ValueError: an empty batch size; a model with fewer than two logits.
+
+    Source: Croce & Hein, ICML 2020. Deviation: images leave each part as soon as they fall. Fewer than ten classes:
+    APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts, or APGD-T with all
+    C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
+
+    >>> from protoat.types import Linf
+    >>> attack = AutoAttack(Linf("8/255"))
+    >>> attack.version(10), list(attack.parts(10))
+    ('standard', ['apgd-ce', 'apgd-t', 'fab-t', 'square'])
+    >>> attack.version(2), list(attack.parts(2))
+    ('aa-k2', ['apgd-ce', 'apgd-margin', 'fab', 'square'])
+    """
+
+    can_target: ClassVar[bool] = False
+
+    def __init__(self, threat: ThreatModel, *, batch_size: int = 256, seed: int = 0) -> None:
+        super().__init__(threat, seed=seed)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.batch_size = batch_size
+        self.num_classes: int | None = None
+
+    def version(self, num_classes: int) -> str:
+        """Name of the composition for a number of classes."""
+        return "standard" if num_classes >= 10 else f"aa-k{num_classes}"
+
+    def parts(self, num_classes: int) -> dict[str, Attack]:
+        """The attacks for a number of classes, in order, by name."""
+        threat, wrong = self.threat, num_classes - 1
+        if wrong < 1:
+            raise ValueError(f"AutoAttack needs at least two classes, the model has {num_classes}")
+        parts: dict[str, Attack] = {"apgd-ce": APGD(threat, restarts=1 if num_classes >= 10 else 5)}
+        if num_classes == 2:
+            parts["apgd-margin"] = APGD(threat, loss=margin, restarts=5)
+        elif num_classes == 3:
+            parts["apgd-dlr"] = APGD(threat, loss=dlr, restarts=5)
+        else:
+            parts["apgd-t"] = APGDT(threat, num_targets=min(wrong, 9))
+        if num_classes == 2:
+            parts["fab"] = FAB(threat)
+        else:
+            parts["fab-t"] = FABT(threat, num_targets=min(wrong, 9))
+        parts["square"] = Square(threat)
+        return parts
+
+    def run(self, problem: Problem) -> Tensor:
+        self.num_classes = problem.model(problem.x[:1]).logits.shape[1]
+
+        def apply(part: Attack, standing: Problem, _: Tensor) -> Tensor:
+            return part.run(standing)
+
+        runs = [partial(apply, part) for part in self.parts(self.num_classes).values()]
+        return worst_case(problem, self.threat.norm, runs, batch_size=self.batch_size)
+
+    def parameters(self) -> dict[str, Any]:
+        """Version and every parameter of every part for the model attacked last; before the first call, no parts."""
+        values: dict[str, Any] = {
+            "attack": "AutoAttack",
+            "norm": self.threat.norm,
+            "eps": self.threat.eps,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "num_classes": self.num_classes,
+        }
+        if self.num_classes is not None:
+            parts = {name: part.parameters() for name, part in self.parts(self.num_classes).items()}
+            values |= {"version": self.version(self.num_classes), "parts": parts}
+        return values

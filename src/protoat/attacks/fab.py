@@ -1,0 +1,178 @@
+"""Fast adaptive boundary attack: walks along the decision boundary towards the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import BatchNormMode, Problem
+from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
+from protoat.attacks.standing import fallen, leading, select
+from protoat.attacks.targets import ranked_wrong_classes
+from protoat.functional.ball import distance
+from protoat.functional.hyperplane import hyperplane_step
+from protoat.types import ThreatModel
+
+__all__ = ["FAB", "FABT"]
+
+
+class FAB(MinimalNormAttack):
+    """Fast adaptive boundary attack: steps onto the linearised boundary, drawn back towards the clean image each time.
+
+    Args:
+        threat: norm and radius.
+        steps: gradient steps for each restart; each costs a backward pass for every wrong class.
+        restarts: independent runs; all but the first begin at a random point within half the radius.
+        alpha_max: largest share that the step from the clean image has in the average of both steps.
+        eta: how far beyond the boundary a step aims.
+        beta: share of the distance that is kept when an adversarial image is drawn back towards the clean one.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: fewer than one step or restart.
+
+    Under a threat model an image is done once it is adversarial inside the budget; `closest` searches to the end.
+
+    Source: Croce & Hein, ICML 2020, "Minimally distorted adversarial examples", Alg. 1.
+
+    >>> from protoat.types import Linf
+    >>> FAB(Linf("8/255")).parameters()["eta"]
+    1.05
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 100,
+        restarts: int = 1,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if steps < 1 or restarts < 1:
+            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        self.steps = steps
+        self.restarts = restarts
+        self.alpha_max = alpha_max
+        self.eta = eta
+        self.beta = beta
+
+    def groups(self, logits: Tensor, y: Tensor) -> list[Tensor]:
+        """Classes whose boundaries are looked at together, each (B, M), from clean logits; one run for each group."""
+        return [ranked_wrong_classes(logits, y)]
+
+    @torch.no_grad()
+    def run(self, problem: Problem) -> Tensor:
+        logits = problem.model(problem.x).logits
+        groups = self.groups(logits, problem.y) if problem.targets is None else [problem.targets[:, None]]
+        nearest = problem.x.clone()
+        reach = torch.full_like(logits[:, 0], torch.inf).masked_fill(fallen(problem, logits), 0)
+        for classes in groups:
+            for restart in range(self.restarts):
+                rows = (reach > problem.eps).nonzero().squeeze(1)
+                if not len(rows):
+                    return nearest
+                part = select(problem, rows)
+                start = self._random_start(part, reach[rows]) if restart else part.x
+                x_adv, length = self._search(part, classes[rows], start)
+                closer = length < reach[rows]
+                nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
+        return nearest
+
+    def _random_start(self, problem: Problem, reach: Tensor) -> Tensor:
+        noise, draw = torch.empty_like(problem.x), problem.generator
+        linf = self.norm == "linf"
+        noise = noise.uniform_(-1, 1, generator=draw) if linf else noise.normal_(generator=draw)
+        length = distance(noise, torch.zeros_like(noise), self.norm).clamp_min(1e-12)
+        radius = reach.clamp(max=self.threat.eps) / 2
+        return (problem.x + noise * leading(radius / length, noise)).clamp(0, 1)
+
+    def _search(self, problem: Problem, classes: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """One run from `x_adv`: the nearest adversarial images it met and their distances, inf where none."""
+        nearest = problem.x.clone()
+        reach = torch.full_like(problem.y, torch.inf, dtype=torch.float32)
+        rows = torch.arange(len(reach), device=reach.device)
+        for step in range(self.steps + 1):
+            with torch.enable_grad():
+                leaf = x_adv.detach().requires_grad_()
+                logits = problem.model(leaf).logits
+            fell = fallen(problem, logits)
+            if bool(fell.any()):
+                length = distance(x_adv, problem.x, self.norm)
+                closer = fell & (length < reach[rows])
+                nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer].float()
+                x_adv = torch.where(leading(fell, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
+                stay = ~(fell & (length <= problem.eps))
+                x_adv, rows, classes, problem = x_adv[stay], rows[stay], classes[stay], select(problem, stay)
+            if step == self.steps or not len(rows):
+                break
+            with torch.enable_grad():
+                if bool(fell.any()):
+                    leaf = x_adv.detach().requires_grad_()
+                    logits = problem.model(leaf).logits
+                lead, slope = nearest_boundary(logits.float(), leaf, problem.y, classes, self.norm)
+            x_adv = self._step(problem.x, x_adv, lead, slope)
+        return nearest, reach
+
+    def _step(self, x: Tensor, x_adv: Tensor, lead: Tensor, slope: Tensor) -> Tensor:
+        """Steps onto the plane ``lead + slope . d = 0`` from `x_adv` and from `x`, averaged by their lengths."""
+        flat = slope.flatten(1)
+        offset = (flat * (x_adv - x).flatten(1)).sum(1)
+        from_here = hyperplane_step(x_adv.flatten(1), flat, -lead, self.norm).view_as(x)
+        from_clean = hyperplane_step(x.flatten(1), flat, offset - lead, self.norm).view_as(x)
+        here, clean = (
+            distance(step, torch.zeros_like(x), self.norm).clamp_min(1e-8) for step in (from_here, from_clean)
+        )
+        alpha = leading((here / (here + clean)).clamp(max=self.alpha_max), x)
+        return ((x_adv + self.eta * from_here) * (1 - alpha) + (x + self.eta * from_clean) * alpha).clamp(0, 1)
+
+
+class FABT(FAB):
+    """Targeted FAB: one boundary at a time, towards the likeliest wrong classes one after the other.
+
+    A step costs one backward pass however many classes there are.
+
+    Args:
+        threat: norm and radius.
+        num_targets: wrong classes tried, by falling clean logit; all of them where the model has fewer.
+        steps: gradient steps for each target and restart.
+        restarts: independent runs for each target.
+        alpha_max, eta, beta, bn, seed: as in `FAB`.
+
+    Raises:
+        ValueError: fewer than one step, restart or target.
+
+    Source: Croce & Hein, ICML 2020, FAB-T of AutoAttack.
+
+    >>> from protoat.types import Linf
+    >>> FABT(Linf("8/255"), num_targets=4).parameters()["num_targets"]
+    4
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        num_targets: int = 9,
+        steps: int = 100,
+        restarts: int = 1,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            threat, steps=steps, restarts=restarts, alpha_max=alpha_max, eta=eta, beta=beta, bn=bn, seed=seed
+        )
+        if num_targets < 1:
+            raise ValueError(f"num_targets={num_targets} must be at least 1")
+        self.num_targets = num_targets
+
+    def groups(self, logits: Tensor, y: Tensor) -> list[Tensor]:
+        return list(ranked_wrong_classes(logits, y)[:, : self.num_targets].split(1, dim=1))

@@ -1,0 +1,102 @@
+"""What minimal-norm attacks share: they look for the nearest adversarial image, whatever the budget."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from protoat.attacks.base import Attack, Problem, attacking
+from protoat.attacks.standing import fallen, leading
+from protoat.functional.ball import distance
+from protoat.types import Norm, as_output
+
+__all__ = ["Closest", "MinimalNormAttack", "nearest_boundary"]
+
+
+class Closest(NamedTuple):
+    """Nearest adversarial images.
+
+    Attributes:
+        x_adv: (B, ...) images; the clean one where none was found.
+        distance: (B,) how far they lie from the clean ones; 0 where the model is wrong already, inf where none was found.
+    """
+
+    x_adv: Tensor
+    distance: Tensor
+
+
+class MinimalNormAttack(Attack):
+    """An attack whose own question is how near the nearest adversarial image lies.
+
+    Called with a threat model it stops improving an image once it is adversarial inside the budget. `closest` asks its
+    own question instead.
+    """
+
+    @property
+    def norm(self) -> Norm:
+        """The distance it makes small."""
+        return self.threat.norm
+
+    def closest(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        targets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Closest:
+        """The nearest adversarial images it can find, and their distances, without a budget.
+
+        Args:
+            model, x, y, targets, generator: as in `perturb`.
+        """
+        self._check(x, y, targets)
+        if generator is None:
+            generator = torch.Generator(x.device).manual_seed(self.seed)
+        network = model.module if isinstance(model, DistributedDataParallel) else model
+        with attacking(network, self.bn), torch.enable_grad():
+            # With no budget nothing is near enough, so the search runs to its end.
+            problem = Problem(lambda images: as_output(network(images)), x.detach(), y, targets, 0.0, generator)
+            x_adv = self.run(problem).detach()
+            with torch.no_grad():
+                found = fallen(problem, problem.model(x_adv).logits)
+        x_adv = torch.where(leading(found, x), x_adv, problem.x)
+        return Closest(x_adv, distance(x_adv, problem.x, self.norm).where(found, torch.inf))
+
+
+def nearest_boundary(logits: Tensor, x_adv: Tensor, y: Tensor, classes: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The decision boundary that is nearest when the model is linearised at `x_adv`.
+
+    Args:
+        logits: (B, C) at `x_adv`, with their graph.
+        x_adv: (B, ...) leaf that the graph starts from.
+        y: (B,) labels.
+        classes: (B, M) candidates on the other side.
+        norm: distances are measured in it.
+
+    Returns:
+        Lead ``z_k - z_y`` of the class behind that boundary, (B,), and its gradient, shape of `x_adv`.
+    """
+    leads = logits.gather(1, classes) - logits.gather(1, y[:, None])
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    for column, lead in enumerate(leads.unbind(1)):
+        last = column == leads.shape[1] - 1
+        (gradient,) = torch.autograd.grad(lead.sum(), x_adv, retain_graph=not last)
+        flat = gradient.flatten(1)
+        steepness = flat.abs().sum(1) if norm == "linf" else flat.norm(dim=1)
+        away = lead.detach().abs() / steepness.clamp_min(1e-12)
+        if best is None:
+            best = away, lead.detach(), gradient
+            continue
+        nearer = away < best[0]
+        best = (
+            torch.where(nearer, away, best[0]),
+            torch.where(nearer, lead.detach(), best[1]),
+            torch.where(leading(nearer, gradient), gradient, best[2]),
+        )
+    assert best is not None
+    return best[1], best[2]

@@ -1,0 +1,105 @@
+"""Random search: noise in the ball and at its corners. Gradients that lose to it are masked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.standing import fallen, select
+from protoat.functional.ball import ascent_step, project, random_start
+from protoat.types import ThreatModel
+
+__all__ = ["CornerNoise", "UniformNoise"]
+
+
+class _RandomSearch(Attack):
+    """Draws points until one succeeds; `draw` makes one point for each image of the problem."""
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        draws: int = 100,
+        batch_size: int = 256,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if draws < 1 or batch_size < 1:
+            raise ValueError(f"draws={draws} and batch_size={batch_size} must be at least 1")
+        self.draws = draws
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def draw(self, problem: Problem) -> Tensor:
+        """A random image of the ball around each image of the problem."""
+
+    @torch.no_grad()
+    def run(self, problem: Problem) -> Tensor:
+        x_adv = problem.x.clone()
+        standing = torch.arange(len(x_adv), device=x_adv.device)
+        left = self.draws
+        while left and len(standing):
+            # Few standing images are drawn for several times in one forward, which keeps the batch full.
+            copies = min(left, max(1, self.batch_size // len(standing)))
+            rows = standing.repeat_interleave(copies)
+            part = select(problem, rows)
+            points = self.draw(part)
+            fell = fallen(part, problem.model(points).logits).view(-1, copies)
+            first = fell.int().argmax(1) + copies * torch.arange(len(standing), device=rows.device)
+            x_adv[standing] = points[first]
+            standing = standing[~fell.any(1)]
+            left -= copies
+        return x_adv
+
+
+class UniformNoise(_RandomSearch):
+    """Uniform points of the ball, until one succeeds.
+
+    Args:
+        threat: norm and radius.
+        draws: points tried for each image.
+        batch_size: points in one forward once few images stand.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: no draws, or an empty batch.
+
+    Source: Carlini et al. 2019, "On evaluating adversarial robustness", random search as a check of gradients.
+
+    >>> from protoat.types import Linf
+    >>> UniformNoise(Linf("8/255"), draws=1000).parameters()["draws"]
+    1000
+    """
+
+    def draw(self, problem: Problem) -> Tensor:
+        return random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+
+
+class CornerNoise(_RandomSearch):
+    """Random corners: every pixel moves by the whole budget, up or down (L2: a random sign direction of length eps).
+
+    Args:
+        threat: norm and radius.
+        draws: corners tried for each image.
+        batch_size: corners in one forward once few images stand.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: no draws, or an empty batch.
+
+    >>> from protoat.types import Linf
+    >>> x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
+    >>> CornerNoise(Linf(0.25), draws=1).perturb(torch.nn.Flatten(), x, y).sub(x).abs()
+    tensor([[[[0.2500, 0.2500]]]])
+    """
+
+    def draw(self, problem: Problem) -> Tensor:
+        signs = torch.empty_like(problem.x).uniform_(-1, 1, generator=problem.generator).sign()
+        step = ascent_step(signs, problem.eps, self.threat.norm)
+        return project(problem.x + step, problem.x, problem.eps, self.threat.norm)

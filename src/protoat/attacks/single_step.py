@@ -1,0 +1,90 @@
+"""One-gradient attacks with a random start: R+FGSM and FFGSM."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.gradient import PGD, input_gradient
+from protoat.functional.ball import ascent_step, project
+from protoat.functional.losses import cross_entropy
+from protoat.types import Pixels, ThreatModel
+
+__all__ = ["FFGSM", "RFGSM"]
+
+
+class FFGSM(PGD):
+    """The attack inside fast adversarial training: a uniform start and one step of 1.25 eps, projected.
+
+    Args:
+        threat: norm and radius.
+        step_size: length of the step in pixels; default ``1.25 * eps``.
+        loss: per-example loss to raise.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Source: Wong, Rice & Kolter, ICLR 2020.
+
+    >>> from protoat.types import Linf
+    >>> FFGSM(Linf("8/255")).step_size * 255
+    10.0
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        step_size: Pixels | None = None,
+        loss: AttackLoss = cross_entropy,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        length = 1.25 * threat.eps if step_size is None else step_size
+        super().__init__(threat, steps=1, step_size=length, loss=loss, bn=bn, seed=seed)
+
+
+class RFGSM(Attack):
+    """R+FGSM: a random step of length alpha, then one gradient step of length eps - alpha.
+
+    Args:
+        threat: norm and radius.
+        alpha: length of the random step in pixels, within (0, eps); default ``eps / 2``.
+        loss: per-example loss to raise; lowered at the targets when targeted.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: `alpha` outside (0, eps).
+
+    Source: Tramèr et al., ICLR 2018. Deviation: under L2 the random step has a uniform direction, its own sign form
+    being defined for L-inf only.
+
+    >>> from protoat.types import Linf
+    >>> RFGSM(Linf(0.3)).alpha
+    0.15
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        alpha: Pixels | None = None,
+        loss: AttackLoss = cross_entropy,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        self.alpha = threat.eps / 2 if alpha is None else float(Pixels(alpha))
+        if not 0 < self.alpha < threat.eps:
+            raise ValueError(f"alpha={self.alpha:g} is outside (0, eps={threat.eps:g})")
+        self.loss = loss
+
+    def run(self, problem: Problem) -> Tensor:
+        norm, scale = self.threat.norm, problem.eps / self.threat.eps
+        noise = torch.empty_like(problem.x).normal_(generator=problem.generator)
+        start = (problem.x + ascent_step(noise, self.alpha * scale, norm)).clamp(0, 1)
+        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+        gradient, _ = input_gradient(problem.model, start, labels, self.loss)
+        step = ascent_step(gradient, (self.threat.eps - self.alpha) * scale, norm)
+        return project(start + sign * step, problem.x, problem.eps, norm)

@@ -1,0 +1,202 @@
+"""Square attack: random search with square patches; it needs scores and no gradients."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.standing import fallen, leading, select, worst_case
+from protoat.functional.losses import margin
+from protoat.types import Output, ThreatModel
+
+__all__ = ["Square"]
+
+Window = tuple[slice, ...]
+
+
+class Square(Attack):
+    """Random search: each query changes one square and is kept where the margin grows.
+
+    All images of a batch share the place of a query's square; each draws its own signs.
+
+    Args:
+        threat: norm and radius.
+        queries: forwards for each restart.
+        restarts: independent runs, each on the images that still stand.
+        p_init: share of the image that the first squares cover; halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000
+            and 8000 queries.
+        bn: batch norm while attacking.
+        seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: fewer than one query or restart, `p_init` outside (0, 1], images that are not (B, C, H, W).
+
+    Source: Andriushchenko et al., ECCV 2020, with AutoAttack's margin objective. Deviation: a square that would change
+    nothing is drawn with its signs turned, where the original draws again and AutoAttack spends the query.
+
+    >>> from protoat.types import Linf
+    >>> Square(Linf("8/255")).parameters()["queries"]
+    5000
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        queries: int = 5000,
+        restarts: int = 1,
+        p_init: float = 0.8,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        if queries < 1 or restarts < 1:
+            raise ValueError(f"queries={queries} and restarts={restarts} must be at least 1")
+        if not 0 < p_init <= 1:
+            raise ValueError(f"p_init={p_init:g} is outside (0, 1]")
+        self.queries = queries
+        self.restarts = restarts
+        self.p_init = p_init
+
+    def run(self, problem: Problem) -> Tensor:
+        if problem.x.dim() != 4:
+            raise ValueError(f"Square needs images of shape (B, C, H, W), got {tuple(problem.x.shape)}")
+        return worst_case(problem, self.threat.norm, [lambda part, _: self._search(part)] * self.restarts)
+
+    def _search(self, problem: Problem) -> Tensor:
+        linf = self.threat.norm == "linf"
+        start, propose = (_stripes, _recolour) if linf else (_bumps, _move_budget)
+        x_adv = start(problem)
+        result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
+        output = problem.model(x_adv)
+        lead, fell = _lead(output, problem), fallen(problem, output.logits)
+        # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
+        draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
+        for query, draw in enumerate(draws):
+            if bool(fell.any()):
+                result[rows[fell]] = x_adv[fell]
+                problem, rows, x_adv, lead = select(problem, ~fell), rows[~fell], x_adv[~fell], lead[~fell]
+            if not len(rows):
+                return result
+            new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)
+            output = problem.model(new)
+            gained, fell = _lead(output, problem), fallen(problem, output.logits)
+            better = (gained > lead) | fell
+            x_adv = torch.where(leading(better, new), new, x_adv)
+            lead = torch.where(better, gained, lead)
+        result[rows] = x_adv
+        return result
+
+    def side(self, query: int, height: int, width: int) -> int:
+        """Side of the square at a query, counted from 0.
+
+        >>> from protoat.types import Linf
+        >>> [Square(Linf(0.3)).side(query, 28, 28) for query in (0, 11, 51, 4999)]
+        [25, 18, 13, 2]
+        """
+        halvings = sum(query > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+        return min(max(round(math.sqrt(self.p_init / 2**halvings * height * width)), 1), height, width)
+
+
+def _lead(output: Output, problem: Problem) -> Tensor:
+    """(B,) what the search raises: positive where it has succeeded."""
+    return margin(output, problem.y) if problem.targets is None else -margin(output, problem.targets)
+
+
+def _coin(problem: Problem, *shape: int) -> Tensor:
+    """Random booleans for each image, (B, *shape)."""
+    return torch.rand(len(problem.x), *shape, generator=problem.generator, device=problem.x.device) < 0.5
+
+
+def _signs(problem: Problem) -> Tensor:
+    """A random sign for each image and channel."""
+    return torch.where(_coin(problem, problem.x.shape[1], 1, 1), 1.0, -1.0).to(problem.x.dtype)
+
+
+def _window(x: Tensor, side: int, place: list[float]) -> Window:
+    """The square of `side` whose corner lies at `place`, uniform numbers in [0, 1)."""
+    top, left = (int(share * (extent - side + 1)) for share, extent in zip(place, x.shape[2:], strict=True))
+    return slice(None), slice(None), slice(top, top + side), slice(left, left + side)
+
+
+def _ends(problem: Problem, window: Window) -> tuple[Tensor, Tensor]:
+    """Lowest and highest legal values inside a window."""
+    eps = leading(problem.eps, problem.x) if isinstance(problem.eps, Tensor) else problem.eps
+    x = problem.x[window]
+    return (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+
+
+def _stripes(problem: Problem) -> Tensor:
+    """The L-inf start: each column of each channel at one end of its range."""
+    low, high = _ends(problem, (slice(None),))
+    return torch.where(_coin(problem, high.shape[1], 1, high.shape[3]), high, low)
+
+
+def _recolour(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> Tensor:
+    """Sets a square to one end of its range for each channel; never to what it is already."""
+    window = _window(x_adv, side, draw[:2])
+    low, high = _ends(problem, window)
+    up = _coin(problem, x_adv.shape[1], 1, 1)
+    idle = (torch.where(up, high, low) == x_adv[window]).flatten(1).all(1)
+    new = x_adv.clone()
+    new[window] = torch.where(up ^ leading(idle, up), high, low)
+    return new
+
+
+def _bumps(problem: Problem) -> Tensor:
+    """The L2 start: the whole image tiled with bumps of random sign."""
+    delta = torch.zeros_like(problem.x)
+    height, width = delta.shape[2:]
+    side = max(min(height, width) // 5, 1)
+    for top in range(height % side // 2, height - side + 1, side):
+        for left in range(width % side // 2, width - side + 1, side):
+            delta[:, :, top : top + side, left : left + side] = _bump(side).to(delta) * _signs(problem)
+    return _stretch(problem, delta)
+
+
+def _move_budget(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> Tensor:
+    """Empties one window and spends what it held, and what is free, on a bump in another one."""
+    side = min(max(side, 3) // 2 * 2 + 1, *x_adv.shape[2:])
+    target, source = _window(x_adv, side, draw[:2]), _window(x_adv, side, draw[2:4])
+    delta = x_adv - problem.x
+    both = torch.zeros_like(delta[:1])
+    both[target], both[source] = 1.0, 1.0
+    moved = (delta * both).square().sum((2, 3), keepdim=True)
+    free = (problem.eps**2 - delta.flatten(1).square().sum(1)).clamp_min(0) / delta.shape[1]
+    bump = (_bump(side).T if draw[4] > 0.5 else _bump(side)).to(delta) * _signs(problem)
+    bump = bump + _unit(delta[target])
+    delta[source] = 0.0
+    delta[target] = _unit(bump) * (leading(free, delta) + moved).sqrt()
+    return _stretch(problem, delta)
+
+
+def _unit(patch: Tensor) -> Tensor:
+    """Each channel of each image at length 1."""
+    return patch / patch.square().sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+
+
+def _stretch(problem: Problem, delta: Tensor) -> Tensor:
+    """Images at distance eps in the direction of `delta`, before they are cut to [0, 1]."""
+    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return (problem.x + delta * leading(problem.eps / length, delta)).clamp(0, 1)
+
+
+@cache
+def _bump(side: int) -> Tensor:
+    """Two opposite pyramids one above the other, (side, side), of length 1."""
+    bump = torch.cat([_pyramid(side // 2, side), -_pyramid(side - side // 2, side)])
+    return bump / bump.norm()
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """Nested rectangles that add up towards the centre, (height, width), of length 1."""
+    pyramid = torch.zeros(height, width)
+    top, left = height // 2, width // 2
+    for ring in range(max(height, width) // 2 + 1):
+        rows = slice(max(top - ring, 0), top + ring + 1)
+        pyramid[rows, max(left - ring, 0) : left + ring + 1] += 1 / (ring + 1) ** 2
+    return pyramid / pyramid.norm().clamp_min(1e-12)

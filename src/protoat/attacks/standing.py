@@ -1,0 +1,69 @@
+"""Which images still stand, and running attacks on those only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Problem
+from protoat.functional.ball import project
+from protoat.types import Norm
+
+__all__ = ["fallen", "leading", "select", "worst_case"]
+
+Run = Callable[[Problem, Tensor], Tensor]
+
+
+def leading(values: Tensor, like: Tensor) -> Tensor:
+    """A (B,) tensor in the shape that broadcasts over images such as `like`."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def select(problem: Problem, rows: Tensor) -> Problem:
+    """The problem of some of the images; `rows` is a mask or indices."""
+    return problem._replace(
+        x=problem.x[rows],
+        y=problem.y[rows],
+        targets=None if problem.targets is None else problem.targets[rows],
+        eps=problem.eps[rows] if isinstance(problem.eps, Tensor) else problem.eps,
+    )
+
+
+def fallen(problem: Problem, logits: Tensor) -> Tensor:
+    """(B,) bool: the label was left or, where the problem has targets, the target was reached."""
+    predicted = logits.argmax(1)
+    return predicted != problem.y if problem.targets is None else predicted == problem.targets
+
+
+@torch.no_grad()
+def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size: int | None = None) -> Tensor:
+    """Runs each attack on the images that all earlier ones left standing, so no attack can raise the accuracy.
+
+    Args:
+        problem: images, labels, radius and model.
+        norm: the ball that results are projected into before they are judged.
+        runs: each takes the problem of the standing images and their rows in the batch, and returns images.
+        batch_size: images in one forward; each run gets full batches of standing images. All at once by default.
+
+    Returns:
+        (B, ...) images: the first that felled each image, the last tried where none did, the clean one where the model
+        is wrong already.
+    """
+    size = batch_size or max(len(problem.x), 1)
+    worst = problem.x.clone()
+    rows = torch.arange(len(worst), device=worst.device)
+    standing = torch.cat(
+        [part[~fallen(select(problem, part), problem.model(worst[part]).logits)] for part in rows.split(size)]
+    )
+    for run in runs:
+        left = []
+        for part in standing.split(size) if len(standing) else ():
+            piece = select(problem, part)
+            with torch.enable_grad():
+                x_adv = run(piece, part)
+            worst[part] = x_adv = project(x_adv.detach(), piece.x, piece.eps, norm)
+            left.append(part[~fallen(piece, problem.model(x_adv).logits)])
+        standing = torch.cat(left) if left else standing
+    return worst

@@ -1,0 +1,102 @@
+"""Classes for targeted attacks, always drawn from the wrong ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import Attack, Problem
+from protoat.attacks.standing import worst_case
+
+__all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_wrong_classes"]
+
+TargetRule = Literal["least_likely", "next", "random", "all"]
+
+
+def ranked_wrong_classes(logits: Tensor, y: Tensor) -> Tensor:
+    """The classes other than the label by falling logit, shape (B, C - 1).
+
+    Args:
+        logits: (B, C) scores of the clean images.
+        y: (B,) labels.
+
+    >>> ranked_wrong_classes(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
+    tensor([[2, 1]])
+    """
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    return order[order != y[:, None]].view(len(y), -1)
+
+
+def draw_targets(
+    rule: Literal["least_likely", "next", "random"], logits: Tensor, y: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """One wrong class for each image, shape (B,).
+
+    Args:
+        rule: ``"least_likely"`` is the wrong class of smallest logit, ``"next"`` is ``(y + 1) mod C``, ``"random"`` is
+            uniform over the C - 1 wrong classes.
+        logits: (B, C) scores of the clean images.
+        y: (B,) labels.
+        generator: randomness of ``"random"``.
+
+    Source: least likely, Kurakin et al. 2017. With two classes all rules give the same class.
+
+    >>> draw_targets("next", torch.zeros(2, 3), torch.tensor([0, 2]))
+    tensor([1, 0])
+    """
+    classes = logits.shape[1]
+    if rule == "least_likely":
+        return ranked_wrong_classes(logits, y)[:, -1]
+    if rule == "next":
+        return (y + 1) % classes
+    return (y + torch.randint(1, classes, y.shape, generator=generator, device=y.device)) % classes
+
+
+class Targeted(Attack):
+    """Runs a targeted attack towards classes chosen by a rule; accuracy on the true labels is what falls.
+
+    Args:
+        attack: any attack with a targeted form; its threat model is used.
+        rule: as in `draw_targets`, or ``"all"``: each wrong class in turn, likeliest first, on the images that still
+            stand, so that an image counts as robust only if every target fails.
+
+    Raises:
+        ValueError: an unknown rule, or an attack that has no targeted form.
+
+    To count how often a target is reached, pass ``targets=draw_targets(...)`` to the attack itself.
+
+    >>> from protoat.attacks import PGD
+    >>> from protoat.types import Linf
+    >>> Targeted(PGD(Linf("8/255")), "all").parameters()["rule"]
+    'all'
+    """
+
+    can_target: ClassVar[bool] = False
+
+    def __init__(self, attack: Attack, rule: TargetRule) -> None:
+        super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
+        if rule not in get_args(TargetRule):
+            raise ValueError(f"rule={rule!r} is unknown; write one of {', '.join(get_args(TargetRule))}")
+        if not attack.can_target:
+            raise ValueError(f"{type(attack).__name__} has no targeted form, so no targets can be given to it")
+        self.attack = attack
+        self.rule = rule
+
+    def run(self, problem: Problem) -> Tensor:
+        with torch.no_grad():
+            logits = problem.model(problem.x).logits
+        if self.rule != "all":
+            targets = draw_targets(self.rule, logits, problem.y, problem.generator)
+            return self.attack.run(problem._replace(targets=targets))
+        classes = ranked_wrong_classes(logits, problem.y)
+
+        def towards(rank: int, part: Problem, rows: Tensor) -> Tensor:
+            return self.attack.run(part._replace(targets=classes[rows, rank]))
+
+        return worst_case(problem, self.threat.norm, [partial(towards, rank) for rank in range(classes.shape[1])])
+
+    def parameters(self) -> dict[str, Any]:
+        return {"attack": "Targeted", "rule": self.rule, "of": self.attack.parameters()}

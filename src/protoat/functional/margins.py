@@ -1,0 +1,90 @@
+"""Margins between logits that attacks follow, shape (B,); each rises as the label `y` loses ground."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from protoat.functional.losses import margin
+from protoat.types import Output
+
+__all__ = ["capped_margin", "difference", "dlr", "dlr_targeted"]
+
+
+def capped_margin(output: Output, y: Tensor, kappa: float = 0.0) -> Tensor:
+    """``-max(z_y - max_{j != y} z_j + kappa, 0)``: stops rising once the label is beaten by `kappa`, shape (B,).
+
+    Args:
+        output: logits of shape (B, C).
+        y: (B,) labels.
+        kappa: confidence, at least 0.
+
+    Source: Carlini & Wagner 2017, f6; adversarial training papers climb it with PGD at kappa = 50.
+
+    >>> import torch
+    >>> z = Output(torch.tensor([[2.0, 1.0, 0.5, -1.0]]), torch.zeros(1, 0))
+    >>> capped_margin(z, torch.tensor([0]), kappa=50)
+    tensor([-51.])
+    """
+    return (margin(output, y) - kappa).clamp_max(0)
+
+
+def difference(output: Output, y: Tensor, target: Tensor) -> Tensor:
+    """``z_t - z_y``, shape (B,).
+
+    >>> import torch
+    >>> difference(Output(torch.tensor([[2.0, 1.0]]), torch.zeros(1, 0)), torch.tensor([0]), torch.tensor([1]))
+    tensor([-1.])
+    """
+    logits = output.logits.float()
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+
+
+def dlr(output: Output, y: Tensor) -> Tensor:
+    """Difference of logits ratio ``-(z_y - max_{j != y} z_j) / (z_(1) - z_(3))``, shape (B,), z_(k) the k-th largest.
+
+    Scaling or shifting the logits does not change it, so a defence cannot hide behind large logits.
+
+    Args:
+        output: logits of shape (B, C), C >= 3.
+        y: (B,) labels.
+
+    Raises:
+        ValueError: fewer than three classes.
+
+    Source: Croce & Hein, ICML 2020, Eq. 6.
+
+    >>> import torch
+    >>> z = Output(torch.tensor([[2.0, 1.0, 0.5, -1.0]]), torch.zeros(1, 0))
+    >>> dlr(z, torch.tensor([0]))
+    tensor([-0.6667])
+    """
+    logits = output.logits.float()
+    if logits.shape[1] < 3:
+        raise ValueError(f"DLR needs at least 3 classes, the model has {logits.shape[1]}; climb the margin instead")
+    top = logits.topk(3, dim=1).values
+    return margin(output, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(output: Output, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted DLR ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``, shape (B,).
+
+    Args:
+        output: logits of shape (B, C), C >= 4.
+        y: (B,) labels.
+        target: (B,) classes to raise.
+
+    Raises:
+        ValueError: fewer than four classes.
+
+    Source: Croce & Hein, ICML 2020, Eq. 7.
+
+    >>> import torch
+    >>> z = Output(torch.tensor([[2.0, 1.0, 0.5, -1.0]]), torch.zeros(1, 0))
+    >>> dlr_targeted(z, torch.tensor([0]), torch.tensor([1]))
+    tensor([-0.4444])
+    """
+    logits = output.logits.float()
+    if logits.shape[1] < 4:
+        raise ValueError(f"targeted DLR needs at least 4 classes, the model has {logits.shape[1]}; climb z_t - z_y")
+    top = logits.topk(4, dim=1).values
+    return difference(output, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
