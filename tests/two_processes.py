@@ -107,6 +107,8 @@ def main() -> None:
     for name, (objective, forwards) in objectives().items():
         same_as_without_the_wrapper(name, objective, forwards)
     fit_keeps_processes_together()
+    dist.barrier()  # a process that leaves early takes its peer's connection with it
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
