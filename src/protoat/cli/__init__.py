@@ -1,0 +1,54 @@
+"""The command line: ``protoat COMMAND``. Nothing heavy is imported before the command is known."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+
+from protoat._version import __version__
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "demo": "train with and without prototypes on small real images, and compare; a minute, no download",
+    "train": "train a recipe into a run folder, or resume it",
+    "evaluate": "attack a trained run and write evaluation.json",
+    "show": "one run: recipe, training, prototypes, evaluation",
+    "ls": "all runs below a folder",
+    "data": "data sets: where each is looked for, whether it is there; download",
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for a mistake of the user's, 128 + signal when interrupted."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if args[0] == "--version":
+        print(f"protoat {__version__}")
+        return 0
+    command, *rest = args
+    if command not in _COMMANDS:
+        near = get_close_matches(command, _COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(_COMMANDS)}"
+        print(f"protoat: error: command {command!r} is unknown; {hint}", file=sys.stderr)
+        return 2
+    run = import_module("protoat.cli.outcome").run
+    return int(run(command, import_module(f"protoat.cli.{command}").main, rest))
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{text}" for name, text in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: protoat COMMAND [--help] ...",
+            "",
+            "Multi-prototype adversarial training, and an honest measurement of how robust its models are.",
+            "",
+            *lines,
+            "",
+            "protoat COMMAND --help explains a command; protoat --version prints the version.",
+        ]
+    )

@@ -1,0 +1,48 @@
+"""``protoat data``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from protoat import data
+from protoat.cli.tables import print_table
+from protoat.data import Source
+from protoat.experiments.parser import Parser, nearest
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> None:
+    """Lists data sets, or looks for one, or downloads it."""
+    parser = Parser("protoat data")
+    parser.add_argument("name", nargs="?", type=str | None, help="one data set; default all")
+    parser.add_argument("--download", action="store_true", help="fetch the data set")
+    parser.add_argument("--root", type=str | None, help="where to look; default PROTOAT_DATA or ~/.cache/protoat/data")
+    options = parser.parse_args(args)
+    sources = _sources()
+    if options.name is not None and options.name not in sources:
+        raise ValueError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
+    if options.download and options.name is None:
+        raise ValueError("--download fetches one data set at a time; name it: protoat data MNIST --download")
+    chosen = [sources[options.name]] if options.name else list(sources.values())
+    found = [source(root=options.root) for source in chosen]
+    if options.download:
+        found[0].fetch()
+    print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found])
+    if not all(source.available() for source in found):
+        print("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
+
+
+def _sources() -> dict[str, Any]:
+    classes = [getattr(data, name) for name in data.__all__]
+    return {
+        item.__name__: item
+        for item in classes
+        if inspect.isclass(item) and issubclass(item, Source) and not inspect.isabstract(item)
+    }
+
+
+def _row(source: Source) -> list[str]:
+    place = source.location()
+    return [source.name, "yes" if source.available() else "no", "comes with a package" if place is None else str(place)]

@@ -1,0 +1,53 @@
+"""How a command ends: a mistake of the user's is one line, a defect of the program keeps its traceback.
+
+What counts as the user's mistake: every ``raise ValueError`` and ``raise FileNotFoundError`` that stands in protoat's
+own code, since that is how it reports bad input, and the known ways in which a run can end early. A ValueError out of
+an operation, of torch, or of the user's own class is none.
+"""
+
+from __future__ import annotations
+
+import dis
+import logging
+import sys
+from collections.abc import Callable
+
+from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+
+__all__ = ["run"]
+
+
+def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int:
+    """Runs a command; returns its exit code: 0, 2 for a mistake of the user's, 128 + signal when interrupted."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("protoat").setLevel(logging.INFO)
+    try:
+        main(args)
+    except Interrupted as interruption:
+        print(f"protoat {command}: {interruption}", file=sys.stderr)
+        return 128 + interruption.signal
+    except KeyboardInterrupt:
+        print(f"protoat {command}: interrupted", file=sys.stderr)
+        return 130
+    except (CheckpointError, DiskError, NonFiniteLossError) as error:
+        return _complain(command, error)
+    except (ValueError, FileNotFoundError) as error:
+        if not _raised_by_protoat(error):
+            raise
+        return _complain(command, error)
+    return 0
+
+
+def _complain(command: str, error: Exception) -> int:
+    print(f"protoat {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _raised_by_protoat(error: Exception) -> bool:
+    """Whether the error comes from a ``raise`` statement in protoat's own code."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or not str(last.tb_frame.f_globals.get("__name__", "")).startswith("protoat."):
+        return False
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"

@@ -1,0 +1,57 @@
+"""``protoat show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from protoat.cli.ls import parts_of
+from protoat.cli.tables import measurements, print_table
+from protoat.experiments.parser import Parser
+from protoat.experiments.store import StoredRun, read_run
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> None:
+    """Shows one run: recipe, training, prototypes, evaluation."""
+    parser = Parser("protoat show")
+    parser.add_argument("run", type=Path, help="run folder")
+    run = read_run(parser.parse_args(args).run)
+    data, method, regularizer = parts_of(run)
+    print(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe['seed']}")
+    print((run.path / "recipe.yaml").read_text())
+    _training(run)
+    _prototypes(run)
+    if run.evaluation is not None:
+        subject = run.evaluation["subject"]
+        measurements(
+            f"{subject['weights']}, {subject['images']} images of {subject['data']}", run.evaluation["attacks"]
+        )
+    if not run.complete:
+        print("not finished; the command that started it resumes it")
+    elif run.evaluation is None:
+        print(f"not measured; protoat evaluate {run.path} --attacks clean fgsm pgd10 pgd100")
+
+
+def _training(run: StoredRun) -> None:
+    best = run.best or {}
+    rows = []
+    for line in run.metrics:
+        measured = line.get("validation", {})
+        shares = [f"{100 * measured[name]:.1f}" if name in measured else "" for name in ("clean", "robust")]
+        mark = " (best)" if line["epoch"] == best.get("epoch") else ""
+        rows.append(
+            [f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, f"{line['seconds']:.1f}"]
+        )
+    print_table("training", ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"], rows)
+
+
+def _prototypes(run: StoredRun) -> None:
+    """Counts of each class, for the epochs in which one changed."""
+    rows, before = [], None
+    for epoch, counts in run.prototype_counts:
+        if counts != before:
+            rows.append([str(epoch), *map(str, counts)])
+        before = counts
+    if rows:
+        print_table("prototypes in use, where a count changed", ["epoch", *run.facts["class_names"]], rows)

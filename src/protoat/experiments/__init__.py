@@ -1,0 +1,1 @@
+"""Experiments: recipes become objects, runs become records."""

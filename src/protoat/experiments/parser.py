@@ -1,0 +1,149 @@
+"""The command-line parser: its errors are one line with the nearest valid name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NoReturn
+
+import jsonargparse
+import yaml
+from jsonargparse.typing import register_type
+
+from protoat.types import Pixels
+
+__all__ = ["MODE", "Parser", "nearest"]
+
+MODE = "protoat"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not among the known ones.
+
+    >>> nearest("FreAT", ["PGDAT", "FreeAT"])
+    "did you mean 'FreeAT'?"
+    >>> nearest("xyz", ["b", "a"])
+    'write one of a, b'
+    """
+    known = sorted(set(known))
+    ignoring_case = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), ignoring_case, n=1)
+    return f"did you mean {ignoring_case[near[0]]!r}?" if near else f"write one of {', '.join(known)}"
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Parser of recipes and commands; ``none`` means null in values and in files, ``8/255`` is read where pixels are.
+
+    Args:
+        choices: for a key whose value is a class, the short names it may have; used in hints.
+
+    Attributes:
+        named_classes: class names that the command line gives, by key; see `protoat.experiments.recipe.resolve`.
+
+    Raises:
+        ValueError: in use, for an unknown class, key or value: one line, with the nearest valid name.
+
+    >>> parser = Parser(prog="example")
+    >>> _ = parser.add_argument("--epochs", type=int)
+    >>> parser.parse_args(["--epoch", "3"])
+    Traceback (most recent call last):
+    ValueError: --epoch is unknown; did you mean '--epochs'?
+    """
+
+    def __init__(self, *args: Any, choices: Callable[[str], Iterable[str]] = lambda key: (), **options: Any) -> None:
+        defaults: dict[str, Any] = {"parser_mode": MODE, "allow_abbrev": False}
+        super().__init__(*args, **defaults | options)
+        self.choices = choices
+        self.named_classes: dict[str, str] = {}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        raise ValueError(_explain(message, options, self.choices)) from None
+
+
+def _explain(message: str, options: list[str], choices: Callable[[str], Iterable[str]]) -> str:
+    """The essence of jsonargparse's explanation, and the nearest valid name."""
+    key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    if found := re.search(r"unrecognized arguments: (--[^\s=]+)", message):
+        return f"{found[1]} is unknown; {nearest(found[1], options)}"
+    if found := re.search(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'", message):
+        word = found[1] or found[2]
+        group = re.search(r"Group '([^']+)'", message)
+        inside = key or (group[1] if group else "")
+        class_path = re.search(r"class_path[= ]'([^']+)'", message)
+        known = _arguments(class_path[1]) if class_path else _keys(options, inside)
+        name = f"{inside}.{word}" if inside else word
+        return f"{name} is unknown; {nearest(word.partition('.')[0], known)}"
+    if (found := re.search(r"Expected a dot import path string: (\S+)", message)) and (known := list(choices(key))):
+        return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"
+    return _expected(key, message)
+
+
+def _keys(options: list[str], group: str) -> list[str]:
+    """Keys one level below `group`, as they stand in a file."""
+    start = f"{group}." if group else ""
+    names = [option.removeprefix("--") for option in options]
+    return [name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)]
+
+
+def _arguments(class_path: str) -> list[str]:
+    """Keyword arguments of a class, by its dotted path."""
+    module, _, name = class_path.rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+
+
+def _expected(key: str, message: str) -> str:
+    """Which types or values would have done for `key`."""
+    if found := re.search(r"Not of type \w+: (.+)", message):
+        return f"{key}: {found[1]}"
+    if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
+        return f"{key} {found[1]} is not a {found[2].rpartition('.')[2]}"
+    if found := re.search(r"callable class: ((?!Parser key|Option).+?)\.? Got value: ([\w.]+)", message):
+        return f"{key} {found[2]} cannot be used: {found[1]}"
+    types = [_plain(text) for text in re.findall(r"Expected an? ([^\n:]+?)(?:: \S+|\.* Got value.*)?(?:\n|$)", message)]
+    given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.+?)'?\)?(?:\. Got value|\n|$)", message)
+    given = given or re.search(r"Got value: (.+?)\.?(?: Got value|\n|$)", message)
+    if key and types and given:
+        return f"{key}={given[1]} is not valid; expected {' or '.join(dict.fromkeys(types))}"
+    return " ".join(message.split())
+
+
+def _plain(expected: str) -> str:
+    """``<class 'int'>`` and ``typing.Literal['a', 'b']`` in words."""
+    expected = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", expected.strip())
+    expected = re.sub(r"(?:\w+\.)+Literal\[(.+)\]", r"\1", expected).replace("', '", "' or '")
+    words = {"NoneType": "none", "Mapping": "a mapping", "Sequence": "a list", "list": "a list"}
+    return {**words, "dot import path string": "a class"}.get(expected, expected)
+
+
+def _load(text: str) -> Any:
+    return _none_is_null(jsonargparse.get_loader("yaml")(text))
+
+
+def _none_is_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _none_is_null(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_none_is_null(entry) for entry in value]
+    return None if value == "none" else value
+
+
+def _plain_pixels(value: float) -> str | float:
+    """``8/255`` where that is exact, else the number.
+
+    >>> _plain_pixels(8 / 255), _plain_pixels(0.3)
+    ('8/255', 0.3)
+    """
+    fraction = f"{round(value * 255)}/255"
+    return fraction if Pixels(fraction) == value else float(value)
+
+
+jsonargparse.set_loader(MODE, _load, exceptions=(yaml.YAMLError,))
+jsonargparse.set_dumper(MODE, lambda value: yaml.safe_dump(value, sort_keys=False, default_flow_style=False))
+register_type(Pixels, serializer=_plain_pixels, deserializer=Pixels)

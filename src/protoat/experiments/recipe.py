@@ -1,0 +1,233 @@
+"""A recipe: every choice of a run, from YAML and the command line to typed objects."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ActionConfigFile, Namespace
+from torch import nn
+
+from protoat import data, methods, models, regularizers, training
+from protoat.data import Augment, Groups, Source
+from protoat.experiments.parser import Parser, nearest
+from protoat.methods import Method
+from protoat.regularizers import Regularizer
+from protoat.training import Schedule
+from protoat.types import ThreatModel
+
+__all__ = ["Recipe", "differing_keys", "read_recipe", "recipe_from_text", "recipe_names", "recipe_parser", "resolve"]
+
+_SHIPPED = Path(__file__).parents[1] / "recipes"
+# Where hints look for the names of classes.
+_CLASSES: dict[str, tuple[Any, Any]] = {
+    "data": (Source, data),
+    "model": (models.ImageClassifier, models),
+    "method": (Method, methods),
+    "regularizer": (Regularizer, regularizers),
+    "optimizer": (torch.optim.Optimizer, torch.optim),
+    "schedule": (Schedule, training),
+}
+# Classes whose arguments make no sense for another one.
+_STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
+# What may differ between two starts of one run: where files are, and how often it is saved.
+_NO_PART_OF_A_RUN = ("data.init_args.root", "data.init_args.download", "checkpoint_every")
+
+
+@dataclass
+class Recipe:
+    """Every choice that could change the number a run ends with.
+
+    Where a field is a class with some of its arguments (method, model, regularizer, optimizer), the run supplies the
+    others: threat model, number of classes, image shape, embedding size, parameters.
+
+    Args:
+        data: a data source, such as MNIST; `data.root` says where to look for its files.
+        model: a network class taking (num_classes, in_channels, image_size).
+        threat: what the adversary may do: `threat.eps` in pixels of [0, 1], written 0.3 or 8/255, and `threat.norm`.
+        method: how adversarial examples enter training, such as PGDAT, FreeAT or FastAT.
+        optimizer: any torch optimizer class; its lr and weight_decay are those of the network.
+        epochs: passes over the data.
+        batch_size: images for each step, of all processes together.
+        groups: join classes into this many blocks, or superclasses, or {new name: [class names]}; none keeps them.
+        augment: padding and flip of training images; none takes the data source's own.
+        validation_size: training images held out to choose the best checkpoint; 0 holds out none.
+        validate_every: epochs between validations.
+        regularizer: metric term such as SoftTriple, or none. Without it `weight` and `norm_weight` have no effect.
+        weight: of the metric term, the paper's lambda_1.
+        norm_weight: of the norm term, the paper's lambda_2.
+        norm: what the norm term weighs, embedding or weights.
+        dml_input: the embeddings the metric term sees, adv, clean or both.
+        prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
+        schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
+        averaging: decay of an exponential moving average of the weights; none is off.
+        evaluation_threat: threat model of `protoat evaluate`; none takes `threat`.
+        seed: of everything random.
+        precision: fp32, or mixed precision with fp16 or bf16.
+        compile: run the model through torch.compile.
+        memory_format: layout of images in memory; none takes what is fastest on the present device.
+        checkpoint_every: also save inside an epoch, each time this many updates have passed.
+
+    Attributes:
+        text: the whole recipe as YAML, defaults included: what a run folder keeps, and what makes two runs the same.
+    """
+
+    data: Source
+    model: Callable[[int, int, int], nn.Module]
+    threat: ThreatModel
+    method: Callable[[ThreatModel], Method]
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer]
+    epochs: int
+    batch_size: int = 128
+    groups: Groups | None = None
+    augment: Augment | None = None
+    validation_size: int = 0
+    validate_every: int = 1
+    regularizer: Callable[[int, int], Regularizer] | None = None
+    weight: float = 0.5
+    norm_weight: float = 0.0
+    norm: Literal["embedding", "weights"] = "embedding"
+    dml_input: Literal["adv", "clean", "both"] = "adv"
+    prototype_lr_factor: float = 1.0
+    schedule: Schedule | None = None
+    averaging: float | None = None
+    evaluation_threat: ThreatModel | None = None
+    seed: int = 0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    compile: bool = False
+    memory_format: Literal["contiguous", "channels_last"] | None = None
+    checkpoint_every: int | None = None
+    text: str = field(default="", init=False, repr=False)
+
+
+def read_recipe(config: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path, with changes.
+
+    Args:
+        config: name of a shipped recipe (`recipe_names`), or path of a YAML file.
+        overrides: as on the command line, such as ``["--method", "FreeAT", "--method.replays", "4"]``.
+
+    Raises:
+        ValueError: an unknown recipe, class, key or value, with the nearest valid name.
+
+    >>> read_recipe("digits-2", ["--threat.eps", "26/255", "--regularizer", "none"]).threat.eps == 26 / 255
+    True
+    >>> read_recipe("cifar-2")
+    Traceback (most recent call last):
+    ValueError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
+    """
+    return resolve(recipe_parser(), ["--config", str(config), *overrides])[0]
+
+
+def recipe_from_text(text: str) -> Recipe:
+    """The recipe whose `Recipe.text` this is."""
+    parser = recipe_parser()
+    return _objects(parser, parser.parse_string(text))
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes.
+
+    >>> "cifar10-2" in recipe_names()
+    True
+    """
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def recipe_parser(prog: str | None = None) -> Parser:
+    """A parser for all fields of `Recipe`, and for ``--config`` with the name or path of a recipe.
+
+    An option that names another class than the recipe does starts from the defaults of that class.
+    """
+    parser = Parser(prog, choices=_class_names)
+    parser.add_argument("--config", action=_NameOrPath, help="name of a shipped recipe, or path of a YAML file")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
+    """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
+    pairs = pairwise(args)
+    parser.named_classes = {option[2:]: value for option, value in pairs if option[2:] in _STARTS_ANEW}
+    parsed = parser.parse_args(args)
+    return _objects(parser, parsed), parsed
+
+
+def _objects(parser: Parser, parsed: Namespace) -> Recipe:
+    names = [entry.name for entry in fields(Recipe) if entry.init]
+    if parsed.augment is None:
+        parsed.augment = Namespace(asdict(_import(parsed.data.class_path).augment))
+    content = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    try:
+        objects = parser.instantiate(parsed)
+    except ValueError as error:
+        # For an optional value jsonargparse lists what each of its types has to say; the first is the one meant.
+        reasons = re.findall(r"^ *- (.+)$", str(error), re.MULTILINE)
+        raise ValueError(reasons[0] if reasons else str(error)) from error
+    recipe = Recipe(**{name: getattr(objects, name) for name in names})
+    recipe.text = yaml.safe_dump({name: content[name] for name in names}, sort_keys=False, width=120)
+    return recipe
+
+
+def differing_keys(ours: str, theirs: str) -> list[str]:
+    """Keys in which two recipe texts differ, with both values; what is no part of a run's identity is left out.
+
+    >>> differing_keys("threat: {eps: 8/255}", "threat: {eps: 4/255}")
+    ['threat.eps 8/255, there 4/255']
+    """
+    here, there = (dict(_flat(yaml.safe_load(text))) for text in (ours, theirs))
+    keys = [key for key in {**here, **there} if key not in _NO_PART_OF_A_RUN]
+    return [
+        f"{key.replace('init_args.', '')} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
+        for key in keys
+        if here.get(key, "absent") != there.get(key, "absent")
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield prefix, value
+        return
+    for key, entry in value.items():
+        yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
+
+
+class _NameOrPath(ActionConfigFile):
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        super().__call__(parser, cfg, str(_path_of(values)), option_string)
+        for key, name in parser.named_classes.items():
+            # jsonargparse would keep arguments that both classes have: PGD's step_size is not what FastAT wants.
+            if cfg.get(key) and cfg[key].class_path.rpartition(".")[2] != name.rpartition(".")[2]:
+                cfg[key].init_args = Namespace()
+
+
+def _path_of(config: str) -> Path:
+    shipped, path = _SHIPPED / f"{config}.yaml", Path(config)
+    if config in recipe_names():
+        return shipped
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise ValueError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
+    raise ValueError(f"recipe {config!r} is unknown; {nearest(config, recipe_names())}")
+
+
+def _class_names(key: str) -> list[str]:
+    """Short names that `key` may have for its class."""
+    base, home = _CLASSES.get(key, (None, None))
+    found = [item for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)] if base else []
+    names = [item.__name__ for item in found if item is not base and not inspect.isabstract(item)]
+    return [*names, "none"] if key in ("regularizer", "schedule") else names
+
+
+def _import(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)

@@ -1,0 +1,206 @@
+"""From a recipe to trained weights in a run folder, and back."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+
+from protoat.data import ImageData, ImageLoader, regroup, split_validation
+from protoat.experiments.recipe import Recipe, recipe_from_text
+from protoat.experiments.store import check_free, claim, environment, read_run
+from protoat.objective import Objective
+from protoat.training import FitResult, fit, load_weights, parameter_groups
+from protoat.types import as_output
+
+__all__ = ["Parts", "build", "load_images", "load_run", "train"]
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run."""
+
+    train: ImageData
+    validation: ImageData | None
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+
+
+def build(recipe: Recipe) -> Parts:
+    """Loads the data and builds what learns; weights and prototypes depend on `Recipe.seed` only.
+
+    Raises:
+        ValueError: choices that do not fit each other or the data.
+        DataNotFoundError: the data is not there.
+    """
+    images, validation = load_images(recipe, "train"), None
+    if recipe.validation_size:
+        images, validation = split_validation(images, recipe.validation_size, recipe.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = _model(recipe, images.num_classes, images.shape)
+        objective = _objective(recipe, model, images)
+    # An optimizer's own defaults say which rate and decay the recipe gives the network.
+    given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+    groups = parameter_groups(
+        model,
+        objective,
+        lr=given["lr"],
+        prototype_lr_factor=recipe.prototype_lr_factor,
+        weight_decay=given.get("weight_decay", 0.0),
+    )
+    return Parts(images, validation, model, objective, recipe.optimizer(groups))
+
+
+def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
+    """A split of the recipe's data, regrouped."""
+    data = recipe.data.load(split)
+    return data if recipe.groups is None else regroup(data, recipe.groups)
+
+
+def _model(recipe: Recipe, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    channels, height, width = shape
+    if height != width:
+        raise ValueError(f"images are {height}x{width}; models expect squares, so write data.image_size")
+    return recipe.model(num_classes, channels, height)
+
+
+def _objective(recipe: Recipe, model: nn.Module, images: ImageData) -> Objective:
+    method = recipe.method(recipe.threat)
+    if recipe.regularizer is None:
+        return Objective(method)
+    model.eval()
+    with torch.no_grad():
+        embedding = as_output(model(torch.zeros(1, *images.shape))).embedding
+    model.train()
+    return Objective(
+        method,
+        recipe.regularizer(images.num_classes, embedding.shape[1]),
+        weight=recipe.weight,
+        norm_weight=recipe.norm_weight,
+        norm=recipe.norm,
+        dml_input=recipe.dml_input,
+    )
+
+
+def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
+    """Trains into a run folder, or resumes the run it holds.
+
+    Nothing is written before data and objects are there and fit together.
+
+    Args:
+        recipe: from `read_recipe`.
+        out: the folder; it may hold an earlier, shorter part of the same run and nothing else.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Raises:
+        ValueError: choices that do not fit, or a folder that holds another recipe (the keys that differ are named).
+        DataNotFoundError: the data is not there.
+        NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
+    """
+    out = Path(out)
+    check_free(out, recipe.text)
+    parts = build(recipe)
+    accelerator = Accelerator(mixed_precision=_PRECISIONS[recipe.precision])
+    loader = _loader(recipe, parts.train, accelerator)
+    memory_format = recipe.memory_format or _fastest_format(recipe, accelerator.device)
+    if accelerator.is_main_process:
+        facts = _facts(parts)
+        claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
+        logger.info(_levers(recipe, accelerator, memory_format))
+    accelerator.wait_for_everyone()
+    return fit(
+        parts.model,
+        loader,
+        parts.objective,
+        epochs=recipe.epochs,
+        optimizer=parts.optimizer,
+        schedule=recipe.schedule,
+        validation=parts.validation,
+        validate_every=recipe.validate_every,
+        out=out,
+        checkpoint_every=recipe.checkpoint_every,
+        accelerator=accelerator,
+        averaging=recipe.averaging,
+        compile=recipe.compile,
+        memory_format="channels_last" if memory_format == "channels_last" else None,
+        seed=recipe.seed,
+        progress=progress,
+    )
+
+
+def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
+    processes = accelerator.num_processes
+    if recipe.batch_size % processes:
+        raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
+    return ImageLoader(
+        images,
+        batch_size=recipe.batch_size // processes,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        world_size=processes,
+    )
+
+
+def _fastest_format(recipe: Recipe, device: torch.device) -> Literal["contiguous", "channels_last"]:
+    """Tensor cores want channels last; elsewhere the plain layout is at least as fast."""
+    return "channels_last" if device.type == "cuda" and recipe.precision != "fp32" else "contiguous"
+
+
+def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str:
+    """What makes this run fast, in one line."""
+    bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
+    attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode; "
+    return (
+        f"{accelerator.device} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
+        f"{recipe.precision}, {memory_format}, {'compiled' if recipe.compile else 'eager'}"
+    )
+
+
+def _facts(parts: Parts) -> dict[str, Any]:
+    return {
+        "num_classes": parts.train.num_classes,
+        "shape": list(parts.train.shape),
+        "class_names": list(parts.train.class_names),
+        "mode_names": list(parts.train.mode_names),
+        "train_images": len(parts.train),
+        "validation_images": 0 if parts.validation is None else len(parts.validation),
+    }
+
+
+def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> tuple[nn.Module, Recipe, Path]:
+    """The trained model of a run, in eval mode, its recipe, and the file its weights come from.
+
+    Only safetensors and YAML are read, never a pickle.
+
+    Args:
+        folder: of the run.
+        weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+
+    Raises:
+        ValueError: not a run folder, no weights yet, or weights of another architecture.
+    """
+    run = read_run(folder)
+    recipe = recipe_from_text((run.path / "recipe.yaml").read_text())
+    names = [weights] if weights else ["best", "last"]
+    path = next(
+        (run.path / f"{name}.safetensors" for name in names if (run.path / f"{name}.safetensors").exists()), None
+    )
+    if path is None:
+        raise ValueError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
+    model = _model(recipe, run.facts["num_classes"], tuple(run.facts["shape"]))
+    load_weights(path, model)
+    return model.eval(), recipe, path

@@ -1,0 +1,176 @@
+"""Run folders: what makes one the home of a recipe, and what it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import protoat
+from protoat.experiments.recipe import differing_keys
+from protoat.training import DiskError
+from protoat.training.files import write_by_rename
+
+__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "read_run", "write"]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a run folder holds, as plain values.
+
+    Attributes:
+        path: the folder.
+        recipe: the whole recipe.
+        facts: ``run.json``: the shape of the data, and where and how the run was started.
+        metrics: a line for each epoch.
+        evaluation: ``evaluation.json``, or None.
+        complete: whether training has ended.
+    """
+
+    path: Path
+    recipe: dict[str, Any]
+    facts: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    complete: bool
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Epoch, clean and robust accuracy of the best checkpoint on held-out images."""
+        path = self.path / "best.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def prototype_counts(self) -> list[tuple[int, list[int]]]:
+        """(epoch, prototypes of each class) for every epoch of a run with prototypes."""
+        facts = [(line["epoch"], line.get("objective", {}).get("prototype_counts")) for line in self.metrics]
+        return [(epoch, counts) for epoch, counts in facts if counts is not None]
+
+
+def read_run(folder: Path | str) -> StoredRun:
+    """What is stored in a run folder.
+
+    Raises:
+        ValueError: not a run folder.
+    """
+    path = Path(folder)
+    if not (path / "recipe.yaml").is_file():
+        near = ", ".join(str(run) for run in _folders(path)[:3])
+        raise ValueError(
+            f"{path} is not a run folder: it has no recipe.yaml" + (f"; did you mean {near}?" * bool(near))
+        )
+    evaluation, facts = path / "evaluation.json", path / "run.json"
+    return StoredRun(
+        path,
+        yaml.safe_load((path / "recipe.yaml").read_text()),
+        json.loads(facts.read_text()) if facts.exists() else {},
+        _whole_lines(path / "metrics.jsonl"),
+        json.loads(evaluation.read_text()) if evaluation.exists() else None,
+        (path / "last.safetensors").exists(),
+    )
+
+
+def list_runs(root: Path | str) -> list[StoredRun]:
+    """Every run below a folder, by path."""
+    return [read_run(folder) for folder in _folders(Path(root))]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.rglob("recipe.yaml"))
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a log; a kill may have left a part of one at the end."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def check_free(folder: Path, recipe_text: str) -> None:
+    """Refuses a folder that holds anything but a run of this very recipe.
+
+    Raises:
+        ValueError: names the keys that differ.
+    """
+    stored = folder / "recipe.yaml"
+    if stored.exists():
+        if different := differing_keys(recipe_text, stored.read_text()):
+            raise ValueError(
+                f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
+
+
+def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:
+    """Makes `folder` the home of a recipe, or adds a session to the run it holds.
+
+    Raises:
+        ValueError: see `check_free`.
+        DiskError: it cannot be written.
+    """
+    check_free(folder, recipe_text)
+    known = read_run(folder).facts.get("sessions", []) if (folder / "recipe.yaml").exists() else []
+    write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
+    if not (folder / "recipe.yaml").exists():
+        write(folder / "recipe.yaml", recipe_text)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a record whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written; what was there before is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_by_rename(path, text.encode())
+    except OSError as error:
+        raise DiskError(
+            f"could not write {path}: {error.strerror or error}; what was there before is intact"
+        ) from error
+
+
+def environment(device: torch.device, processes: int) -> dict[str, Any]:
+    """Where and with what a run was started."""
+    on_cuda = device.type == "cuda"
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "protoat": protoat.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "machine": platform.node(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
+        "processes": processes,
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the package's own source, marked when files have changed since; None outside its repository."""
+    git = ["git", "-C", str(_PACKAGE)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        found = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
