@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,13 @@ class Net(nn.Module):
         return Output(self.head(embedding), embedding)
 
 
+@cache
+def raw_digits() -> Any:
+    return load_digits()
+
+
 def digits(first: int, last: int) -> ImageData:
-    raw = load_digits()
+    raw = raw_digits()
     images = (torch.from_numpy(raw.images)[first:last, None] * 15.9375).round().to(torch.uint8)
     names = tuple(map(str, range(10)))
     return ImageData(images, torch.from_numpy(raw.target)[first:last].long(), names)

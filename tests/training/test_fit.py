@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
 from protoat.functional.losses import cross_entropy
+from protoat.methods import AWP
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, files, fit, load_weights
 from protoat.training.seeding import derived_seed
 from protoat.types import Linf, Output
@@ -198,6 +200,20 @@ def test_stops_before_the_step_on_a_loss_that_is_no_number(
     assert all(value.isfinite().all() for value in net.state_dict().values())
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000005"
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_displaced_weights_are_put_back_before_the_error_is_seen(tmp_path: Path, small: ModuleType) -> None:
+    """AWP's second forward of the fourth update, at moved weights, is no number."""
+    net = small.Net(dropout=0.0)
+    wrapped = Spoilt(net, 7, "logits", math.nan)
+    goal = small.Objective(AWP(small.THREAT, gamma=0.1))
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.01)
+    with pytest.raises(NonFiniteLossError) as caught:
+        fit(wrapped, small.loader(), goal, epochs=1, optimizer=optimizer, out=tmp_path, checkpoint_every=1)
+    assert caught.value.update == 3
+    tensors = load_file(tmp_path / "checkpoints/00000003/common.safetensors")
+    for key, value in net.named_parameters():
+        assert torch.equal(value, tensors[f"model.inner.{key}"]), key
 
 
 @pytest.mark.parametrize("stored", [True, False])

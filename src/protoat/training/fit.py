@@ -92,7 +92,8 @@ def fit(
             nothing.
         resume: go on from the newest intact checkpoint in `out`; False refuses a folder that has some.
         checkpoint_every: also write checkpoints inside an epoch, each time this many updates have passed.
-        accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`.
+        accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`, whose order of a
+            `DataLoader` several processes can resume.
         averaging: decay in (0, 1) of an exponential moving average of weights and buffers. The average is what is
             validated and exported, and what the model holds at the end.
         compile: run the model through ``torch.compile``.
@@ -148,6 +149,7 @@ def fit(
             "schedule": f"{type(schedule).__name__}{vars(schedule)}",
             "lr": learner.base_lrs,
             "averaging": averaging,
+            "precision": accelerator.mixed_precision,
             "seed": seed,
         }
         state = RunState(identity)

@@ -126,7 +126,7 @@ class Loop:
         line["objective"] = end.facts
         if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
             measured = line["validation"] = self.validation(learner.deployed)
-            if state.best is None or _rank(measured) > _rank(state.best):
+            if state.best is None or _merit(measured) > _merit(state.best):
                 state.best = {"epoch": epoch, "update": state.update, **measured}
                 self.saver.export("best", state.best)
         return line
@@ -158,6 +158,6 @@ class Loop:
         raise Interrupted(f"{signal.Signals(number).name} after {place}: {where}", number)
 
 
-def _rank(measured: dict[str, Any]) -> tuple[float, float]:
+def _merit(measured: dict[str, Any]) -> tuple[float, float]:
     """Robust accuracy chooses, clean accuracy breaks ties; the earlier of two equals stays."""
     return measured.get("robust", measured["clean"]), measured["clean"]

@@ -31,19 +31,21 @@ class MetricsLog:
     ) -> None:
         self.path = None if out is None else out / "metrics.jsonl"
         self.accelerator = accelerator
+        self.wants_board = tensorboard and out is not None and find_spec("tensorboard") is not None
         self.board: TensorBoardTracker | None = None
-        if self.path is None:
-            return
-        path, content = self.path, "".join(map(_line, history)).encode()
-        together(lambda: write_by_rename(path, content), f"write {path}", accelerator)
-        if tensorboard and find_spec("tensorboard") is not None:
-            self.board = TensorBoardTracker("tensorboard", str(out), purge_step=len(history) + 1)
-            self.board.start()
+        if self.path is not None:
+            path, content = self.path, "".join(map(_line, history)).encode()
+            together(lambda: write_by_rename(path, content), f"write {path}", accelerator)
 
     def append(self, line: dict[str, Any]) -> None:
-        """Adds the line of one epoch, in one write: a kill leaves it out or, at worst, leaves a part of it."""
+        """Adds the line of one epoch; what a kill leaves of it is cut off when the run goes on."""
         numbers = _numbers(line)
         self.accelerator.log(numbers, step=line["epoch"])
+        if self.wants_board and self.board is None:
+            assert self.path is not None
+            # What an interrupted run wrote after its last checkpoint is written again.
+            self.board = TensorBoardTracker("tensorboard", str(self.path.parent), purge_step=line["epoch"])
+            self.board.start()
         if self.board is not None:
             self.board.log(numbers, step=line["epoch"])
         if self.path is not None:
@@ -51,8 +53,9 @@ class MetricsLog:
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self.path is not None
-        with self.path.open("ab", buffering=0) as file:
+        with self.path.open("ab") as file:
             file.write(_line(line).encode())
+            file.flush()
             os.fsync(file.fileno())
 
     def __enter__(self) -> MetricsLog:
