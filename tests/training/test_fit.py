@@ -365,6 +365,7 @@ def test_leaves_the_callers_world(small: ModuleType) -> None:
         assert set(net.__dict__) == attributes and not net.training
         assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
         assert all(parameter.requires_grad for parameter in net.parameters())
+    assert net.features[1].num_batches_tracked == 10  # It was trained in the mode of training, though.
 
 
 def test_the_second_run_in_half_precision_is_in_half_precision_too(small: ModuleType) -> None:
