@@ -1,5 +1,6 @@
 """Training: `fit`, its schedules, and what it stores."""
 
+from protoat.training.averaging import EMA, FAWA, SWA, Averaging
 from protoat.training.devices import make_accelerator
 from protoat.training.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.training.fit import FitResult, fit
@@ -8,6 +9,10 @@ from protoat.training.schedule import Constant, Cyclic, Schedule, StepDecay
 from protoat.training.weights import load_weights
 
 __all__ = [
+    "EMA",
+    "FAWA",
+    "SWA",
+    "Averaging",
     "CheckpointError",
     "Constant",
     "Cyclic",

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from protoat.attacks import Attack
 from protoat.objective import Objective
+from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches, MemoryFormat
 from protoat.training.devices import check_processes, make_accelerator
 from protoat.training.learner import Learner
@@ -63,7 +64,7 @@ def fit(
     resume: bool = True,
     checkpoint_every: int | None = None,
     accelerator: Accelerator | None = None,
-    averaging: float | None = None,
+    averaging: float | Averaging | None = None,
     compile: bool = False,
     memory_format: MemoryFormat = None,
     seed: int = 0,
@@ -94,8 +95,8 @@ def fit(
         checkpoint_every: also write checkpoints inside an epoch, each time this many updates have passed.
         accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`, whose order of a
             `DataLoader` several processes can resume.
-        averaging: decay in (0, 1) of an exponential moving average of weights and buffers. The average is what is
-            validated and exported, and what the model holds at the end.
+        averaging: decay in (0, 1) of an exponential moving average of weights and buffers, or a rule: `EMA`, `SWA`,
+            `FAWA`. The average is what is validated and exported, and what the model holds at the end.
         compile: run the model through ``torch.compile``.
         memory_format: ``"channels_last"`` lays model and images out with channels last.
         seed: of everything random in training.
@@ -124,6 +125,9 @@ def fit(
     6
     """
     _check(epochs, validate_every, checkpoint_every, averaging, out)
+    rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
+    if rule is not None and rule.needs_validation and validation is None:
+        raise ValueError(f"{type(rule).__name__} decides by held-out images; pass validation")
     folder, schedule = None if out is None else Path(out), schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
     check_processes(accelerator)
@@ -136,7 +140,7 @@ def fit(
                 objective,
                 optimizer,
                 accelerator,
-                averaging=averaging,
+                averaging=rule,
                 compile=compile,
                 memory_format=memory_format,
             )
@@ -148,7 +152,7 @@ def fit(
             "processes": accelerator.num_processes,
             "schedule": f"{type(schedule).__name__}{vars(schedule)}",
             "lr": learner.base_lrs,
-            "averaging": averaging,
+            "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
             "precision": accelerator.mixed_precision,
             "seed": seed,
         }
@@ -195,7 +199,7 @@ def _check(
     epochs: int,
     validate_every: int,
     checkpoint_every: int | None,
-    averaging: float | None,
+    averaging: float | Averaging | None,
     out: Path | str | None,
 ) -> None:
     if epochs < 1 or validate_every < 1:
@@ -204,5 +208,5 @@ def _check(
         raise ValueError(f"checkpoint_every={checkpoint_every} must be at least 1; leave it out for epochs only")
     if checkpoint_every is not None and out is None:
         raise ValueError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
-    if averaging is not None and not 0 < averaging < 1:
+    if isinstance(averaging, float | int) and not 0 < averaging < 1:
         raise ValueError(f"averaging={averaging:g} is outside (0, 1); 0.999 is usual")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from protoat.functional.distributed import mean_over_processes
 from protoat.objective import Objective
 from protoat.training import optimizer_state
+from protoat.training.averaging import Averaging
 from protoat.training.batches import MemoryFormat
 from protoat.training.weights import part, prefixed
 
@@ -31,7 +33,7 @@ class Learner:
     """What learns, on its device; leaving it as a context takes every wrapper off the caller's model again.
 
     Args:
-        averaging: decay of an exponential moving average of weights and buffers, or None.
+        averaging: how an average follows the model, or None.
 
     Raises:
         ValueError: a parameter that the optimizer lacks.
@@ -44,7 +46,7 @@ class Learner:
         optimizer: Optimizer,
         accelerator: Accelerator,
         *,
-        averaging: float | None = None,
+        averaging: Averaging | None = None,
         compile: bool = False,
         memory_format: MemoryFormat = None,
     ) -> None:
@@ -61,9 +63,10 @@ class Learner:
         model.to(accelerator.device)
         if memory_format is not None:
             model.to(memory_format=torch.channels_last)
+        self.averaging = averaging
         self.average: AveragedModel | None = None
         if averaging is not None:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(averaging), use_buffers=True)
+            self.average = _average(model, averaging)
         if compile:
             model.compile()
         if accelerator.num_processes > 1:
@@ -76,8 +79,8 @@ class Learner:
 
     @property
     def deployed(self) -> nn.Module:
-        """The model that is measured and exported: the average where there is one."""
-        return self.bare if self.average is None else self.average.module
+        """The model that is measured and exported: the average, once it has taken the model in."""
+        return self.bare if self.average is None or not int(self.average.n_averaged) else self.average.module
 
     def step(self, loss: Tensor, lr: float) -> None:
         """One optimizer step at learning rate `lr`; every group keeps its ratio to the first."""
@@ -93,9 +96,33 @@ class Learner:
         self.optimizer.step()
 
     def average_weights(self) -> None:
-        """Lets the average follow the model, once for each batch: a method may hold weights displaced until it ends."""
+        """The average takes the model in. Never within a batch, when a method may hold weights displaced."""
         if self.average is not None:
             self.average.update_parameters(self.bare)
+
+    def reestimate_batch_norm(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
+        """Statistics of the average's batch norm become the mean over the forwards its method makes on these batches.
+
+        The method's own state is as before afterwards; no step is taken.
+        """
+        if self.average is None:
+            return
+        network, method = self.average.module, self.objective.method
+        state = {key: value.detach().clone() for key, value in method.state_dict().items()}
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            # A plain mean over all forwards; the old statistics serve until the first, for the attack.
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.zero_()
+            norm.momentum = None
+        network.train()
+        for batch in batches:
+            with torch.no_grad(), closing(method.updates(network, *batch)) as updates:  # type: ignore[type-var]
+                next(updates)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        method.load_state_dict(state)
 
     def synchronise_batch_norm(self) -> None:
         """Gives every process the mean of all processes' running statistics."""
@@ -143,6 +170,20 @@ class Learner:
         self.bare.train(self._was_training)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base
+
+
+def _average(model: nn.Module, averaging: Averaging) -> AveragedModel:
+    def mix(average: Sequence[Tensor], present: Sequence[Tensor], _: Any) -> None:
+        share = averaging.share(int(averaged.n_averaged))
+        with torch.no_grad():
+            for mean, value in zip(average, present, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, share)
+                else:
+                    mean.copy_(value)
+
+    averaged = AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
+    return averaged
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +103,9 @@ class Loop:
                 self.sums.add(terms, state.update, state.epoch + 1)
                 self.learner.step(terms.total, self._lr(state.update))
                 state.update += 1
-        self.learner.average_weights()
+        averaging = self.learner.averaging
+        if averaging is not None and averaging.after_batch(state.epoch + state.batch / len(self.batches)):
+            self.learner.average_weights()
         state.batch += 1
 
     def _lr(self, update: int) -> float:
@@ -124,12 +128,33 @@ class Loop:
             logger.warning("stopped and went back to the end of epoch %d: %s", state.epoch, end.stop)
             return line
         line["objective"] = end.facts
+        self._average(epoch)
         if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
             measured = line["validation"] = self.validation(learner.deployed)
             if state.best is None or _merit(measured) > _merit(state.best):
                 state.best = {"epoch": epoch, "update": state.update, **measured}
                 self.saver.export("best", state.best)
         return line
+
+    def _average(self, epoch: int) -> None:
+        """What the average does at the end of pass `epoch`."""
+        learner, averaging = self.learner, self.learner.averaging
+        if averaging is None or not averaging.after_epoch(epoch, self._worst_class):
+            return
+        learner.average_weights()
+        if averaging.bn_batches:
+            learner.reestimate_batch_norm(self._seeded(self.state.epoch, averaging.bn_batches))
+            learner.synchronise_batch_norm()
+
+    def _worst_class(self) -> float:
+        if self.validation is None:
+            raise ValueError("this averaging asks for held-out images; pass validation")
+        return self.validation.worst_class(self.learner.bare)
+
+    def _seeded(self, epoch: int, count: int) -> Iterator[tuple[Tensor, ...]]:
+        for index, batch in enumerate(itertools.islice(self.batches.epoch(epoch), count)):
+            seed_global(self.device, "batch norm", self.seed, epoch, index, self.process)
+            yield batch
 
     def _save_inside(self) -> None:
         self.sums.flush()

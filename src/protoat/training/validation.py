@@ -56,8 +56,24 @@ class Validation:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions."""
-        counts = torch.zeros(3, device=self.device)
+        counts = self._counts(model).sum(1)
+        images, clean_count, robust_count = (mean_over_processes(counts) * self.world_size).round().tolist()
+        if not images:
+            raise ValueError("validation holds no images; leave it out or pass some")
+        measured = {"images": int(images), "clean": clean_count / images}
+        return measured if self.attack is None else {**measured, "robust": robust_count / images}
+
+    def worst_class(self, model: nn.Module) -> float:
+        """Robust accuracy, a fraction, in the class where it is lowest; classes without images do not count."""
+        images, _, robust = mean_over_processes(self._counts(model))
+        return float((robust / images)[images > 0].min())
+
+    def _counts(self, model: nn.Module) -> Tensor:
+        """(3, classes) of this process: images, those right when clean, those right under attack."""
+        nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
+        labelled, when_clean, attacked, classes = [nothing], [nothing], [nothing], 0
         for index, (images, labels) in enumerate(self._batches()):
+            classes = max(classes, 1 + int(labels.max()))
             if index % self.world_size != self.rank:
                 continue
             x, y = images.to(self.device), labels.to(self.device)
@@ -67,12 +83,11 @@ class Validation:
             if self.attack is not None:
                 generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
                 robust = self.attack(model, x, y, generator=generator).correct
-            counts += torch.stack([torch.tensor(len(y), device=self.device), clean.sum(), robust.sum()])
-        images, clean_count, robust_count = (mean_over_processes(counts) * self.world_size).round().tolist()
-        if not images:
-            raise ValueError("validation holds no images; leave it out or pass some")
-        measured = {"images": int(images), "clean": clean_count / images}
-        return measured if self.attack is None else {**measured, "robust": robust_count / images}
+            labelled.append(y)
+            when_clean.append(y[clean])
+            attacked.append(y[robust])
+        every = (torch.cat(found) for found in (labelled, when_clean, attacked))
+        return torch.stack([torch.bincount(found, minlength=classes).float() for found in every])
 
     def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         return self._of_images() if hasattr(self.data, "images") else self.data
