@@ -163,7 +163,7 @@ class APGD(Attack):
     >>> from protoat.functional.margins import dlr
     >>> from protoat.types import Linf
     >>> APGD(Linf("8/255"), loss=dlr).parameters()["loss"]
-    'dlr'
+    'protoat.functional.margins.dlr'
     """
 
     def __init__(

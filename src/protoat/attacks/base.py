@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from protoat.functional.ball import Radius, project
+from protoat.functional.distributed import bare
 from protoat.types import Output, ThreatModel, as_output
 
 __all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking"]
@@ -59,8 +59,8 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
     """Puts `model` into attack mode and restores every module's mode and every ``requires_grad``, also on errors.
 
     Args:
-        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as Madry's,
-            Free-AT's and Fast-AT's scripts do; ``"train_frozen"`` uses batch statistics and leaves the running ones.
+        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as the
+            scripts of Madry, Free-AT and Fast-AT do; ``"train_frozen"`` uses batch statistics and keeps the running ones.
             Everything else (dropout) is in eval mode throughout.
     """
     modules = list(model.modules())
@@ -111,7 +111,7 @@ class Attack(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Everything that defines this attack, ready for JSON: nobody has to guess what ``pgd10`` was."""
-        values = {key: getattr(value, "__name__", value) for key, value in vars(self).items() if key != "threat"}
+        values = {key: _plain(value) for key, value in vars(self).items() if key != "threat"}
         return {"attack": type(self).__name__, "norm": self.threat.norm, "eps": self.threat.eps, **values}
 
     def perturb(
@@ -136,19 +136,33 @@ class Attack(ABC):
             generator: randomness, on the device of `x`; the attack's own seed otherwise.
 
         Raises:
-            ValueError: images outside [0, 1], labels that do not fit, targets equal to labels or for an attack that has
-                no targeted form.
+            ValueError: images that are no floats in [0, 1], labels outside the model's classes, targets equal to
+                labels or for an attack that has no targeted form.
         """
-        self._check(x, y, targets)
+        radius = self.threat.eps if eps is None else eps
+        with self.posed(model, x, y, targets=targets, eps=radius, generator=generator) as problem:
+            x_adv = self.run(problem)
+        return project(x_adv.detach(), problem.x, radius, self.threat.norm)
+
+    @contextmanager
+    def posed(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        targets: Tensor | None,
+        eps: Radius,
+        generator: torch.Generator | None,
+    ) -> Iterator[Problem]:
+        """The checked problem, with the model in attack mode for as long as the context lasts."""
+        x = _checked(x, y)
+        self._check_targets(y, targets)
         if generator is None:
             generator = torch.Generator(x.device).manual_seed(self.seed)
-        network = model.module if isinstance(model, DistributedDataParallel) else model
-        radius = self.threat.eps if eps is None else eps
-        x = x.detach()
-        with attacking(network, self.bn), torch.enable_grad():
-            problem = Problem(lambda images: as_output(network(images)), x, y, targets, radius, generator)
-            x_adv = self.run(problem)
-        return project(x_adv.detach(), x, radius, self.threat.norm)
+        network = bare(model)
+        with torch.inference_mode(False), attacking(network, self.bn), torch.enable_grad():
+            yield Problem(_Watched(network, y), x, y, targets, eps, generator)
 
     def __call__(
         self,
@@ -162,23 +176,66 @@ class Attack(ABC):
     ) -> AttackResult:
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
         x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
-        network = model.module if isinstance(model, DistributedDataParallel) else model
+        network = bare(model)
         with attacking(network), torch.no_grad():
             predicted = as_output(network(x_adv)).logits.argmax(1)
         correct = predicted == y
         return AttackResult(x_adv, ~correct if targets is None else predicted == targets, correct)
 
-    def _check(self, x: Tensor, y: Tensor, targets: Tensor | None) -> None:
-        if len(x) != len(y):
-            raise ValueError(f"{len(x)} images came with {len(y)} labels")
-        if len(x) and not (0 <= float(x.min()) and float(x.max()) <= 1):
-            raise ValueError(
-                f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}], expected [0, 1]; "
-                "put normalisation inside the model (protoat.models.Normalize)"
-            )
+    def _check_targets(self, y: Tensor, targets: Tensor | None) -> None:
         if targets is None:
             return
         if not self.can_target:
             raise ValueError(f"{type(self).__name__} has no targeted form; call it without targets")
+        if targets.shape != y.shape:
+            raise ValueError(f"targets of shape {tuple(targets.shape)} came with labels of shape {tuple(y.shape)}")
         if bool((targets == y).any()):
             raise ValueError("some targets equal the true labels; draw targets from the wrong classes")
+
+
+class _Watched:
+    """The model as an attack calls it; the first output shows whether the labels fit."""
+
+    def __init__(self, network: nn.Module, y: Tensor) -> None:
+        self.network = network
+        self.y: Tensor | None = y
+
+    def __call__(self, images: Tensor) -> Output:
+        output = as_output(self.network(images))
+        if self.y is not None and len(self.y):
+            low, high = (int(value) for value in torch.aminmax(self.y))
+            if low < 0 or high >= output.logits.shape[1]:
+                raise ValueError(
+                    f"labels run from {low} to {high}, and the model has {output.logits.shape[1]} classes, from 0"
+                )
+        self.y = None
+        return output
+
+
+def _checked(x: Tensor, y: Tensor) -> Tensor:
+    """`x`, detached and with rounding errors of up to 1e-6 outside [0, 1] cut off."""
+    if y.shape != x.shape[:1] or y.is_floating_point():
+        raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
+    if not x.is_floating_point():
+        raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
+    if not len(x):
+        return x.detach()
+    low, high = (float(value) for value in torch.aminmax(x.detach()))
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise ValueError(
+            f"images lie in [{low:.3g}, {high:.3g}], expected [0, 1]; "
+            "put normalisation inside the model (protoat.models.Normalize)"
+        )
+    return x.detach().clamp(0, 1)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value that says what `value` is."""
+    if isinstance(value, Attack):
+        return value.parameters()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -15,9 +15,7 @@ from protoat.types import Output, Pixels, ThreatModel
 __all__ = ["FGSM", "PGD", "input_gradient"]
 
 
-def input_gradient(
-    model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss: AttackLoss
-) -> tuple[Tensor, Output]:
+def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss: AttackLoss) -> tuple[Tensor, Output]:
     """Gradient of the summed loss with respect to the images only, shape of `x`, and the output it was taken at.
 
     The sum keeps each example's gradient free of the batch size, which a mean would push towards underflow in half
@@ -126,7 +124,5 @@ class FGSM(PGD):
     1
     """
 
-    def __init__(
-        self, threat: ThreatModel, *, loss: AttackLoss = cross_entropy, bn: BatchNormMode = "eval"
-    ) -> None:
+    def __init__(self, threat: ThreatModel, *, loss: AttackLoss = cross_entropy, bn: BatchNormMode = "eval") -> None:
         super().__init__(threat, steps=1, step_size=threat.eps, random_start=False, loss=loss, bn=bn)

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from protoat.attacks.base import Attack, Problem, attacking
+from protoat.attacks.base import Attack
 from protoat.attacks.standing import fallen, leading
 from protoat.functional.ball import distance
-from protoat.types import Norm, as_output
+from protoat.types import Norm
 
 __all__ = ["Closest", "MinimalNormAttack", "nearest_boundary"]
 
@@ -21,7 +20,7 @@ class Closest(NamedTuple):
 
     Attributes:
         x_adv: (B, ...) images; the clean one where none was found.
-        distance: (B,) how far they lie from the clean ones; 0 where the model is wrong already, inf where none was found.
+        distance: (B,) how far they lie from the clean ones; 0 where the model is wrong already, inf where none.
     """
 
     x_adv: Tensor
@@ -54,13 +53,8 @@ class MinimalNormAttack(Attack):
         Args:
             model, x, y, targets, generator: as in `perturb`.
         """
-        self._check(x, y, targets)
-        if generator is None:
-            generator = torch.Generator(x.device).manual_seed(self.seed)
-        network = model.module if isinstance(model, DistributedDataParallel) else model
-        with attacking(network, self.bn), torch.enable_grad():
-            # With no budget nothing is near enough, so the search runs to its end.
-            problem = Problem(lambda images: as_output(network(images)), x.detach(), y, targets, 0.0, generator)
+        # With no budget nothing is near enough, so the search runs to its end.
+        with self.posed(model, x, y, targets=targets, eps=0.0, generator=generator) as problem:
             x_adv = self.run(problem).detach()
             with torch.no_grad():
                 found = fallen(problem, problem.model(x_adv).logits)

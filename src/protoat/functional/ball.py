@@ -44,7 +44,7 @@ def project(x_adv: Tensor, x: Tensor, eps: Radius, norm: Norm) -> Tensor:
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
     length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-    factor = (eps / _per_example(length, x)) if not isinstance(eps, Tensor) else eps / _per_example(length, x)
+    factor: Tensor = eps / length.view(-1, *[1] * (x.dim() - 1))
     return (x + delta * factor.clamp(max=1)).clamp_(0, 1)
 
 

@@ -1,11 +1,22 @@
-"""The one reduction that parts need so that every process of a run takes the same decision."""
+"""What parts need to know of a run with several processes: a mean over them, and the network inside its wrapper."""
 
 from __future__ import annotations
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["mean_over_processes"]
+__all__ = ["bare", "mean_over_processes"]
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network inside a `DistributedDataParallel` wrapper, which must not see passes that nobody trains on.
+
+    >>> net = nn.Linear(2, 2)
+    >>> bare(net) is net
+    True
+    """
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from protoat.functional.distributed import mean_over_processes
+from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep
 from protoat.methods.pgd import PGDAT
 from protoat.types import ThreatModel, Views
@@ -95,7 +94,7 @@ class AWP(Method):
             yield from self.method.updates(model, x, y)
             return
         examples = self.method.examples(model, x, y)
-        network = model.module if isinstance(model, DistributedDataParallel) else model
+        network = bare(model)
         kernels = [p for p in network.parameters() if p.dim() > 1 and p.requires_grad]
         with torch.enable_grad(), _same_buffers(network):
             views = self.method.ascent_forward(network, examples)

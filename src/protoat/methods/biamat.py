@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from protoat.attacks import BatchNormMode
 from protoat.attacks.base import attacking
 from protoat.attacks.kl import TPGD
 from protoat.data import ImageData, Source
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
-from protoat.functional.distributed import mean_over_processes
+from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
 from protoat.types import Output, Pixels, ThreatModel, Views, as_output
@@ -102,7 +101,7 @@ class BiaMAT(OneStep):
             self.head.to(device)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        network = _bare(model)
+        network = bare(model)
         generator = self.generator(x)
         other, labels = self._draw(x, generator)
         inside = self._gate(network, x, other)
@@ -191,7 +190,7 @@ class BiaMAT(OneStep):
     def _auxiliary_head(self, model: nn.Module) -> nn.Linear:
         if self.head is None:
             image = self._data().images[:1].to(next(model.parameters()).device) / 255
-            width = _embedding_dim(_bare(model), image)
+            width = _embedding_dim(bare(model), image)
             self.head = nn.Linear(width, self._data().num_classes, device=image.device)
         return self.head
 
@@ -234,10 +233,6 @@ def _embedding_dim(model: nn.Module, image: Tensor) -> int:
             "wrap it: protoat.models.with_embedding(model, layer=...)"
         )
     return width
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _confidence(result: Output | Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
+from protoat.functional.distributed import bare
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
 from protoat.types import Views, as_output
@@ -127,7 +127,7 @@ class TLA(Regularizer):
     @torch.no_grad()
     def _mine(self, model: nn.Module, x_adv: Tensor, y: Tensor, pool_x: Tensor, pool_y: Tensor) -> Tensor:
         """Index in the pool of each image's negative; eval mode lets the features be computed in parts."""
-        network = model.module if isinstance(model, DistributedDataParallel) else model
+        network = bare(model)
         with _eval_mode(network):
             parts = torch.cat([x_adv, pool_x]).split(len(x_adv))
             features = torch.cat([as_output(network(part)).embedding for part in parts])
