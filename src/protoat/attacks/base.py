@@ -59,8 +59,8 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
     """Puts `model` into attack mode and restores every module's mode and every ``requires_grad``, also on errors.
 
     Args:
-        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as the
-            scripts of Madry, Free-AT and Fast-AT do; ``"train_frozen"`` uses batch statistics and keeps the running ones.
+        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as do the
+            scripts of Madry, Free-AT and Fast-AT; ``"train_frozen"`` uses batch statistics, the running ones stay.
             Everything else (dropout) is in eval mode throughout.
     """
     modules = list(model.modules())
