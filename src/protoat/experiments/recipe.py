@@ -21,7 +21,7 @@ from protoat.data import Augment, Groups, Source
 from protoat.experiments.parser import Parser, nearest
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
-from protoat.training import Schedule
+from protoat.training import Averaging, Schedule
 from protoat.types import ThreatModel
 
 __all__ = ["Recipe", "differing_keys", "read_recipe", "recipe_from_text", "recipe_names", "recipe_parser", "resolve"]
@@ -68,7 +68,7 @@ class Recipe:
         dml_input: the embeddings the metric term sees, adv, clean or both.
         prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
-        averaging: decay of an exponential moving average of the weights; none is off.
+        averaging: decay of an exponential moving average of the weights, or a rule: EMA, SWA, FAWA; none is off.
         evaluation_threat: threat model of `protoat evaluate`; none takes `threat`.
         seed: of everything random.
         precision: fp32, or mixed precision with fp16 or bf16.
@@ -98,7 +98,7 @@ class Recipe:
     dml_input: Literal["adv", "clean", "both"] = "adv"
     prototype_lr_factor: float = 1.0
     schedule: Schedule | None = None
-    averaging: float | None = None
+    averaging: float | Averaging | None = None
     evaluation_threat: ThreatModel | None = None
     seed: int = 0
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
