@@ -13,7 +13,14 @@ Radius = float | Tensor
 
 
 def _per_example(value: Radius, like: Tensor) -> Radius:
-    return value.view(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) else value
+    return value.view(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """L2 norm of each example, at least 1e-12, in the shape that broadcasts over examples; never in half precision."""
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    lengths = torch.linalg.vector_norm(vectors.flatten(1), dim=1, dtype=dtype).clamp_min(1e-12)
+    return lengths.view(-1, *[1] * (vectors.dim() - 1))
 
 
 def distance(x_adv: Tensor, x: Tensor, norm: Norm) -> Tensor:
@@ -43,9 +50,7 @@ def project(x_adv: Tensor, x: Tensor, eps: Radius, norm: Norm) -> Tensor:
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
-    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-    factor: Tensor = eps / length.view(-1, *[1] * (x.dim() - 1))
-    return (x + delta * factor.clamp(max=1)).clamp_(0, 1)
+    return (x + delta * (eps / _lengths(delta)).clamp_(max=1)).clamp_(0, 1).to(x.dtype)
 
 
 def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
@@ -56,13 +61,13 @@ def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator 
     True
     """
     radius = _per_example(eps, x)
+    # Drawn in one order whatever the memory format of the images, so that it changes no result.
+    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if norm == "linf":
-        noise = torch.empty_like(x).uniform_(-1, 1, generator=generator)
-        return project(x + noise * radius, x, eps, norm)
-    direction = torch.empty_like(x).normal_(generator=generator)
-    direction = direction / _per_example(direction.flatten(1).norm(dim=1).clamp_min(1e-12), x)
-    share = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype).pow(1 / x[0].numel())
-    return project(x + direction * _per_example(share, x) * radius, x, eps, norm)
+        return project(x + noise.uniform_(-1, 1, generator=generator) * radius, x, eps, norm)
+    noise.normal_(generator=generator)
+    share = torch.rand(len(x), generator=generator, device=x.device).pow(1 / x[0].numel())
+    return project(x + noise / _lengths(noise) * _per_example(share, x) * radius, x, eps, norm)
 
 
 def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:
@@ -74,5 +79,4 @@ def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:
     step_size = _per_example(step_size, gradient)
     if norm == "linf":
         return gradient.sign() * step_size
-    length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return gradient / _per_example(length, gradient) * step_size
+    return (gradient / _lengths(gradient) * step_size).to(gradient.dtype)
