@@ -21,7 +21,7 @@ def main(args: list[str]) -> None:
     if not runs:
         print(f"no runs below {folder}; protoat train makes one")
         return
-    print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], map(_row, runs))
+    print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], map(_row, runs), text=6)
 
 
 def _row(run: StoredRun) -> list[str]:
@@ -50,4 +50,4 @@ def _measured(run: StoredRun) -> str:
     attacks = (run.evaluation or {}).get("attacks", {})
     if not attacks:
         return f"protoat evaluate {run.path}" if run.complete else ""
-    return "  ".join(f"{name} {accuracy(Count(entry['correct'], entry['total']))}" for name, entry in attacks.items())
+    return "\n".join(f"{name} {accuracy(Count(entry['correct'], entry['total']))}" for name, entry in attacks.items())

@@ -21,6 +21,8 @@ def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int
     """Runs a command; returns its exit code: 0, 2 for a mistake of the user's, 128 + signal when interrupted."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("protoat").setLevel(logging.INFO)
+    if sys.stderr.isatty():  # the progress bar says the same
+        logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
     try:
         main(args)
     except Interrupted as interruption:

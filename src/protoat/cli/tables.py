@@ -14,16 +14,17 @@ from protoat.evaluation.statistics import worst
 __all__ = ["accuracy", "groups", "measurements", "print_table"]
 
 
-def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Prints rows under columns; the first column is text, the others are numbers."""
+def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
+    """Prints rows under columns; the first `text` columns are flush left, numbers flush right."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="left" if index < text else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
+    console.print(title, style="bold", markup=False)
     console.print(table)
 
 

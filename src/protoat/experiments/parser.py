@@ -34,6 +34,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {ignoring_case[near[0]]!r}?" if near else f"write one of {', '.join(known)}"
 
 
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Names the classes an option takes in short, and no class of other packages."""
+
+    choices: Callable[[str], Iterable[str]]
+
+    def _expand_help(self, action: Any) -> str:
+        names = ", ".join(self.choices(action.dest))
+        text = str(super()._expand_help(action))
+        return re.sub("type: .*known subclasses: .*", f"one of {names}, or a dotted path)", text) if names else text
+
+
 class Parser(jsonargparse.ArgumentParser):
     """Parser of recipes and commands; ``none`` means null in values and in files, ``8/255`` is read where pixels are.
 
@@ -54,7 +65,8 @@ class Parser(jsonargparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, choices: Callable[[str], Iterable[str]] = lambda key: (), **options: Any) -> None:
-        defaults: dict[str, Any] = {"parser_mode": MODE, "allow_abbrev": False}
+        formatter = type("HelpFormatter", (_HelpFormatter,), {"choices": staticmethod(choices)})
+        defaults: dict[str, Any] = {"parser_mode": MODE, "allow_abbrev": False, "formatter_class": formatter}
         super().__init__(*args, **defaults | options)
         self.choices = choices
         self.named_classes: dict[str, str] = {}

@@ -224,7 +224,10 @@ def _class_names(key: str) -> list[str]:
     """Short names that `key` may have for its class."""
     base, home = _CLASSES.get(key, (None, None))
     found = [item for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)] if base else []
-    names = [item.__name__ for item in found if item is not base and not inspect.isabstract(item)]
+    found = [item for item in found if item is not base and not inspect.isabstract(item)]
+    if base is Method:  # one that takes an attack is for the library
+        found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
+    names = [item.__name__ for item in found]
     return [*names, "none"] if key in ("regularizer", "schedule") else names
 
 
