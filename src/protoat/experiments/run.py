@@ -156,8 +156,8 @@ def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> Imag
 
 
 def _fastest_format(recipe: Recipe, device: torch.device) -> Literal["contiguous", "channels_last"]:
-    """Tensor cores want channels last; elsewhere the plain layout is at least as fast."""
-    return "channels_last" if device.type == "cuda" and recipe.precision != "fp32" else "contiguous"
+    """CPUs and tensor cores want channels last; a GPU computing in float32 wants the plain layout."""
+    return "contiguous" if device.type == "cuda" and recipe.precision == "fp32" else "channels_last"
 
 
 def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str:

@@ -1,0 +1,118 @@
+"""What ACL and RoCL share: views of a batch, and an adversary that drives the views of an image apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD
+from protoat.attacks.base import attacking
+from protoat.data.views import RandomView
+from protoat.functional.contrastive import nt_xent
+from protoat.functional.distributed import bare
+from protoat.methods import Method
+from protoat.types import Output, Pixels, ThreatModel, as_output
+
+__all__ = ["Contrastive"]
+
+
+class Contrastive(Method):
+    """Contrastive pre-training as a training method: it never looks at the labels.
+
+    It is used like every method: ``fit(encoder, loader, Objective(method), ...)``. The projector learns with the
+    encoder and is dropped afterwards. A subclass writes `build_projector`, `updates` and `outer_loss`.
+
+    Args:
+        threat: norm and radius of the instance-wise attack.
+        steps: steps of the attack.
+        step_size: length of a step in pixels; default ``2.5 * eps / steps``.
+        temperature: of NT-Xent.
+        detach_keys: see `protoat.functional.contrastive.nt_xent`.
+        view: draws a random view of a batch.
+        ramp_epochs: epochs over which the radius grows from 0.
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int,
+        step_size: Pixels | None = None,
+        temperature: float = 0.5,
+        detach_keys: bool = False,
+        view: RandomView | None = None,
+        ramp_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(threat, ramp_epochs=ramp_epochs)
+        self.projector: nn.Module | None = None
+        self.temperature = temperature
+        self.detach_keys = detach_keys
+        self.view = view or RandomView.for_colour()
+        self.steps = steps
+        self.step_size = step_size
+        PGD(threat, steps=steps, step_size=step_size)  # refuses numbers that cannot be meant
+
+    @abstractmethod
+    def build_projector(self, embedding_dim: int) -> nn.Module:
+        """Maps (B, embedding_dim) to the (B, P) in which views are compared."""
+
+    def prepare(self, model: nn.Module) -> None:
+        """Builds the projector for the width of `model`'s embedding (its ``embedding_dim``)."""
+        if self.projector is None:
+            self.projector = self.build_projector(int(model.embedding_dim))  # type: ignore[arg-type]
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [] if self.projector is None else list(self.projector.parameters())
+
+    def to(self, device: torch.device | str) -> None:
+        self.head.to(device)
+
+    @property
+    def head(self) -> nn.Module:
+        """The projector.
+
+        Raises:
+            RuntimeError: `prepare` has not been called.
+        """
+        if self.projector is None:
+            raise RuntimeError(f"{type(self).__name__} has no projector yet; call prepare(model) before the optimizer")
+        return self.projector
+
+    def two_views(self, x: Tensor) -> tuple[Tensor, torch.Generator]:
+        """(2, B, ...) views of a batch, and the generator to go on with."""
+        generator = self.generator(x)
+        return torch.stack([self.view(x, generator), self.view(x, generator)]), generator
+
+    def contrast(self, embeddings: Tensor, groups: int) -> Tensor:
+        """NT-Xent of ``(groups * B, D)`` embeddings, stacked group by group."""
+        projections = self.head(embeddings)
+        return nt_xent(
+            projections.view(groups, -1, projections.shape[1]),
+            temperature=self.temperature,
+            detach_keys=self.detach_keys,
+        )
+
+    @staticmethod
+    def embed(model: nn.Module, x: Tensor) -> Tensor:
+        """Embeddings in eval mode, without gradient: what an image that does not move looks like to the attack."""
+        network = bare(model)
+        with attacking(network), torch.no_grad():
+            return as_output(network(x)).embedding
+
+    def drive_apart(
+        self, model: nn.Module, x: Tensor, generator: torch.Generator, loss: Callable[[Output], Tensor]
+    ) -> Tensor:
+        """Images near `x` that raise a contrastive loss of the model's output; model and projector in eval mode."""
+        attack = PGD(self.threat, steps=self.steps, step_size=self.step_size, loss=lambda output, _: loss(output))
+        nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        with attacking(self.head):
+            return attack.perturb(model, x, nobody, eps=self.eps, generator=generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"projector.{key}": value for key, value in self.head.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.head.load_state_dict({key.removeprefix("projector."): value for key, value in state.items()})

@@ -1,0 +1,89 @@
+"""Robust contrastive learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from protoat.data.views import RandomView
+from protoat.pretraining.contrastive import Contrastive
+from protoat.pretraining.projector import rocl_projector
+from protoat.types import Pixels, ThreatModel, Views, as_output
+
+__all__ = ["RoCL"]
+
+
+class RoCL(Contrastive):
+    """Contrasts two views and an adversarial copy of the first, which is driven away from the second.
+
+    ``NT({v1, v2, v_adv}) + NT({v_adv, v2}) / regularizer_scale``: one forward of 3 B images, one of 2 B.
+
+    Args:
+        threat: norm and radius of the instance-wise attack.
+        steps: steps of the attack (7).
+        step_size: length of a step in pixels; default ``2.5 * eps / steps`` (0.007 in the authors' code at 8/255).
+        temperature: of NT-Xent (0.5).
+        detach_keys: train each row as an anchor only, as the authors' code does.
+        regularizer_scale: divides the second term (256).
+        hidden, out: widths of the projector (2048, 128).
+        view: draws a random view of a batch.
+        ramp_epochs: epochs over which the radius grows from 0.
+
+    Source: Kim, Tack & Hwang, NeurIPS 2020. Deviation: keys carry gradient by default, as in SimCLR.
+
+    >>> from protoat.types import Linf
+    >>> RoCL(Linf("8/255")).steps
+    7
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 7,
+        step_size: Pixels | None = None,
+        temperature: float = 0.5,
+        detach_keys: bool = False,
+        regularizer_scale: float = 256.0,
+        hidden: int = 2048,
+        out: int = 128,
+        view: RandomView | None = None,
+        ramp_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(
+            threat,
+            steps=steps,
+            step_size=step_size,
+            temperature=temperature,
+            detach_keys=detach_keys,
+            view=view,
+            ramp_epochs=ramp_epochs,
+        )
+        if regularizer_scale <= 0:
+            raise ValueError(f"regularizer_scale={regularizer_scale:g} must be positive; the authors use 256")
+        self.regularizer_scale = regularizer_scale
+        self.hidden = hidden
+        self.out = out
+
+    def build_projector(self, embedding_dim: int) -> nn.Module:
+        return rocl_projector(embedding_dim, hidden=self.hidden, out=self.out)
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        (first, second), generator = self.two_views(x)
+        x_adv = self.attack_views(model, first, second, generator)
+        three = as_output(model(torch.cat([first, second, x_adv])))
+        pair = as_output(model(torch.cat([x_adv, second])))
+        yield Views(x_adv, adv=pair, clean=three)
+
+    def attack_views(self, model: nn.Module, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
+        """`first`, moved so that the model sees it far from `second`."""
+        partner = self.embed(model, second)
+        return self.drive_apart(
+            model, first, generator, lambda output: self.contrast(torch.cat([output.embedding, partner]), 2)
+        )
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        assert views.clean is not None
+        return self.contrast(views.clean.embedding, 3) + self.contrast(views.adv.embedding, 2) / self.regularizer_scale
