@@ -56,6 +56,7 @@ def build(classes: int) -> Case:
             F.cross_entropy(model(batch).logits, y[rows]).backward()
             optimizer.step()
     torch.set_num_threads(threads)
+    model.zero_grad()
     return Case(model.eval(), x[:100], y[:100])
 
 

@@ -39,14 +39,15 @@ class PrototypeLoss(ABC):
         self.prototypes = prototypes.detach().clone()
         self.active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active.clone()
         self.gamma = gamma
+        self._called(gamma=gamma)
+
+    def _called(self, **settings: float) -> None:
+        """Fixes the name that `Attack.parameters` records."""
+        listed = ", ".join(f"{name}={value:g}" for name, value in settings.items())
+        self.__qualname__ = f"{type(self).__name__}({listed})"
 
     @abstractmethod
     def __call__(self, output: Output, y: Tensor) -> Tensor: ...
-
-    @property
-    def __name__(self) -> str:
-        """What records call it."""
-        return f"{type(self).__name__}(gamma={self.gamma:g})"
 
     def similarity(self, output: Output) -> Tensor:
         """Smoothed similarity S' to each class, (B, C)."""
@@ -86,17 +87,13 @@ class WithSoftTriple(PrototypeLoss):
         self.weight = weight
         self.scale = scale
         self.margin = margin
+        self._called(weight=weight, scale=scale, gamma=gamma, margin=margin)
 
     def __call__(self, output: Output, y: Tensor) -> Tensor:
         similarity = self.similarity(output)
         own = F.one_hot(y, similarity.shape[1]).to(similarity.dtype)
         metric = F.cross_entropy(self.scale * (similarity - self.margin * own), y, reduction="none")
         return cross_entropy(output, y) + self.weight * metric
-
-    @property
-    def __name__(self) -> str:
-        settings = f"scale={self.scale:g}, gamma={self.gamma:g}, margin={self.margin:g}"
-        return f"cross_entropy + {self.weight:g} * soft_triple({settings})"
 
 
 class LeaveOwn(PrototypeLoss):

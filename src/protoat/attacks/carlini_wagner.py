@@ -56,8 +56,9 @@ class CarliniWagnerL2(MinimalNormAttack):
     Raises:
         ValueError: fewer than one step, or a negative `kappa`.
 
-    Source: Carlini & Wagner, IEEE S&P 2017 (10,000 steps there). Deviation: images stop one by one, the reference
-    stops the whole batch; pixels at 0 and 1 are moved inwards by 5e-7, so that they too have a gradient.
+    Source: Carlini & Wagner, IEEE S&P 2017 (10,000 steps there). Deviation: images stop one by one, where the reference
+    stops the whole batch; pixels at 0 and 1 start 5e-4 inside, where the reference puts them at 5e-7, a place so flat
+    in the tanh space that black and white pixels hardly ever move.
 
     >>> from protoat.types import L2
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])
@@ -121,7 +122,7 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     def _search(self, problem: Problem, const: Tensor) -> tuple[Tensor, Tensor]:
         """Adam for one value of `c` each: the nearest successes on its way and their distances, inf where none."""
-        anchor = torch.atanh((2 * problem.x - 1) * 0.999999)
+        anchor = torch.atanh((2 * problem.x - 1) * 0.999)
         nearest = problem.x.clone()
         reach = torch.full_like(const, torch.inf)
         never = torch.full_like(const, torch.inf)

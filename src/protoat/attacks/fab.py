@@ -32,7 +32,8 @@ class FAB(MinimalNormAttack):
     Raises:
         ValueError: fewer than one step or restart.
 
-    Under a threat model an image is done once it is adversarial inside the budget; `closest` searches to the end.
+    Under a threat model an image is done once it is adversarial inside the budget; `closest` searches to the end. With
+    targets, the boundary is the one between the target and the class that leads all others.
 
     Source: Croce & Hein, ICML 2020, "Minimally distorted adversarial examples", Alg. 1.
 
@@ -115,7 +116,7 @@ class FAB(MinimalNormAttack):
                 if bool(fell.any()):
                     leaf = x_adv.detach().requires_grad_()
                     logits = problem.model(leaf).logits
-                lead, slope = nearest_boundary(logits.float(), leaf, problem.y, classes, self.norm)
+                lead, slope = nearest_boundary(logits.float(), leaf, _rivals(problem, logits), classes, self.norm)
             x_adv = self._step(problem.x, x_adv, lead, slope)
         return nearest, reach
 
@@ -130,6 +131,13 @@ class FAB(MinimalNormAttack):
         )
         alpha = leading((here / (here + clean)).clamp(max=self.alpha_max), x)
         return ((x_adv + self.eta * from_here) * (1 - alpha) + (x + self.eta * from_clean) * alpha).clamp(0, 1)
+
+
+def _rivals(problem: Problem, logits: Tensor) -> Tensor:
+    """The class on the near side of the boundary, (B,): the label or, on the way to a target, whoever leads it."""
+    if problem.targets is None:
+        return problem.y
+    return logits.detach().scatter(1, problem.targets[:, None], -torch.inf).argmax(1)
 
 
 class FABT(FAB):

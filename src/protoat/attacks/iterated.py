@@ -154,4 +154,8 @@ class CWPGD(Attack):
         return (self._away if problem.targets is None else self._towards).run(problem)
 
     def parameters(self) -> dict[str, Any]:
-        return self._away.parameters() | {"attack": "CWPGD", "loss": "capped_margin", "kappa": self.kappa}
+        return self._away.parameters() | {
+            "attack": "CWPGD",
+            "loss": "protoat.functional.margins.capped_margin",
+            "kappa": self.kappa,
+        }

@@ -1,0 +1,116 @@
+"""Square: its schedule, its proposals, its search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import Square
+from protoat.attacks.base import Problem
+from protoat.attacks.square import _bump, _bumps, _move_budget, _recolour, _stripes
+from protoat.functional.ball import distance
+from protoat.types import L2, Linf, Output, ThreatModel
+
+
+class Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).logits
+
+
+def problem(x: Tensor, eps: float) -> Problem:
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    return Problem(lambda images: Output(images, images), x, labels, None, eps, torch.Generator().manual_seed(0))
+
+
+def test_schedule_is_autoattack_s() -> None:
+    theirs = pytest.importorskip("pyautoattack.square")
+    other = theirs.SquareAttack(nn.Identity(), eps=0.1, n_queries=5000, resc_schedule=False)
+    ours = Square(Linf(0.1))
+    for query in (0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2001, 4001, 4999):
+        assert ours.side(query, 28, 28) == max(round((other.p_selection(query) * 784) ** 0.5), 1)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+def test_bump_is_autoattack_s(side: int) -> None:
+    theirs = pytest.importorskip("pyautoattack.square")
+    other = theirs.SquareAttack(nn.Identity(), norm="L2", eps=0.1, device="cpu")
+    shape = other.eta(side)
+    assert torch.allclose(_bump(side), shape) or torch.allclose(_bump(side).T, shape)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_linf_query_always_changes_its_square_and_nothing_else(channels: int) -> None:
+    case = problem(torch.rand(50, channels, 6, 6).round(decimals=1), 0.2)
+    start = _stripes(case)
+    low, high = (case.x - 0.2).clamp(0, 1), (case.x + 0.2).clamp(0, 1)
+    assert bool(((start == low) | (start == high)).all())
+    assert torch.equal((start == low)[:, :, :1].expand_as(start), start == low)
+    for side, place in ((1, [0.0, 0.99, 0, 0, 0]), (2, [0.5, 0.2, 0, 0, 0]), (6, [0.9, 0.9, 0, 0, 0])):
+        new = _recolour(case, start, side, place)
+        assert bool(((new == low) | (new == high)).all())
+        changed = (new != start).any(1)
+        assert bool(changed.flatten(1).any(1).all())
+        top, left = (int(share * (7 - side)) for share in place[:2])
+        changed[:, top : top + side, left : left + side] = False
+        assert not bool(changed.any())
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 11])
+def test_an_l2_query_spends_the_whole_budget(size: int) -> None:
+    x = torch.full((20, 2, size, size), 0.5)  # far from the faces of the box
+    case = problem(x, 0.3)
+    start = _bumps(case)
+    torch.testing.assert_close(distance(start, x, "l2"), torch.full((20,), 0.3))
+    for place in ([0.1, 0.2, 0.7, 0.9, 0.1], [0.5, 0.5, 0.4, 0.6, 0.9]):
+        new = _move_budget(case, start, 3, place)
+        torch.testing.assert_close(distance(new, x, "l2"), torch.full((20,), 0.3))
+        assert not torch.equal(new, start)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.15), L2(0.9)])
+def test_more_queries_find_more(digits: Callable[..., Any], threat: ThreatModel) -> None:
+    model, x, y = digits(count=100)
+    few, many = (Square(threat, queries=queries)(model, x, y).correct.sum() for queries in (1, 200))
+    assert many < few - 5
+
+
+@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.15), "Linf"), (L2(0.8), "L2")])
+def test_autoattack_s_own_finds_no_more(digits: Callable[..., Any], threat: ThreatModel, norm: str) -> None:
+    theirs = pytest.importorskip("pyautoattack.square")
+    model, x, y = digits(count=100)
+    other = theirs.SquareAttack(Logits(model), norm=norm, eps=threat.eps, n_queries=300, seed=0, resc_schedule=False)
+    with torch.no_grad():
+        left = (model(other.perturb(x, y)).logits.argmax(1) == y).sum()
+    assert Square(threat, queries=300)(model, x, y).correct.sum() <= left + 2
+
+
+def test_no_gradient_is_asked_for(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=4)
+    graphs = []
+    handle = model.register_forward_hook(lambda *args: graphs.append(args[-1].logits.requires_grad))
+    Square(Linf(0.1), queries=3).perturb(model, x, y)
+    handle.remove()
+    assert graphs == [False] * 6  # clean images, start, three queries, judgement
+
+
+def test_targets_are_reached(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=20)
+    result = Square(Linf(0.4), queries=300)(model, x, y, targets=(y + 1) % 10)
+    assert result.success.float().mean() > 0.7
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="p_init=0 is outside"):
+        Square(Linf(0.1), p_init=0)
+    with pytest.raises(ValueError, match="queries=0"):
+        Square(Linf(0.1), queries=0)
+    with pytest.raises(ValueError, match=r"\(B, C, H, W\), got \(2, 5\)"):
+        Square(Linf(0.1)).perturb(nn.Linear(5, 2), torch.rand(2, 5), torch.tensor([0, 1]))
