@@ -34,7 +34,8 @@ def main(args: list[str]) -> None:
         "--weights", type=Literal["best", "last"] | None, help="default: best on held-out images, else last"
     )
     options = parser.parse_args(args)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = {name: bar.add_task(name, total=None) for name in options.attacks}
         evaluate_run(
             options.run,

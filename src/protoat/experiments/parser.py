@@ -115,7 +115,7 @@ def _expected(key: str, message: str) -> str:
     if found := re.search(r"Not of type \w+: (.+)", message):
         return f"{key}: {found[1]}"
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
-        return f"{key} {found[1]} is not a {found[2].rpartition('.')[2]}"
+        return f"{key} {found[1]} is no {found[2].rpartition('.')[2]}"
     if found := re.search(r"callable class: ((?!Parser key|Option).+?)\.? Got value: ([\w.]+)", message):
         return f"{key} {found[2]} cannot be used: {found[1]}"
     types = [_plain(text) for text in re.findall(r"Expected an? ([^\n:]+?)(?:: \S+|\.* Got value.*)?(?:\n|$)", message)]

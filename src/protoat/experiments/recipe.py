@@ -21,7 +21,7 @@ from protoat.data import Augment, Groups, Source
 from protoat.experiments.parser import Parser, nearest
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
-from protoat.training import Averaging, Schedule
+from protoat.training import EMA, Averaging, Schedule
 from protoat.types import ThreatModel
 
 __all__ = ["Recipe", "differing_keys", "read_recipe", "recipe_from_text", "recipe_names", "recipe_parser", "resolve"]
@@ -76,6 +76,9 @@ class Recipe:
         memory_format: layout of images in memory; none takes what is fastest on the present device.
         checkpoint_every: also save inside an epoch, each time this many updates have passed.
 
+    Raises:
+        ValueError: a number out of range.
+
     Attributes:
         text: the whole recipe as YAML, defaults included: what a run folder keeps, and what makes two runs the same.
     """
@@ -106,6 +109,19 @@ class Recipe:
     memory_format: Literal["contiguous", "channels_last"] | None = None
     checkpoint_every: int | None = None
     text: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.validation_size < 0:
+            raise ValueError(f"validation_size={self.validation_size} is negative; 0 holds out no images")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ValueError(
+                f"checkpoint_every={self.checkpoint_every} must be at least 1; none saves after epochs only"
+            )
+        if isinstance(self.averaging, float):
+            self.averaging = EMA(decay=self.averaging)
 
 
 def read_recipe(config: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -53,6 +53,8 @@ def build(recipe: Recipe) -> Parts:
         objective = _objective(recipe, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+    if recipe.schedule is not None:
+        recipe.schedule.lr(given["lr"], 0, 1, 1)  # one that does not fit the rate says so
     groups = parameter_groups(
         model,
         objective,

@@ -1,0 +1,201 @@
+"""Bad input through the command line: one clear line, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import textwrap
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from PIL import Image
+
+from protoat.cli import main
+from protoat.training import checkpoint
+
+SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Runs a training command that must fail before its folder appears; returns the line it printed."""
+
+    def run(*args: str) -> str:
+        out = tmp_path / "out"
+        capsys.readouterr()
+        assert main(["train", *args, "--out", str(out)]) == 2
+        assert not out.exists()
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = printed.err.splitlines()
+        assert len(lines) == 1, printed.err
+        return lines[0].removeprefix("protoat train: error: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--config cifar", "recipe 'cifar' is unknown; did you mean 'cifar10'?"),
+        ("--config nowhere.yaml", "there is no recipe file nowhere.yaml"),
+        ("--method FreAT", "method 'FreAT' is unknown; did you mean 'FreeAT'?"),
+        ("--methd FreeAT", "--methd is unknown; did you mean '--method'?"),
+        ("--method FreeAT --method.replay 4", "method.replay is unknown; did you mean 'replays'?"),
+        ("--method FreeAT --method.replays 0", "replays=0 must be at least 1"),
+        ("--threat.eps 8", "eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),
+        ("--threat.eps 0", "eps=0 is outside (0, 1]"),
+        ("--threat.eps -0.1", "eps=-0.1 is outside (0, 1]"),
+        ("--groups 3", "groups=3 does not divide 10 classes; write one of 2, 5, 10"),
+        ("--groups superclasses", "groups='superclasses' is for CIFAR-100 only"),
+        ("--validation_size 5000", "5000 validation images out of 1297"),
+        ("--batch_size 0", "batch_size=0 must be at least 1"),
+        ("--epochs 0", "epochs=0"),
+        ("--averaging 2", "decay=2"),
+        ("--schedule Cyclic --schedule.lr_min 0.5", "lr=0.05, the top of the cycle, is below lr_min=0.5"),
+        ("--optimizer.lr 0", "lr=0"),
+        (
+            "--regularizer.prototypes_per_class [1,2,3]",
+            "prototypes_per_class has 3 numbers, expected one for each of 2",
+        ),
+        ("--weight -1", "weight=-1"),
+    ],
+)
+def test_a_choice_that_cannot_be(args: str, message: str, refused) -> None:
+    assert message in refused(*args.split())
+
+
+def test_data_that_is_not_there(refused, tmp_path: Path) -> None:
+    line = refused("--config", "mnist", "--data.root", str(tmp_path))
+    for needed in (str(tmp_path / "MNIST/raw"), "PROTOAT_DATA", "protoat data MNIST --download"):
+        assert needed in line
+
+
+def picture(path: Path, size: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (size, size), 100).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PROTOAT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    for name in ("cats", "dogs"):
+        for number in range(3):
+            picture(folder / name / f"{number}.png")
+    return folder
+
+
+def of_folder(folder: Path) -> list[str]:
+    return ["--data", "ImageFolder", "--data.path", str(folder), "--validation_size", "0"]
+
+
+def test_a_corrupt_image_is_named(refused, pictures: Path) -> None:
+    (pictures / "dogs/1.png").write_bytes(b"no image")
+    assert str(pictures / "dogs/1.png") in refused(*of_folder(pictures))
+
+
+def test_images_of_mixed_size(refused, pictures: Path) -> None:
+    picture(pictures / "dogs/9.png", size=9)
+    line = refused(*of_folder(pictures))
+    assert "9x9" in line
+    assert "8x8" in line
+
+
+def test_an_empty_class_folder(refused, pictures: Path) -> None:
+    (pictures / "wolves").mkdir()
+    assert f"class folder {pictures / 'wolves'} has no images" in refused(*of_folder(pictures))
+
+
+def test_labels_outside_range(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_source.py").write_text(
+        textwrap.dedent("""
+        import torch
+        from protoat.data import Digits, ImageData
+        class OffByOne(Digits):
+            def read(self, split):
+                data = super().read(split)
+                return ImageData(data.images, data.labels + 1, data.class_names)
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "labels outside range: found 1 to 10, expected 0 to 9" in refused("--data", "own_source.OffByOne")
+
+
+def test_a_folder_that_holds_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", *SHORT, *out]) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    capsys.readouterr()
+    assert main(["train", *SHORT, *out, "--seed", "1", "--method.steps", "2"]) == 2
+    assert "holds another recipe (method.steps 2, there 1; seed 1, there 0)" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_weights_of_another_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *SHORT, "--out", str(run)]) == 0
+    weights = safetensors.torch.load_file(run / "best.safetensors")
+    weights["model.head.weight"] = weights["model.head.weight"][:, :50].clone()
+    weights["model.extra"] = weights.pop("model.head.bias")
+    safetensors.torch.save_file(weights, run / "best.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--attacks", "clean"]) == 2
+    line = capsys.readouterr().err
+    for mismatch in ("missing: head.bias", "unexpected: extra", "head.weight (2, 50) for (2, 100)"):
+        assert mismatch in line
+    assert not (run / "evaluation.json").exists()
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["train", *SHORT, "--model", "ResNet18", "--model.width", "0.03", "--out", str(tmp_path / "other")]) == 0
+    )
+    assert main(["train", *SHORT, "--out", str(tmp_path / "run")]) == 0
+    (tmp_path / "run/checkpoints").rename(tmp_path / "own-checkpoints")
+    (tmp_path / "run/last.safetensors").unlink()
+    (tmp_path / "other/checkpoints").rename(tmp_path / "run/checkpoints")
+    capsys.readouterr()
+    assert main(["train", *SHORT, "--out", str(tmp_path / "run")]) == 2
+    line = capsys.readouterr().err
+    assert "is of another architecture: missing:" in line
+    assert "unexpected:" in line
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *SHORT, "--out", str(tmp_path / "run")]
+    whole = checkpoint.write_synced
+
+    def full(path: Path, content: bytes) -> None:
+        if path.parent.parent.joinpath("00000000").exists():  # the first checkpoint still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_synced", full)
+    assert main(command) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["00000000"]
+    monkeypatch.undo()
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["show", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate"], "the following arguments are required: run"),
+        (["data", "MNITS"], "data set 'MNITS' is unknown; did you mean 'MNIST'?"),
+        (["data", "--download"], "name it: protoat data MNIST --download"),
+        (["data", "Digits", "--download"], "Digits"),
+        (["demo", "--ot", "x"], "--ot is unknown; did you mean '--out'?"),
+    ],
+)
+def test_other_commands_complain_alike(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"protoat {args[0]}: error: ")
+    assert message in line
+    assert line.count("\n") == 1

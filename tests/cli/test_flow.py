@@ -1,0 +1,148 @@
+"""The commands one after the other, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoat.cli import main
+from protoat.cli.train import main as train_main
+from protoat.training.loop import Loop
+
+SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "128"]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]):
+    """Runs a command that must succeed; returns what it printed."""
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        assert main([*args]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_train_evaluate_show_ls(tmp_path: Path, printed) -> None:
+    run = str(tmp_path / "run")
+    trained = printed("train", "--config", "digits-2", *SHORT, "--out", run)
+    assert "best epoch" in trained
+    assert f"next: protoat evaluate {run}" in trained
+    measured = printed("evaluate", run, "--attacks", "clean", "fgsm", "pgd2", "--n", "100", "--batch-size", "64")
+    content = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]
+    assert list(content) == ["clean", "fgsm", "pgd2"]
+    for name, entry in content.items():
+        row = next(line for line in measured.splitlines() if line.startswith(f"│ {name} "))
+        assert f" {entry['correct']:.1f} " in row
+    shown = printed("show", run)
+    for part in ("Digits in 2, PGDAT, SoftTriple, seed 0", "prototypes in use", "pgd2", "held-out robust %"):
+        assert part in shown
+    listed = printed("ls", str(tmp_path))
+    assert "2 of 2" in listed
+    assert f"pgd2 {content['pgd2']['correct']:.1f}" in listed
+
+
+def test_a_complete_run_is_not_trained_again(tmp_path: Path, printed) -> None:
+    run = tmp_path / "run"
+    printed("train", *SHORT, "--out", str(run))
+    before = (run / "metrics.jsonl").stat().st_mtime_ns
+    assert "is complete already" in printed("train", *SHORT, "--out", str(run))
+    assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_says_how_to_resume_and_does(
+    tmp_path: Path, printed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Loop._batch
+
+    def interrupted(self: Loop, *args: object) -> None:
+        batch(self, *args)
+        if self.state.update == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Loop, "_batch", interrupted)
+    assert main(["train", *SHORT, "--out", str(tmp_path / "a")]) == 143
+    assert "run the same command again to resume" in capsys.readouterr().err
+    assert "not finished" in printed("show", str(tmp_path / "a"))
+    monkeypatch.undo()
+    printed("train", *SHORT, "--out", str(tmp_path / "a"))
+    printed("train", *SHORT, "--out", str(tmp_path / "b"))
+    assert (tmp_path / "a/last.safetensors").read_bytes() == (tmp_path / "b/last.safetensors").read_bytes()
+
+
+def test_without_a_folder_the_recipe_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in ("0", "0", "1"):
+        printed("train", *SHORT, "--seed", seed)
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(names) == 2
+    assert all(name.startswith("digits-2-") for name in names)
+
+
+def test_every_shipped_method_trains_by_its_short_name(tmp_path: Path, printed) -> None:
+    short = ["--epochs", "1", "--validation_size", "0", "--schedule", "none", "--regularizer", "none"]
+    for method in ("Standard", "FGSMAT", "PGDAT", "FreeAT", "FastAT"):
+        printed("train", "--method", method, *short, "--out", str(tmp_path / method))
+
+
+def test_data_lists_every_source(tmp_path: Path, printed) -> None:
+    listed = printed("data", "--root", str(tmp_path))
+    for name in ("Digits", "MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "TinyImageNet", "ImageFolder"):
+        assert f"│ {name} " in listed
+    assert str(tmp_path / "MNIST/raw") in listed
+    assert "│ yes" in next(line for line in listed.splitlines() if line.startswith("│ Digits "))
+
+
+def test_an_empty_folder_has_no_runs(tmp_path: Path, printed) -> None:
+    assert "no runs below" in printed("ls", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_demo_compares_and_reports(tmp_path: Path, printed) -> None:
+    started = time.process_time()
+    shown = printed("demo", "--out", str(tmp_path))
+    assert time.process_time() - started < 120
+    for part in ("PGD-AT", "multi-prototype PGD-AT", "pgd100", "before and after merging", str(tmp_path)):
+        assert part in shown
+    for run in ("pgd-at", "multi-prototype-pgd-at"):
+        measured = json.loads((tmp_path / run / "evaluation.json").read_text())["attacks"]["pgd100"]
+        assert measured["correct"] / measured["total"] > 0.7
+
+
+@pytest.mark.slow
+def test_one_epoch_of_mnist(tmp_path: Path, data_root: Path, printed) -> None:
+    run = str(tmp_path / "run")
+    started = time.process_time()
+    printed("train", "--config", "mnist", "--epochs", "1", "--data.root", str(data_root), "--out", run)
+    assert torch.get_num_threads() == 1
+    assert time.process_time() - started < 90
+    printed("evaluate", run, "--attacks", "clean", "pgd10", "--n", "1000")
+    measured = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]["pgd10"]
+    assert measured["total"] == 1000
+    assert measured["correct"] >= 300  # chance is 100
+
+
+@pytest.mark.slow
+def test_cifar_images_from_a_folder(tmp_path: Path, data_root: Path, printed) -> None:
+    folder = data_root / "cifar10-images"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    run = str(tmp_path / "run")
+    small = ["--model.width", "0.125", "--epochs", "1", "--method", "FGSMAT", "--validation_size", "0"]
+    printed("train", "--config", "cifar10-2", "--data", "ImageFolder", "--data.path", str(folder), *small, "--out", run)
+    printed("evaluate", run, "--attacks", "clean", "--n", "500")
+    measured = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]["clean"]
+    assert len(measured["per_class"]) == 2
+    assert len(measured["per_mode"]) == 10
+    assert all(mode["total"] == 50 for mode in measured["per_mode"].values())
+
+
+def test_train_can_be_called_from_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_main([*SHORT, "--out", str(tmp_path / "run")])
+    assert "files are in" in capsys.readouterr().out

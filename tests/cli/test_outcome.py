@@ -1,0 +1,77 @@
+"""How commands end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from protoat.cli.outcome import run
+from protoat.data import DataNotFoundError, Digits
+from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+from protoat.types import Linf
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    yield
+    logging.getLogger("protoat").setLevel(logging.NOTSET)
+
+
+def raising(error: BaseException):
+    def main(args: list[str]) -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (Interrupted("SIGINT: saved", 2), 130, "protoat train: SIGINT: saved"),
+        (Interrupted("SIGTERM: saved", 15), 143, "protoat train: SIGTERM: saved"),
+        (KeyboardInterrupt(), 130, "protoat train: interrupted"),
+        (DiskError("could not write x: full"), 2, "protoat train: error: could not write x: full"),
+        (CheckpointError("none is intact"), 2, "protoat train: error: none is intact"),
+        (NonFiniteLossError("metric", float("nan"), 3, 1), 2, "protoat train: error: the metric term"),
+    ],
+)
+def test_known_ends_have_a_line_and_a_code(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", raising(error), []) == code
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_what_protoat_raises_on_purpose_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", lambda args: Linf(8), []) == 2  # type: ignore[arg-type]
+    assert "protoat train: error: eps=8 is outside (0, 1]" in capsys.readouterr().err
+    assert run("train", lambda args: Digits().fetch(), []) == 2
+    assert "protoat train: error: Digits" in capsys.readouterr().err
+    assert issubclass(DataNotFoundError, FileNotFoundError)
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    for defect in (
+        raising(ValueError("raised outside protoat")),
+        lambda args: int("seven"),
+        raising(KeyError("x")),
+        raising(FileNotFoundError("x")),
+    ):
+        with pytest.raises((ValueError, KeyError, FileNotFoundError)):
+            run("train", defect, [])
+
+
+def test_a_defect_inside_protoat_keeps_its_traceback() -> None:
+    # An operation that fails in protoat's own code is no message to the user.
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        run("train", lambda args: Digits.load.__globals__["_one_line"] and _unpacks_badly(), [])
+
+
+def _unpacks_badly() -> None:
+    from protoat.functional import ball
+
+    exec(compile("first, second = [1]", ball.__file__, "exec"), {"__name__": ball.__name__})

@@ -1,0 +1,105 @@
+"""Recipes: what overrides, what is kept, and what makes two of them the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from protoat.data import Augment, Digits, ImageFolder
+from protoat.experiments.recipe import differing_keys, read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.methods import PGDAT, FastAT, FreeAT
+from protoat.regularizers import SoftTriple
+from protoat.types import Linf
+
+
+def test_the_command_of_the_readme_means_what_it_says() -> None:
+    recipe = read_recipe("mnist-2", ["--method", "FreeAT", "--method.replays", "4", "--regularizer", "none"])
+    method = recipe.method(recipe.threat)
+    assert isinstance(method, FreeAT)
+    assert (method.replays, method.threat, recipe.regularizer) == (4, Linf(0.3), None)
+
+
+def test_parts_with_arguments_wait_for_the_facts_of_the_run() -> None:
+    recipe = read_recipe("digits-2", ["--method.steps", "3", "--regularizer.prototypes_per_class", "[2, 3]"])
+    method = recipe.method(Linf("4/255"))
+    assert isinstance(method, PGDAT)
+    assert (method.attack.steps, method.threat.eps) == (3, 4 / 255)
+    assert recipe.regularizer is not None
+    metric = recipe.regularizer(2, 16)
+    assert isinstance(metric, SoftTriple)
+    assert metric.active.sum(1).tolist() == [2, 3]
+    optimizer = recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.SGD)
+
+
+def test_another_class_starts_from_its_own_defaults() -> None:
+    recipe = read_recipe("cifar10", ["--method", "FastAT", "--optimizer", "Adam"])
+    method = recipe.method(recipe.threat)
+    assert isinstance(method, FastAT)
+    assert method.attack.step_size == pytest.approx(10 / 255)  # not the 2/255 of the recipe's PGDAT
+    assert recipe.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
+
+
+def test_the_same_class_keeps_what_the_recipe_says() -> None:
+    recipe = read_recipe("cifar10", ["--method", "PGDAT", "--method.steps", "10"])
+    attack = recipe.method(recipe.threat).attack
+    assert (attack.steps, attack.step_size) == (10, pytest.approx(2 / 255))
+
+
+def test_any_data_source_can_take_the_place_of_another() -> None:
+    recipe = read_recipe("cifar10-2", ["--data", "ImageFolder", "--data.path", "pictures", "--data.image_size", "32"])
+    assert isinstance(recipe.data, ImageFolder)
+    assert (recipe.data.path, recipe.data.image_size) == (Path("pictures"), 32)
+    assert (recipe.groups, recipe.augment) == (2, Augment(padding=4, flip=True))
+
+
+def test_groups_may_be_a_mapping() -> None:
+    recipe = read_recipe("digits", ["--groups", "{even: ['0', '2'], odd: ['1', '3']}"])
+    assert recipe.groups == {"even": ["0", "2"], "odd": ["1", "3"]}
+
+
+def test_augmentation_left_out_is_that_of_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "{data: {class_path: CIFAR10}, model: {class_path: ResNet18}, threat: {eps: 8/255}, "
+        "method: {class_path: PGDAT}, optimizer: {class_path: SGD, init_args: {lr: 0.1}}, epochs: 1}"
+    )
+    recipe = read_recipe(path)
+    assert recipe.augment == Augment(padding=4, flip=True)
+    assert yaml.safe_load(recipe.text)["augment"] == {"padding": 4, "flip": True}
+    assert read_recipe(path, ["--data", "Digits"]).augment == Digits.augment
+
+
+def test_the_text_holds_everything_and_gives_the_recipe_back() -> None:
+    recipe = read_recipe("cifar10-2", ["--method", "FreeAT", "--seed", "3"])
+    content = yaml.safe_load(recipe.text)
+    assert content["method"] == {
+        "class_path": "protoat.methods.FreeAT",
+        "init_args": {"replays": 8, "ramp_epochs": 0.0},
+    }
+    assert content["threat"] == {"eps": "8/255", "norm": "linf"}
+    assert content["regularizer"]["init_args"]["scale"] == 20.0  # a default nobody wrote
+    assert content["averaging"] is None
+    again = recipe_from_text(recipe.text)
+    assert again.text == recipe.text
+    assert (again.seed, again.threat, again.epochs) == (3, recipe.threat, recipe.epochs)
+
+
+def test_differing_keys_are_named_and_places_of_files_do_not_count() -> None:
+    text = read_recipe("digits-2").text
+    other = read_recipe("digits-2", ["--seed", "1", "--method.steps", "3", "--data.root", "/elsewhere"]).text
+    assert differing_keys(text, text) == []
+    assert differing_keys(text, other) == ["method.steps 7, there 3", "seed 0, there 1"]
+    without = read_recipe("digits-2", ["--regularizer", "none"]).text
+    assert "regularizer.class_path protoat.regularizers.SoftTriple, there absent" in differing_keys(text, without)
+
+
+def test_further_options_ride_along() -> None:
+    parser = recipe_parser("protoat example")
+    parser.add_argument("--out", type=Path)
+    recipe, parsed = resolve(parser, ["--config", "digits-2", "--out", "runs/x"])
+    assert parsed.out == Path("runs/x")
+    assert "out" not in yaml.safe_load(recipe.text)

@@ -1,0 +1,103 @@
+"""From a recipe to objects, to a run folder, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoat.data import ImageData
+from protoat.experiments.recipe import read_recipe
+from protoat.experiments.run import build, load_images, load_run, train
+from protoat.experiments.store import read_run
+from protoat.regularizers import SoftTriple
+
+SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
+
+
+def test_weights_depend_on_the_seed_and_on_nothing_else() -> None:
+    def weights(seed: str) -> list[torch.Tensor]:
+        torch.rand(7)
+        parts = build(read_recipe("digits-2", ["--seed", seed]))
+        return [*parts.model.parameters(), *parts.objective.parameters()]
+
+    state = torch.get_rng_state()
+    first, again, other = weights("0"), weights("0"), weights("1")
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[-1], other[-1])
+    torch.set_rng_state(state)
+    build(read_recipe("digits-2"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_prototypes_have_their_own_rate_and_no_decay() -> None:
+    parts = build(read_recipe("digits-2", ["--optimizer.lr", "0.02", "--prototype_lr_factor", "5"]))
+    network, prototypes = parts.optimizer.param_groups
+    assert (network["lr"], network["weight_decay"]) == (0.02, 5e-4)
+    assert (prototypes["lr"], prototypes["weight_decay"]) == (pytest.approx(0.1), 0.0)
+    assert isinstance(parts.objective.regularizer, SoftTriple)
+    assert parts.objective.regularizer.prototypes.shape == (2, 10, 100)
+
+
+def test_without_a_regularizer_its_terms_are_absent() -> None:
+    objective = build(read_recipe("digits-2", ["--regularizer", "none"])).objective
+    assert (objective.regularizer, objective.norm_weight) == (None, 0.0)
+
+
+def test_groups_and_held_out_images() -> None:
+    recipe = read_recipe("digits-2")
+    parts = build(recipe)
+    assert parts.validation is not None
+    assert (len(parts.train), len(parts.validation)) == (1097, 200)
+    assert parts.train.class_names == load_images(recipe, "test").class_names == ("0-4", "5-9")
+    assert len(parts.train.mode_names) == 10
+
+
+def test_oblong_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = read_recipe("digits", ["--validation_size", "0"])
+    oblong = ImageData(torch.zeros(4, 1, 8, 10, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    monkeypatch.setattr(type(recipe.data), "load", lambda self, split: oblong)
+    with pytest.raises(ValueError, match="images are 8x10"):
+        build(recipe)
+
+
+def test_a_run_is_stored_and_read_back(tmp_path: Path) -> None:
+    recipe = read_recipe("digits-2", SHORT)
+    result = train(recipe, tmp_path / "run", progress=False)
+    assert result.epochs == 2
+    stored = read_run(tmp_path / "run")
+    assert stored.complete
+    assert stored.recipe["epochs"] == 2
+    assert stored.facts["shape"] == [1, 8, 8]
+    assert stored.facts["sessions"][0]["device"] == "cpu"
+    assert [counts for _, counts in stored.prototype_counts] == [[10, 10], [10, 10]]
+    model, again, path = load_run(tmp_path / "run")
+    assert (path.name, again.text) == ("best.safetensors", recipe.text)
+    assert not model.training
+    last, _, path = load_run(tmp_path / "run", weights="last")
+    assert path.name == "last.safetensors"
+    x = load_images(recipe, "test").images[:8].float() / 255
+    assert last(x).logits.shape == (8, 2)
+
+
+def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:
+    recipe = read_recipe("digits-2", SHORT)
+    for name in ("a", "b"):
+        train(recipe, tmp_path / name, progress=False)
+    assert (tmp_path / "a/last.safetensors").read_bytes() == (tmp_path / "b/last.safetensors").read_bytes()
+
+
+def test_a_folder_of_another_recipe_is_refused_before_anything_happens(tmp_path: Path) -> None:
+    train(read_recipe("digits-2", SHORT), tmp_path, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match=r"weight 1\.0, there 0\.5"):
+        train(read_recipe("digits-2", [*SHORT, "--weight", "1"]), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(read_recipe("digits-2").text)
+    with pytest.raises(ValueError, match="has no best or last weights yet"):
+        load_run(tmp_path)

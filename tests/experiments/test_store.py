@@ -1,0 +1,80 @@
+"""Run folders: whose they are, and what is read from them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoat.experiments import store
+from protoat.experiments.store import check_free, claim, environment, list_runs, read_run, write
+from protoat.training import DiskError
+
+TEXT = "data: {class_path: protoat.data.Digits}\nseed: 0\n"
+
+
+def test_a_claimed_folder_takes_the_same_recipe_only(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim(folder, TEXT, {"num_classes": 2}, {"started": "a"})
+    claim(folder, TEXT, {"num_classes": 2}, {"started": "b"})
+    assert [session["started"] for session in read_run(folder).facts["sessions"]] == ["a", "b"]
+    with pytest.raises(ValueError, match="holds another recipe \\(seed 1, there 0\\)"):
+        claim(folder, TEXT.replace("seed: 0", "seed: 1"), {}, {"started": "c"})
+    assert len(read_run(folder).facts["sessions"]) == 2
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    check_free(tmp_path, TEXT)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        check_free(tmp_path, TEXT)
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        check_free(tmp_path / "thesis.tex", TEXT)
+
+
+def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
+    for name in ("b", "a/deep"):
+        claim(tmp_path / name, TEXT, {}, {})
+    assert [run.path for run in list_runs(tmp_path)] == [tmp_path / "a/deep", tmp_path / "b"]
+    with pytest.raises(ValueError, match=r"did you mean .*a/deep"):
+        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"no recipe\.yaml$"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    claim(tmp_path / "run", TEXT, {}, {})
+    lines = [json.dumps({"epoch": epoch, "objective": {"prototype_counts": [epoch, 3]}}) for epoch in (1, 2)]
+    (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 3, "obj')
+    run = read_run(tmp_path / "run")
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    assert run.prototype_counts == [(1, [1, 3]), (2, [2, 3])]
+    assert (run.best, run.evaluation, run.complete) == (None, None, False)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    write(tmp_path / "record.json", "before")
+    monkeypatch.setattr(store, "write_by_rename", full)
+    with pytest.raises(DiskError, match="No space left on device"):
+        write(tmp_path / "record.json", "after")
+    assert (tmp_path / "record.json").read_text() == "before"
+
+
+def test_the_commit_is_that_of_the_source_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(store, "_PACKAGE", tmp_path)
+    assert environment(torch.device("cpu"), 1)["commit"] is None  # a repository, but not of this file
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "start"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert environment(torch.device("cpu"), 1)["commit"] == commit
+    (tmp_path / "__init__.py").write_text("changed")
+    assert environment(torch.device("cpu"), 1)["commit"] == f"{commit}-dirty"

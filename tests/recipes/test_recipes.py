@@ -1,0 +1,84 @@
+"""Every shipped recipe builds, and holds the values of the paper's section 4.2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoat.attacks import PGD
+from protoat.data import ImageData, Source
+from protoat.experiments.recipe import read_recipe, recipe_names
+from protoat.experiments.run import build
+from protoat.regularizers import SoftTriple
+from protoat.types import Linf
+
+PAPER = {
+    # classes, prototypes, lambda_1, lambda_2, eps, lr, epochs, milestones, batch, embedding
+    "mnist": (10, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
+    "mnist-2": (2, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
+    "cifar10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
+    "cifar10-2": (2, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
+    "cifar100": (100, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
+    "cifar100-10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
+    "tiny-imagenet": (200, 20, 0.1, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 32, 2048),
+}
+SETS = {"MNIST": (10, 1, 28), "CIFAR10": (10, 3, 32), "CIFAR100": (100, 3, 32), "TinyImageNet": (200, 3, 64)}
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every set that would have to be there holds black images of its own shape and classes."""
+
+    def load(self: Source, split: str) -> ImageData:
+        classes, channels, size = SETS[self.name]
+        labels = torch.arange(classes).repeat(6000 // classes)
+        images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(labels), channels, size, size)
+        return ImageData(images, labels, tuple(map(str, range(classes))))
+
+    monkeypatch.setattr(Source, "load", load)
+
+
+def test_every_recipe_is_covered() -> None:
+    assert set(recipe_names()) == {*PAPER, "digits", "digits-2"}
+
+
+@pytest.mark.usefixtures("blank")
+@pytest.mark.parametrize("name", PAPER)
+def test_recipe_builds_with_the_papers_values(name: str) -> None:
+    classes, prototypes, weight, norm_weight, eps, lr, epochs, milestones, batch, embedding = PAPER[name]
+    recipe = read_recipe(name)
+    parts = build(recipe)
+    objective = parts.objective
+    metric, attack = objective.regularizer, objective.method.attack
+    assert isinstance(metric, SoftTriple)
+    assert isinstance(attack, PGD)
+    assert metric.prototypes.shape == (classes, prototypes, embedding)
+    assert (metric.gamma, metric.tau) == (0.1, 0.2)
+    assert (objective.weight, objective.norm_weight) == (weight, norm_weight)
+    assert (recipe.threat, attack.steps) == (Linf(eps), 7)
+    assert (recipe.epochs, recipe.batch_size, recipe.schedule.milestones) == (epochs, batch, milestones)
+    network, centres = parts.optimizer.param_groups
+    assert (network["lr"], network["momentum"], network["weight_decay"]) == (lr, 0.9, 5e-4)
+    assert (centres["lr"], centres["weight_decay"]) == (lr, 0.0)
+    assert parts.train.num_classes == classes
+
+
+def test_tiny_imagenet_is_measured_at_half_the_radius() -> None:
+    assert read_recipe("tiny-imagenet").evaluation_threat == Linf("4/255")
+    assert read_recipe("cifar10").evaluation_threat is None
+
+
+def test_cifar_steps_are_the_papers() -> None:
+    for name in ("cifar10", "cifar10-2", "cifar100", "cifar100-10", "tiny-imagenet"):
+        recipe = read_recipe(name)
+        assert recipe.method(recipe.threat).attack.step_size == pytest.approx(2 / 255)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-2"])
+def test_digits_build_without_any_download(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTOAT_DATA", str(tmp_path))
+    parts = build(read_recipe(name))
+    assert parts.validation is not None
+    assert len(parts.train) + len(parts.validation) == 1297
