@@ -88,7 +88,7 @@ def test_random_starts_repeat_and_differ_between_batches(data: ImageData) -> Non
     seen: list[Tensor] = []
 
     class Spy(PGD):
-        def perturb(self, model, x, y, **options):  # type: ignore[no-untyped-def]
+        def perturb(self, model, x, y, **options):
             x_adv = super().perturb(model, x, y, **options)
             seen.append(x_adv - x)
             return x_adv
@@ -113,7 +113,8 @@ def test_json_has_the_documented_form(data: ImageData) -> None:
     content = json.loads(json.dumps(report.to_json()))["attacks"]
     assert content["clean"]["parameters"] == {"attack": None}
     pgd = content["pgd10"]
-    assert {"attack": "PGD", "steps": 10, "norm": "linf", "loss": "cross_entropy"}.items() <= pgd["parameters"].items()
+    assert {"attack": "PGD", "steps": 10, "norm": "linf"}.items() <= pgd["parameters"].items()
+    assert pgd["parameters"]["loss"].endswith("cross_entropy")
     assert pgd["correct"] == pgd["outcomes"].count("1") == report["pgd10"].count.correct
     assert pgd["total"] == len(pgd["outcomes"]) == 60
     assert pgd["per_class"].keys() == set(NAMES)
@@ -134,7 +135,7 @@ def test_progress_is_told_image_by_image(data: ImageData) -> None:
         ({"limit": 0}, "limit=0"),
     ],
 )
-def test_bad_settings_are_refused(data: ImageData, options: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_bad_settings_are_refused(data: ImageData, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(Halves(), data, **({"attacks": {"clean": None}} | options))
 
