@@ -54,6 +54,13 @@ def test_what_protoat_raises_on_purpose_is_the_users_mistake(capsys: pytest.Capt
     assert issubclass(DataNotFoundError, FileNotFoundError)
 
 
+def test_one_process_of_several_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, expected in (("1", ""), ("0", "trained\n")):
+        monkeypatch.setenv("RANK", rank)
+        assert run("train", lambda args: print("trained"), []) == 0
+        assert capsys.readouterr().out == expected
+
+
 def test_a_defect_keeps_its_traceback() -> None:
     for defect in (
         raising(ValueError("raised outside protoat")),

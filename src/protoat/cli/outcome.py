@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dis
 import logging
+import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
@@ -23,8 +25,12 @@ def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int
     logging.getLogger("protoat").setLevel(logging.INFO)
     if sys.stderr.isatty():  # the progress bar says the same
         logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
+    speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
+    if not speaks:
+        logging.getLogger("protoat").setLevel(logging.ERROR)
     try:
-        main(args)
+        with nullcontext() if speaks else redirect_stdout(None):
+            main(args)
     except Interrupted as interruption:
         print(f"protoat {command}: {interruption}", file=sys.stderr)
         return 128 + interruption.signal

@@ -167,7 +167,7 @@ def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str
     bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
     attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode; "
     return (
-        f"{accelerator.device} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
+        f"{accelerator.device.type} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
         f"{recipe.precision}, {memory_format}, {'compiled' if recipe.compile else 'eager'}"
     )
 
