@@ -136,13 +136,15 @@ class Attack(ABC):
             generator: randomness, on the device of `x`; the attack's own seed otherwise.
 
         Raises:
-            ValueError: images that are no floats in [0, 1], labels outside the model's classes, targets equal to
-                labels or for an attack that has no targeted form.
+            ValueError: images that are no floats in [0, 1], labels or targets outside the model's classes, targets
+                equal to labels or for an attack that has no targeted form, a negative radius.
         """
         radius = self.threat.eps if eps is None else eps
         with self.posed(model, x, y, targets=targets, eps=radius, generator=generator) as problem:
-            x_adv = self.run(problem)
-        return project(x_adv.detach(), problem.x, radius, self.threat.norm)
+            x_adv = self.run(problem).detach() if len(x) else problem.x
+        # A model that overflows must not be able to break the budget.
+        x_adv = torch.where(x_adv.isfinite(), x_adv, problem.x)
+        return project(x_adv, problem.x, problem.eps, self.threat.norm)
 
     @contextmanager
     def posed(
@@ -156,13 +158,15 @@ class Attack(ABC):
         generator: torch.Generator | None,
     ) -> Iterator[Problem]:
         """The checked problem, with the model in attack mode for as long as the context lasts."""
-        x = _checked(x, y)
-        self._check_targets(y, targets)
-        if generator is None:
-            generator = torch.Generator(x.device).manual_seed(self.seed)
-        network = bare(model)
-        with torch.inference_mode(False), attacking(network, self.bn), torch.enable_grad():
-            yield Problem(_Watched(network, y), x, y, targets, eps, generator)
+        with torch.inference_mode(False), torch.enable_grad():
+            x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, len(x))
+            targets = None if targets is None else _usable(targets)
+            self._check_targets(y, targets)
+            if generator is None:
+                generator = torch.Generator(x.device).manual_seed(self.seed)
+            network = bare(model)
+            with attacking(network, self.bn), _own_random_state(x.device, generator.initial_seed() + 1):
+                yield Problem(_Watched(network, y, targets), x, y, targets, eps, generator)
 
     def __call__(
         self,
@@ -177,8 +181,8 @@ class Attack(ABC):
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
         x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
         network = bare(model)
-        with attacking(network), torch.no_grad():
-            predicted = as_output(network(x_adv)).logits.argmax(1)
+        with attacking(network), _own_random_state(x.device, self.seed), torch.no_grad():
+            predicted = as_output(network(x_adv)).logits.argmax(1) if len(x) else y
         correct = predicted == y
         return AttackResult(x_adv, ~correct if targets is None else predicted == targets, correct)
 
@@ -194,22 +198,49 @@ class Attack(ABC):
 
 
 class _Watched:
-    """The model as an attack calls it; the first output shows whether the labels fit."""
+    """The model as an attack calls it; the first output shows whether labels and targets fit."""
 
-    def __init__(self, network: nn.Module, y: Tensor) -> None:
+    def __init__(self, network: nn.Module, y: Tensor, targets: Tensor | None) -> None:
         self.network = network
-        self.y: Tensor | None = y
+        self.unseen = {"labels": y} if targets is None else {"labels": y, "targets": targets}
 
     def __call__(self, images: Tensor) -> Output:
         output = as_output(self.network(images))
-        if self.y is not None and len(self.y):
-            low, high = (int(value) for value in torch.aminmax(self.y))
+        for name, values in self.unseen.items():
+            low, high = (int(value) for value in torch.aminmax(values))
             if low < 0 or high >= output.logits.shape[1]:
                 raise ValueError(
-                    f"labels run from {low} to {high}, and the model has {output.logits.shape[1]} classes, from 0"
+                    f"{name} run from {low} to {high}, and the model has {output.logits.shape[1]} classes, from 0"
                 )
-        self.y = None
+        self.unseen = {}
         return output
+
+
+@contextmanager
+def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Lets a model that draws random numbers draw them from `seed` and not from the global state."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.random.default_generator.manual_seed(seed)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _usable(values: Tensor) -> Tensor:
+    """`values` as a tensor that gradients may be taken with, also when it was made in inference mode."""
+    return values.clone() if values.is_inference() else values
+
+
+def _checked_radius(eps: Radius, count: int) -> Radius:
+    if isinstance(eps, Tensor) and eps.shape not in ((), (count,)):
+        raise ValueError(
+            f"eps has shape {tuple(eps.shape)}, expected a number or one radius for each of {count} images"
+        )
+    if not bool((eps >= 0).all() if isinstance(eps, Tensor) else eps >= 0):
+        raise ValueError(f"eps={eps} must not be negative")
+    return _usable(eps) if isinstance(eps, Tensor) else eps
 
 
 def _checked(x: Tensor, y: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class FAB(MinimalNormAttack):
         logits = problem.model(problem.x).logits
         groups = self.groups(logits, problem.y) if problem.targets is None else [problem.targets[:, None]]
         nearest = problem.x.clone()
-        reach = torch.full_like(logits[:, 0], torch.inf).masked_fill(fallen(problem, logits), 0)
+        reach = torch.full_like(logits[:, 0], torch.inf, dtype=torch.float32).masked_fill(fallen(problem, logits), 0)
         for classes in groups:
             for restart in range(self.restarts):
                 rows = (reach > problem.eps).nonzero().squeeze(1)

@@ -14,17 +14,19 @@ from protoat.types import Output, Pixels, ThreatModel
 
 __all__ = ["FGSM", "PGD", "input_gradient"]
 
+_SCALE = 2.0**8
+
 
 def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss: AttackLoss) -> tuple[Tensor, Output]:
     """Gradient of the summed loss with respect to the images only, shape of `x`, and the output it was taken at.
 
-    The sum keeps each example's gradient free of the batch size, which a mean would push towards underflow in half
-    precision.
+    The sum keeps each example's gradient free of the batch size, and a power of two, which is exact, keeps small ones
+    from vanishing on their way through a model that computes in float16.
     """
     x = x.detach().requires_grad_()
     output = model(x)
-    (gradient,) = torch.autograd.grad(loss(output, y).sum(), x)
-    return gradient, output
+    (gradient,) = torch.autograd.grad(_SCALE * loss(output, y).sum(), x)
+    return gradient / _SCALE, output
 
 
 class PGD(Attack):
