@@ -43,6 +43,12 @@ def test_another_class_starts_from_its_own_defaults() -> None:
     assert recipe.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
 
 
+def test_what_all_methods_take_outlives_a_change_of_method() -> None:
+    method = read_recipe("mnist-2", ["--method", "FreeAT"]).method(Linf(0.3))
+    assert (method.ramp_epochs, method.replays) == (read_recipe("mnist-2").method(Linf(0.3)).ramp_epochs, 8)
+    assert method.ramp_epochs > 0
+
+
 def test_the_same_class_keeps_what_the_recipe_says() -> None:
     recipe = read_recipe("cifar10", ["--method", "PGDAT", "--method.steps", "10"])
     attack = recipe.method(recipe.threat).attack

@@ -161,7 +161,8 @@ def recipe_names() -> list[str]:
 def recipe_parser(prog: str | None = None) -> Parser:
     """A parser for all fields of `Recipe`, and for ``--config`` with the name or path of a recipe.
 
-    An option that names another class than the recipe does starts from the defaults of that class.
+    An option that names another class than the recipe does starts from the defaults of that class, except for what all
+    classes of the kind take: `ramp_epochs` of methods.
     """
     parser = Parser(prog, choices=_class_names)
     parser.add_argument("--config", action=_NameOrPath, help="name of a shipped recipe, or path of a YAML file")
@@ -222,7 +223,9 @@ class _NameOrPath(ActionConfigFile):
         for key, name in parser.named_classes.items():
             # jsonargparse would keep arguments that both classes have: PGD's step_size is not what FastAT wants.
             if cfg.get(key) and cfg[key].class_path.rpartition(".")[2] != name.rpartition(".")[2]:
-                cfg[key].init_args = Namespace()
+                common = inspect.signature(_CLASSES[key][0]).parameters
+                given = cfg[key].get("init_args", Namespace())
+                cfg[key].init_args = Namespace({name: value for name, value in given.items() if name in common})
 
 
 def _path_of(config: str) -> Path:
