@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,7 +12,7 @@ __all__ = ["cross_entropy", "margin"]
 
 
 def cross_entropy(output: Output, y: Tensor) -> Tensor:
-    """Cross-entropy of the head, shape (B,), in float32 whatever the model computed in.
+    """Cross-entropy of the head, shape (B,), in float32 also where the model computed in half precision.
 
     It is computed as ``log(1 + sum_{j != y} exp(z_j - z_y))``. The usual form has the slope ``p_y - 1`` in the label's
     logit, which rounds to 0 in float32 once the label leads by 17 and is inexact long before, so that a confident model
@@ -22,7 +23,7 @@ def cross_entropy(output: Output, y: Tensor) -> Tensor:
     >>> cross_entropy(Output(torch.zeros(1, 2), torch.zeros(1, 0)), torch.tensor([0]))
     tensor([0.6931])
     """
-    logits = output.logits.float()
+    logits = _wide(output.logits)
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
     return F.softplus(others - own.squeeze(1))
@@ -37,6 +38,10 @@ def margin(output: Output, y: Tensor) -> Tensor:
     >>> margin(Output(torch.tensor([[2.0, 1.0, 0.5]]), torch.zeros(1, 0)), torch.tensor([0]))
     tensor([-1.])
     """
-    logits = output.logits.float()
+    logits = _wide(output.logits)
     own = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

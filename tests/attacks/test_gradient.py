@@ -1,0 +1,270 @@
+"""PGD and FGSM against loops written from their equations, and against foolbox and torchattacks from one start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import FGSM, PGD, Attack
+from protoat.attacks.gradient import input_gradient
+from protoat.functional.ball import random_start
+from protoat.functional.losses import cross_entropy, margin
+from protoat.types import L2, Linf, Norm, Output, ThreatModel
+
+Vector = list[float]
+
+
+class Tanh(nn.Module):
+    """Two layers whose derivative is easily written down: ``z = V tanh(W x + b)``."""
+
+    def __init__(self, pixels: int, classes: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(pixels, 5)
+        self.outer = nn.Linear(5, classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(torch.tanh(self.inner(x.flatten(1))))
+
+
+def slope_of_cross_entropy(model: Tanh, x: Vector, label: int) -> Vector:
+    """The derivative by the chain rule, one number at a time."""
+    w, b, v = (t.tolist() for t in (model.inner.weight, model.inner.bias, model.outer.weight))
+    hidden = [
+        math.tanh(sum(wi * xi for wi, xi in zip(row, x, strict=True)) + bias) for row, bias in zip(w, b, strict=True)
+    ]
+    logits = [sum(vi * h for vi, h in zip(row, hidden, strict=True)) for row in v]
+    total = sum(math.exp(z - max(logits)) for z in logits)
+    d_logits = [math.exp(z - max(logits)) / total - (k == label) for k, z in enumerate(logits)]
+    d_hidden = [sum(d * row[j] for d, row in zip(d_logits, v, strict=True)) * (1 - h * h) for j, h in enumerate(hidden)]
+    return [sum(d * row[i] for d, row in zip(d_hidden, w, strict=True)) for i in range(len(x))]
+
+
+def projected(adv: Vector, x: Vector, eps: float, norm: Norm) -> Vector:
+    if norm == "linf":
+        return [min(max(a, p - eps, 0), p + eps, 1) for a, p in zip(adv, x, strict=True)]
+    length = math.sqrt(sum((a - p) ** 2 for a, p in zip(adv, x, strict=True)))
+    share = min(1, eps / length) if length else 1
+    return [min(max(p + share * (a - p), 0), 1) for a, p in zip(adv, x, strict=True)]
+
+
+def slow_pgd(
+    model: Tanh, start: Vector, x: Vector, label: int, *, eps: float, step: float, steps: int, norm: Norm, sign: int
+) -> Vector:
+    adv = start
+    for _ in range(steps):
+        slope = slope_of_cross_entropy(model, adv, label)
+        length = math.sqrt(sum(s * s for s in slope))
+        unit = [math.copysign(1, s) if s else 0 for s in slope] if norm == "linf" else [s / length for s in slope]
+        adv = projected([a + sign * step * u for a, u in zip(adv, unit, strict=True)], x, eps, norm)
+    return adv
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("threat", [Linf(0.3), L2(0.8)], ids=["linf", "l2"])
+@pytest.mark.parametrize("start", [False, True], ids=["from the image", "random start"])
+def test_pgd_is_its_equation(threat: ThreatModel, start: bool, targeted: bool) -> None:
+    model = Tanh(8, 3).double()
+    x, y = torch.rand(6, 2, 2, 2, dtype=torch.float64), torch.arange(6) % 3
+    x[0], x[1] = 0, 1
+    labels = (y + 1) % 3 if targeted else y
+    attack = PGD(threat, steps=7, step_size=threat.eps / 3, random_start=start)
+    ours = attack.perturb(model, x, y, targets=labels if targeted else None, generator=torch.Generator().manual_seed(5))
+    starts = random_start(x, threat.eps, threat.norm, torch.Generator().manual_seed(5)) if start else x
+    for i in range(6):
+        expected = slow_pgd(
+            model,
+            starts[i].flatten().tolist(),
+            x[i].flatten().tolist(),
+            int(labels[i]),
+            eps=threat.eps,
+            step=threat.eps / 3,
+            steps=7,
+            norm=threat.norm,
+            sign=-1 if targeted else 1,
+        )
+        assert ours[i].flatten().tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_fgsm_is_its_equation() -> None:
+    model, x, y = Tanh(8, 3).double(), torch.rand(6, 8, dtype=torch.float64), torch.arange(6) % 3
+    for ours, image, label in zip(FGSM(Linf(0.2)).perturb(model, x, y).tolist(), x.tolist(), y.tolist(), strict=True):
+        slope = slope_of_cross_entropy(model, image, label)
+        expected = [min(max(p + 0.2 * math.copysign(1, s), 0), 1) for p, s in zip(image, slope, strict=True)]
+        assert ours == pytest.approx(expected, abs=1e-12)
+
+
+class Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).logits
+
+
+# Signs of slopes that differ in the last bits only may differ; an image where that happens takes another path.
+def agree(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().flatten(1).amax(1) < 1e-5).float().mean().item()
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_foolbox_takes_the_same_path(digits: Callable[..., Any], norm: Norm, targeted: bool) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model, x, y = digits()
+    threat = ThreatModel(0.15 if norm == "linf" else 1.0, norm)
+    kind = foolbox.attacks.LinfPGD if norm == "linf" else foolbox.attacks.L2PGD
+    theirs = kind(steps=10, abs_stepsize=threat.eps / 4, random_start=False)
+    targets = (y + 1) % 10
+    wanted = foolbox.criteria.TargetedMisclassification(targets) if targeted else foolbox.criteria.Misclassification(y)
+    wrapped = foolbox.PyTorchModel(Logits(model).eval(), bounds=(0, 1), device="cpu")
+    x_theirs = theirs(wrapped, x, wanted, epsilons=threat.eps)[1]
+    ours = PGD(threat, steps=10, step_size=threat.eps / 4, random_start=False)
+    assert agree(ours.perturb(model, x, y, targets=targets if targeted else None), x_theirs) > 0.9
+
+
+def test_foolbox_takes_the_same_fgsm_step(digits: Callable[..., Any]) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model, x, y = digits()
+    wrapped = foolbox.PyTorchModel(Logits(model).eval(), bounds=(0, 1), device="cpu")
+    theirs = foolbox.attacks.LinfFastGradientAttack()(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=0.2)[
+        1
+    ]
+    assert agree(FGSM(Linf(0.2)).perturb(model, x, y), theirs) > 0.9
+
+
+def test_torchattacks_takes_the_same_path(digits: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    model, x, y = digits()
+    attack = PGD(Linf(0.15), steps=10, step_size=0.03)
+    noise = torch.empty(x.shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(7))
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda tensor, low, high, **_: tensor.copy_(high * noise))
+    theirs = torchattacks.PGD(Logits(model).eval(), eps=0.15, alpha=0.03, steps=10)(x, y)
+    monkeypatch.undo()
+    assert agree(attack.perturb(model, x, y, generator=torch.Generator().manual_seed(7)), theirs) > 0.9
+    theirs = torchattacks.FGSM(Logits(model).eval(), eps=0.15)(x, y)
+    assert agree(FGSM(Linf(0.15)).perturb(model, x, y), theirs) > 0.9
+
+
+def test_an_image_is_robust_only_if_every_restart_fails(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=100)
+    options = {"steps": 2, "step_size": 0.02}
+    once, many = (PGD(Linf(0.13), restarts=n, **options)(model, x, y).correct for n in (1, 20))
+    assert bool((many <= once).all())
+    assert many.sum() < once.sum()
+
+
+def test_restarts_leave_an_image_that_fell_alone(digits: Callable[..., Any]) -> None:
+    model, x, y = digits()
+    sizes: list[int] = []
+
+    def counting(output: Output, labels: Tensor) -> Tensor:
+        sizes.append(len(labels))
+        return cross_entropy(output, labels)
+
+    result = PGD(Linf(0.12), steps=1, restarts=3, loss=counting)(model, x, y)
+    first = PGD(Linf(0.12), steps=1)(model, x, y)
+    assert sizes[0] == len(x)
+    assert sizes[1] == int(first.correct.sum())
+    assert torch.equal(result.x_adv[~first.correct], first.x_adv[~first.correct])
+
+
+def test_a_smaller_radius_takes_smaller_steps(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=4)
+    attack = PGD(Linf(0.2), steps=3, step_size=0.1, random_start=False)
+    half = PGD(Linf(0.1), steps=3, step_size=0.05, random_start=False).perturb(model, x, y)
+    assert torch.equal(attack.perturb(model, x, y, eps=0.1), half)
+    torch.testing.assert_close(attack.perturb(model, x, y, eps=torch.full((4,), 0.1)), half)
+
+
+def test_any_loss_can_be_climbed(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=100)
+    attack = PGD(Linf(0.12), loss=margin)
+    assert attack(model, x, y).correct.sum() < (model(x).logits.argmax(1) == y).sum()
+    assert attack.parameters()["loss"] == "protoat.functional.losses.margin"
+
+
+@pytest.mark.parametrize("bn", ["eval", "train", "train_frozen"])
+def test_batch_norm(bn: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    x, y = torch.rand(16, 1, 2, 2), torch.arange(16) % 2
+    seen: list[tuple[bool, bool]] = []
+    model[2].register_forward_pre_hook(lambda norm, _: seen.append((norm.training, model[3].training)))
+    before = {name: value.clone() for name, value in model[2].named_buffers()}
+    PGD(Linf(0.1), steps=3, bn=bn).perturb(model, x, y)
+    assert seen == [(bn != "eval", False)] * 3
+    moved = {name for name, value in model[2].named_buffers() if not torch.equal(value, before[name])}
+    assert moved == (set(before) if bn == "train" else set())
+    assert all(module.training for module in model.modules()) and model[2].track_running_stats
+
+
+def test_small_slopes_survive_float16() -> None:
+    weight = torch.tensor([[1e-4, -1e-4], [-1e-4, 1e-4]])
+
+    def half(x: Tensor) -> Output:
+        # A slope of 1e-4 x 2e-4, below what float16 can hold.
+        logits = (2e-4 * x.half()) @ weight.half().T
+        return Output(logits, logits[:, :0])
+
+    x, y = torch.full((1, 2), 0.5), torch.tensor([0])
+    gradient, _ = input_gradient(half, x, y, cross_entropy)
+    assert gradient.sign().tolist() == [[-1, 1]]
+    exact, _ = input_gradient(lambda x: Output(x @ weight.T, x), x, y, cross_entropy)
+    assert exact.sign().tolist() == [[-1, 1]]
+
+
+def test_the_scale_of_the_loss_is_exact() -> None:
+    model, x, y = Tanh(8, 3), torch.rand(6, 8), torch.arange(6) % 3
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(cross_entropy(Output(model(leaf), leaf), y).sum(), leaf)
+    assert torch.equal(input_gradient(lambda x: Output(model(x), x), x, y, cross_entropy)[0], expected)
+
+
+def test_the_network_inside_a_distributed_wrapper_is_attacked(digits: Callable[..., Any]) -> None:
+    class Wrapper(nn.parallel.DistributedDataParallel):
+        def __init__(self, module: nn.Module) -> None:
+            nn.Module.__init__(self)
+            self.module = module
+
+        def forward(self, *_: Any) -> Any:
+            raise AssertionError("the wrapper must not see the attack's passes")
+
+    model, x, y = digits(count=4)
+    attack: Attack = PGD(Linf(0.1), steps=2)
+    assert torch.equal(attack(Wrapper(model), x, y).x_adv, attack(model, x, y).x_adv)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps=0 and restarts=1 must be at least 1"),
+        ({"restarts": 0}, "restarts=0 must be at least 1"),
+        ({"restarts": 2, "random_start": False}, "restarts without a random start"),
+        ({"step_size": 0.0}, "step_size=0 must be positive"),
+        ({"step_size": "2/0"}, "'2/0' is not a pixel distance"),
+    ],
+)
+def test_mistakes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PGD(Linf(0.1), **options)
+
+
+def test_defaults() -> None:
+    assert PGD(Linf("8/255")).step_size == pytest.approx(2 / 255)
+    assert PGD(Linf("8/255"), steps=7, step_size="2/255").parameters() == {
+        "attack": "PGD",
+        "norm": "linf",
+        "eps": 8 / 255,
+        "bn": "eval",
+        "seed": 0,
+        "steps": 7,
+        "step_size": 2 / 255,
+        "random_start": True,
+        "restarts": 1,
+        "loss": "protoat.functional.losses.cross_entropy",
+    }
