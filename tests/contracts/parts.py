@@ -30,7 +30,8 @@ def concrete(base: type[T], package: ModuleType) -> list[type[T]]:
             yield sub
             yield from below(sub)
 
-    found = {kind for kind in below(base) if kind.__module__.startswith("protoat.") and not isabstract(kind)}
+    inside = f"{package.__name__}."
+    found = {kind for kind in below(base) if kind.__module__.startswith(inside) and not isabstract(kind)}
     return sorted(found, key=lambda kind: kind.__name__)
 
 

@@ -1,0 +1,251 @@
+"""What every training method must hold, alone and with every regularizer. Both are found by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+import protoat.methods
+import protoat.regularizers
+from protoat import Objective
+from protoat.attacks import PGD
+from protoat.data import ImageData
+from protoat.functional.ball import distance
+from protoat.methods import AdversarialTraining, BiaMAT, FreeAT, Method, Standard
+from protoat.regularizers import Regularizer
+from protoat.types import L2, Linf, ThreatModel
+
+from . import parts
+
+THREATS = {"linf": Linf(0.1), "l2": L2(0.5)}
+
+
+def auxiliary() -> ImageData:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (30, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return ImageData(pixels, torch.arange(30) % 3, ("a", "b", "c"))
+
+
+# Methods that need more than a threat model to be built.
+ROWS: dict[type[Method], Callable[..., Method]] = {
+    AdversarialTraining: lambda threat, **options: AdversarialTraining(PGD(threat, steps=2), **options),
+    BiaMAT: lambda threat, **options: BiaMAT(threat, auxiliary=auxiliary(), **options),
+}
+SHORT = {"steps": 2, "replays": 3}
+# Without a random start an attack does not depend on the seed; clean training has no attack.
+DETERMINISTIC = ("FGSMAT", "Standard", "FreeAT")
+METHODS = parts.concrete(Method, protoat.methods)
+REGULARIZERS: list[type[Regularizer] | None] = [None, *parts.concrete(Regularizer, protoat.regularizers)]
+
+each = pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
+with_each = pytest.mark.parametrize(
+    "regularizer", REGULARIZERS, ids=lambda regularizer: regularizer.__name__ if regularizer else "alone"
+)
+
+
+def build(kind: type[Method], threat: ThreatModel = THREATS["linf"], **options: Any) -> Method:
+    known = signature(kind).parameters
+    short = {key: value for key, value in SHORT.items() if key in known}
+    return ROWS[kind](threat, **options) if kind in ROWS else kind(threat, **short, **options)
+
+
+def objective(
+    kind: type[Method], regularizer: type[Regularizer] | None = None, classes: int = 4, **options: Any
+) -> Objective:
+    metric = None
+    if regularizer is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            metric = regularizer(classes, 128)  # type: ignore[call-arg]
+    return Objective(build(kind, **options), metric, norm_weight=0.01)
+
+
+def net(classes: int = 4) -> parts.Net:
+    return parts.trained(classes)[0].train()
+
+
+def batch(size: int = 12, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    _, x, y = parts.trained(classes, 64)
+    rows = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
+    rows = torch.cat([torch.stack([rows[y[rows] == c][0] for c in range(classes)]), rows])[:size]
+    return x[rows], y[rows]
+
+
+def train(model: torch.nn.Module, goal: Objective, batches: list[tuple[Tensor, Tensor]], first: int = 0) -> int:
+    """Plain steps, the random state set anew for each batch as `fit` does; returns how many."""
+    torch.manual_seed(0)
+    goal.prepare(model)
+    optimizer = torch.optim.SGD([*model.parameters(), *goal.parameters()], lr=0.02)
+    steps = 0
+    for number, (x, y) in enumerate(batches, first):
+        torch.manual_seed(number)
+        for terms in goal.losses(model, x, y):
+            assert terms.total.shape == () and bool(terms.total.isfinite())
+            optimizer.zero_grad()
+            terms.total.backward()
+            optimizer.step()
+            steps += 1
+    return steps
+
+
+def finite(*modules: torch.nn.Module | None) -> bool:
+    tensors = [value for module in modules if module is not None for value in module.state_dict().values()]
+    return all(bool(value.isfinite().all()) for value in tensors)
+
+
+def test_some_are_found() -> None:
+    assert {Standard, FreeAT, BiaMAT} <= set(METHODS)
+    assert protoat.regularizers.SoftTriple in REGULARIZERS and len(REGULARIZERS) > 2
+
+
+@each
+def test_the_threat_model_is_enough(kind: type[Method]) -> None:
+    method = build(kind) if kind in ROWS else kind(THREATS["linf"])
+    assert method.threat == THREATS["linf"] and method.eps == 0.1
+
+
+@each
+@with_each
+def test_gradients_reach_model_and_regularizer(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal, (x, y) = net(), objective(kind, regularizer), batch()
+    goal.prepare(model)
+    images, yields = x.clone(), 0
+    for terms in goal.losses(model, x, y):
+        model.zero_grad()
+        terms.total.backward()
+        yields += 1
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert float(model.features[0].weight.grad.abs().max()) > 0
+        assert (terms.metric is None) == (regularizer is None)
+        for prototypes in goal.prototypes():
+            assert prototypes.grad is not None and float(prototypes.grad.abs().max()) > 0
+    assert yields == goal.updates_per_batch
+    assert torch.equal(x, images) and not x.requires_grad
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
+@each
+@with_each
+def test_two_classes(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal = net(classes=2), objective(kind, regularizer, classes=2)
+    assert train(model, goal, [batch(classes=2)] * 2) == 2 * goal.updates_per_batch
+    assert finite(model, goal.regularizer)
+
+
+@each
+@with_each
+def test_batches_of_any_size(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal = net(), objective(kind, regularizer)
+    train(model, goal, [batch(12), batch(5), batch(16)])
+    assert finite(model, goal.regularizer)
+
+
+@each
+@with_each
+def test_the_same_seed_gives_the_same_weights(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    results = []
+    for _ in range(2):
+        model, goal = net(), objective(kind, regularizer)
+        train(model, goal, [batch(seed=1), batch(seed=2)])
+        results.append({**model.state_dict(), **goal.state_dict()})
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+@each
+def test_another_seed_gives_another_attack(kind: type[Method]) -> None:
+    if kind.__name__ in DETERMINISTIC:
+        pytest.skip("draws nothing")
+    images = []
+    for seed in (1, 2):
+        model, method = net().eval(), build(kind)
+        torch.manual_seed(0)
+        method.prepare(model)
+        torch.manual_seed(seed)
+        images.append(next(iter(method.updates(model, *batch()))).x_adv)
+    assert not torch.equal(*images)
+
+
+@each
+@with_each
+def test_bfloat16_autocast(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal, (x, y) = net(), objective(kind, regularizer), batch()
+    goal.prepare(model)
+    running = goal.losses(model, x, y)
+    for _ in range(goal.updates_per_batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            terms = next(running)
+        assert terms.total.dtype == torch.float32 and bool(terms.total.isfinite())
+        terms.total.backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
+
+
+@each
+@with_each
+def test_an_interrupted_run_goes_on_exactly(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    batches = [batch(seed=seed) for seed in range(4)]
+    whole, goal = net(), objective(kind, regularizer)
+    train(whole, goal, batches)
+    broken, first = net(), objective(kind, regularizer)
+    train(broken, first, batches[:2])
+    # Through bytes, as a checkpoint does, into objects that know nothing of the first ones.
+    stored = load(save({name: value.contiguous() for name, value in first.state_dict().items()}))
+    second = objective(kind, regularizer)
+    torch.manual_seed(9)
+    second.prepare(broken)
+    second.load_state_dict(stored)
+    train(broken, second, batches[2:], first=2)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(broken.state_dict()[name], value), name
+    after, expected = second.state_dict(), goal.state_dict()
+    assert after.keys() == expected.keys()
+    assert all(torch.equal(after[name], value) for name, value in expected.items())
+
+
+@each
+@pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS.keys())
+def test_images_keep_to_the_budget_and_the_range(kind: type[Method], threat: ThreatModel) -> None:
+    model, (x, y) = net(), batch()
+    x[0], x[1] = 0.0, 1.0
+    method = build(kind, threat)
+    method.prepare(model)
+    goal = Objective(method)
+    for views in method.updates(model, x, y):
+        goal.method.outer_loss(views, y).backward()
+        assert bool((distance(views.x_adv, x, threat.norm) <= threat.eps + 1e-5).all())
+        assert float(views.x_adv.detach().min()) >= 0 and float(views.x_adv.detach().max()) <= 1
+    assert (kind is Standard) == torch.equal(views.x_adv, x)
+
+
+@each
+def test_the_radius_grows_as_the_ramp_says(kind: type[Method]) -> None:
+    if kind not in ROWS and "ramp_epochs" not in signature(kind).parameters:
+        pytest.skip("leaves the ramp to the method inside")
+    model, (x, y) = net(), batch()
+    method = build(kind, ramp_epochs=4)
+    method.prepare(model)
+    for epoch, share in [(0, 0.0), (1, 0.25), (4, 1.0), (40, 1.0)]:
+        method.at_epoch(epoch, 50)
+        assert method.eps == pytest.approx(0.1 * share)
+        for views in method.updates(model, x, y):
+            method.outer_loss(views, y).backward()
+            moved = float(distance(views.x_adv.detach(), x, "linf").max())
+            assert moved <= 0.1 * share + 1e-6
+    assert kind is Standard or moved > 0.05
+
+
+@each
+def test_training_learns(kind: type[Method]) -> None:
+    torch.manual_seed(0)
+    model, (x, y) = parts.Net(4).train(), batch(48)
+    train(model, objective(kind), [(x, y)] * 40)
+    with torch.no_grad():
+        accuracy = (model.eval()(x).logits.argmax(1) == y).float().mean()
+    assert accuracy > 0.6
