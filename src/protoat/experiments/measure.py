@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 
 import protoat
 from protoat.attacks import Attack
@@ -80,8 +81,9 @@ def evaluate_run(
     model, recipe, path = load_run(folder, weights=weights)
     chosen = named_attacks(attacks, recipe.evaluation_threat or recipe.threat)
     data = load_images(recipe, "test")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluate(model, data, chosen, batch_size=batch_size, limit=limit, device=device, advance=advance)
+    report = evaluate(
+        model, data, chosen, batch_size=batch_size, limit=limit, device=PartialState().device, advance=advance
+    )
     subject = {
         "weights": path.name,
         "sha256": sha256(path.read_bytes()).hexdigest(),
