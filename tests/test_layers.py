@@ -1,0 +1,137 @@
+"""Imports go one way, and nothing turns text or files into code: read from the sources, not from what gets imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import protoat
+
+PACKAGE = Path(protoat.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# Each may import from those before it; parts that stand together do not import each other.
+LAYERS = [
+    {"types", "_version"},
+    {"functional"},
+    {"models", "attacks", "regularizers", "data"},
+    {"methods"},
+    {"objective"},
+    {"training", "pretraining", "evaluation"},
+    {"experiments"},
+    {"tables", "figures"},
+    {"reports"},
+    {"cli"},
+]
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+# `protoat.fit` and its like: names of the package itself stand for the part they come from.
+NAMES = {
+    "Linf": "types",
+    "L2": "types",
+    "Output": "types",
+    "ThreatModel": "types",
+    "Objective": "objective",
+    "fit": "training",
+    "evaluate": "evaluation",
+    "__version__": "_version",
+}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def part_of(path: Path) -> str:
+    """Folder or module directly below the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every import, also inside functions, and every use of the package's own names, with its line, as dotted names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the import from protoat in full"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "protoat":
+            yield node.lineno, f"protoat.{node.attr}"
+
+
+def wrong_imports(source: str, own: str) -> list[str]:
+    """What a source of part `own` imports against the direction."""
+    wrong = []
+    for line, name in imports(ast.parse(source)):
+        package, _, rest = name.partition(".")
+        if package != "protoat" or not rest:
+            continue
+        first = rest.split(".")[0]
+        part = NAMES.get(first, first)
+        assert part in RANK, f"line {line}: protoat.{first} has no place in the layers; give it one here"
+        if part != own and RANK[part] >= RANK[own]:
+            wrong.append(f"line {line}: {own} imports {name}")
+    return wrong
+
+
+def code_from_text(source: str) -> list[str]:
+    """Calls and imports that turn text or files into code, and `torch.load` that may."""
+    tree, found = ast.parse(source), []
+    for line, name in imports(tree):
+        if name.split(".")[0] in FORBIDDEN_MODULES:
+            found.append(f"line {line}: import of {name}")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+        if called in FORBIDDEN_CALLS or (called in ("torch.load", "load_state_dict_from_url") and not safe):
+            found.append(f"line {node.lineno}: {called}(...)")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    if path.parent == PACKAGE and path.stem in ("__init__", "__main__"):
+        pytest.skip("the front door names every part")
+    assert wrong_imports(path.read_text(), part_of(path)) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_text_never_becomes_code(path: Path) -> None:
+    assert code_from_text(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "line"),
+    [
+        ("functional", "from protoat.attacks import PGD"),
+        ("models", "import protoat.attacks.base"),
+        ("attacks", "from protoat import data"),
+        ("methods", "from protoat import fit"),
+        ("training", "def late():\n    from protoat.experiments.run import execute"),
+        ("data", "from protoat.models import LeNet"),
+        ("data", "import protoat\nprotoat.fit()"),
+    ],
+)
+def test_a_wrong_import_is_seen(own: str, line: str) -> None:
+    assert len(wrong_imports(line, own)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval('1')",
+        "exec(x)",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "import pickle",
+        "from dill import loads",
+    ],
+)
+def test_code_from_text_is_seen(line: str) -> None:
+    assert len(code_from_text(line)) == 1
+
+
+def test_what_is_allowed_passes() -> None:
+    assert wrong_imports("import torch\nfrom protoat.attacks import PGD\nfrom protoat import Linf", "methods") == []
+    assert code_from_text("model.eval()\nre.compile('x')\ntorch.load(f, weights_only=True)") == []
