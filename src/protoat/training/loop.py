@@ -91,7 +91,7 @@ class Loop:
         line["seconds"] = round(time.perf_counter() - started, 3)
         state.finish_epoch(line)
         self.log.append(line)
-        logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, line)
+        logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, _summary(line))
 
     def _batch(self, batch: tuple[Tensor, ...]) -> None:
         state, objective = self.state, self.learner.objective
@@ -186,3 +186,12 @@ class Loop:
 def _merit(measured: dict[str, Any]) -> tuple[float, float]:
     """Robust accuracy chooses, clean accuracy breaks ties; the earlier of two equals stays."""
     return measured.get("robust", measured["clean"]), measured["clean"]
+
+
+def _summary(line: dict[str, Any]) -> str:
+    """One epoch in words; ``metrics.jsonl`` has all of it."""
+    terms = ", ".join(f"{name} {line[name]:.3f}" for name in ("base", "metric", "norm", "total") if name in line)
+    accuracies = {name: value for name, value in line.get("validation", {}).items() if isinstance(value, float)}
+    measured = ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items())
+    parts = [terms, f"eps {line['eps']:.3g}, lr {line['lr']:.3g}", measured and f"held out: {measured}"]
+    return "; ".join([*filter(None, parts), f"{line['seconds']:.0f} s"])
