@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -128,19 +129,26 @@ def test_one_epoch_of_mnist(tmp_path: Path, data_root: Path, printed) -> None:
     assert measured["correct"] >= 300  # chance is 100
 
 
-@pytest.mark.slow
-def test_cifar_images_from_a_folder(tmp_path: Path, data_root: Path, printed) -> None:
+def test_cifar_images_from_a_folder(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, printed) -> None:
     folder = data_root / "cifar10-images"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
+    monkeypatch.setenv("PROTOAT_CACHE", str(tmp_path / "cache"))
+    for split, count in (("train", 20), ("test", 10)):
+        for source in (folder / split).iterdir():
+            target = tmp_path / "pictures" / split / source.name
+            target.mkdir(parents=True)
+            for path in sorted(source.iterdir())[:count]:
+                shutil.copy(path, target)
+    own = ["--data", "ImageFolder", "--data.path", str(tmp_path / "pictures"), "--validation_size", "0"]
+    small = ["--model.width", "0.125", "--epochs", "1", "--method.steps", "1"]
     run = str(tmp_path / "run")
-    small = ["--model.width", "0.125", "--epochs", "1", "--method", "FGSMAT", "--validation_size", "0"]
-    printed("train", "--config", "cifar10-2", "--data", "ImageFolder", "--data.path", str(folder), *small, "--out", run)
-    printed("evaluate", run, "--attacks", "clean", "--n", "500")
+    printed("train", "--config", "cifar10-2", *own, *small, "--out", run)
+    shown = printed("evaluate", run, "--attacks", "clean", "fgsm")
+    assert "fgsm" in shown
     measured = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]["clean"]
-    assert len(measured["per_class"]) == 2
-    assert len(measured["per_mode"]) == 10
-    assert all(mode["total"] == 50 for mode in measured["per_mode"].values())
+    assert measured["per_class"].keys() == {"airplane-deer", "dog-truck"}
+    assert [mode["total"] for mode in measured["per_mode"].values()] == [10] * 10
 
 
 def test_train_can_be_called_from_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
