@@ -35,8 +35,9 @@ def test_parts_with_arguments_wait_for_the_facts_of_the_run() -> None:
     assert isinstance(optimizer, torch.optim.SGD)
 
 
-def test_another_class_starts_from_its_own_defaults() -> None:
-    recipe = read_recipe("cifar10", ["--method", "FastAT", "--optimizer", "Adam"])
+@pytest.mark.parametrize("method", [["--method", "FastAT"], ["--method=FastAT"]])
+def test_another_class_starts_from_its_own_defaults(method: list[str]) -> None:
+    recipe = read_recipe("cifar10", [*method, "--optimizer", "Adam"])
     method = recipe.method(recipe.threat)
     assert isinstance(method, FastAT)
     assert method.attack.step_size == pytest.approx(10 / 255)  # not the 2/255 of the recipe's PGDAT

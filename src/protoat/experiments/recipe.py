@@ -172,8 +172,8 @@ def recipe_parser(prog: str | None = None) -> Parser:
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
-    pairs = pairwise(args)
-    parser.named_classes = {option[2:]: value for option, value in pairs if option[2:] in _STARTS_ANEW}
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     parsed = parser.parse_args(args)
     return _objects(parser, parsed), parsed
 
