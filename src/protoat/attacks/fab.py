@@ -108,8 +108,9 @@ class FAB(MinimalNormAttack):
                 closer = fell & (length < reach[rows])
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer].float()
                 x_adv = torch.where(leading(fell, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
-                stay = ~(fell & (length <= problem.eps))
-                x_adv, rows, classes, problem = x_adv[stay], rows[stay], classes[stay], select(problem, stay)
+                done = fell & (length <= problem.eps)
+                if bool(done.any()):
+                    x_adv, rows, classes, problem = x_adv[~done], rows[~done], classes[~done], select(problem, ~done)
             if step == self.steps or not len(rows):
                 break
             with torch.enable_grad():

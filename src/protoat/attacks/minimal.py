@@ -80,6 +80,8 @@ def nearest_boundary(logits: Tensor, x_adv: Tensor, y: Tensor, classes: Tensor, 
     for column, lead in enumerate(leads.unbind(1)):
         last = column == leads.shape[1] - 1
         (gradient,) = torch.autograd.grad(lead.sum(), x_adv, retain_graph=not last)
+        if leads.shape[1] == 1:
+            return lead.detach(), gradient
         flat = gradient.flatten(1)
         steepness = flat.abs().sum(1) if norm == "linf" else flat.norm(dim=1)
         away = lead.detach().abs() / steepness.clamp_min(1e-12)
