@@ -290,6 +290,7 @@ def test_a_single_image(kind: type[Attack]) -> None:
 
 
 @each
+@pytest.mark.filterwarnings("ignore:.*not finite:RuntimeWarning")
 def test_a_broken_model_breaks_no_budget(kind: type[Attack]) -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

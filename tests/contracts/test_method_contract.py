@@ -245,7 +245,7 @@ def test_the_radius_grows_as_the_ramp_says(kind: type[Method]) -> None:
 def test_training_learns(kind: type[Method]) -> None:
     torch.manual_seed(0)
     model, (x, y) = parts.Net(4).train(), batch(48)
-    train(model, objective(kind), [(x, y)] * 40)
+    train(model, objective(kind), [(x, y)] * 25)
     with torch.no_grad():
         accuracy = (model.eval()(x).logits.argmax(1) == y).float().mean()
     assert accuracy > 0.6
