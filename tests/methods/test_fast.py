@@ -75,7 +75,11 @@ def test_the_ramp_holds_for_the_guard() -> None:
     assert epoch(method, model, 0.5) is None
     assert epoch(method, model, 0.75) is None  # 0.025 does not carry 0.8 over the threshold.
     method.at_epoch(4)
-    assert epoch(method, model, 0.75) is not None
+    assert epoch(method, model, 0.75) is None  # accuracy fell, because the radius grew
+    method.at_epoch(5)
+    assert epoch(method, model, 0.5) is None
+    method.at_epoch(6)
+    assert epoch(method, model, 0.75) is not None  # the same fall at a radius that stayed
 
 
 def test_without_guard() -> None:

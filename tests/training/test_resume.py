@@ -326,7 +326,7 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path, small: ModuleTy
 def test_other_prototypes_are_refused_by_name(tmp_path: Path, small: ModuleType) -> None:
     small.train("pgd", tmp_path)
     net, _, _ = small.built()
-    goal = small.Objective(small.METHODS["pgd"](), small.SoftTriple(10, 16, prototypes_per_class=2))
+    goal = small.Objective(small.METHODS["pgd"](), small.SoftTriple(10, 16, prototypes_per_class=2), norm_weight=0.001)
     groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0)
     with pytest.raises(ValueError, match=r"prototypes \(10, 4, 16\) for \(10, 2, 16\)"):
         fit(

@@ -16,6 +16,14 @@ from protoat.training import Interrupted
 from protoat.training.signals import StopRequest
 
 
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """A shell starts background jobs deaf to SIGINT; these tests must hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Batches:
     """A loader that sends this process a signal just before a batch is handed out."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -105,9 +106,18 @@ class PGD(Attack):
         step: Radius = self.step_size * (eps / self.threat.eps)
         labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
         x_adv = random_start(problem.x, eps, norm, problem.generator) if self.random_start else problem.x
+        blind = torch.zeros(len(problem.x), dtype=torch.bool, device=problem.x.device)
         for _ in range(self.steps):
             gradient, _ = input_gradient(problem.model, x_adv, labels, self.loss)
+            blind |= ~gradient.flatten(1).isfinite().all(1)
             x_adv = project(x_adv + sign * ascent_step(gradient, step, norm), problem.x, eps, norm)
+        if bool(blind.any()):
+            warnings.warn(
+                f"the gradient of {int(blind.sum())} of {len(blind)} images is not finite, so this attack cannot move "
+                "them as it should: accuracy under it overstates robustness",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return x_adv
 
 

@@ -188,6 +188,8 @@ class Source(ABC):
         Raises:
             DataNotFoundError: it could not be downloaded.
         """
+        if self.location() is None:
+            return  # it came with a package
         if not self.downloadable:
             raise DataNotFoundError(self.not_found())
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from protoat.data.base import ImageData, Source, Split, reading
 
@@ -38,9 +39,12 @@ class MNIST(Source):
         self.dataset(self.root, download=True)
 
     def read(self, split: Split) -> ImageData:
+        # Not through the data set class: it would rather load pickled tensors of an old version, if some lie around.
+        part = "train" if split == "train" else "t10k"
         with reading(self.location()):
-            stored = self.dataset(self.root, train=split == "train")
-        return ImageData(stored.data.unsqueeze(1), stored.targets, self.class_names)
+            images = read_image_file(self.location() / f"{part}-images-idx3-ubyte")
+            labels = read_label_file(self.location() / f"{part}-labels-idx1-ubyte")
+        return ImageData(images.unsqueeze(1), labels, self.class_names)
 
 
 class FashionMNIST(MNIST):

@@ -124,6 +124,8 @@ def evaluate(
     >>> report["pgd2"].accuracy <= report["clean"].accuracy
     True
     """
+    if not isinstance(data, ImageData):
+        raise TypeError(f"data is a {type(data).__name__}, expected protoat.data.ImageData (uint8 images, labels, names)")
     if not attacks:
         raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
     if batch_size < 1 or (limit is not None and limit < 1):

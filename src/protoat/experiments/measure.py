@@ -81,6 +81,9 @@ def evaluate_run(
     model, recipe, path = load_run(folder, weights=weights)
     chosen = named_attacks(attacks, recipe.evaluation_threat or recipe.threat)
     data = load_images(recipe, "test")
+    trained_on = read_run(Path(folder)).facts.get("class_names", list(data.class_names))
+    if list(data.class_names) != list(trained_on):
+        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {list(data.class_names)}")
     report = evaluate(
         model, data, chosen, batch_size=batch_size, limit=limit, device=PartialState().device, advance=advance
     )

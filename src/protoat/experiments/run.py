@@ -16,14 +16,15 @@ from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.experiments.recipe import Recipe, recipe_from_text
 from protoat.experiments.store import check_free, claim, environment, read_run
 from protoat.objective import Objective
-from protoat.training import FitResult, fit, load_weights, parameter_groups
+from protoat.training import FitResult, fit, load_weights, make_accelerator, parameter_groups
+from protoat.training.devices import Precision
 from protoat.types import as_output
 
 __all__ = ["Parts", "build", "load_images", "load_run", "train"]
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+_PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def build(recipe: Recipe) -> Parts:
         model = _model(recipe, images.num_classes, images.shape)
         objective = _objective(recipe, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
-    given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+    try:
+        given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+    except ValueError as error:
+        raise ValueError(f"the optimizer cannot be built: {error}") from error
     if recipe.schedule is not None:
         recipe.schedule.lr(given["lr"], 0, 1, 1)  # one that does not fit the rate says so
     groups = parameter_groups(
@@ -114,7 +118,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     out = Path(out)
     check_free(out, recipe.text)
     parts = build(recipe)
-    accelerator = Accelerator(mixed_precision=_PRECISIONS[recipe.precision])
+    accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
     loader = _loader(recipe, parts.train, accelerator)
     memory_format = recipe.memory_format or _fastest_format(recipe, accelerator.device)
     if accelerator.is_main_process:
@@ -146,8 +150,10 @@ def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> Imag
     processes = accelerator.num_processes
     if recipe.batch_size % processes:
         raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
+    share = len(images) // processes
     return ImageLoader(
         images,
+        drop_last=share > 1 and share % (recipe.batch_size // processes) == 1,  # batch norm cannot train on one image
         batch_size=recipe.batch_size // processes,
         augment=recipe.augment,
         seed=recipe.seed,

@@ -108,7 +108,7 @@ def check_free(folder: Path, recipe_text: str) -> None:
             raise ValueError(
                 f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name != "run.json" for path in folder.iterdir())):
         raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
 
 
@@ -116,11 +116,15 @@ def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[s
     """Makes `folder` the home of a recipe, or adds a session to the run it holds.
 
     Raises:
-        ValueError: see `check_free`.
+        ValueError: see `check_free`; or the data is no longer what the run began with.
         DiskError: it cannot be written.
     """
     check_free(folder, recipe_text)
-    known = read_run(folder).facts.get("sessions", []) if (folder / "recipe.yaml").exists() else []
+    before = read_run(folder).facts if (folder / "recipe.yaml").exists() else {}
+    known = before.get("sessions", [])
+    changed = [f"{key} {before.get(key)} then, {new} now" for key, new in facts.items() if before.get(key) != new]
+    if known and changed:
+        raise ValueError(f"the data of {folder} has changed since ({'; '.join(changed)}); choose another --out")
     write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
     if not (folder / "recipe.yaml").exists():
         write(folder / "recipe.yaml", recipe_text)

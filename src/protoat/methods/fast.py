@@ -54,6 +54,7 @@ class FastAT(AdversarialTraining):
         self.guard_drop = guard_drop
         self._watched: tuple[Tensor, Tensor] | None = None
         self._previous = 0.0
+        self._previous_eps = 0.0
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         if self.guard is not None and self._watched is None:
@@ -67,9 +68,11 @@ class FastAT(AdversarialTraining):
         self._watched = None
         correct = self.guard(model, x, y, eps=self.eps).correct
         accuracy = float(mean_over_processes(correct.float().mean()))
+        # While the radius still grows, accuracy falls for that reason alone.
+        comparable = self._previous_eps == self.eps
         fall, previous = self._previous - accuracy, self._previous
-        self._previous = accuracy
-        if fall <= self.guard_drop:
+        self._previous, self._previous_eps = accuracy, self.eps
+        if not comparable or fall <= self.guard_drop:
             return None
         return (
             f"catastrophic overfitting: PGD-5 accuracy on a training batch fell from {previous:.1%} to {accuracy:.1%} "
@@ -77,11 +80,11 @@ class FastAT(AdversarialTraining):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {"previous": torch.tensor(self._previous, dtype=torch.float64)}
+        state = {"previous": torch.tensor([self._previous, self._previous_eps], dtype=torch.float64)}
         if self._watched is not None:
             state |= {"watched_x": self._watched[0], "watched_y": self._watched[1]}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._previous = float(state["previous"])
+        self._previous, self._previous_eps = state["previous"].tolist()
         self._watched = (state["watched_x"], state["watched_y"]) if "watched_x" in state else None

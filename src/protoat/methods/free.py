@@ -58,7 +58,9 @@ class FreeAT(Method):
                 raise RuntimeError(
                     "FreeAT found no gradient on its perturbation: call terms.total.backward() before the next update"
                 )
-            moved = delta.detach() + ascent_step(delta.grad, self.eps, self.threat.norm)
+            # An overflow in half precision, for which the caller skips the step, must not live on in the perturbation.
+            gradient = torch.where(delta.grad.isfinite(), delta.grad, 0.0)
+            moved = delta.detach() + ascent_step(gradient, self.eps, self.threat.norm)
             stored[: len(x)] = self._into_ball(moved)
 
     def _sized_for(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from protoat.training import checkpoint
-from protoat.training.errors import CheckpointError
+from protoat.training.errors import CheckpointError, NonFiniteLossError
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState
@@ -32,6 +32,7 @@ class Saver:
         self.state = state
         self.accelerator = learner.accelerator
         self.saved_update = 0
+        self._last_start = 0  # where the epoch of the last checkpoint began: that one, too, may have to be returned to
         self._epoch_start: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
     def begin(self, *, resume: bool) -> None:
@@ -53,12 +54,17 @@ class Saver:
         self.state.resume(found.state["run"])
         self._restore(found)
         self.saved_update = self.state.update
+        self._last_start = self.state.epoch_update
 
     def save(self) -> Path | None:
         """Writes a checkpoint."""
         if self.folder is None:
             return None
         common, own, plain = self.learner.state()
+        for value in (common | own).values():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise NonFiniteLossError("gradient", float("nan"), self.state.update, self.state.epoch)
+        starts, self._last_start = {self._last_start, self.state.epoch_update}, self.state.epoch_update
         tensors = {f"process-{self.accelerator.process_index}": own}
         if self.accelerator.is_main_process:
             tensors["common"] = common
@@ -69,7 +75,7 @@ class Saver:
             tensors,
             {"run": self.state.as_json(), "learner": plain},
             accelerator=self.accelerator,
-            also_keep=[self.state.epoch_update],
+            also_keep=starts,
         )
 
     def begin_epoch(self) -> None:
