@@ -125,13 +125,13 @@ class FAB(MinimalNormAttack):
         """Steps onto the plane ``lead + slope . d = 0`` from `x_adv` and from `x`, averaged by their lengths."""
         flat = slope.flatten(1)
         offset = (flat * (x_adv - x).flatten(1)).sum(1)
-        from_here = hyperplane_step(x_adv.flatten(1), flat, -lead, self.norm).view_as(x)
-        from_clean = hyperplane_step(x.flatten(1), flat, offset - lead, self.norm).view_as(x)
-        here, clean = (
-            distance(step, torch.zeros_like(x), self.norm).clamp_min(1e-8) for step in (from_here, from_clean)
-        )
+        from_here = hyperplane_step(x_adv.flatten(1), flat, -lead, self.norm)
+        from_clean = hyperplane_step(x.flatten(1), flat, offset - lead, self.norm)
+        order = torch.inf if self.norm == "linf" else 2
+        here, clean = (torch.linalg.vector_norm(step, order, dim=1).clamp_min(1e-8) for step in (from_here, from_clean))
         alpha = leading((here / (here + clean)).clamp(max=self.alpha_max), x)
-        return ((x_adv + self.eta * from_here) * (1 - alpha) + (x + self.eta * from_clean) * alpha).clamp(0, 1)
+        here, clean = x_adv.add(from_here.view_as(x), alpha=self.eta), x.add(from_clean.view_as(x), alpha=self.eta)
+        return torch.lerp(here, clean, alpha).clamp_(0, 1)
 
 
 def _rivals(problem: Problem, logits: Tensor) -> Tensor:

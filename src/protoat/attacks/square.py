@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, BatchNormMode, Problem
-from protoat.attacks.standing import fallen, leading, select, worst_case
+from protoat.attacks.standing import leading, select, worst_case
 from protoat.functional.losses import margin
 from protoat.types import Output, ThreatModel
 
@@ -72,22 +72,20 @@ class Square(Attack):
         start, propose = (_stripes, _recolour) if linf else (_bumps, _move_budget)
         x_adv = start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        output = problem.model(x_adv)
-        lead, fell = _lead(output, problem), fallen(problem, output.logits)
+        lead = _lead(problem.model(x_adv), problem)
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
         draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
         for query, draw in enumerate(draws):
+            fell = lead > 0
             if bool(fell.any()):
                 result[rows[fell]] = x_adv[fell]
                 problem, rows, x_adv, lead = select(problem, ~fell), rows[~fell], x_adv[~fell], lead[~fell]
             if not len(rows):
                 return result
             new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)
-            output = problem.model(new)
-            gained, fell = _lead(output, problem), fallen(problem, output.logits)
-            better = (gained > lead) | fell
-            x_adv = torch.where(leading(better, new), new, x_adv)
-            lead = torch.where(better, gained, lead)
+            gained = _lead(problem.model(new), problem)
+            better = (gained > lead).nonzero().squeeze(1)
+            x_adv[better], lead[better] = new[better], gained[better]
         result[rows] = x_adv
         return result
 

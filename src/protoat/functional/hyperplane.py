@@ -32,8 +32,7 @@ def hyperplane_step(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tens
     direction = normal * rise.sign()[:, None]
     room = torch.where(direction > 0, 1 - x, x)
     weight, goal = normal.abs().masked_fill_(room <= 0, 0), rise.abs()
-    speed = weight if norm == "l2" else torch.ones_like(goal[:, None])
-    gain = weight * speed
+    speed, gain = (weight, weight.square()) if norm == "l2" else (torch.ones_like(goal[:, None]), weight)
     scale = goal / gain.sum(1).clamp_min(1e-30)
     for _ in range(50):
         moved = torch.minimum(speed * scale[:, None], room)
