@@ -125,7 +125,7 @@ def evaluate(
     True
     """
     if not isinstance(data, ImageData):
-        raise TypeError(f"data is a {type(data).__name__}, expected protoat.data.ImageData (uint8 images, labels, names)")
+        raise TypeError(f"data is a {type(data).__name__}, expected protoat.data.ImageData")
     if not attacks:
         raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
     if batch_size < 1 or (limit is not None and limit < 1):
