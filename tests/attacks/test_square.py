@@ -47,20 +47,25 @@ def test_bump_is_autoattack_s(side: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_linf_query_always_changes_its_square_and_nothing_else(channels: int) -> None:
+def test_a_linf_query_recolours_a_square_and_returns_what_changed(channels: int) -> None:
     case = problem(torch.rand(50, channels, 6, 6).round(decimals=1), 0.2)
     start = _stripes(case)
     low, high = (case.x - 0.2).clamp(0, 1), (case.x + 0.2).clamp(0, 1)
     assert bool(((start == low) | (start == high)).all())
     assert torch.equal((start == low)[:, :, :1].expand_as(start), start == low)
     for side, place in ((1, [0.0, 0.99, 0, 0, 0]), (2, [0.5, 0.2, 0, 0, 0]), (6, [0.9, 0.9, 0, 0, 0])):
-        new = _recolour(case, start, side, place)
-        assert bool(((new == low) | (new == high)).all())
-        changed = (new != start).any(1)
+        moved, new = _recolour(case, start, side, place)
+        assert bool(((new == low[moved]) | (new == high[moved])).all())
+        changed = new != start[moved]
         assert bool(changed.flatten(1).any(1).all())
         top, left = (int(share * (7 - side)) for share in place[:2])
-        changed[:, top : top + side, left : left + side] = False
+        square = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
+        coloured = (new == high[moved])[square].flatten(2)
+        assert torch.equal(coloured.all(2), coloured.any(2))  # one end for each channel
+        changed[square] = False
         assert not bool(changed.any())
+        idle = 0.5**channels if side == 1 else 0.1  # a pixel is set to what it was half of the time
+        assert len(moved) == pytest.approx(50 * (1 - idle), abs=11)
 
 
 @pytest.mark.parametrize("size", [2, 4, 8, 11])
@@ -70,7 +75,8 @@ def test_an_l2_query_spends_the_whole_budget(size: int) -> None:
     start = _bumps(case)
     torch.testing.assert_close(distance(start, x, "l2"), torch.full((20,), 0.3))
     for place in ([0.1, 0.2, 0.7, 0.9, 0.1], [0.5, 0.5, 0.4, 0.6, 0.9]):
-        new = _move_budget(case, start, 3, place)
+        moved, new = _move_budget(case, start, 3, place)
+        assert moved.tolist() == list(range(20))
         torch.testing.assert_close(distance(new, x, "l2"), torch.full((20,), 0.3))
         assert not torch.equal(new, start)
 

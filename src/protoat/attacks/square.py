@@ -35,8 +35,8 @@ class Square(Attack):
     Raises:
         ValueError: fewer than one query or restart, `p_init` outside (0, 1], images that are not (B, C, H, W).
 
-    Source: Andriushchenko et al., ECCV 2020, with AutoAttack's margin objective. Deviation: a square that would change
-    nothing is drawn with its signs turned, where the original draws again and AutoAttack spends the query.
+    Source: Andriushchenko et al., ECCV 2020, with AutoAttack's margin objective. As in AutoAttack, a square that
+    changes nothing spends a query, where the paper draws again; here it costs no forward.
 
     >>> from protoat.types import Linf
     >>> Square(Linf("8/255")).parameters()["queries"]
@@ -72,7 +72,7 @@ class Square(Attack):
         start, propose = (_stripes, _recolour) if linf else (_bumps, _move_budget)
         x_adv = start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        lead = _lead(problem.model(x_adv), problem)
+        lead = _lead(problem.model(x_adv), problem.y, problem.targets)
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
         draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
         for query, draw in enumerate(draws):
@@ -82,10 +82,13 @@ class Square(Attack):
                 problem, rows, x_adv, lead = select(problem, ~fell), rows[~fell], x_adv[~fell], lead[~fell]
             if not len(rows):
                 return result
-            new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)
-            gained = _lead(problem.model(new), problem)
-            better = (gained > lead).nonzero().squeeze(1)
-            x_adv[better], lead[better] = new[better], gained[better]
+            moved, new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)
+            if not len(moved):
+                continue
+            targets = None if problem.targets is None else problem.targets[moved]
+            gained = _lead(problem.model(new), problem.y[moved], targets)
+            better = gained > lead[moved]
+            x_adv[moved[better]], lead[moved[better]] = new[better], gained[better]
         result[rows] = x_adv
         return result
 
@@ -100,9 +103,9 @@ class Square(Attack):
         return min(max(round(math.sqrt(self.p_init / 2**halvings * height * width)), 1), height, width)
 
 
-def _lead(output: Output, problem: Problem) -> Tensor:
+def _lead(output: Output, y: Tensor, targets: Tensor | None) -> Tensor:
     """(B,) what the search raises: positive where it has succeeded."""
-    return margin(output, problem.y) if problem.targets is None else -margin(output, problem.targets)
+    return margin(output, y) if targets is None else -margin(output, targets)
 
 
 def _coin(problem: Problem, *shape: int) -> Tensor:
@@ -134,15 +137,15 @@ def _stripes(problem: Problem) -> Tensor:
     return torch.where(_coin(problem, high.shape[1], 1, high.shape[3]), high, low)
 
 
-def _recolour(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> Tensor:
-    """Sets a square to one end of its range for each channel; never to what it is already."""
+def _recolour(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> tuple[Tensor, Tensor]:
+    """Sets a square to one end of its range for each channel: the rows that this changes, and their new images."""
     window = _window(x_adv, side, draw[:2])
     low, high = _ends(problem, window)
-    up = _coin(problem, x_adv.shape[1], 1, 1)
-    idle = (torch.where(up, high, low) == x_adv[window]).flatten(1).all(1)
-    new = x_adv.clone()
-    new[window] = torch.where(up ^ leading(idle, up), high, low)
-    return new
+    square = torch.where(_coin(problem, x_adv.shape[1], 1, 1), high, low)
+    moved = (square != x_adv[window]).flatten(1).any(1).nonzero().squeeze(1)
+    new = x_adv[moved]
+    new[window] = square[moved]
+    return moved, new
 
 
 def _bumps(problem: Problem) -> Tensor:
@@ -156,8 +159,8 @@ def _bumps(problem: Problem) -> Tensor:
     return _stretch(problem, delta)
 
 
-def _move_budget(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> Tensor:
-    """Empties one window and spends what it held, and what is free, on a bump in another one."""
+def _move_budget(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> tuple[Tensor, Tensor]:
+    """Empties one window and spends what it held, and what is free, on a bump in another one; all rows change."""
     side = min(max(side, 3) // 2 * 2 + 1, *x_adv.shape[2:])
     target, source = _window(x_adv, side, draw[:2]), _window(x_adv, side, draw[2:4])
     delta = x_adv - problem.x
@@ -169,7 +172,7 @@ def _move_budget(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) 
     bump = bump + _unit(delta[target])
     delta[source] = 0.0
     delta[target] = _unit(bump) * (leading(free, delta) + moved).sqrt()
-    return _stretch(problem, delta)
+    return torch.arange(len(delta), device=delta.device), _stretch(problem, delta)
 
 
 def _unit(patch: Tensor) -> Tensor:
