@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
         (["evaluate"], "the following arguments are required: run"),
         (["data", "MNITS"], "data set 'MNITS' is unknown; did you mean 'MNIST'?"),
         (["data", "--download"], "name it: protoat data MNIST --download"),
-        (["data", "Digits", "--download"], "Digits"),
+        (["data", "ImageFolder", "--download"], "these are your own images"),
         (["demo", "--ot", "x"], "--ot is unknown; did you mean '--out'?"),
     ],
 )

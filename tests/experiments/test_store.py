@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def test_a_claimed_folder_takes_the_same_recipe_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds another recipe \\(seed 1, there 0\\)"):
         claim(folder, TEXT.replace("seed: 0", "seed: 1"), {}, {"started": "c"})
     assert len(read_run(folder).facts["sessions"]) == 2
+
+
+def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
+    claim(tmp_path / "run", TEXT, {}, {"started": "a"})
+    weights = tmp_path / "run" / "best.safetensors"
+    weights.write_bytes(b"first")
+    subject = {"weights": weights.name, "sha256": sha256(b"first").hexdigest()}
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
+    assert not read_run(tmp_path / "run").outdated
+    weights.write_bytes(b"second")
+    assert read_run(tmp_path / "run").outdated
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

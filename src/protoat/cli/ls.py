@@ -50,4 +50,6 @@ def _measured(run: StoredRun) -> str:
     attacks = (run.evaluation or {}).get("attacks", {})
     if not attacks:
         return f"protoat evaluate {run.path}" if run.complete else ""
+    if run.outdated:
+        return f"of earlier weights; again: protoat evaluate {run.path}"
     return "\n".join(f"{name} {accuracy(Count(entry['correct'], entry['total']))}" for name, entry in attacks.items())

@@ -22,6 +22,8 @@ def main(args: list[str]) -> None:
     print((run.path / "recipe.yaml").read_text())
     _training(run)
     _prototypes(run)
+    if run.outdated:
+        print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
     if run.evaluation is not None:
         subject = run.evaluation["subject"]
         measurements(

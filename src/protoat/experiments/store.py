@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ class StoredRun:
         """Epoch, clean and robust accuracy of the best checkpoint on held-out images."""
         path = self.path / "best.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the evaluation measured weights that training has replaced since."""
+        if self.evaluation is None:
+            return False
+        subject = self.evaluation["subject"]
+        weights = self.path / subject["weights"]
+        return not weights.exists() or sha256(weights.read_bytes()).hexdigest() != subject["sha256"]
 
     @property
     def prototype_counts(self) -> list[tuple[int, list[int]]]:
