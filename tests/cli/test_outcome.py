@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from protoat.cli.outcome import run
-from protoat.data import DataNotFoundError, ImageFolder
+from protoat.data import DataNotFoundError, Digits, ImageFolder
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.types import Linf
 
@@ -50,7 +50,7 @@ def test_what_protoat_raises_on_purpose_is_the_users_mistake(capsys: pytest.Capt
     assert run("train", lambda args: Linf(8), []) == 2  # type: ignore[arg-type]
     assert "protoat train: error: eps=8 is outside (0, 1]" in capsys.readouterr().err
     assert run("train", lambda args: ImageFolder(path="nowhere").fetch(), []) == 2
-    assert "protoat train: error: ImageFolder" in capsys.readouterr().err
+    assert "protoat train: error: there is no folder nowhere" in capsys.readouterr().err
     assert issubclass(DataNotFoundError, FileNotFoundError)
 
 
