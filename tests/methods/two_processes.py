@@ -89,6 +89,8 @@ def main() -> None:
     awp_moves_both_alike()
     for name, build in METHODS.items():
         fit_keeps_processes_together(name, build(THREAT))
+    dist.barrier()  # a process that leaves early takes its peer's connection with it
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
