@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,3 +27,28 @@ def data_root() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("real data is absent: set PROTOAT_DATA to a folder that holds it")
     return Path(root)
+
+
+@pytest.fixture
+def in_two_processes(tmp_path: Path) -> Callable[..., None]:
+    """Runs Python as both processes of a gloo group on this machine; fails with their output when one fails."""
+
+    def launch(*arguments: str | Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        running = []
+        for rank in range(2):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+            with (tmp_path / f"{rank}.log").open("w") as log:
+                command = [sys.executable, *arguments]
+                running.append(subprocess.Popen(command, env=os.environ | group | own, stderr=log, stdout=log))
+        try:
+            codes = [process.wait(timeout=240) for process in running]
+        finally:
+            for process in running:
+                process.kill()
+        assert codes == [0, 0], "\n".join((tmp_path / f"{rank}.log").read_text() for rank in range(2))
+
+    return launch

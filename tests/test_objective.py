@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,28 +179,5 @@ def test_a_model_without_embeddings_is_refused(arguments: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_neither_fail_nor_drift_apart(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("two_processes.py")
-    running = []
-    for rank in range(2):
-        environment = os.environ | {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": "2",
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
-        }
-        log = (tmp_path / f"{rank}.log").open("w")
-        running.append(subprocess.Popen([sys.executable, script], env=environment, stderr=log, stdout=log))
-        log.close()
-    try:
-        codes = [process.wait(timeout=240) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert codes == [0, 0], "\n".join((tmp_path / f"{rank}.log").read_text() for rank in range(2))
+def test_two_processes_neither_fail_nor_drift_apart(in_two_processes: Callable[..., None]) -> None:
+    in_two_processes(Path(__file__).with_name("two_processes.py"))

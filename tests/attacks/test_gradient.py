@@ -268,3 +268,19 @@ def test_defaults() -> None:
         "restarts": 1,
         "loss": "protoat.functional.losses.cross_entropy",
     }
+
+
+def test_a_gradient_that_is_no_number_is_not_taken_for_robustness() -> None:
+    """Same logits, but the square root adds a gradient of 0 * inf: PGD stands still and must say so."""
+
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = 0 * (x - x.detach()).square().flatten(1).sum(1).sqrt()
+            return self.linear(x.flatten(1)) + hidden[:, None]
+
+    with pytest.warns(RuntimeWarning, match="gradient of 3 of 3 images is not finite.*overstates robustness"):
+        PGD(Linf(0.1), steps=2)(Blind(), torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]))

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from protoat.cli import main
 from protoat.cli.train import main as train_main
+from protoat.experiments.store import read_run
 from protoat.training.loop import Loop
 
 SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "128"]
@@ -90,6 +92,7 @@ def test_every_shipped_method_trains_by_its_short_name(tmp_path: Path, printed) 
     short = ["--epochs", "1", "--validation_size", "0", "--schedule", "none", "--regularizer", "none"]
     for method in ("Standard", "FGSMAT", "PGDAT", "FreeAT", "FastAT"):
         printed("train", "--method", method, *short, "--out", str(tmp_path / method))
+        assert read_run(tmp_path / method).complete
 
 
 def test_data_lists_every_source(tmp_path: Path, printed) -> None:
@@ -154,3 +157,12 @@ def test_cifar_images_from_a_folder(tmp_path: Path, data_root: Path, monkeypatch
 def test_train_can_be_called_from_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_main([*SHORT, "--out", str(tmp_path / "run")])
     assert "files are in" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_leave_in_order(tmp_path: Path, in_two_processes: Callable[..., None]) -> None:
+    out = tmp_path / "run"
+    in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out))
+    stored = read_run(out)
+    assert stored.complete
+    assert stored.facts["sessions"][0]["processes"] == 2

@@ -94,3 +94,15 @@ def test_real_mnist(data_root: Path) -> None:
     assert train.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3] and test.labels[:4].tolist() == [7, 2, 1, 0]
     assert train.counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert abs(train.images.float().mean().item() / 255 - 0.1307) < 1e-4
+
+
+def test_tensors_of_an_old_version_beside_the_files_are_not_read(
+    official: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = official.make_mnist(tmp_path, monkeypatch)
+    right = source.load("test")
+    legacy = source.location().parent / "processed"
+    legacy.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.full((9, 28, 28), 7, dtype=torch.uint8), torch.full((9,), 3)), legacy / name)
+    assert torch.equal(source.load("test").images, right.images)

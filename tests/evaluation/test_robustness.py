@@ -145,3 +145,8 @@ def test_a_model_of_other_classes_is_refused(data: ImageData) -> None:
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), data, {"clean": None})
     with pytest.raises(ValueError, match="no images"):
         evaluate(Halves(), data.subset(torch.zeros(0, dtype=torch.int64)), {"clean": None})
+
+
+def test_other_data_than_image_data_is_named() -> None:
+    with pytest.raises(TypeError, match=r"data is a list, expected protoat\.data\.ImageData"):
+        evaluate(nn.Flatten(), [], {"clean": None})  # type: ignore[arg-type]

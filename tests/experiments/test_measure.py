@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from protoat.attacks import FGSM, PGD
+from protoat.data import Digits
 from protoat.experiments.measure import evaluate_run, named_attacks
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
@@ -79,3 +81,10 @@ def test_an_error_leaves_the_file_as_it_was(trained: Path) -> None:
     with pytest.raises(ValueError, match="unknown"):
         evaluate_run(trained, ["clean", "pdg"], limit=50)
     assert (trained / "evaluation.json").read_bytes() == before
+
+
+def test_other_classes_than_those_of_training_are_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = replace(read_recipe("digits-2").data.load("test"), class_names=tuple("abcdefghij"))
+    monkeypatch.setattr(Digits, "load", lambda self, split: renamed)
+    with pytest.raises(ValueError, match=r"was trained on classes \['0-4', '5-9'\], and the data now has"):
+        evaluate_run(trained, ["clean"])

@@ -101,3 +101,32 @@ def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(read_recipe("digits-2").text)
     with pytest.raises(ValueError, match="has no best or last weights yet"):
         load_run(tmp_path)
+
+
+def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = read_recipe("digits-2", SHORT)
+    train(recipe, tmp_path, progress=False)
+    (tmp_path / "last.safetensors").unlink()
+    data = recipe.data.load("train")
+    fewer = data.subset(torch.arange(len(data) - 1))
+    monkeypatch.setattr(type(recipe.data), "load", lambda self, split: fewer)
+    with pytest.raises(ValueError, match=r"data of .* has changed since \(train_images \d+ then, \d+ now\)"):
+        train(recipe, tmp_path)
+
+
+def test_a_start_that_died_before_the_recipe_was_written_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert train(read_recipe("digits-2", SHORT), tmp_path, progress=False).epochs == 2
+
+
+def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
+    """Batch norm cannot train on it: 1297 images in batches of 144 leave one."""
+    plain = ["--validation_size", "0", "--epochs", "1", "--schedule", "none", "--method.steps", "1"]
+    train(read_recipe("digits-2", [*plain, "--batch_size", "144"]), tmp_path, progress=False)
+    assert read_run(tmp_path).metrics[-1]["update"] == 9
+
+
+def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the optimizer cannot be built: Invalid learning rate: -1\.0"):
+        train(read_recipe("digits-2", [*SHORT, "--optimizer.lr", "-1"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from torch import nn
 
 from protoat.methods import FreeAT
 from protoat.objective import Objective
-from protoat.types import L2, Linf, Output
+from protoat.types import L2, Linf, Output, ThreatModel
 
 from . import linear
 from .linear import Matrix
@@ -199,3 +199,16 @@ def test_a_ramp_bounds_the_perturbation() -> None:
         method.at_epoch(epoch)
         run(method, model, x, y)
         assert float(method.perturbation.abs().max()) == pytest.approx(radius)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5)])
+def test_an_overflow_does_not_live_on_in_the_perturbation(threat: ThreatModel) -> None:
+    """In half precision an overflowed step is skipped by the gradient scaler; the perturbation must survive it too."""
+    method, net = FreeAT(threat, replays=3), nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    for replay, views in enumerate(method.updates(net, x, y)):
+        scale = float("inf") if replay == 1 else 1.0
+        (scale * method.outer_loss(views, y)).backward()
+    assert method.perturbation is not None
+    assert bool(method.perturbation.isfinite().all())
+    assert float(method.perturbation.abs().sum()) > 0

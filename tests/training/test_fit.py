@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
 from protoat.functional.losses import cross_entropy
-from protoat.methods import AWP
+from protoat.methods import AWP, FastAT
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, files, fit, load_weights
 from protoat.training.seeding import derived_seed
 from protoat.types import Linf, Output
@@ -472,3 +472,40 @@ def test_the_loss_of_an_attack_does_not_touch_training(small: ModuleType) -> Non
         fit(net, small.loader(), goal, epochs=1, optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
         order.append(seen[0])
     assert torch.equal(order[0], order[1])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_finite_loss_with_a_gradient_that_is_none_ends_the_run(
+    stored: bool, tmp_path: Path, small: ModuleType
+) -> None:
+    """The last step of the second epoch spoils the weights, and no loss comes after it to show that."""
+    net, goal, optimizer = small.built("pgd")
+    steps = []
+
+    def spoil(*_: object) -> None:
+        steps.append(1)
+        if len(steps) == 10:
+            net.head.weight.grad[0, 0] = math.nan
+
+    optimizer.register_step_pre_hook(spoil)
+    out = tmp_path if stored else None
+    with pytest.raises(NonFiniteLossError, match="a weight is nan at update 9 of epoch 2") as caught:
+        fit(net, small.loader(), goal, epochs=2, optimizer=optimizer, out=out, tensorboard=False)
+    assert caught.value.term == "weights"
+    if stored:
+        assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000005"
+        assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_taken_back_epoch_can_be_taken_back_again(
+    tmp_path: Path, small: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest checkpoint is lost, and the one before lies inside the epoch that the guard takes back."""
+    monkeypatch.setattr(FastAT, "end_epoch", lambda self, model: "collapsed" if self._epoch >= 3 else None)
+    options = {"epochs": 5, "checkpoint_every": 4}
+    first = small.train("fast", tmp_path, **options)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    (newest / "common.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match=newest.name):
+        again = small.train("fast", tmp_path, **options)
+    assert (again.epochs, again.stopped) == (first.epochs, "collapsed") == (2, "collapsed")

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -339,3 +340,21 @@ def test_other_prototypes_are_refused_by_name(tmp_path: Path, small: ModuleType)
             out=tmp_path,
             seed=11,
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("method", "Standard, ThreatModel"), ("objective", "[0.25, "), ("optimizer", "Adam")],
+)
+def test_another_method_objective_or_optimizer_is_refused(
+    name: str, changed: str, tmp_path: Path, small: ModuleType
+) -> None:
+    small.train("pgd", tmp_path)
+    net, goal, optimizer = small.built("standard" if name == "method" else "pgd")
+    if name == "objective":
+        goal.weight = 0.25
+    if name == "optimizer":
+        optimizer = torch.optim.Adam(small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0))
+    options = {"epochs": 4, "schedule": small.Cyclic(), "out": tmp_path, "seed": 11}
+    with pytest.raises(ValueError, match=rf"{name} .* there, {re.escape(changed)}"):
+        fit(net, small.loader(), goal, optimizer=optimizer, **options)

@@ -183,6 +183,7 @@ def main() -> None:
     run.killed()
     run.stopped()
     run.full_disk()
+    run.accelerator.wait_for_everyone()  # a process that leaves early takes its peer's connection with it
     run.accelerator.end_training()
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.fab import FAB, FABT
-from protoat.attacks.narrow import narrow_gradients
 from protoat.attacks.square import Square
 from protoat.attacks.standing import worst_case
-from protoat.functional.ball import Radius
-from protoat.functional.distributed import bare
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
 from protoat.types import ThreatModel
@@ -86,19 +82,6 @@ class AutoAttack(Attack):
             parts["fab-t"] = FABT(threat, num_targets=min(wrong, 9))
         parts["square"] = Square(threat)
         return parts
-
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        targets: Tensor | None = None,
-        eps: Radius | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        with narrow_gradients(bare(model)):
-            return super().perturb(model, x, y, targets=targets, eps=eps, generator=generator)
 
     def run(self, problem: Problem) -> Tensor:
         self.num_classes = problem.model(problem.x[:1]).logits.shape[1]

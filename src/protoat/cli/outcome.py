@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 
+import torch.distributed as dist
+
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
 __all__ = ["run"]
@@ -43,6 +45,9 @@ def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int
         if not _raised_by_protoat(error):
             raise
         return _complain(command, error)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
     return 0
 
 

@@ -17,8 +17,8 @@ class FastAT(AdversarialTraining):
     """One gradient step from a random start: the price of two passes for each update.
 
     At the end of each epoch the guard attacks the first batch of that epoch with PGD-5; accuracy that fell by more
-    than `guard_drop` since the epoch before is catastrophic overfitting: training stops, the state before the epoch is
-    kept.
+    than `guard_drop` since the epoch before, at the same radius, is catastrophic overfitting: training stops, the state
+    before the epoch is kept. While the radius still grows, accuracy falls for that reason and nothing is concluded.
 
     Args:
         threat: norm and radius.
@@ -68,7 +68,6 @@ class FastAT(AdversarialTraining):
         self._watched = None
         correct = self.guard(model, x, y, eps=self.eps).correct
         accuracy = float(mean_over_processes(correct.float().mean()))
-        # While the radius still grows, accuracy falls for that reason alone.
         comparable = self._previous_eps == self.eps
         fall, previous = self._previous - accuracy, self._previous
         self._previous, self._previous_eps = accuracy, self.eps

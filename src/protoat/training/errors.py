@@ -12,10 +12,11 @@ _ADVICE = {
 
 
 class NonFiniteLossError(RuntimeError):
-    """A term of the loss became infinite or not a number, so no further step can help.
+    """A term of the loss, or a weight, became infinite or not a number, so no further step can help.
 
     Attributes:
-        term: ``"base"``, ``"metric"``, ``"norm"``, or ``"total"`` when only their sum overflowed.
+        term: ``"base"``, ``"metric"``, ``"norm"``, ``"total"`` when only their sum overflowed, or ``"weights"``
+            when the loss was finite and its gradient was not.
         value: what it was.
         update: index of the optimizer step, from 0.
         epoch: from 1.
@@ -23,9 +24,8 @@ class NonFiniteLossError(RuntimeError):
 
     def __init__(self, term: str, value: float, update: int, epoch: int) -> None:
         advice = _ADVICE.get(term, "lower the learning rate")
-        super().__init__(
-            f"the {term} term of the loss is {value} at update {update} of epoch {epoch}; to avoid it, {advice}"
-        )
+        subject = "a weight" if term == "weights" else f"the {term} term of the loss"
+        super().__init__(f"{subject} is {value} at update {update} of epoch {epoch}; to avoid it, {advice}")
         self.term = term
         self.value = value
         self.update = update

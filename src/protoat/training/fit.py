@@ -145,21 +145,7 @@ def fit(
                 memory_format=memory_format,
             )
         )
-        identity = {
-            "epochs": epochs,
-            "batches": len(batches),
-            "updates_per_batch": objective.updates_per_batch,
-            "processes": accelerator.num_processes,
-            "schedule": f"{type(schedule).__name__}{vars(schedule)}",
-            "lr": learner.base_lrs,
-            "method": f"{type(objective.method).__name__}, {objective.method.threat}",
-            "regularizer": type(objective.regularizer).__name__,
-            "objective": [objective.weight, objective.norm_weight, objective.norm, objective.dml_input],
-            "optimizer": type(optimizer).__name__,
-            "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
-            "precision": accelerator.mixed_precision,
-            "seed": seed,
-        }
+        identity = _identity(learner, schedule, rule, epochs=epochs, batches=len(batches), seed=seed)
         state = RunState(identity)
         saver = Saver(folder, learner, state)
         saver.begin(resume=resume)
@@ -182,6 +168,28 @@ def fit(
         ).run()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
+
+
+def _identity(
+    learner: Learner, schedule: Schedule, rule: Averaging | None, *, epochs: int, batches: int, seed: int
+) -> dict[str, Any]:
+    """What must agree for a resumed run to end where the interrupted one would have, as far as `fit` can see it."""
+    objective = learner.objective
+    return {
+        "epochs": epochs,
+        "batches": batches,
+        "updates_per_batch": objective.updates_per_batch,
+        "processes": learner.accelerator.num_processes,
+        "schedule": f"{type(schedule).__name__}{vars(schedule)}",
+        "lr": learner.base_lrs,
+        "method": f"{type(objective.method).__name__}, {objective.method.threat}",
+        "regularizer": None if objective.regularizer is None else type(objective.regularizer).__name__,
+        "objective": [objective.weight, objective.norm_weight, objective.norm, objective.dml_input],
+        "optimizer": type(learner.raw_optimizer).__name__,
+        "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
+        "precision": learner.accelerator.mixed_precision,
+        "seed": seed,
+    }
 
 
 def _validation(

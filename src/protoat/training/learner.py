@@ -21,6 +21,7 @@ from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
 from protoat.training.batches import MemoryFormat
+from protoat.training.errors import NonFiniteLossError
 from protoat.training.weights import part, prefixed
 
 __all__ = ["Learner"]
@@ -123,6 +124,16 @@ class Learner:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         method.load_state_dict(state)
+
+    def check_finite(self, update: int, epoch: int) -> None:
+        """Refuses weights that a step has spoilt although its loss was finite; the same in every process.
+
+        Raises:
+            NonFiniteLossError: its term is ``"weights"``.
+        """
+        for parameter in (*self.bare.parameters(), *self.objective.parameters()):
+            if not bool(parameter.isfinite().all()):
+                raise NonFiniteLossError("weights", float("nan"), update, epoch)
 
     def synchronise_batch_norm(self) -> None:
         """Gives every process the mean of all processes' running statistics."""

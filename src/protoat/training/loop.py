@@ -117,6 +117,7 @@ class Loop:
         state, learner, epoch = self.state, self.learner, self.state.epoch + 1
         line: dict[str, Any] = {"epoch": epoch, "update": state.update, "lr": self._lr(state.update - 1)}
         line |= self.sums.means(self.device)
+        learner.check_finite(state.update - 1, epoch)
         learner.synchronise_batch_norm()
         seed_global(self.device, "epoch end", self.seed, epoch)
         learner.objective.at_epoch(epoch, self.epochs)
@@ -158,6 +159,7 @@ class Loop:
 
     def _save_inside(self) -> None:
         self.sums.flush()
+        self.learner.check_finite(self.state.update - 1, self.state.epoch + 1)
         self.state.sums, self.state.count = dict(self.sums.sums), self.sums.count
         self.saver.save()
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from protoat.training import checkpoint
-from protoat.training.errors import CheckpointError, NonFiniteLossError
+from protoat.training.errors import CheckpointError
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState
@@ -61,9 +61,6 @@ class Saver:
         if self.folder is None:
             return None
         common, own, plain = self.learner.state()
-        for value in (common | own).values():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise NonFiniteLossError("gradient", float("nan"), self.state.update, self.state.epoch)
         starts, self._last_start = {self._last_start, self.state.epoch_update}, self.state.epoch_update
         tensors = {f"process-{self.accelerator.process_index}": own}
         if self.accelerator.is_main_process:
