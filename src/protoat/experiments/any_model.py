@@ -1,0 +1,177 @@
+"""Models that did not come out of a run: built by any code, or by timm or torchvision, with weights from a file."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from protoat.data import ImageData
+from protoat.experiments.parser import nearest
+from protoat.training.checkpoint import to_bytes
+from protoat.training.weights import check_same_architecture
+
+__all__ = ["AnyModel", "build_model"]
+
+
+class AnyModel(NamedTuple):
+    """A model with its weights.
+
+    Attributes:
+        model: as its builder made it.
+        weights: name of the file they came from, ``"pretrained"`` or ``"as built"``.
+        sha256: of that file, or of the weights themselves.
+        mean, std: the normalisation that pretrained weights expect in front, None where there is none.
+    """
+
+    model: nn.Module
+    weights: str
+    sha256: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None) -> AnyModel:
+    """A model by what the command line calls it.
+
+    Args:
+        spec: ``package.module:builder``, imported from the working directory too; the builder is called without
+            arguments or, where it needs some, with (num_classes, in_channels, image_size). Or ``timm:name`` or
+            ``torchvision:name``, with their own pretrained weights where `weights` is None.
+        data: what it will be shown; number of classes and shape of the images.
+        weights: safetensors, or a state dictionary that ``torch.load(weights_only=True)`` reads.
+
+    Raises:
+        ValueError: a model that cannot be found or built, weights of another architecture, no file of weights.
+    """
+    home, colon, name = spec.partition(":")
+    if not (home and colon and name):
+        raise ValueError(
+            f"--model {spec!r} is not understood; write package.module:builder, timm:name or torchvision:name"
+        )
+    path = None if weights is None else Path(weights)
+    tensors = None if path is None else _read(path)
+    library = {"timm": _from_timm, "torchvision": _from_torchvision}.get(home)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # what a builder leaves to chance is the same in every process
+        if library is None:
+            built = AnyModel(_built_by(spec, data), "as built", "")
+        else:
+            built = AnyModel(*library(name, None if tensors is None else data.num_classes))
+    if path is not None and tensors is not None:
+        tensors = _named_as(built.model.state_dict(), tensors)
+        check_same_architecture(built.model.state_dict(), tensors, path)
+        built.model.load_state_dict(tensors)
+        return AnyModel(built.model, path.name, sha256(path.read_bytes()).hexdigest())
+    return built._replace(sha256=sha256(to_bytes(built.model.state_dict())).hexdigest())
+
+
+def _built_by(spec: str, data: ImageData) -> nn.Module:
+    module, _, name = spec.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        home = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and imports something that is not
+        raise ValueError(f"--model {spec}: there is no module {error.name}, here or installed") from None
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    found = getattr(home, name, None)
+    if found is None:
+        known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
+    if not isinstance(found, nn.Module):
+        found = found(*_facts(found, data))
+    if not isinstance(found, nn.Module):
+        raise ValueError(f"--model {spec} gave a {type(found).__name__}, expected a torch.nn.Module")  # noqa: TRY004
+    return found
+
+
+def _facts(builder: Callable[..., Any], data: ImageData) -> tuple[int, ...]:
+    """What a builder that cannot do without arguments is told."""
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except ValueError:
+        return ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty and p.kind in positional]
+    return (data.num_classes, data.shape[0], data.shape[1])[: len(needed)]
+
+
+def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
+    try:
+        timm = import_module("timm")
+    except ModuleNotFoundError:
+        raise ValueError("timm is not installed; install it: pip install timm") from None
+    if name not in timm.list_models():
+        raise ValueError(f"--model timm:{name} is unknown; {nearest(name, timm.list_models())}")
+    if num_classes is not None:
+        return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""
+    with _downloading(f"timm:{name}"):
+        model = timm.create_model(name, pretrained=True)
+    return model, "pretrained", "", tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+
+
+def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
+    models = torchvision.models
+    if name not in models.list_models():
+        raise ValueError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
+    if num_classes is not None:
+        return models.get_model(name, weights=None, num_classes=num_classes), "", ""
+    chosen = models.get_model_weights(name).DEFAULT
+    with _downloading(f"torchvision:{name}"):
+        tensors = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    model = models.get_model(name, weights=None, num_classes=len(chosen.meta["categories"]))
+    model.load_state_dict(tensors)
+    prepared = chosen.transforms()
+    return model, "pretrained", "", tuple(prepared.mean), tuple(prepared.std)
+
+
+@contextmanager
+def _downloading(what: str) -> Any:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"the pretrained weights of {what} could not be had ({' '.join(str(error).split())}); "
+            "get them elsewhere and write --weights FILE"
+        ) from error
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file, by name."""
+    if not path.is_file():
+        raise ValueError(f"--weights {path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"--weights {path} is neither safetensors nor a plain state dictionary ({reason})") from error
+    # Training scripts keep other things beside the weights.
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"--weights {path} holds no state dictionary: names with a tensor each")
+    return content
+
+
+def _named_as(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`found` without the prefix that a wrapper, or a weights file of ours, has put before the names."""
+    for prefix in ("module.", "model."):
+        if expected and all(f"{prefix}{key}" in found for key in expected):
+            return {key: found[f"{prefix}{key}"] for key in expected}
+    return dict(found)

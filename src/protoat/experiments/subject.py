@@ -1,0 +1,159 @@
+"""What is judged: a run of ours or any other model, with its test images and what an adversary may do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from protoat.attacks import PrototypeClassifier
+from protoat.data import Groups, ImageData, Source, regroup
+from protoat.experiments.any_model import build_model
+from protoat.experiments.recipe import Recipe
+from protoat.experiments.run import load_images, load_run
+from protoat.experiments.store import read_run
+from protoat.methods import Standard
+from protoat.models.normalize import normalization
+from protoat.objective import Objective
+from protoat.regularizers import Regularizer, SoftTriple
+from protoat.training import load_weights
+from protoat.types import ThreatModel, as_output
+
+__all__ = ["Subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be judged, with the images and the threat model to judge it by.
+
+    Attributes:
+        name: what reports call it.
+        model: images in [0, 1] -> `Output` or logits, in eval mode, on the CPU.
+        data: the whole test split, regrouped.
+        threat: norm and radius.
+        regularizer: the run's regularizer with what it has learned, or None.
+        folder: where records go.
+        identity: weights file, SHA-256 of the weights, name and SHA-256 of the data: what an old record must match.
+    """
+
+    name: str
+    model: nn.Module
+    data: ImageData
+    threat: ThreatModel
+    regularizer: Regularizer | None
+    folder: Path
+    identity: dict[str, Any]
+
+
+def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> Subject:
+    """The model of a run, with the test images and the threat model of its recipe.
+
+    Args:
+        folder: of the run.
+        weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+
+    Raises:
+        ValueError: see `protoat.experiments.run.load_run`; or data with other classes than those of training.
+        DataNotFoundError: the test images are not there.
+    """
+    model, recipe, path = load_run(folder, weights=weights)
+    facts = read_run(folder).facts
+    data = load_images(recipe, "test")
+    trained_on = facts.get("class_names", list(data.class_names))
+    if list(data.class_names) != list(trained_on):
+        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {list(data.class_names)}")
+    return Subject(
+        str(folder),
+        model,
+        data,
+        recipe.evaluation_threat or recipe.threat,
+        _regularizer(recipe, model, data, path),
+        Path(folder),
+        _identity(path.name, sha256(path.read_bytes()).hexdigest(), recipe.data, data),
+    )
+
+
+def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) -> Regularizer | None:
+    if recipe.regularizer is None:
+        return None
+    with torch.no_grad():
+        embedding = as_output(model(torch.zeros(1, *data.shape))).embedding
+    regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
+    load_weights(path, model, Objective(Standard(recipe.threat), regularizer))
+    return regularizer.eval()
+
+
+def with_prototype_head(subject: Subject) -> Subject:
+    """The same subject where the nearest class by prototypes is predicted, with records in a folder of its own.
+
+    Raises:
+        ValueError: it was trained without SoftTriple.
+    """
+    metric = subject.regularizer
+    if not isinstance(metric, SoftTriple):
+        raise ValueError(  # noqa: TRY004 - the user asked for it
+            f"{subject.name} has no prototypes to predict by: it was not trained with SoftTriple"
+        )
+    return replace(
+        subject,
+        name=f"{subject.name}, by prototypes",
+        model=PrototypeClassifier(
+            subject.model, metric.prototypes, metric.active, gamma=metric.gamma, scale=metric.scale
+        ).eval(),
+        folder=subject.folder / "prototypes",
+        identity=subject.identity | {"head": "prototypes"},
+    )
+
+
+def subject_of_model(
+    spec: str,
+    *,
+    weights: Path | str | None = None,
+    data: Source,
+    groups: Groups | None = None,
+    threat: ThreatModel,
+    folder: Path | str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Subject:
+    """Any model, with any data.
+
+    Args:
+        spec, weights: see `protoat.experiments.any_model.build_model`.
+        data: its test split is used.
+        groups: see `protoat.data.regroup`.
+        threat: norm and radius.
+        folder: where records go.
+        mean, std: normalisation put in front of the model, since its pixels will come in [0, 1]; pretrained models
+            bring their own.
+
+    Raises:
+        ValueError: a model or weights that cannot be had or do not fit.
+        DataNotFoundError: the test images are not there.
+    """
+    images = data.load("test")
+    images = images if groups is None else regroup(images, groups)
+    built = build_model(spec, images, weights=weights)
+    mean, std = mean or built.mean, std or built.std
+    model = built.model if mean is None and std is None else nn.Sequential(normalization(mean, std), built.model)
+    identity = _identity(built.weights, built.sha256, data, images)
+    if mean is not None or std is not None:
+        identity |= {"mean": mean and list(mean), "std": std and list(std)}
+    return Subject(spec, model.eval(), images, threat, None, Path(folder), {"model": spec, **identity})
+
+
+def _identity(weights: str, digest: str, source: Source, data: ImageData) -> dict[str, Any]:
+    return {"weights": weights, "sha256": digest, "data": f"{source.name} test", "data_sha256": _digest(data)}
+
+
+def _digest(data: ImageData) -> str:
+    """SHA-256 of images, labels and modes, with their names."""
+    digest = sha256(repr((data.shape, data.class_names, data.mode_names)).encode())
+    for part in (*data.images.split(1024), data.labels, data.modes):
+        digest.update(part.contiguous().numpy())
+    return digest.hexdigest()
