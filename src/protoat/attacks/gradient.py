@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.ball import Radius, ascent_step, project, random_start
 from protoat.functional.losses import cross_entropy
 from protoat.types import Output, Pixels, ThreatModel
@@ -43,8 +44,8 @@ class PGD(Attack):
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 
-    Source: Madry et al., ICLR 2018. Deviation: after success an image keeps the adversarial example of its first
-    successful restart; otherwise that of the last restart.
+    Source: Madry et al., ICLR 2018. Deviation: with several restarts an image that falls leaves the batch at that very
+    step, as one that is misclassified does from the start; one run alone goes on to its last step for every image.
 
     >>> from protoat.types import Linf
     >>> attack = PGD(Linf("8/255"), steps=10, step_size="2/255")
@@ -81,44 +82,38 @@ class PGD(Attack):
 
     def run(self, problem: Problem) -> Tensor:
         if self.restarts == 1:
-            return self._once(problem)
-        best = problem.x.clone()
-        standing = torch.arange(len(problem.x), device=problem.x.device)
-        for _ in range(self.restarts):
-            part = problem._replace(
-                x=problem.x[standing],
-                y=problem.y[standing],
-                targets=None if problem.targets is None else problem.targets[standing],
-                eps=problem.eps[standing] if isinstance(problem.eps, Tensor) else problem.eps,
-            )
-            best[standing] = part_adv = self._once(part)
-            with torch.no_grad():
-                predicted = problem.model(part_adv).logits.argmax(1)
-            failed = predicted == part.y if part.targets is None else predicted != part.targets
-            standing = standing[failed]
-            if not len(standing):
-                break
-        return best
+            return self._ascend(problem)
+        return worst_case(problem, self.threat.norm, [lambda part, _: self._ascend(part, leave=True)] * self.restarts)
 
-    def _once(self, problem: Problem) -> Tensor:
-        norm, eps = self.threat.norm, problem.eps
-        # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.
-        step: Radius = self.step_size * (eps / self.threat.eps)
-        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
-        x_adv = random_start(problem.x, eps, norm, problem.generator) if self.random_start else problem.x
-        blind = torch.zeros(len(problem.x), dtype=torch.bool, device=problem.x.device)
+    def _ascend(self, problem: Problem, *, leave: bool = False) -> Tensor:
+        """One run; with `leave`, an image is done at the first step that finds it fallen."""
+        x_adv = problem.x
+        if self.random_start:
+            x_adv = random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+        result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
+        blind = torch.zeros_like(rows, dtype=torch.bool)
         for _ in range(self.steps):
-            gradient, _ = input_gradient(problem.model, x_adv, labels, self.loss)
-            blind |= ~gradient.flatten(1).isfinite().all(1)
-            x_adv = project(x_adv + sign * ascent_step(gradient, step, norm), problem.x, eps, norm)
+            labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+            gradient, output = input_gradient(problem.model, x_adv, labels, self.loss)
+            if leave and bool((fell := fallen(problem, output.logits)).any()):
+                result[rows[fell]] = x_adv[fell]
+                problem, rows, x_adv, gradient = select(problem, ~fell), rows[~fell], x_adv[~fell], gradient[~fell]
+                if not len(rows):
+                    break
+            blind[rows] |= ~gradient.flatten(1).isfinite().all(1)
+            # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.
+            step: Radius = self.step_size * (problem.eps / self.threat.eps)
+            stepped = x_adv + sign * ascent_step(gradient, step, self.threat.norm)
+            x_adv = project(stepped, problem.x, problem.eps, self.threat.norm)
+        result[rows] = x_adv
         if bool(blind.any()):
             warnings.warn(
-                f"the gradient of {int(blind.sum())} of {len(blind)} images is not finite, so this attack cannot move "
+                f"the gradient of {int(blind.sum())} of {len(result)} images is not finite, so this attack cannot move "
                 "them as it should: accuracy under it overstates robustness",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return x_adv
+        return result
 
 
 class FGSM(PGD):
