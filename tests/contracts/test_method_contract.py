@@ -226,8 +226,6 @@ def test_images_keep_to_the_budget_and_the_range(kind: type[Method], threat: Thr
 
 @each
 def test_the_radius_grows_as_the_ramp_says(kind: type[Method]) -> None:
-    if kind not in ROWS and "ramp_epochs" not in signature(kind).parameters:
-        pytest.skip("leaves the ramp to the method inside")
     model, (x, y) = net(), batch()
     method = build(kind, ramp_epochs=4)
     method.prepare(model)

@@ -257,6 +257,22 @@ def test_the_method_inside_keeps_its_ramp_its_guard_and_its_state(make_net, make
     assert "watched_x" not in method.state_dict()
 
 
+@pytest.mark.parametrize("inside", [PGDAT, DAJAT])
+def test_its_ramp_is_that_of_the_method_inside(inside: Callable[[ThreatModel], Method]) -> None:
+    method = AWP(THREAT, method=inside, ramp_epochs=4)
+    for epoch, share in ((None, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
+        if epoch is not None:
+            method.at_epoch(epoch, 10)
+        assert method.eps == pytest.approx(share * THREAT.eps)
+
+
+def test_the_method_inside_says_which_classes_fit() -> None:
+    method = AWP(THREAT, method=partial(CFA, class_eps=[0.1, 0.2]))
+    method.check_classes(2)
+    with pytest.raises(ValueError, match="class_eps has 2 radii for 3 classes"):
+        method.check_classes(3)
+
+
 def test_class_statistics_are_counted_once_for_each_image(make_net, make_batch) -> None:
     method = AWP(THREAT, method=CFA)
     x, y = make_batch(size=9)

@@ -116,8 +116,10 @@ def test_given_radii_hold_from_the_first_epoch_and_may_be_fractions_in_text(make
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_list_of_another_length_than_the_classes_is_refused(count, make_net, make_batch) -> None:
     method = CFA(Linf(EPS), class_eps=[EPS] * count)
-    with pytest.raises(ValueError, match=f"class_eps holds {count} radii for 3 classes; give one for each"):
-        next(method.updates(make_net(), *make_batch()))
+    for refused in (lambda: method.check_classes(3), lambda: next(method.updates(make_net(), *make_batch()))):
+        with pytest.raises(ValueError, match=f"class_eps has {count} radii for 3 classes; give one for each"):
+            refused()
+    method.check_classes(count)
 
 
 def test_the_ramp_multiplies_every_radius(make_net, make_batch) -> None:

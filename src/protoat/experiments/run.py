@@ -84,6 +84,7 @@ def _model(recipe: Recipe, num_classes: int, shape: tuple[int, int, int]) -> nn.
 
 def _objective(recipe: Recipe, model: nn.Module, images: ImageData) -> Objective:
     method = recipe.method(recipe.threat)
+    method.check_classes(images.num_classes)
     if recipe.regularizer is None:
         return Objective(method)
     model.eval()

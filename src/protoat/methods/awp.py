@@ -33,6 +33,7 @@ class AWP(Method):
         method: builds the method inside from the threat model.
         gamma: length of the move relative to each kernel's norm (0.01 around PGD, 0.005 around TRADES).
         start_epoch: epochs before the perturbation sets in (0 around PGD, 10 around TRADES).
+        ramp_epochs: epochs over which the radius of the method inside grows from 0; None leaves that to the method.
 
     Raises:
         ValueError: `gamma` is not positive, `start_epoch` is negative, or the method inside cannot be wrapped, as
@@ -56,8 +57,9 @@ class AWP(Method):
         method: Callable[[ThreatModel], Method] = PGDAT,
         gamma: float = 0.01,
         start_epoch: float = 0.0,
+        ramp_epochs: float | None = None,
     ) -> None:
-        super().__init__(threat)
+        super().__init__(threat, ramp_epochs=ramp_epochs or 0.0)
         if gamma <= 0:
             raise ValueError(f"gamma={gamma:g} must be positive; 0.01 moves each kernel by 1 % of its norm")
         if start_epoch < 0:
@@ -71,6 +73,11 @@ class AWP(Method):
         self.method = inner
         self.gamma = gamma
         self.start_epoch = start_epoch
+        self._own_ramp = ramp_epochs is not None
+        self.at_epoch(0.0)
+
+    def check_classes(self, num_classes: int) -> None:
+        self.method.check_classes(num_classes)
 
     @property
     def eps(self) -> float:
@@ -79,6 +86,8 @@ class AWP(Method):
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         super().at_epoch(epoch, epochs)
         self.method.at_epoch(epoch, epochs)
+        if self._own_ramp:
+            self.method.ramp_epochs = self.ramp_epochs
 
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)

@@ -34,6 +34,9 @@ class Method(ABC):
         self.ramp_epochs = ramp_epochs
         self._epoch = 0.0
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuses settings that do not fit this many classes; runs call it before they write anything."""
+
     @property
     def updates_per_batch(self) -> int:
         """Optimizer steps that `updates` asks for on each batch."""
@@ -147,12 +150,19 @@ class AdversarialTraining(OneStep):
 
     Args:
         attack: any attack; its threat model is the method's.
-        ramp_epochs: see `Method`.
+        ramp_epochs: epochs over which the radius grows from 0.
+
+    Raises:
+        ValueError: not an attack; recipes and command lines cannot give one.
 
     Source: Madry et al., ICLR 2018.
     """
 
     def __init__(self, attack: Attack, *, ramp_epochs: float = 0.0) -> None:
+        if not isinstance(attack, Attack):
+            raise ValueError(  # noqa: TRY004 - recipes give a threat model, a mistake in their choice of method
+                f"{type(self).__name__} takes an attack, which only a program can give; in a recipe write PGDAT"
+            )
         super().__init__(attack.threat, ramp_epochs=ramp_epochs)
         self.attack = attack
 

@@ -56,7 +56,7 @@ class BiaMAT(OneStep):
     >>> from protoat.types import Linf
     >>> BiaMAT(Linf("8/255"))
     Traceback (most recent call last):
-    ValueError: BiaMAT needs an auxiliary data set; pass auxiliary, such as CIFAR100() beside CIFAR10()
+    ValueError: BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BiaMAT(OneStep):
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
         if auxiliary is None:
-            raise ValueError("BiaMAT needs an auxiliary data set; pass auxiliary, such as CIFAR100() beside CIFAR10()")
+            raise ValueError("BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100")
         if min(alpha, beta, warmup_epochs) < 0:
             raise ValueError(f"alpha={alpha:g}, beta={beta:g} and warmup_epochs={warmup_epochs:g} must not be negative")
         if not 0 < gamma <= 1:

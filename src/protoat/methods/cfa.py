@@ -42,7 +42,7 @@ class CFA(AdversarialTraining):
 
     Raises:
         ValueError: a negative `beta`, `eps_offset`, `beta_offset` or `start_epoch`, a radius that is not positive, or,
-            in use, as many radii as there are no classes.
+            once the classes are known, another number of radii.
 
     Source: Wei et al., CVPR 2023. Deviations: the step is scaled with the class's radius; rates are shares of the
     images of each class, also where classes are not of equal size; batch norm is in eval mode while attacking in both
@@ -88,13 +88,17 @@ class CFA(AdversarialTraining):
         self._correct = torch.zeros(0)
         self._seen = torch.zeros(0)
 
+    def check_classes(self, num_classes: int) -> None:
+        if self.class_eps is not None and len(self.class_eps) != num_classes:
+            raise ValueError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         eps = self._ramp * self._radii(y)
         return Examples(x, self.attack.perturb(model, x, y, eps=eps, generator=self.generator(x)), y)
 
     def forward(self, model: nn.Module, examples: Examples) -> Views:
         views = super().forward(model, examples) if self.beta is None else clean_and_adversarial(model, examples)
-        self._check_classes(views.adv.logits.shape[1])
+        self.check_classes(views.adv.logits.shape[1])
         return views
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
@@ -134,12 +138,8 @@ class CFA(AdversarialTraining):
         if self.class_eps is None:
             return self.threat.eps * self._factor(y, self.eps_offset)
         if int(y.max()) >= len(self.class_eps):
-            self._check_classes(int(y.max()) + 1)
+            self.check_classes(int(y.max()) + 1)
         return torch.tensor(self.class_eps, device=y.device)[y]
-
-    def _check_classes(self, classes: int) -> None:
-        if self.class_eps is not None and len(self.class_eps) != classes:
-            raise ValueError(f"class_eps holds {len(self.class_eps)} radii for {classes} classes; give one for each")
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"correct": self._correct, "seen": self._seen}
