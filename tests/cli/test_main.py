@@ -11,7 +11,7 @@ import pytest
 from protoat import __version__
 from protoat.cli import main
 
-COMMANDS = ("demo", "train", "evaluate", "show", "ls", "data")
+COMMANDS = ("demo", "train", "pretrain", "evaluate", "show", "ls", "data")
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""Every shipped recipe builds, and holds the values of the paper's section 4.2."""
+"""Every shipped recipe builds, and holds published values: the paper's section 4.2, or those of the pre-trainers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from protoat.attacks import PGD
-from protoat.data import ImageData, Source
+from protoat.data import Augment, ImageData, Source
 from protoat.experiments.recipe import read_recipe, recipe_names
 from protoat.experiments.run import build
+from protoat.models import DualBatchNorm
+from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import SoftTriple
+from protoat.training import LARS, WarmupCosine
 from protoat.types import Linf
 
 PAPER = {
@@ -24,7 +27,16 @@ PAPER = {
     "cifar100-10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
     "tiny-imagenet": (200, 20, 0.1, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 32, 2048),
 }
+# Published values: method, radius, steps, step size, learning rate, weight decay, epochs, images of a batch.
+PRETRAINING = {
+    "cifar10-acl": (ACL, 8 / 255, 5, 2 / 255, 5.0, 1e-6, 1000, 512),
+    "cifar10-rocl": (RoCL, 0.0314, 7, 0.007, 1.5, 1e-6, 1000, 512),
+    "mnist-acl": (ACL, 0.3, 5, None, 1e-3, 0.0, 20, 512),
+    "mnist-rocl": (RoCL, 0.3, 7, None, 1e-3, 0.0, 20, 512),
+    "digits-acl": (ACL, 0.1, 5, None, 1e-3, 0.0, 40, 128),
+}
 SETS = {"MNIST": (10, 1, 28), "CIFAR10": (10, 3, 32), "CIFAR100": (100, 3, 32), "TinyImageNet": (200, 3, 64)}
+SETS |= {"Digits": (10, 1, 8)}
 
 
 @pytest.fixture
@@ -41,7 +53,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_recipe_is_covered() -> None:
-    assert set(recipe_names()) == {*PAPER, "digits", "digits-2"}
+    assert set(recipe_names()) == {*PAPER, *PRETRAINING, "digits", "digits-2"}
 
 
 @pytest.mark.usefixtures("blank")
@@ -82,3 +94,36 @@ def test_digits_build_without_any_download(name: str, tmp_path: Path, monkeypatc
     parts = build(read_recipe(name))
     assert parts.validation is not None
     assert len(parts.train) + len(parts.validation) == 1297
+
+
+@pytest.mark.usefixtures("blank")
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_recipe_builds_with_the_pretrainers_values(name: str) -> None:
+    kind, eps, steps, step_size, lr, weight_decay, epochs, batch = PRETRAINING[name]
+    recipe = read_recipe(name)
+    assert recipe.pretrains
+    parts = build(recipe)
+    method = parts.objective.method
+    assert isinstance(method, kind)
+    assert (method.threat, method.steps, method.step_size) == (Linf(eps), steps, step_size)
+    assert (method.temperature, recipe.augment) == (0.5, Augment())
+    (network,) = parts.optimizer.param_groups
+    assert (network["lr"], network["weight_decay"]) == (lr, weight_decay)
+    assert (recipe.epochs, recipe.batch_size) == (epochs, batch)
+    assert isinstance(recipe.schedule, WarmupCosine)
+    assert (parts.objective.regularizer, parts.validation) == (None, None)
+    assert any(isinstance(layer, DualBatchNorm) for layer in parts.model.modules()) == (kind is ACL)
+
+
+@pytest.mark.parametrize("name", ["cifar10-acl", "cifar10-rocl"])
+def test_pretraining_on_cifar_follows_the_papers(name: str) -> None:
+    recipe = read_recipe(name)
+    optimizer = recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, LARS)
+    assert (optimizer.defaults["momentum"], optimizer.trust) == (0.9, 0.001)
+    view = recipe.method(recipe.threat).view
+    assert (view.flip, view.jitter, view.grey, view.rotation) == (True, 0.5, 0.2, 0.0)
+    assert view.crop_scale == ((0.1, 1.0) if name == "cifar10-acl" else (0.08, 1.0))
+    lrs = [recipe.schedule.lr(optimizer.defaults["lr"], 97 * epoch, 97 * 1000, 97) for epoch in (0, 5, 10, 999)]
+    assert lrs[0] < lrs[1] < lrs[2] == pytest.approx(optimizer.defaults["lr"], rel=1e-3)
+    assert lrs[3] < 1e-4

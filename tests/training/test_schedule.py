@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protoat.training import Constant, Cyclic, Schedule, StepDecay
+from protoat.training import Constant, Cyclic, Schedule, StepDecay, WarmupCosine
 
 
 def rates_of(scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler], lr: float, n: int):
@@ -85,6 +86,25 @@ def test_golden_values_of_the_cycle() -> None:
     assert cycle.lr(0.2, 2932.5, 15 * 391, 391) == pytest.approx(0.2)
 
 
+@given(st.integers(2, 12), st.integers(1, 9), st.integers(0, 4), st.floats(0, 0.1), st.floats(0, 0.1))
+def test_warmup_and_cosine(epochs: int, per_epoch: int, warmup: int, start: float, lr_min: float) -> None:
+    warmup = min(warmup, epochs - 1)
+    total, first = epochs * per_epoch, warmup * per_epoch
+    expected = []
+    for step in range(1, total + 1):  # ACL moves its scheduler before each step
+        if step < first:
+            expected.append(start + (0.3 - start) * step / first)
+        else:
+            expected.append(lr_min + (0.3 - lr_min) * 0.5 * (1 + math.cos((step - first) / (total - first) * math.pi)))
+    found = rates(WarmupCosine(warmup_epochs=warmup, lr_start=start, lr_min=lr_min), 0.3, epochs, per_epoch)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found[-1] == pytest.approx(lr_min, abs=1e-12)
+    cosine = rates_of(
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, total - first, lr_min), 0.3, total - first
+    )
+    assert found[first:-1] == pytest.approx(cosine[1:], rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -95,6 +115,9 @@ def test_golden_values_of_the_cycle() -> None:
         (lambda: Cyclic(lr_min=-1), "negative"),
         (lambda: Cyclic(peak=1.0), "outside"),
         (lambda: Cyclic(lr_min=0.1).lr(0.01, 0, 10, 1), "below lr_min"),
+        (lambda: WarmupCosine(warmup_epochs=-1), "negative"),
+        (lambda: WarmupCosine(warmup_epochs=3).lr(0.1, 0, 30, 10), "leaves nothing of 3 epochs"),
+        (lambda: WarmupCosine(warmup_epochs=1, lr_start=0.2).lr(0.1, 0, 30, 10), "below lr_start=0.2"),
     ],
 )
 def test_bad_values(build: Callable[[], object], message: str) -> None:

@@ -13,6 +13,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": "train with and without prototypes on small real images, and compare; a minute, no download",
     "train": "train a recipe into a run folder, or resume it",
+    "pretrain": "pre-train an encoder without labels (ACL, RoCL), for train --initialise.run",
     "evaluate": "attack a trained run and write evaluation.json",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -16,17 +17,28 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from torch import nn
 
-from protoat import data, methods, models, regularizers, training
+from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.parser import Parser, nearest
 from protoat.methods import Method
+from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
 from protoat.training import EMA, Averaging, Schedule
 from protoat.types import ThreatModel
 
-__all__ = ["Recipe", "differing_keys", "read_recipe", "recipe_from_text", "recipe_names", "recipe_parser", "resolve"]
+__all__ = [
+    "Recipe",
+    "differing_keys",
+    "overlay_names",
+    "read_recipe",
+    "recipe_from_text",
+    "recipe_names",
+    "recipe_parser",
+    "resolve",
+]
 
 _SHIPPED = Path(__file__).parents[1] / "recipes"
+_OVERLAYS = _SHIPPED / "methods"
 # Where hints look for the names of classes.
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "data": (Source, data),
@@ -35,6 +47,8 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
     "regularizer": (Regularizer, regularizers),
     "optimizer": (torch.optim.Optimizer, torch.optim),
     "schedule": (Schedule, training),
+    "averaging": (Averaging, training),
+    "auxiliary": (Source, data),
 }
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
@@ -53,7 +67,7 @@ class Recipe:
         data: a data source, such as MNIST; `data.root` says where to look for its files.
         model: a network class taking (num_classes, in_channels, image_size).
         threat: what the adversary may do: `threat.eps` in pixels of [0, 1], written 0.3 or 8/255, and `threat.norm`.
-        method: how adversarial examples enter training, such as PGDAT, FreeAT or FastAT.
+        method: how adversarial examples enter training, such as PGDAT, FreeAT or FastAT; ACL or RoCL to pre-train.
         optimizer: any torch optimizer class; its lr and weight_decay are those of the network.
         epochs: passes over the data.
         batch_size: images for each step, of all processes together.
@@ -123,6 +137,11 @@ class Recipe:
         if isinstance(self.averaging, float):
             self.averaging = EMA(decay=self.averaging)
 
+    @property
+    def pretrains(self) -> bool:
+        """Whether the method is one of `protoat.pretraining`, which need no labels."""
+        return isinstance(self.method(self.threat), Contrastive)
+
 
 def read_recipe(config: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by name or path, with changes.
@@ -158,14 +177,28 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
-def recipe_parser(prog: str | None = None) -> Parser:
+def overlay_names() -> list[str]:
+    """Names of the recipes of methods and regularizers, which are laid over the recipe of a data set.
+
+    >>> "trades" in overlay_names()
+    True
+    """
+    return sorted(path.stem for path in _OVERLAYS.glob("*.yaml"))
+
+
+def recipe_parser(prog: str | None = None, *, pretrains: bool = False) -> Parser:
     """A parser for all fields of `Recipe`, and for ``--config`` with the name or path of a recipe.
 
-    An option that names another class than the recipe does starts from the defaults of that class, except for what all
-    classes of the kind take: `ramp_epochs` of methods.
+    Hints name the methods of pre-training, or all others. An option that names another class than the recipe does
+    starts from the defaults of that class, except for what all classes of the kind take: `ramp_epochs` of methods.
     """
-    parser = Parser(prog, choices=_class_names)
-    parser.add_argument("--config", action=_NameOrPath, help="name of a shipped recipe, or path of a YAML file")
+    parser = Parser(prog, choices=partial(_class_names, pretrains=pretrains))
+    parser.add_argument(
+        "--config",
+        action=_NameOrPath,
+        help=f"recipe of a data set: {', '.join(recipe_names())}, or the path of a YAML file; a further --config lays the "
+        f"published values of a method or regularizer over it: {', '.join(overlay_names())}",
+    )
     parser.add_class_arguments(Recipe)
     return parser
 
@@ -219,35 +252,56 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 class _NameOrPath(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
-        super().__call__(parser, cfg, str(_path_of(values)), option_string)
-        for key, name in parser.named_classes.items():
-            # jsonargparse would keep arguments that both classes have: PGD's step_size is not what FastAT wants.
-            if cfg.get(key) and cfg[key].class_path.rpartition(".")[2] != name.rpartition(".")[2]:
-                common = inspect.signature(_CLASSES[key][0]).parameters
-                given = cfg[key].get("init_args", Namespace())
-                cfg[key].init_args = Namespace({name: value for name, value in given.items() if name in common})
+        path = _path_of(values)
+        if path.parent == _OVERLAYS and not cfg.get("data"):
+            raise ValueError(f"recipe {values!r} changes that of a data set; write --config cifar10 --config {values}")
+        _start_anew(cfg, _classes_of(path))
+        super().__call__(parser, cfg, str(path), option_string)
+        _start_anew(cfg, parser.named_classes)
+
+
+def _start_anew(cfg: Any, named: Mapping[str, str]) -> None:
+    """Forgets the arguments of each class that is another one than is `named` now, but for those of all of its kind."""
+    for key, name in named.items():
+        # jsonargparse would keep arguments that both classes have: PGD's step_size is not what FastAT wants.
+        if cfg.get(key) and cfg[key].class_path.rpartition(".")[2] != name.rpartition(".")[2]:
+            common = inspect.signature(_CLASSES[key][0]).parameters
+            given = cfg[key].get("init_args", Namespace())
+            cfg[key].init_args = Namespace({name: value for name, value in given.items() if name in common})
+
+
+def _classes_of(path: Path) -> dict[str, str]:
+    """Class names in a recipe file, by key; what is wrong with the file is for its reader to say."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    given = {key: content.get(key) for key in _STARTS_ANEW} if isinstance(content, Mapping) else {}
+    return {key: str(entry.get("class_path")) for key, entry in given.items() if isinstance(entry, Mapping)}
 
 
 def _path_of(config: str) -> Path:
-    shipped, path = _SHIPPED / f"{config}.yaml", Path(config)
-    if config in recipe_names():
-        return shipped
+    path = Path(config)
+    for folder, names in ((_SHIPPED, recipe_names()), (_OVERLAYS, overlay_names())):
+        if config in names:
+            return folder / f"{config}.yaml"
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
-    raise ValueError(f"recipe {config!r} is unknown; {nearest(config, recipe_names())}")
+    raise ValueError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")
 
 
-def _class_names(key: str) -> list[str]:
+def _class_names(key: str, *, pretrains: bool) -> list[str]:
     """Short names that `key` may have for its class."""
-    base, home = _CLASSES.get(key, (None, None))
+    key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
+    base, home = (Method, pretraining) if key == "method" and pretrains else _CLASSES.get(key, (None, None))
     found = [item for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)] if base else []
     found = [item for item in found if item is not base and not inspect.isabstract(item)]
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
     names = [item.__name__ for item in found]
-    return [*names, "none"] if key in ("regularizer", "schedule") else names
+    return [*names, "none"] if key in ("regularizer", "schedule", "averaging") else names
 
 
 def _import(class_path: str) -> Any:

@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.experiments.recipe import Recipe, recipe_from_text
 from protoat.experiments.store import check_free, claim, environment, read_run
+from protoat.methods import Method
 from protoat.objective import Objective
+from protoat.pretraining import Contrastive
 from protoat.training import FitResult, fit, load_weights, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.types import as_output
@@ -45,20 +47,28 @@ def build(recipe: Recipe) -> Parts:
         ValueError: choices that do not fit each other or the data.
         DataNotFoundError: the data is not there.
     """
+    method = recipe.method(recipe.threat)
+    if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
+        raise ValueError(
+            f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
+            "images to do; write --regularizer none --validation_size 0"
+        )
     images, validation = load_images(recipe, "train"), None
     if recipe.validation_size:
         images, validation = split_validation(images, recipe.validation_size, recipe.seed)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = _model(recipe, images.num_classes, images.shape)
-        objective = _objective(recipe, model, images)
+        if isinstance(method, Contrastive):
+            model = method.encoder(model)
+        objective = _objective(recipe, method, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     try:
         given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
     except ValueError as error:
         raise ValueError(f"the optimizer cannot be built: {error}") from error
     if recipe.schedule is not None:
-        recipe.schedule.lr(given["lr"], 0, 1, 1)  # one that does not fit the rate says so
+        recipe.schedule.lr(given["lr"], 0, recipe.epochs, 1)  # one that does not fit says so
     groups = parameter_groups(
         model,
         objective,
@@ -82,8 +92,7 @@ def _model(recipe: Recipe, num_classes: int, shape: tuple[int, int, int]) -> nn.
     return recipe.model(num_classes, channels, height)
 
 
-def _objective(recipe: Recipe, model: nn.Module, images: ImageData) -> Objective:
-    method = recipe.method(recipe.threat)
+def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
     method.check_classes(images.num_classes)
     if recipe.regularizer is None:
         return Objective(method)
@@ -200,10 +209,16 @@ def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = No
         weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
 
     Raises:
-        ValueError: not a run folder, no weights yet, or weights of another architecture.
+        ValueError: not a run folder, no weights yet, weights of another architecture, or a pre-trained encoder, whose
+            head has learned nothing.
     """
     run = read_run(folder)
     recipe = recipe_from_text((run.path / "recipe.yaml").read_text())
+    if recipe.pretrains:
+        raise ValueError(
+            f"{run.path} holds a pre-trained encoder without a head; write protoat evaluate {run.path} --linear-probe, "
+            f"or give it one: protoat train --initialise.run {run.path}"
+        )
     names = [weights] if weights else ["best", "last"]
     path = next(
         (run.path / f"{name}.safetensors" for name in names if (run.path / f"{name}.safetensors").exists()), None

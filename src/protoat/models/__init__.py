@@ -9,6 +9,7 @@ from protoat.models.dual_bn import (
     keep_branch,
 )
 from protoat.models.embedding import WithEmbedding, with_embedding
+from protoat.models.head import linear_head
 from protoat.models.lenet import LeNet
 from protoat.models.normalize import Normalize
 from protoat.models.resnet import ResNet18, ResNet50
@@ -25,5 +26,6 @@ __all__ = [
     "batch_norm_branch",
     "dual_batch_norm",
     "keep_branch",
+    "linear_head",
     "with_embedding",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
-from protoat.models.dual_bn import Branch, batch_norm_branch, dual_batch_norm
+from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import acl_projector
 from protoat.types import Output, Pixels, ThreatModel, Views, as_output
@@ -23,8 +23,8 @@ ContrastMode = Literal["S2S", "A2A", "A2S", "DS"]
 class ACL(Contrastive):
     """Contrasts two views of each image, clean and attacked, with one set of batch norms for each.
 
-    The model must come from `protoat.models.dual_batch_norm`: clean images pass through its ``clean`` branch, attacked
-    ones through ``adv``. ``DS`` (dual stream, what ACL uses) averages ``S2S`` and ``A2A``.
+    The model must come from `encoder`, which doubles its batch norm: clean images pass through its ``clean`` branch,
+    attacked ones through ``adv``. ``DS`` (dual stream, what ACL uses) averages ``S2S`` and ``A2A``.
 
     =======  =================  =======================  ============================
     mode     pair               attack                   forwards of B images to train
@@ -42,7 +42,7 @@ class ACL(Contrastive):
         step_size: length of a step in pixels; default ``2.5 * eps / steps`` (2/255 in the authors' code).
         temperature: of NT-Xent (0.5).
         width: of the projector's layers; default the embedding's.
-        view: draws a random view of a batch.
+        view: see `Contrastive`.
         ramp_epochs: epochs over which the radius grows from 0.
 
     Raises:
@@ -74,6 +74,15 @@ class ACL(Contrastive):
             raise ValueError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
         self.mode = mode
         self.width = width
+
+    def encoder(self, model: nn.Module) -> nn.Module:
+        """A copy of `model` with two branches of batch norm; one that the mode never uses does not learn."""
+        dual = super().encoder(dual_batch_norm(model))
+        unused = {"S2S": "adv", "A2A": "clean"}.get(self.mode)
+        for layer in dual.modules():
+            if unused and isinstance(layer, DualBatchNorm):
+                layer.get_submodule(unused).requires_grad_(False)
+        return dual
 
     def build_projector(self, embedding_dim: int) -> nn.Module:
         return dual_batch_norm(acl_projector(embedding_dim, width=self.width))

@@ -14,6 +14,7 @@ from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.distributed import bare
 from protoat.methods import Method
+from protoat.models.head import linear_head
 from protoat.types import Output, Pixels, ThreatModel, as_output
 
 __all__ = ["Contrastive"]
@@ -22,8 +23,8 @@ __all__ = ["Contrastive"]
 class Contrastive(Method):
     """Contrastive pre-training as a training method: it never looks at the labels.
 
-    It is used like every method: ``fit(encoder, loader, Objective(method), ...)``. The projector learns with the
-    encoder and is dropped afterwards. A subclass writes `build_projector`, `updates` and `outer_loss`.
+    It is used like every method: ``fit(method.encoder(model), loader, Objective(method), ...)``. The projector learns
+    with the encoder and is dropped afterwards. A subclass writes `build_projector`, `updates` and `outer_loss`.
 
     Args:
         threat: norm and radius of the instance-wise attack.
@@ -31,7 +32,8 @@ class Contrastive(Method):
         step_size: length of a step in pixels; default ``2.5 * eps / steps``.
         temperature: of NT-Xent.
         detach_keys: see `protoat.functional.contrastive.nt_xent`.
-        view: draws a random view of a batch.
+        view: draws a random view of a batch; default `RandomView.for_colour` for images of three channels, otherwise
+            `RandomView.for_digits`.
         ramp_epochs: epochs over which the radius grows from 0.
     """
 
@@ -50,7 +52,7 @@ class Contrastive(Method):
         self.projector: nn.Module | None = None
         self.temperature = temperature
         self.detach_keys = detach_keys
-        self.view = view or RandomView.for_colour()
+        self.view = view
         self.steps = steps
         self.step_size = step_size
         PGD(threat, steps=steps, step_size=step_size)  # refuses numbers that cannot be meant
@@ -58,6 +60,11 @@ class Contrastive(Method):
     @abstractmethod
     def build_projector(self, embedding_dim: int) -> nn.Module:
         """Maps (B, embedding_dim) to the (B, P) in which views are compared."""
+
+    def encoder(self, model: nn.Module) -> nn.Module:
+        """`model` in the form that this method trains; its head is frozen, because without labels nothing trains it."""
+        linear_head(model).requires_grad_(False)
+        return model
 
     def prepare(self, model: nn.Module) -> None:
         """Builds the projector for the width of `model`'s embedding (its ``embedding_dim``)."""
@@ -84,7 +91,8 @@ class Contrastive(Method):
     def two_views(self, x: Tensor) -> tuple[Tensor, torch.Generator]:
         """(2, B, ...) views of a batch, and the generator to go on with."""
         generator = self.generator(x)
-        return torch.stack([self.view(x, generator), self.view(x, generator)]), generator
+        view = self.view or (RandomView.for_colour() if x.shape[1] == 3 else RandomView.for_digits())
+        return torch.stack([view(x, generator), view(x, generator)]), generator
 
     def contrast(self, embeddings: Tensor, groups: int) -> Tensor:
         """NT-Xent of ``(groups * B, D)`` embeddings, stacked group by group."""

@@ -28,7 +28,7 @@ class RoCL(Contrastive):
         detach_keys: train each row as an anchor only, as the authors' code does.
         regularizer_scale: divides the second term (256).
         hidden, out: widths of the projector (2048, 128).
-        view: draws a random view of a batch.
+        view: see `Contrastive`.
         ramp_epochs: epochs over which the radius grows from 0.
 
     Source: Kim, Tack & Hwang, NeurIPS 2020. Deviation: keys carry gradient by default, as in SimCLR.

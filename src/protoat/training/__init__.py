@@ -4,13 +4,15 @@ from protoat.training.averaging import EMA, FAWA, SWA, Averaging
 from protoat.training.devices import make_accelerator
 from protoat.training.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.training.fit import FitResult, fit
+from protoat.training.lars import LARS
 from protoat.training.optimizer_state import parameter_groups
-from protoat.training.schedule import Constant, Cyclic, Schedule, StepDecay
+from protoat.training.schedule import Constant, Cyclic, Schedule, StepDecay, WarmupCosine
 from protoat.training.weights import load_weights
 
 __all__ = [
     "EMA",
     "FAWA",
+    "LARS",
     "SWA",
     "Averaging",
     "CheckpointError",
@@ -22,6 +24,7 @@ __all__ = [
     "NonFiniteLossError",
     "Schedule",
     "StepDecay",
+    "WarmupCosine",
     "fit",
     "load_weights",
     "make_accelerator",

@@ -1,0 +1,74 @@
+"""``protoat pretrain`` and what takes its encoder over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from protoat.cli import main
+from protoat.experiments.run import load_run
+from protoat.experiments.store import read_run
+
+SHORT = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]):
+    """Runs a command that must succeed; returns what it printed."""
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        assert main([*args]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Runs a command that must fail; returns the one line it complains with."""
+    capsys.readouterr()
+    assert main([*args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("method", ["ACL", "RoCL"])
+def test_pretraining_leaves_an_encoder_without_projector(method: str, tmp_path: Path, printed) -> None:
+    out = tmp_path / "run"
+    shown = printed("pretrain", "--method", method, *SHORT, "--out", str(out))
+    assert f"protoat evaluate {out} --linear-probe" in shown
+    assert f"--initialise.run {out}" in shown
+    run = read_run(out)
+    assert run.complete
+    assert (run.best, run.recipe["method"]["class_path"]) == (None, f"protoat.pretraining.{method}")
+    with safe_open(out / "last.safetensors", "pt") as file:
+        keys = list(file.keys())
+    assert all(key.startswith("model.") for key in keys)
+    assert any(".adv." in key for key in keys) == (method == "ACL")
+    assert "is complete already" in printed("pretrain", "--method", method, *SHORT, "--out", str(out))
+    with pytest.raises(ValueError, match="pre-trained encoder without a head"):
+        load_run(out)
+
+
+def test_methods_belong_to_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    line = refused(capsys, "pretrain", "--method", "PGDAT", "--out", out)
+    assert line == "protoat pretrain: error: --method PGDAT needs labels; write --method ACL or RoCL, or protoat train"
+    line = refused(capsys, "train", "--method", "ACL", "--regularizer", "none", "--out", out)
+    assert line == "protoat train: error: --method ACL is for protoat pretrain"
+    assert "did you mean 'RoCL'" in refused(capsys, "pretrain", "--method", "RoCl2", "--out", out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_have_no_part_in_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "pretrain", "--config", "digits", "--method", "ACL", "--out", str(tmp_path / "run"))
+    assert line.endswith("write --regularizer none --validation_size 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretraining_lasts_beyond_its_warmup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "pretrain", "--epochs", "2", "--out", str(tmp_path / "run"))
+    assert "warmup_epochs=2 leaves nothing of 2 epochs" in line
+    assert not (tmp_path / "run").exists()
