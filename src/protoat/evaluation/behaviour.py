@@ -1,0 +1,104 @@
+"""How a model answers, whatever it answers: what any measurement takes for granted and a broken defence breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks.base import attacking
+from protoat.types import as_output
+
+__all__ = [
+    "are_probabilities",
+    "differing",
+    "eval_logits",
+    "unlike_alone",
+    "unlike_eval_mode",
+    "unlike_itself",
+]
+
+
+@torch.no_grad()
+def eval_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (B, C) in eval mode, in float32 or wider; the model's modes and the random state stay as they are."""
+    with attacking(model), _random_state_kept(x):
+        return _logits(model, x)
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    logits = as_output(model(x)).logits
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+@contextmanager
+def _random_state_kept(x: Tensor) -> Iterator[None]:
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        yield
+
+
+def differing(first: Tensor, second: Tensor) -> Tensor:
+    """Images, (B,) bool, whose logits differ by more than rounding: 1e-5 of the largest logit.
+
+    >>> differing(torch.tensor([[1.0, 100.0], [2.0, 3.0]]), torch.tensor([[1.0, 100.0001], [2.5, 3.0]]))
+    tensor([False,  True])
+    """
+    return ~((first - second).abs().amax(1) <= 1e-5 * first.abs().max().clamp_min(1))
+
+
+@torch.no_grad()
+def unlike_itself(model: nn.Module, x: Tensor) -> Tensor:
+    """Images, (B,) bool, that two forwards in eval mode answer differently: the model is random.
+
+    >>> unlike_itself(nn.Sequential(nn.Flatten(), nn.Dropout()), torch.ones(2, 1, 4, 4))
+    tensor([False, False])
+    """
+    with attacking(model), _random_state_kept(x):
+        return differing(_logits(model, x), _logits(model, x))
+
+
+def unlike_alone(model: nn.Module, x: Tensor) -> Tensor:
+    """Images of the first half, (B // 2,) bool, whose logits in eval mode depend on the other half of the batch.
+
+    >>> class BatchNorm(nn.BatchNorm2d):
+    ...     def forward(self, x):
+    ...         return nn.functional.batch_norm(x, None, None, training=True)
+    >>> unlike_alone(nn.Sequential(BatchNorm(1), nn.Flatten()), torch.arange(4.0).view(4, 1, 1, 1))
+    tensor([True, True])
+    """
+    half = len(x) // 2
+    own, others = x[:half], x[half : 2 * half]
+    # Batches of one size, so that no other kernel is chosen for one of them.
+    together, alone = eval_logits(model, torch.cat([own, others])), eval_logits(model, torch.cat([own, own]))
+    return differing(together[:half], alone[:half])
+
+
+@torch.no_grad()
+def unlike_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
+    """Images, (B,) bool, that the model answers otherwise in the mode it is in than in eval mode.
+
+    Buffers, such as running statistics, and the random state are as before afterwards.
+
+    >>> net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+    >>> unlike_eval_mode(net.train(), torch.rand(2, 1, 4, 4)), unlike_eval_mode(net.eval(), torch.rand(2, 1, 4, 4))
+    (tensor([True, True]), tensor([False, False]))
+    """
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with _random_state_kept(x):
+            as_it_is = _logits(model, x)
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
+    return differing(eval_logits(model, x), as_it_is)
+
+
+def are_probabilities(logits: Tensor) -> Tensor:
+    """Rows, (B,) bool, that are probabilities and no logits: none negative, and they add up to 1.
+
+    >>> are_probabilities(torch.tensor([[0.25, 0.75], [0.25, 0.25]]))
+    tensor([ True, False])
+    """
+    return (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)

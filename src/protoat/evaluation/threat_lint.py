@@ -1,0 +1,274 @@
+"""What would spoil a measurement, found before it begins: images, model, budget and attacks that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from protoat.attacks import Attack
+from protoat.data import ImageData
+from protoat.evaluation.behaviour import are_probabilities, eval_logits, unlike_alone, unlike_itself
+from protoat.evaluation.order import fair_order
+from protoat.evaluation.paired import Paired
+from protoat.evaluation.pieces import InPieces
+from protoat.types import ThreatModel
+
+__all__ = ["Finding", "Severity", "lint"]
+
+Severity = Literal["error", "warning", "note"]
+
+
+class Finding(NamedTuple):
+    """Something to know before a measurement.
+
+    Attributes:
+        code: short name of the rule.
+        severity: ``"error"`` makes the numbers meaningless, ``"warning"`` probably does, ``"note"`` limits what they
+            can be compared with.
+        text: one line: what was found, and what to do.
+    """
+
+    code: str
+    severity: Severity
+    text: str
+
+
+def lint(
+    model: nn.Module | Callable[[Tensor], Any],
+    data: ImageData | tuple[Tensor, Tensor],
+    threat: ThreatModel,
+    attacks: Mapping[str, Attack | None],
+    *,
+    targets: Tensor | None = None,
+    images: int = 128,
+) -> list[Finding]:
+    """Looks for the mistakes that most often make a robustness number wrong; a few forwards, no attack.
+
+    Model, gradients and global random state are afterwards as before.
+
+    Args:
+        model: images in [0, 1] -> `Output` or logits.
+        data: test images, or (images (N, C, H, W), labels (N,)) as an attack would get them.
+        threat: norm and radius.
+        attacks: by name; None is the measurement of clean images.
+        targets: (N,) classes that targeted attacks are to reach, where they are given and not drawn.
+        images: forwarded at most, a share of each mode.
+
+    Raises:
+        ValueError: no images.
+
+    >>> from protoat.attacks import PGD
+    >>> from protoat.data import Digits
+    >>> from protoat.types import Linf
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    >>> attack = PGD(Linf(0.3), steps=10, step_size=0.01)
+    >>> [found.code for found in lint(net, Digits().load("test"), Linf(0.3), {"pgd10": attack})]
+    ['chance', 'short-reach']
+    """
+    pixels, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
+    if not len(labels):
+        raise ValueError("the data holds no images")
+    rows = (
+        fair_order(data)[:images].sort().values if isinstance(data, ImageData) else torch.arange(len(labels))[:images]
+    )
+    network = InPieces(model)  # type: ignore[arg-type]  # a function does as well
+    trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
+    where = next((value.device for value in network.parameters()), torch.device("cpu"))
+    x, y = pixels[rows].to(where), labels[rows].to(where)
+    x = x if x.is_floating_point() else x.float() / (255 if isinstance(data, ImageData) else 1)
+    case = _Case(network, trains, x, y, eval_logits(network, x), labels, threat, attacks, targets)
+    return [finding for rule in _RULES for finding in rule(case)]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What the rules look at: a part of the images with labels and logits, and all labels."""
+
+    model: nn.Module
+    trains: bool
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    labels: Tensor
+    threat: ThreatModel
+    attacks: Mapping[str, Attack | None]
+    targets: Tensor | None
+
+    @property
+    def classes(self) -> int:
+        return self.logits.shape[1]
+
+
+def _pixels(case: _Case) -> Iterator[Finding]:
+    low, high = (float(value) for value in torch.aminmax(case.x))
+    if low < -1e-6 or high > 1 + 1e-6:
+        cause = "they look normalised" if low < 0 else "they look like 8-bit pixels, to be divided by 255"
+        todo = "give attacks pixels in [0, 1] and put normalisation inside the model (protoat.models.Normalize)"
+        yield Finding("pixels", "error", f"images lie in [{low:.3g}, {high:.3g}] and not in [0, 1]: {cause}; {todo}")
+    elif high <= 1 / 255:
+        text = "no pixel is brighter than 1 of 255: images in [0, 1] became integers; multiply them by 255 first"
+        yield Finding("pixels", "error", text)
+
+
+def _labels(case: _Case) -> Iterator[Finding]:
+    low, high = int(case.labels.min()), int(case.labels.max())
+    if low < 0 or high >= case.classes:
+        text = f"labels run from {low} to {high}, and the model has {case.classes} classes, from 0; regroup the data"
+        yield Finding("labels", "error", text)
+
+
+def _targets(case: _Case) -> Iterator[Finding]:
+    equal = 0 if case.targets is None else int((case.targets.cpu() == case.labels.cpu()).sum())
+    if equal:
+        text = f"{equal} targets equal the true labels, which no attack can miss; draw them from the wrong classes"
+        yield Finding("targets", "error", text)
+
+
+def _mode(case: _Case) -> Iterator[Finding]:
+    if case.trains:
+        text = (
+            "the model is in train mode, where dropout and batch norm let chance and the rest of the batch into each "
+            "prediction; call model.eval() (measurements and attacks of protoat use eval mode all the same)"
+        )
+        yield Finding("train-mode", "warning", text)
+
+
+def _answers(case: _Case) -> Iterator[Finding]:
+    if not bool(case.logits.isfinite().all()):
+        yield Finding("finite", "error", "some logits are not finite; the weights may be spoilt")
+    elif share := float(unlike_itself(case.model, case.x).float().mean()):
+        text = (
+            f"two forwards of one image differ for {share:.0%} of the images: the model is random also in eval mode; "
+            "attack the mean of its logits over many draws (EOT), and judge by that mean"
+        )
+        yield Finding("random", "error", text)
+    elif len(case.x) > 1 and bool(unlike_alone(case.model, case.x).any()):
+        text = (
+            "what the model says of an image depends on the other images of the batch, also in eval mode: it uses "
+            "batch statistics; let it use running ones"
+        )
+        yield Finding("batch", "error", text)
+
+
+def _probabilities(case: _Case) -> Iterator[Finding]:
+    if bool(are_probabilities(case.logits).all()):
+        text = "outputs are probabilities, whose gradients vanish where the model is sure; take the softmax off"
+        yield Finding("probabilities", "error", text)
+
+
+def _preparation(case: _Case) -> Iterator[Finding]:
+    """Whether the model wants other pixels than it gets: it would then be right far more often with these."""
+    right = case.logits.argmax(1) == case.y
+    named = ((how, eval_logits(case.model, x).argmax(1) == case.y) for how, x in _other_pixels(case.x))
+    how, best = max(named, key=lambda item: int(item[1].sum()))
+    pair, accuracy = Paired.of(right, best), float(right.float().mean())
+    if pair.difference > 0.1 and pair.p_above < 0.001:
+        text = (
+            f"the model is right on {accuracy:.0%} of clean images as they are and on {accuracy + pair.difference:.0%} "
+            f"{how}: it expects that in front of it; put it inside the model (protoat.models.Normalize)"
+        )
+        yield Finding("preparation", "error", text)
+    elif binomtest(int(right.sum()), len(right), _chance(case.y), "greater").pvalue > 0.01:
+        text = f"the model is right on {accuracy:.0%} of clean images, no more than chance: are these its weights?"
+        yield Finding("chance", "warning", text)
+
+
+def _other_pixels(x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
+    yield "with the mean and deviation of these images taken out", (x - mean) / std.clamp_min(1e-3)
+    yield "in [-1, 1]", 2 * x - 1
+    yield "in [0, 255]", 255 * x
+    if x.shape[1] == 3:
+        mean, std = (x.new_tensor(value).view(3, 1, 1) for value in _IMAGENET)
+        yield "with ImageNet's mean and deviation taken out", (x - mean) / std
+
+
+def _chance(y: Tensor) -> float:
+    """Accuracy of always saying the commonest label."""
+    return float(torch.bincount(y.clamp_min(0)).max() / len(y))
+
+
+def _radius(case: _Case) -> Iterator[Finding]:
+    eps, norm = case.threat.eps, case.threat.norm
+    x = case.x.flatten(1)
+    order = torch.inf if norm == "linf" else 2.0
+    others = torch.cdist(x, x, p=order).masked_fill(case.y[:, None] == case.y, torch.inf).amin(1)
+    reach = float((torch.minimum(others, (x - 0.5).norm(order, dim=1)) <= eps).float().mean())
+    if reach > 0.01:
+        text = (
+            f"within {eps:g} ({norm}) of {reach:.0%} of the images lies the grey image or one of another class, so "
+            "that no model can be right there; is the radius in the unit of pixels in [0, 1]?"
+        )
+        yield Finding("radius", "warning", text)
+    if norm == "linf" and eps < 0.5 / 255:
+        text = f"eps {eps:g} is less than half a grey level of 8-bit images; was it divided by 255 twice?"
+        yield Finding("radius", "warning", text)
+    levels = round(255 * eps)
+    if norm == "linf" and 1 <= levels <= 16 and 1e-3 < abs(255 * eps - levels) < 0.15:
+        text = f"eps {eps:g} is {255 * eps:.3g}/255; published numbers are at {levels}/255, so write that to compare"
+        yield Finding("radius", "note", text)
+
+
+def _steps(case: _Case) -> Iterator[Finding]:
+    for name, own in _parameters(case.attacks):
+        if not {"steps", "step_size", "eps"} <= own.keys():
+            continue
+        steps, size, eps = own["steps"], own["step_size"], own["eps"]
+        if steps * size < eps * (1 - 1e-6):
+            text = (
+                f"{name}: {steps} steps of {size:.4g} move no pixel by more than {steps * size:.4g}, and eps is "
+                f"{eps:.4g}; raise step_size, whose default is 2.5 * eps / steps = {2.5 * eps / steps:.4g}"
+            )
+            yield Finding("short-reach", "warning", text)
+        elif size > 2 * eps * (1 + 1e-6):
+            text = f"{name}: a step of {size:.4g} leaps over the whole ball of radius {eps:.4g}; lower step_size"
+            yield Finding("long-step", "warning", text)
+
+
+def _few_classes(case: _Case) -> Iterator[Finding]:
+    kinds = {own.get("attack") for _, own in _parameters(case.attacks)}
+    if case.classes == 2:
+        text = (
+            "two classes: with the sign gradient of cross-entropy, targeted and untargeted attacks are the same "
+            "attack, so the one confirms nothing about the other"
+        )
+        yield Finding("two-classes", "note", text)
+    if case.classes < 10 and "AutoAttack" in kinds:
+        text = (
+            f"{case.classes} classes: AutoAttack is the composition aa-k{case.classes}; do not compare it with standard"
+        )
+        yield Finding("autoattack", "note", text)
+
+
+def _parameters(attacks: Mapping[str, Attack | None]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Parameters of each attack and, where it runs others, of these; under the name it was given."""
+
+    def walk(name: str, own: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        yield name, own
+        for value in own.values():
+            if isinstance(value, Mapping):
+                yield from walk(name, value)
+
+    for name, attack in attacks.items():
+        if attack is not None:
+            yield from walk(name, attack.parameters())
+
+
+_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+_RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
+    _pixels,
+    _labels,
+    _targets,
+    _mode,
+    _answers,
+    _probabilities,
+    _preparation,
+    _radius,
+    _steps,
+    _few_classes,
+)
