@@ -1,0 +1,102 @@
+"""Folding batch norm changes the cost of a model and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.evaluation.folding import FoldedBatchNorm
+from protoat.models import LeNet, ResNet18, with_embedding
+from protoat.types import as_output
+
+
+def used(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """In eval mode, with statistics and affine weights that are not the initial ones."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    model.train()(torch.rand(shape, dtype=next(model.parameters()).dtype) + 0.5)
+    return model.eval()
+
+
+def backbone() -> nn.Module:
+    """A network of the user's, whose embedding is read by a hook on a layer that could have been folded."""
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    return with_embedding(network, layer="4", example=torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "count"),
+    [
+        (lambda: LeNet(10), (4, 1, 28, 28), 2),
+        (lambda: ResNet18(10, width=0.125), (4, 3, 32, 32), 20),
+        (backbone, (4, 3, 8, 8), 1),
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2)),
+            (4, 1, 3, 3),
+            1,
+        ),
+    ],
+)
+def test_outputs_and_gradients_are_those_of_the_model(build, shape, count) -> None:
+    # In float64, where no rounding moves an activation over the kink of a ReLU.
+    model, x = used(build().double(), shape), torch.rand(shape, dtype=torch.float64)
+    before = [id(module) for module in model.modules()]
+
+    def measured() -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        output = as_output(model(leaf))
+        (gradient,) = torch.autograd.grad(output.logits.logsumexp(1).sum(), leaf)
+        return [*output, gradient]
+
+    own = measured()
+    folded = FoldedBatchNorm(model, x[:2])
+    assert folded.count == count
+    with folded.in_place():
+        left = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert len(left) == (build is backbone)
+        for ours, theirs in zip(measured(), own, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert [id(module) for module in model.modules()] == before
+    assert all(torch.equal(a, b) for a, b in zip(measured(), own, strict=True))
+
+
+class Shared(nn.Module):
+    """One convolution before two batch norms, and its output used besides: nothing may be folded into it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.first, self.second = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.kind == "read":
+            return F.relu(self.first(y) * self.first.weight.view(-1, 1, 1)).mean((2, 3))
+        if self.kind == "twice":
+            return (self.first(y) + self.second(self.conv(x))).mean((2, 3))
+        if self.kind == "besides":
+            return (self.first(y) + y).mean((2, 3))
+        if self.kind == "noise":
+            return (self.first(y) + torch.randn_like(y)).mean((2, 3))
+        return F.batch_norm(y, None, None, training=True).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["read", "twice", "besides", "noise", "functional"])
+def test_what_cannot_be_folded_is_left_alone(kind: str) -> None:
+    model = used(Shared(kind), (4, 1, 5, 5))
+    folded = FoldedBatchNorm(model, torch.rand(2, 1, 5, 5))
+    assert folded.count == 0
+    with folded.in_place():
+        assert type(model.first) is nn.BatchNorm2d
+
+
+def test_layers_come_back_when_the_attack_fails() -> None:
+    model = used(LeNet(10), (4, 1, 28, 28))
+    with pytest.raises(RuntimeError, match="mine"), FoldedBatchNorm(model, torch.rand(1, 1, 28, 28)).in_place():
+        raise RuntimeError("mine")
+    assert isinstance(model.features[1], nn.BatchNorm2d)
