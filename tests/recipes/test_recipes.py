@@ -20,6 +20,7 @@ from protoat.types import Linf
 PAPER = {
     # classes, prototypes, lambda_1, lambda_2, eps, lr, epochs, milestones, batch, embedding
     "mnist": (10, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
+    "mnist-finetune": (10, 5, 0.5, 0.005, 0.3, 0.01, 10, [8], 128, 100),
     "mnist-2": (2, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
     "cifar10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
     "cifar10-2": (2, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),

@@ -19,6 +19,7 @@ from torch import nn
 
 from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
+from protoat.experiments.initialise import Initialise, digest
 from protoat.experiments.parser import Parser, nearest
 from protoat.methods import Method
 from protoat.pretraining import Contrastive
@@ -81,6 +82,7 @@ class Recipe:
         norm: what the norm term weighs, embedding or weights.
         dml_input: the embeddings the metric term sees, adv, clean or both.
         prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
+        initialise: weights to start from, `initialise.run` or `initialise.weights`; none draws them from `seed`.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
         averaging: decay of an exponential moving average of the weights, or a rule: EMA, SWA, FAWA; none is off.
         evaluation_threat: threat model of `protoat evaluate`; none takes `threat`.
@@ -114,6 +116,7 @@ class Recipe:
     norm: Literal["embedding", "weights"] = "embedding"
     dml_input: Literal["adv", "clean", "both"] = "adv"
     prototype_lr_factor: float = 1.0
+    initialise: Initialise | None = None
     schedule: Schedule | None = None
     averaging: float | Averaging | None = None
     evaluation_threat: ThreatModel | None = None
@@ -192,15 +195,24 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False) -> Parser
     Hints name the methods of pre-training, or all others. An option that names another class than the recipe does
     starts from the defaults of that class, except for what all classes of the kind take: `ramp_epochs` of methods.
     """
-    parser = Parser(prog, choices=partial(_class_names, pretrains=pretrains))
+    parser = _RecipeParser(prog, choices=partial(_class_names, pretrains=pretrains))
     parser.add_argument(
         "--config",
         action=_NameOrPath,
-        help=f"recipe of a data set: {', '.join(recipe_names())}, or the path of a YAML file; a further --config lays the "
-        f"published values of a method or regularizer over it: {', '.join(overlay_names())}",
+        help=f"recipe of a data set ({', '.join(recipe_names())}) or the path of a YAML file; a further --config lays "
+        f"the published values of a method or regularizer over it ({', '.join(overlay_names())})",
     )
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(
+        Recipe, skip={f"regularizer.init_args.{name}" for name in ("num_classes", "embedding_dim")}
+    )
     return parser
+
+
+class _RecipeParser(Parser):
+    """Knows names by itself, since jsonargparse builds one without arguments to explain a class."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"choices": partial(_class_names, pretrains=False), **options})
 
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
@@ -208,6 +220,12 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     parsed = parser.parse_args(args)
+    if parsed.initialise is not None:
+        choice = Initialise(**vars(parsed.initialise))
+        found = digest(choice.file)
+        if choice.sha256 not in (None, found):
+            raise ValueError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
+        parsed.initialise.sha256 = found
     return _objects(parser, parsed), parsed
 
 
@@ -238,7 +256,7 @@ def differing_keys(ours: str, theirs: str) -> list[str]:
     return [
         f"{key.replace('init_args.', '')} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
         for key in keys
-        if here.get(key, "absent") != there.get(key, "absent")
+        if here.get(key) != there.get(key)  # an older recipe lacks keys whose default is none
     ]
 
 

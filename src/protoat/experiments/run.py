@@ -13,12 +13,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
-from protoat.experiments.recipe import Recipe, recipe_from_text
-from protoat.experiments.store import check_free, claim, environment, read_run
+from protoat.experiments.encoder import build_network, hand_over, load_encoder
+from protoat.experiments.recipe import Recipe
+from protoat.experiments.store import check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
-from protoat.training import FitResult, fit, load_weights, make_accelerator, parameter_groups
+from protoat.training import FitResult, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.types import as_output
 
@@ -31,13 +32,14 @@ _PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a run."""
+    """The objects of a run, and, where weights were taken over, a record of what matched."""
 
     train: ImageData
     validation: ImageData | None
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
+    initialised: dict[str, Any] | None = None
 
 
 def build(recipe: Recipe) -> Parts:
@@ -56,9 +58,12 @@ def build(recipe: Recipe) -> Parts:
     images, validation = load_images(recipe, "train"), None
     if recipe.validation_size:
         images, validation = split_validation(images, recipe.validation_size, recipe.seed)
+    initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = _model(recipe, images.num_classes, images.shape)
+        model = build_network(recipe, images.num_classes, images.shape)
+        if recipe.initialise is not None:
+            model, initialised = hand_over(model, recipe.initialise)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
         objective = _objective(recipe, method, model, images)
@@ -76,20 +81,13 @@ def build(recipe: Recipe) -> Parts:
         prototype_lr_factor=recipe.prototype_lr_factor,
         weight_decay=given.get("weight_decay", 0.0),
     )
-    return Parts(images, validation, model, objective, recipe.optimizer(groups))
+    return Parts(images, validation, model, objective, recipe.optimizer(groups), initialised)
 
 
 def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
     """A split of the recipe's data, regrouped."""
     data = recipe.data.load(split)
     return data if recipe.groups is None else regroup(data, recipe.groups)
-
-
-def _model(recipe: Recipe, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    channels, height, width = shape
-    if height != width:
-        raise ValueError(f"images are {height}x{width}; models expect squares, so write data.image_size")
-    return recipe.model(num_classes, channels, height)
 
 
 def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
@@ -196,7 +194,7 @@ def _facts(parts: Parts) -> dict[str, Any]:
         "mode_names": list(parts.train.mode_names),
         "train_images": len(parts.train),
         "validation_images": 0 if parts.validation is None else len(parts.validation),
-    }
+    } | ({} if parts.initialised is None else {"initialised": parts.initialised})
 
 
 def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> tuple[nn.Module, Recipe, Path]:
@@ -212,19 +210,10 @@ def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = No
         ValueError: not a run folder, no weights yet, weights of another architecture, or a pre-trained encoder, whose
             head has learned nothing.
     """
-    run = read_run(folder)
-    recipe = recipe_from_text((run.path / "recipe.yaml").read_text())
+    model, recipe, path, _ = load_encoder(folder, weights=weights)
     if recipe.pretrains:
         raise ValueError(
-            f"{run.path} holds a pre-trained encoder without a head; write protoat evaluate {run.path} --linear-probe, "
-            f"or give it one: protoat train --initialise.run {run.path}"
+            f"{folder} holds a pre-trained encoder without a head; write protoat evaluate {folder} --linear-probe, "
+            f"or give it one: protoat train --initialise.run {folder}"
         )
-    names = [weights] if weights else ["best", "last"]
-    path = next(
-        (run.path / f"{name}.safetensors" for name in names if (run.path / f"{name}.safetensors").exists()), None
-    )
-    if path is None:
-        raise ValueError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
-    model = _model(recipe, run.facts["num_classes"], tuple(run.facts["shape"]))
-    load_weights(path, model)
-    return model.eval(), recipe, path
+    return model, recipe, path

@@ -9,6 +9,7 @@ from protoat.models.dual_bn import (
     keep_branch,
 )
 from protoat.models.embedding import WithEmbedding, with_embedding
+from protoat.models.freeze import FrozenBatchNorm, freeze_all_but
 from protoat.models.head import linear_head
 from protoat.models.lenet import LeNet
 from protoat.models.normalize import Normalize
@@ -16,6 +17,7 @@ from protoat.models.resnet import ResNet18, ResNet50
 
 __all__ = [
     "DualBatchNorm",
+    "FrozenBatchNorm",
     "ImageClassifier",
     "LeNet",
     "Normalize",
@@ -25,6 +27,7 @@ __all__ = [
     "WithEmbedding",
     "batch_norm_branch",
     "dual_batch_norm",
+    "freeze_all_but",
     "keep_branch",
     "linear_head",
     "with_embedding",

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Branch", "DualBatchNorm", "SecondBatchNorm", "batch_norm_branch", "dual_batch_norm", "keep_branch"]
+__all__ = [
+    "Branch",
+    "DualBatchNorm",
+    "SecondBatchNorm",
+    "batch_norm_branch",
+    "dual_batch_norm",
+    "keep_branch",
+    "replaced",
+]
 
 Branch = Literal["clean", "adv"]
 
@@ -54,7 +62,7 @@ def dual_batch_norm(model: nn.Module) -> nn.Module:
         raise ValueError("the model has two batch-norm branches already; choose one with batch_norm_branch")
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise ValueError(f"{type(model).__name__} has no batch norm, so there is nothing to double")
-    return _replaced(deepcopy(model), _BatchNorm, DualBatchNorm)
+    return replaced(deepcopy(model), _BatchNorm, DualBatchNorm)
 
 
 def keep_branch(model: nn.Module, branch: Branch) -> nn.Module:
@@ -72,7 +80,7 @@ def keep_branch(model: nn.Module, branch: Branch) -> nn.Module:
     True
     """
     _layers_of(model, branch)
-    return _replaced(deepcopy(model), DualBatchNorm, lambda dual: dual.get_submodule(branch))
+    return replaced(deepcopy(model), DualBatchNorm, lambda dual: dual.get_submodule(branch))
 
 
 @contextmanager
@@ -127,8 +135,8 @@ class SecondBatchNorm(nn.Module):
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
         """`model` uses this set inside, in the mode of its own layers; its own come back at the end, also on errors."""
         own = _batch_norms(model)
-        for layer, replaced in zip(self.layers, own, strict=True):
-            layer.training = replaced.training
+        for layer, absent in zip(self.layers, own, strict=True):
+            layer.training = absent.training
         second = dict(zip(own, self.layers, strict=True))
         places = [(parent, name, child) for parent, name, child in _places(model, _BatchNorm) if child in second]
         try:
@@ -168,7 +176,8 @@ def _places(model: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, st
     ]
 
 
-def _replaced(model: nn.Module, kind: type[nn.Module], replace: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def replaced(model: nn.Module, kind: type[nn.Module], replace: Callable[[Any], nn.Module]) -> nn.Module:
+    """`model`, changed in place, with another module wherever one of this kind stands."""
     if isinstance(model, kind):
         return replace(model)
     made: dict[nn.Module, nn.Module] = {}

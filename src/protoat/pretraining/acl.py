@@ -45,6 +45,9 @@ class ACL(Contrastive):
         view: see `Contrastive`.
         ramp_epochs: epochs over which the radius grows from 0.
 
+    Attributes:
+        branch: whose batch norm a classifier keeps: that of attacked images, where the mode has some.
+
     Raises:
         ValueError: an unknown mode; when used, a model without two batch-norm branches.
 
@@ -74,6 +77,7 @@ class ACL(Contrastive):
             raise ValueError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
         self.mode = mode
         self.width = width
+        self.branch: Branch = "clean" if mode == "S2S" else "adv"
 
     def encoder(self, model: nn.Module) -> nn.Module:
         """A copy of `model` with two branches of batch norm; one that the mode never uses does not learn."""

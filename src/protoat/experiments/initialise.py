@@ -1,0 +1,59 @@
+"""The choice of weights that training starts from, as a part of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Initialise", "digest"]
+
+
+@dataclass
+class Initialise:
+    """Where training starts from, in place of random weights; which part of the network then learns.
+
+    Args:
+        run: folder of a run, pre-trained or trained.
+        weights: in place of a run, a file: safetensors, or a torch state dictionary as ACL's and RoCL's scripts save.
+        branch: of two sets of batch norm: clean or adv; none takes the one that attacked images have passed through.
+        head: zero (as ACL), random, or loaded with the rest.
+        finetune: all, last_block (and the head), or head; the rest keeps its weights and batch-norm statistics.
+        sha256: of the weights file, filled in when a run begins; another file is refused.
+
+    Raises:
+        ValueError: neither a run nor weights, or both.
+    """
+
+    run: Path | None = None
+    weights: Path | None = None
+    branch: Literal["clean", "adv"] | None = None
+    head: Literal["zero", "random", "loaded"] = "zero"
+    finetune: Literal["all", "last_block", "head"] = "all"
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.weights is None):
+            raise ValueError("initialise takes weights from one place; write --initialise.run or --initialise.weights")
+
+    @property
+    def file(self) -> Path:
+        """The weights file: of a run, the best on held-out images where there is one, else the last.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        if self.weights is not None:
+            if not self.weights.is_file():
+                raise ValueError(f"--initialise.weights {self.weights}: there is no such file")
+            return self.weights
+        assert self.run is not None
+        if not (self.run / "last.safetensors").is_file():
+            raise ValueError(f"--initialise.run {self.run}: there is no finished run")
+        return next(path for name in ("best", "last") if (path := self.run / f"{name}.safetensors").is_file())
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()

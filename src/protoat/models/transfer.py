@@ -1,0 +1,111 @@
+"""Weights from elsewhere into a model: what fits goes in, what does not is named."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LoadReport", "transfer"]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which tensors went where.
+
+    Attributes:
+        loaded: number of the model's tensors that were filled.
+        missing: names in the model for which nothing was there.
+        unexpected: names that were there, and for which the model has no place.
+        of_another_shape: names in the model whose counterpart has another shape, with both shapes.
+    """
+
+    loaded: int
+    missing: list[str]
+    unexpected: list[str]
+    of_another_shape: list[str]
+
+    def __str__(self) -> str:
+        parts = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.of_another_shape,
+        }
+        rest = [f"{what}: {', '.join(names)}" for what, names in parts.items() if names]
+        return "; ".join([f"{self.loaded} tensors loaded", *(rest or ["every name matched"])])
+
+
+def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, leave: Collection[str] = ()) -> LoadReport:
+    """Puts tensors into a model in place, by name and shape.
+
+    Wrappers put prefixes before names (``module.``, ``features.``): the pair of prefixes, one of each side, under which
+    most names agree is taken away first.
+
+    Args:
+        tensors: by name.
+        model: whose parameters and buffers are filled.
+        leave: names in the model that stay as they are and are not missed.
+
+    Raises:
+        ValueError: no name matches, or a value is no finite number.
+
+    >>> source, target = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Sequential(nn.Linear(3, 2)), nn.Linear(2, 2))
+    >>> print(transfer({f"module.{name}": value for name, value in source.state_dict().items()}, target))
+    2 tensors loaded; missing: 1.weight, 1.bias
+    """
+    own = {key: value for key, value in model.state_dict().items() if key not in leave}
+    ours, theirs = _prefixes(own, tensors)
+    partner: dict[str, str] = {}
+    for key in own:
+        # A file may keep normalisation outside the part that a wrapper has named.
+        candidates = [theirs + key.removeprefix(ours)] * key.startswith(ours) + [theirs + key]
+        found = next((name for name in candidates if name in tensors and name not in partner.values()), None)
+        if found is not None:
+            partner[key] = found
+    fitting = {key: name for key, name in partner.items() if _shape(own[key]) == _shape(tensors[name])}
+    if not fitting:
+        raise ValueError(f"no tensor fits: the file has {_some(tensors)}, the model {_some(own)}")
+    broken = [name for name in fitting.values() if not bool(torch.isfinite(tensors[name]).all())]
+    if broken:
+        raise ValueError(f"{broken[0]} holds values that are no finite numbers")
+    with torch.no_grad():
+        for key, name in fitting.items():
+            own[key].copy_(tensors[name].view_as(own[key]))
+    return LoadReport(
+        len(fitting),
+        [key for key in own if key not in partner],
+        [name for name in tensors if name not in partner.values()],
+        [
+            f"{key} {tuple(tensors[name].shape)} for {tuple(own[key].shape)}"
+            for key, name in partner.items()
+            if key not in fitting
+        ],
+    )
+
+
+def _prefixes(own: Collection[str], theirs: Collection[str]) -> tuple[str, str]:
+    """The prefixes without which most names of the two agree; the shortest of several that do as well."""
+
+    def without(names: Collection[str]) -> dict[str, set[str]]:
+        """For every prefix that at least half of the names have: those names without it."""
+        prefixes = {name[: end + 1] for name in names for end, sign in enumerate(name) if sign == "."} | {""}
+        rests = {prefix: {name[len(prefix) :] for name in names if name.startswith(prefix)} for prefix in prefixes}
+        return {prefix: rest for prefix, rest in rests.items() if 2 * len(rest) >= len(names)}
+
+    pairs = [
+        (len(a & b), -len(prefix_a + prefix_b), prefix_a, prefix_b)
+        for prefix_a, a in without(own).items()
+        for prefix_b, b in without(theirs).items()
+    ]
+    return max(pairs)[2:]
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    """Without dimensions of one: normalisation is kept as (C,) here and as (1, C, 1, 1) there."""
+    return tuple(size for size in value.shape if size > 1)
+
+
+def _some(names: Collection[str]) -> str:
+    return f"{', '.join(list(names)[:4])}, ..." if len(names) > 4 else ", ".join(names) or "nothing"
