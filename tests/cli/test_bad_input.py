@@ -59,10 +59,35 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
             "prototypes_per_class has 3 numbers, expected one for each of 2",
         ),
         ("--weight -1", "weight=-1"),
+        ("--method TRADES --method.beta -1", "beta=-1 is negative; 6 is usual"),
+        ("--method MART --method.beta -1", "beta=-1 is negative; 5 is usual"),
+        ("--method CFA --method.beta -1", "beta=-1 is negative; 6 is usual"),
+        ("--method DAJAT --method.beta -1", "beta=-1 and js_weight=2 must not be negative"),
+        ("--method BiaMAT --method.auxiliary Digits --method.beta -1", "beta=-1"),
+        ("--method AWP --method.method TRADES --method.method.beta -1", "beta=-1 is negative"),
+        ("--method CFA --method.class_eps [0.1,0.1,0.1]", "class_eps has 3 radii for 2 classes; give one for each"),
+        ("--method AWP --method.method CFA --method.method.class_eps [0.1]", "class_eps has 1 radii for 2 classes"),
+        ("--method BiaMAT", "BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100"),
+        ("--method BiaMAT --method.auxiliary Digit", "method.auxiliary 'Digit' is unknown; did you mean 'Digits'?"),
+        ("--method AWP --method.method FreeAT", "AWP cannot wrap FreeAT, whose examples come from the caller's own"),
+        ("--method AWP --method.method AWP", "AWP cannot wrap AWP"),
+        ("--method AWP --method.method FreAT", "'FreAT' is unknown; did you mean 'FreeAT'?"),
+        ("--method AdversarialTraining", "takes an attack, which only a program can give; in a recipe write PGDAT"),
+        ("--averaging EAM", "averaging 'EAM' is unknown; did you mean 'EMA'?"),
     ],
 )
 def test_a_choice_that_cannot_be(args: str, message: str, refused) -> None:
     assert message in refused(*args.split())
+
+
+def test_a_batch_of_one_class_has_no_triplets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The batches are drawn as training goes, so only then can it show.
+    args = ["--config", "digits-2", "--regularizer", "TLA", "--batch_size", "2", "--validation_size", "0"]
+    assert main(["train", *args, "--out", str(tmp_path / "run")]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert "have no candidate of another class among 2; triplets need two classes: use a larger batch" in lines[0]
+    assert not (tmp_path / "run/last.safetensors").exists()
 
 
 def test_data_that_is_not_there(refused, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from protoat.experiments.recipe import overlay_names, read_recipe, recipe_names,
 from protoat.experiments.run import train
 
 
-def rival(name: str, lr: float, decay: float, epochs: int, drops: list[int] | None, batch: int = 128, **given: Any):
+def rival(name: str, lr: float, decay: float, epochs: int, drops: list[int] | None, *, batch: int = 128, **given: Any):
     arguments = {f"method.{key.replace('__', '.')}": value for key, value in given.items()}
     schedule = {"schedule": "StepDecay", "schedule.milestones": drops, "schedule.factor": 0.1} if drops else {}
     length = {"epochs": epochs, "batch_size": batch, "regularizer": None}
@@ -38,14 +38,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "dajat": rival("AWP", 0.2, 5e-4, 200, None, gamma=0.005, start_epoch=10, method="DAJAT", method__beta=11)
     | {"method.method.js_weight": 2, "method.method.steps": 2, "averaging.decay": 0.9996, "averaging.start_epoch": 150},
     "fast": rival("FastAT", 0.2, 5e-4, 15, None, step_size="10/255") | {"schedule": "Cyclic", "schedule.peak": 0.5},
-    "fast-mnist": rival("FastAT", 5e-3, 0, 10, None, 100, step_size=0.375)
+    "fast-mnist": rival("FastAT", 5e-3, 0, 10, None, batch=100, step_size=0.375)
     | {"optimizer": "Adam", "schedule.peak": 0.4},
     "fgsm": {"method": "FGSMAT", "regularizer": None},
     "free": rival("FreeAT", 0.1, 2e-4, 26, [13, 19], replays=8),
     "mart": rival("MART", 0.01, 3.5e-3, 120, [74, 89, 99], beta=5, **KL10),
     "npair": metric("NPair", pairs_per_class=None, normalize=False),
     "pgd": rival("PGDAT", 0.1, 2e-4, 205, [102, 154], steps=7, step_size="2/255", bn="train"),
-    "pgd-mnist": rival("PGDAT", 1e-4, 0, 83, None, 50, steps=40, step_size=0.01)
+    "pgd-mnist": rival("PGDAT", 1e-4, 0, 83, None, batch=50, steps=40, step_size=0.01)
     | {"optimizer": "Adam", "schedule": None},
     "proxy-anchor": metric("ProxyAnchor", margin=0.1, alpha=32),
     "proxy-nca": metric("ProxyNCA", softmax_scale=32),

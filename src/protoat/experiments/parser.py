@@ -40,9 +40,20 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
     choices: Callable[[str], Iterable[str]]
 
     def _expand_help(self, action: Any) -> str:
+        text = str(super()._expand_help(action)).replace("``", "").replace("null", "none")
+        text = text.replace("type: Pixels", "type: number or fraction such as 8/255")
+        text = re.sub(r"{'class_path': '(?:\w+\.)*(\w+)'}", r"\1", text)
         names = ", ".join(self.choices(action.dest))
-        text = str(super()._expand_help(action))
-        return re.sub("type: .*known subclasses: .*", f"one of {names}, or a dotted path)", text) if names else text
+        kind = f"one of {names}, or a dotted path" if names else "dotted path of a function"
+        return re.sub(r"type: .*?((?:, default: .*?)?), known subclasses: .*", rf"{kind}\1)", text)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and heading.replace("``", ""))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = text.split("\n\n")  # an indented one is a formula
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width, indent) for part in parts)
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -71,11 +82,24 @@ class Parser(jsonargparse.ArgumentParser):
         self.choices = choices
         self.named_classes: dict[str, str] = {}
 
+    def add_class_arguments(
+        self, class_type: type, nested_key: str | None = None, *args: Any, **options: Any
+    ) -> list[str]:
+        if nested_key is not None:
+            self.epilog = _explanation(class_type)
+        return list(super().add_class_arguments(class_type, nested_key, *args, **options))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
         options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         raise ValueError(_explain(message, options, self.choices)) from None
+
+
+def _explanation(described: type) -> str:
+    """What a docstring says beside its first line and its arguments: how it works, where it comes from."""
+    _, *paragraphs = (inspect.getdoc(described) or "").replace("``", "").replace("::", ":").split("\n\n")
+    return "\n\n".join(part for part in paragraphs if not part.startswith(("Args:", "Attributes:", "Raises:", ">>>")))
 
 
 def _explain(message: str, options: list[str], choices: Callable[[str], Iterable[str]]) -> str:
@@ -91,7 +115,7 @@ def _explain(message: str, options: list[str], choices: Callable[[str], Iterable
         known = _arguments(class_path[1]) if class_path else _keys(options, inside)
         name = f"{inside}.{word}" if inside else word
         return f"{name} is unknown; {nearest(word.partition('.')[0], known)}"
-    if (found := re.search(r"Expected a dot import path string: (\S+)", message)) and (known := list(choices(key))):
+    if (found := re.search(r"Expected a dot import path string: ([\w.]*\w)", message)) and (known := list(choices(key))):
         return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"
     return _expected(key, message)
 

@@ -30,7 +30,7 @@ class AWP(Method):
 
     Args:
         threat: norm and radius, handed on to `method`.
-        method: builds the method inside from the threat model.
+        method: the method whose step is perturbed, such as PGDAT or TRADES; built from the threat model.
         gamma: length of the move relative to each kernel's norm (0.01 around PGD, 0.005 around TRADES).
         start_epoch: epochs before the perturbation sets in (0 around PGD, 10 around TRADES).
         ramp_epochs: epochs over which the radius of the method inside grows from 0; None leaves that to the method.

@@ -33,15 +33,18 @@ class BiaMAT(OneStep):
 
     Args:
         threat: norm and radius.
-        auxiliary: labelled images of the same size and number of channels: a `Source`, whose training images are read
-            and augmented in its own way, or `ImageData`, used as it is.
-        alpha: weight of the auxiliary loss.
-        gamma: threshold of the gate, relative to the mean confidence on the first primary batch after warm-up.
-        beta: weight of the divergence in each TRADES loss.
-        warmup_epochs: epochs in which the auxiliary loss has no weight, though its images pass through the network.
-        steps: steps of the attack.
+        auxiliary: labelled images of the same size and number of channels: a data source, whose training images are
+            read and augmented in its own way, or in a program `ImageData`, used as it is.
+        alpha: weight of the auxiliary loss (authors: 0.5).
+        gamma: threshold of the gate, relative to the mean confidence on the first primary batch after warm-up
+            (authors: 0.5).
+        beta: weight of the divergence in each TRADES loss (authors: 6).
+        warmup_epochs: epochs in which the auxiliary loss has no weight, though its images pass through the network
+            (authors: 5).
+        steps: gradient steps of the attack (authors: 10).
         step_size: length of a step in pixels; default ``eps / 4`` (authors: 0.007 at 0.031).
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which radius and step grow from 0.
 
     Raises:

@@ -31,13 +31,15 @@ class CFA(AdversarialTraining):
         threat: norm and radius before calibration.
         beta: None trains on adversarial examples only, as PGD-AT; a number takes TRADES' form, where an example's loss
             is ``(CE + b KL) / (1 + b)`` with the weight b of its class (6 for CIFAR).
-        eps_offset: the paper's lambda_1.
-        beta_offset: the paper's lambda_2.
-        start_epoch: epochs before calibration sets in; until then every class has `threat.eps` and `beta`.
+        eps_offset: added to a class's share of right images to give its radius, in units of eps (the paper's lambda_1).
+        beta_offset: the same for its weight, in units of beta (the paper's lambda_2).
+        start_epoch: epochs before calibration sets in; until then every class has the full radius and `beta`
+            (authors: 10).
         class_eps: radii to use as they are from the first epoch on, one for each class, in pixels.
-        steps: steps of the attack.
+        steps: gradient steps of the attack (authors: 10).
         step_size: length of a step in pixels at radius eps; default ``eps / 4`` (2/255 at 8/255).
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which all radii grow from 0.
 
     Raises:

@@ -34,10 +34,12 @@ class DAJAT(OneStep):
         threat: norm and radius at the end of the ramp.
         beta: weight of the divergence in each TRADES loss (11 for ResNet-18 on CIFAR-10, 9 on CIFAR-100).
         js_weight: weight of the Jensen-Shannon term (2; 3 for a wide ResNet on CIFAR-10).
-        steps: steps of the attack (2; up to 5 with ``step_size = eps / 2`` in the authors' costlier setting). Two steps
-            of full length serve 8/255; at 0.3 on MNIST the network learns to resist only them, and takes the costlier.
+        steps: gradient steps of the attack (2; up to 5 with ``step_size = eps / 2`` in the authors' costlier setting).
+            Two steps of full length serve 8/255; at 0.3 on MNIST the network learns to resist only them, and takes the
+            costlier.
         step_size: length of a step in pixels at full radius; default eps.
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which radius and step grow from 0; None is the whole run, where its length is told
             (`protoat.fit` does; own loops: ``objective.at_epoch(epoch, epochs)``), and full strength elsewhere.
 

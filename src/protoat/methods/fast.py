@@ -22,10 +22,13 @@ class FastAT(AdversarialTraining):
 
     Args:
         threat: norm and radius.
-        step_size: length of the step in pixels; default ``1.25 * eps``. The result is projected, so it may exceed eps.
-        bn: batch norm while attacking; ``"train"`` is what the authors' code does.
-        guard: watch for catastrophic overfitting.
-        guard_drop: fall of PGD-5 accuracy, as a fraction, that stops the run.
+        step_size: length of the step in pixels; default ``1.25 * eps``, as in the authors' code. The result is
+            projected, so it may exceed eps.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing. The authors'
+            code has ``train``.
+        guard: watch for catastrophic overfitting after each epoch, at the price of PGD-5 on one batch.
+        guard_drop: fall of PGD-5 accuracy within an epoch, as a fraction, that stops the run (authors: 0.2).
         ramp_epochs: epochs over which the radius grows from 0.
 
     Source: Wong, Rice & Kolter, ICLR 2020. Deviations: batch norm in eval mode while attacking and in the guard; the

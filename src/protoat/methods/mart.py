@@ -22,9 +22,10 @@ class MART(AdversarialTraining):
     Args:
         threat: norm and radius.
         beta: weight of the divergence (5 in the authors' training scripts, 6 as default of their function).
-        steps: steps of the attack, which raises cross-entropy.
+        steps: gradient steps of the attack, which raises cross-entropy (authors: 10).
         step_size: length of a step in pixels; default ``eps / 4`` (authors: 0.007 at 0.031).
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which radius and step grow from 0.
 
     Raises:

@@ -15,11 +15,13 @@ class PGDAT(AdversarialTraining):
 
     Args:
         threat: norm and radius.
-        steps: PGD steps (7 in the paper).
+        steps: gradient steps of the attack (7 in the paper).
         step_size: length of a step in pixels; default ``2.5 * eps / steps``.
         random_start: begin inside the ball, not at the image.
-        loss: what the attack raises.
-        bn: batch norm while attacking; ``"train"`` is what Madry's code does.
+        loss: what the attack raises, a function of output and labels (cross-entropy in the paper).
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing. Madry's code
+            has ``train``.
         ramp_epochs: epochs over which radius and step grow from 0.
 
     Source: Madry et al., ICLR 2018; the paper's section 3.1.3. Deviation: batch norm is in eval mode while attacking,
@@ -50,7 +52,8 @@ class FGSMAT(AdversarialTraining):
 
     Args:
         threat: norm and radius.
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which the radius grows from 0.
 
     Source: Goodfellow et al., ICLR 2015. Deviation: adversarial examples only, without the clean half.

@@ -15,7 +15,7 @@ class Standard(OneStep):
 
     Args:
         threat: accepted so that every method is built alike; clean training meets no adversary.
-        ramp_epochs: without effect for the same reason.
+        ramp_epochs: without effect, since clean training meets no adversary.
 
     >>> from protoat.types import Linf
     >>> Standard(Linf(0.3)).updates_per_batch

@@ -23,9 +23,10 @@ class TRADES(AdversarialTraining):
     Args:
         threat: norm and radius.
         beta: weight of the divergence (6 for CIFAR, 1 for MNIST).
-        steps: steps of the attack (10 for CIFAR, 40 for MNIST).
+        steps: gradient steps of the attack (10 for CIFAR, 40 for MNIST).
         step_size: length of a step in pixels; default ``eps / 4`` (authors: 0.007 at 0.031; 0.01 at 0.3 for MNIST).
-        bn: batch norm while attacking.
+        bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
+            ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which radius and step grow from 0.
 
     Raises:

@@ -51,7 +51,7 @@ class Triplet(_LibraryLoss):
 
     Args:
         num_classes, embedding_dim: without effect; accepted so that every regularizer is built alike.
-        margin: Euclidean distance by which the positive has to be nearer.
+        margin: Euclidean distance of unit vectors by which the positive has to be nearer (library: 0.05).
         triplets_per_anchor: ``"all"``, whose memory grows as the cube of the batch, or how many to draw.
 
     Raises:
@@ -147,8 +147,9 @@ class ProxyNCA(_LibraryLoss):
     Args:
         num_classes: C.
         embedding_dim: D.
-        softmax_scale: 32 as in the Proxy-Anchor authors' comparison; 9 in the public Proxy-NCA code. The library's 1
-            leaves the logits at most 4 apart, an almost flat softmax. A result should state it.
+        softmax_scale: scale of the squared distances: 32 as in the Proxy-Anchor authors' comparison; 9 in the public
+            Proxy-NCA code. The library's 1 leaves the logits at most 4 apart, an almost flat softmax. A result should
+            state it.
 
     Raises:
         ImportError: pytorch-metric-learning is not installed.
@@ -180,8 +181,8 @@ class ProxyAnchor(_LibraryLoss):
     Args:
         num_classes: C.
         embedding_dim: D.
-        margin: cosine margin.
-        alpha: scale of the cosines.
+        margin: by how much the cosine to the own proxy should exceed 0, and those to others stay below (authors: 0.1).
+        alpha: scale of the cosines (authors: 32).
 
     Raises:
         ImportError: pytorch-metric-learning is not installed.

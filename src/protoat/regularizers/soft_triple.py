@@ -34,13 +34,13 @@ class SoftTriple(Regularizer):
             number of images of a class. 1 is the single-mode case: a normalised softmax with margin, without spread
             term and merges.
         scale: the paper's lambda, on cosines; 10 where training is unstable.
-        gamma: temperature of the softmax over the prototypes of one class.
+        gamma: temperature of the softmax over the prototypes of one class (paper: 0.1).
         margin: the paper's delta, in units of the cosine.
-        tau: weight of the spread term, which pulls the prototypes of a class together.
-        merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; see `merge_prototypes`.
-            None or 0 never merges.
-        merge_start, merge_stop: merges happen after the epochs between these shares of a run. 0.25 is the first drop
-            of the learning rate in the paper's schedule; merge later if yours drops later.
+        tau: weight of the spread term, which pulls the prototypes of a class together (paper: 0.2).
+        merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; None or 0 never merges.
+        merge_start: share of a run in [0, 1] before the first merge. 0.25 is the first drop of the learning rate in the
+            paper's schedule; merge later if yours drops later.
+        merge_stop: share of a run in [0, 1] after which nothing is merged.
         merge_every: epochs from one merge to the next.
 
     Attributes:
