@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test check lint slow bench clean
+.PHONY: demo test check lint slow bench oracles clean
 
 demo: .venv/.installed
 	$(BIN)/protoat demo
@@ -23,6 +23,11 @@ slow: .venv/.developer
 
 bench: .venv/.developer
 	$(BIN)/python -m benchmarks
+
+# Other attack libraries, to be measured against. Two of them pin old packages that nothing here needs.
+oracles: .venv/.developer
+	$(BIN)/python -m pip install --quiet foolbox pyautoattack six
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 adv-lib adversarial-robustness-toolbox
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -90,9 +90,12 @@ def library(name: str) -> Any:
     return sys.modules[name]
 
 
-def foolbox_attack(name: str, model: nn.Module, x: Tensor, y: Tensor, *, eps: float | None, **settings: Any) -> Tensor:
+def foolbox_attack(
+    name: str, model: nn.Module, x: Tensor, y: Tensor, *, eps: float | None, repeat: int = 1, **settings: Any
+) -> Tensor:
     foolbox = library("foolbox")
     attack = getattr(foolbox.attacks, name)(**settings)
+    attack = attack if repeat == 1 else attack.repeat(repeat)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     return attack(wrapped, x, y, epsilons=eps)[0 if eps is None else 1]
 
@@ -126,7 +129,7 @@ def linf_attacks(eps: float) -> dict[str, dict[str, Craft]]:
             "ours": ours(PGD(threat, steps=50)),
             "torchattacks": theirs(partial(ta, "PGD", eps=eps, alpha=step, steps=50)),
             "foolbox": theirs(partial(foolbox_attack, "LinfPGD", eps=eps, abs_stepsize=step, **pgd)),
-            "adv-lib": theirs(partial(_advlib_pgd, eps=eps, step=step)),
+            "adv-lib": theirs(partial(advlib_pgd, eps=eps, step=step, steps=50)),
         },
         "APGD-CE": {
             "ours": ours(APGD(threat)),
@@ -161,10 +164,10 @@ def linf_attacks(eps: float) -> dict[str, dict[str, Craft]]:
     }
 
 
-def _advlib_pgd(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, step: float) -> Tensor:
+def advlib_pgd(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, step: float, **settings: int) -> Tensor:
     # The radius of adv-lib's PGD is called by a Greek letter, so it goes by position.
     pgd = library("adv_lib.attacks.projected_gradient_descent").pgd_linf
-    return pgd(model, x, y, eps, steps=50, absolute_step_size=step)
+    return pgd(model, x, y, eps, absolute_step_size=step, **settings)
 
 
 def l2_attacks(eps: float) -> dict[str, dict[str, Craft]]:
