@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
 from protoat.functional.losses import cross_entropy
-from protoat.methods import AWP, FastAT
+from protoat.methods import AWP, FastAT, Standard
+from protoat.objective import Objective
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, files, fit, load_weights
 from protoat.training.seeding import derived_seed
 from protoat.types import Linf, Output
@@ -509,3 +510,23 @@ def test_a_taken_back_epoch_can_be_taken_back_again(
     with pytest.warns(UserWarning, match=newest.name):
         again = small.train("fast", tmp_path, **options)
     assert (again.epochs, again.stopped) == (first.epochs, "collapsed") == (2, "collapsed")
+
+
+@pytest.mark.parametrize(
+    ("norm", "decays", "warned"),
+    [
+        ("weights", (1e-3, 5e-4), True),
+        ("weights", (1e-3, 0.0), False),
+        ("weights", (0.0, 5e-4), False),
+        ("embedding", (1.0, 5e-4), False),
+    ],
+)
+def test_two_weight_decays_are_pointed_out(
+    norm: Any, decays: tuple[float, float], warned: bool, small: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, goal = small.Net(), Objective(Standard(small.THREAT), norm=norm, norm_weight=decays[0])
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=decays[1])
+    fit(net, small.loader(40), goal, epochs=1, optimizer=optimizer, progress=False)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    expected = "kernels decay twice: by 2 * norm_weight = 0.002, as norm='weights' says, and by the optimizer's weight_"
+    assert [line.startswith(expected) for line in said] == [True] * warned

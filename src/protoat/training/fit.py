@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from protoat.training.signals import StopRequest
 from protoat.training.validation import Validation, default_attack
 
 __all__ = ["FitResult", "fit"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ def fit(
     folder, schedule = None if out is None else Path(out), schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
     check_processes(accelerator)
+    if accelerator.is_main_process:
+        _warn_of_two_decays(objective, optimizer)
     with ExitStack() as stack:
         stack.enter_context(private_random_state(accelerator.device))
         batches = Batches(train, accelerator, seed=seed, memory_format=memory_format)
@@ -190,6 +195,17 @@ def _identity(
         "precision": learner.accelerator.mixed_precision,
         "seed": seed,
     }
+
+
+def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
+    decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
+    if objective.norm == "weights" and objective.norm_weight and decay:
+        logger.warning(
+            "kernels decay twice: by 2 * norm_weight = %g, as norm='weights' says, and by the optimizer's "
+            "weight_decay=%g; set one of them to 0",
+            2 * objective.norm_weight,
+            decay,
+        )
 
 
 def _validation(
