@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from protoat.attacks import FGSM, PGD
+from protoat import attacks
+from protoat.attacks import APGD, BIM, FGSM, PGD, Attack, CarliniWagnerL2, Square, Targeted, Transfer, UniformNoise
 from protoat.evaluation import attack_of_name
+from protoat.evaluation.attack_names import describe_names
+from protoat.functional.margins import dlr
 from protoat.types import L2, Linf
 
+from ..contracts.parts import concrete
+
 THREAT = Linf("8/255")
+NAMES = [line.split("[")[0].split(" ")[0] for line in describe_names().splitlines()]
+
+
+def flat(parameters: dict) -> dict:
+    inner = {f"of {key}": value for key, value in parameters.pop("of", {}).items()}
+    return parameters | inner
 
 
 def test_clean_is_no_attack() -> None:
@@ -24,13 +35,20 @@ def test_clean_is_no_attack() -> None:
         ("pgd100x10", PGD(THREAT, steps=100, step_size="0.2/255", restarts=10)),
         ("pgdx3", PGD(THREAT, restarts=3)),
         ("pgd10@4/255", PGD(Linf("4/255"), steps=10, step_size="1/255")),
+        ("bim7", BIM(THREAT, steps=7)),
+        ("apgd-dlr20x2", APGD(THREAT, steps=20, restarts=2, loss=dlr)),
+        ("square100x2", Square(THREAT, queries=100, restarts=2)),
+        ("noise50", UniformNoise(THREAT, draws=50)),
+        ("cw-l250", CarliniWagnerL2(THREAT, steps=50)),
+        ("pgd10:next", Targeted(PGD(THREAT, steps=10), "next")),
+        ("pgd10x2:all@4/255", Targeted(PGD(Linf("4/255"), steps=10, restarts=2), "all")),
     ],
 )
 def test_name_gives_the_attack_with_documented_defaults(name: str, expected: PGD) -> None:
     attack = attack_of_name(name, THREAT)
     assert type(attack) is type(expected)
     assert attack is not None
-    assert attack.parameters() == pytest.approx(expected.parameters())
+    assert flat(attack.parameters()) == pytest.approx(flat(expected.parameters()))
 
 
 def test_norm_is_that_of_the_threat() -> None:
@@ -45,14 +63,48 @@ def test_norm_is_that_of_the_threat() -> None:
         ("pdg10", "did you mean 'pgd10'"),
         ("pgd1O", "did you mean 'pgd'"),
         ("claen", "did you mean 'clean'"),
-        ("fgsm10", "FGSM takes no steps"),
+        ("fgsm10", "it takes no number of steps, queries or draws"),
+        ("jsmax2", "it takes no restarts"),
+        ("adgd-t", "did you mean 'apgd-t'"),
+        ("pgd10:leastlikely", "did you mean 'least_likely'"),
+        ("pgd10:", "write one of least_likely, next, random, all"),
+        ("deepfool:all", "DeepFool has no targeted form"),
+        ("aa:next", "AutoAttack has no targeted form"),
         ("", "write one of clean, "),
         ("zzzz", "write one of clean, "),
         ("pgd10@8", "eps=8 is outside"),
         ("pgd10@x", "not a pixel distance"),
-        ("pgd0", "must be at least 1"),
+        ("pgd10@", "not a pixel distance"),
+        ("pgd0", "attack 'pgd0': steps=0 and restarts=1 must be at least 1"),
     ],
 )
 def test_what_is_no_attack_gets_a_hint(name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         attack_of_name(name, THREAT)
+
+
+def test_every_attack_has_a_name() -> None:
+    """`Transfer` needs a model, and `Targeted` is the rule behind a name."""
+    found = {type(attack_of_name(name, THREAT)) for name in NAMES}
+    assert found == {*concrete(Attack, attacks)} - {Transfer, Targeted}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_listed_may_stand_behind_the_name(name: str) -> None:
+    line = next(line for line in describe_names().splitlines() if line.split("[")[0].split(" ")[0] == name)
+    usage = line.split(" ")[0]
+    for part, written in (("[N]", "3"), ("[xR]", "x2"), ("[:RULE]", ":next")):
+        if part in usage:
+            assert attack_of_name(name + written, THREAT) is not None
+        else:
+            with pytest.raises(ValueError, match=name):
+                attack_of_name(name + written, THREAT)
+
+
+def test_further_names_are_called_with_their_numbers() -> None:
+    more = {"own-attack": lambda threat, *, steps=1: PGD(threat, steps=steps)}
+    found = attack_of_name("own-attack5@0.5", THREAT, more=more)
+    assert isinstance(found, PGD)
+    assert (found.steps, found.threat.eps) == (5, 0.5)
+    with pytest.raises(ValueError, match="did you mean 'own-attack'"):
+        attack_of_name("own-atack", THREAT, more=more)

@@ -1,19 +1,22 @@
-"""``evaluation.json``: what is added, and when it starts anew."""
+"""``evaluation.json``: what is added, what is put aside, and how a killed measurement goes on."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from protoat.attacks import FGSM, PGD
 from protoat.data import Digits
-from protoat.experiments.measure import evaluate_run, named_attacks
+from protoat.experiments.measure import audit_verdict, measure, read_record
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
-from protoat.types import Linf
+from protoat.experiments.subject import Subject, subject_of_run, with_prototype_head
+from protoat.training import Interrupted
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 
@@ -25,66 +28,178 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_names_paths_and_yaml_all_give_attacks() -> None:
-    found = named_attacks(
-        ["clean", "pgd10", "protoat.attacks.FGSM", "{class_path: PGD, init_args: {steps: 3, step_size: 2/255}}"],
-        Linf("8/255"),
-    )
-    assert list(found) == ["clean", "pgd10", "FGSM", "PGD"]
-    assert found["clean"] is None
-    assert isinstance(found["FGSM"], FGSM)
-    assert isinstance(found["PGD"], PGD)
-    assert (found["PGD"].steps, found["PGD"].step_size, found["PGD"].threat.eps) == (3, 2 / 255, 8 / 255)
+@pytest.fixture
+def subject(trained: Path, tmp_path: Path) -> Subject:
+    """The run, with records in a folder of this test."""
+    return replace(subject_of_run(trained), folder=tmp_path / "record")
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["pdg10"], "did you mean 'pgd10'"),
-        (["pgd10", "pgd10"], "two attacks are called 'pgd10'"),
-        (["no.such.Attack"], "No module named 'no'"),
-        (["protoat.data.MNIST"], "is no Attack"),
-        (["{class_path: PGD, init_args: {stepz: 3}}"], "did you mean 'steps'"),
-    ],
-)
-def test_what_is_no_attack_is_refused(names: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        named_attacks(names, Linf("8/255"))
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What was logged since the last call, one line for each record."""
+    caplog.set_level(logging.INFO, logger="protoat")
+
+    def take() -> str:
+        lines = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return "\n".join(lines)
+
+    return take
 
 
-def test_attacks_on_the_same_images_add_up(trained: Path) -> None:
-    first = evaluate_run(trained, ["clean", "fgsm"], limit=100)
-    evaluate_run(trained, ["pgd2", "fgsm@0.1"], limit=100, batch_size=30)
-    content = json.loads((trained / "evaluation.json").read_text())
-    assert list(content["attacks"]) == ["clean", "fgsm", "pgd2", "fgsm@0.1"]
-    assert content["subject"]["images"] == 100
-    assert content["attacks"]["clean"]["correct"] == first["clean"].count.correct
-    assert content["attacks"]["pgd2"]["batch_size"] == 30
-    radii = {name: entry["parameters"].get("eps") for name, entry in content["attacks"].items()}
-    assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1}
-    assert not list(trained.glob(".*"))
+def stored(subject: Subject) -> dict:
+    record = read_record(subject.folder)
+    assert record is not None
+    return record
 
 
-def test_other_images_or_weights_start_the_file_anew(trained: Path) -> None:
-    evaluate_run(trained, ["clean", "fgsm"], limit=60)
-    evaluate_run(trained, ["clean"], limit=50)
-    assert list(json.loads((trained / "evaluation.json").read_text())["attacks"]) == ["clean"]
-    evaluate_run(trained, ["fgsm"], limit=50)
-    evaluate_run(trained, ["pgd2"], limit=50, weights="last")
-    content = json.loads((trained / "evaluation.json").read_text())
-    assert list(content["attacks"]) == ["pgd2"]
+def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
+    first = measure(subject, ["clean", "fgsm"], limit=100)
+    measure(subject, ["pgd2", "fgsm@0.1", "aa@0.2"], limit=100, batch_size=30)
+    record = stored(subject)
+    assert list(record["attacks"]) == ["clean", "fgsm", "pgd2", "fgsm@0.1", "aa-k2@0.2"]
+    assert record["subject"] == {**subject.identity, "threat": {"norm": "linf", "eps": 0.05}, "images": 100}
+    assert record["attacks"]["clean"]["correct"] == first["clean"].count.correct
+    assert record["attacks"]["pgd2"]["batch_size"] == 30
+    assert record["attacks"]["aa-k2@0.2"]["parameters"]["version"] == "aa-k2"
+    radii = {name: entry["parameters"].get("eps") for name, entry in record["attacks"].items()}
+    assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.2": 0.2}
+    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
 
 
-def test_an_error_leaves_the_file_as_it_was(trained: Path) -> None:
-    evaluate_run(trained, ["clean"], limit=50)
-    before = (trained / "evaluation.json").read_bytes()
+def test_the_worst_case_covers_what_was_measured_before(subject: Subject) -> None:
+    measure(subject, ["fgsm", "pgd10"], limit=100)
+    measure(subject, ["noise20", "fgsm@0.1"], limit=100)
+    record = stored(subject)
+    worst = record["worst_case"]
+    assert worst["parameters"]["attacks"] == ["clean", "fgsm", "pgd10", "noise20"]
+    entering = [record["attacks"][name]["outcomes"] for name in worst["parameters"]["attacks"]]
+    assert worst["outcomes"] == "".join(min(column) for column in zip(*entering, strict=True))
+    assert worst["correct"] == worst["outcomes"].count("1") == sum(m["correct"] for m in worst["per_mode"].values())
+    assert worst["total"] == 100
+
+
+def test_other_images_or_threats_put_the_record_aside_and_say_so(subject: Subject, said: Callable[[], str]) -> None:
+    measure(subject, ["fgsm"], limit=60)
+    assert said() == ""
+    old = (subject.folder / "evaluation.json").read_bytes()
+    measure(subject, ["clean"], limit=50)
+    (aside,) = subject.folder.glob("evaluation-*.json")
+    assert aside.read_bytes() == old
+    line = said()
+    assert "images changed" in line
+    assert f"is now {aside.name}; it held clean, fgsm" in line
+    assert list(stored(subject)["attacks"]) == ["clean"]
+    other = replace(subject, threat=replace(subject.threat, eps=0.2), identity={**subject.identity, "sha256": "f"})
+    measure(other, ["clean"], limit=50)
+    assert "sha256, threat changed" in said()
+    assert len(list(subject.folder.glob("evaluation-*.json"))) == 2
+
+
+def test_more_images_of_the_same_attacks_replace_the_record(subject: Subject, said: Callable[[], str]) -> None:
+    measure(subject, ["fgsm"], limit=60)
+    measure(subject, ["fgsm", "pgd2"], limit=70)
+    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
+    assert said() == ""
+
+
+def test_more_images_than_there_are_is_said(subject: Subject, said: Callable[[], str]) -> None:
+    measure(subject, ["clean"], limit=501)
+    assert said() == "--n 501: there are 500 test images, all of them are measured"
+    assert stored(subject)["subject"]["images"] == 500
+
+
+def test_a_killed_measurement_goes_on_with_the_same_result(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = replace(subject, folder=subject.folder / "whole")
+    measure(whole, ["fgsm", "pgd2"], batch_size=128)
+    steps = 0
+
+    def killed(step: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="run the same command again"):
+        measure(subject, ["fgsm", "pgd2"], batch_size=128, advance=killed)
+    assert not (subject.folder / "evaluation.json").exists()
+    assert len(list((subject.folder / "evaluation.partial").iterdir())) == 5
+    measure(subject, ["fgsm", "pgd2"], batch_size=128)
+    for name, entry in stored(whole)["attacks"].items():
+        assert stored(subject)["attacks"][name]["outcomes"] == entry["outcomes"]
+    assert not (subject.folder / "evaluation.partial").exists()
+
+
+def test_other_weights_do_not_use_what_was_kept(subject: Subject) -> None:
+    def killed(step: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        measure(subject, ["fgsm"], advance=killed)
+    blank = replace(subject, identity={**subject.identity, "sha256": "0"})
+    torch.nn.init.zeros_(blank.model.head.weight)
+    report = measure(blank, ["fgsm"])
+    assert report["clean"].count.correct in (248, 252)  # one class for all
+
+
+def test_the_budget_is_said_and_a_later_call_goes_on(subject: Subject, said: Callable[[], str]) -> None:
+    measure(subject, ["fgsm"], batch_size=100, budget_seconds=1e-9)
+    assert "the budget of 1e-09 s ended after 100 of 500 images; run the same command again" in said()
+    record = stored(subject)
+    assert record["subject"]["images"] == record["attacks"]["fgsm"]["total"] == record["worst_case"]["total"] == 100
+    kept = {path.name for path in (subject.folder / "evaluation.partial").iterdir()}
+    measure(subject, ["fgsm"], batch_size=100, budget_seconds=1e-9)
+    assert {path.name for path in (subject.folder / "evaluation.partial").iterdir()} == kept
+    measure(subject, ["fgsm"], batch_size=100)
+    assert stored(subject)["subject"]["images"] == 500
+    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
+
+
+def test_an_error_leaves_the_record_as_it_was(subject: Subject) -> None:
+    measure(subject, ["clean"], limit=50)
+    before = (subject.folder / "evaluation.json").read_bytes()
     with pytest.raises(ValueError, match="unknown"):
-        evaluate_run(trained, ["clean", "pdg"], limit=50)
-    assert (trained / "evaluation.json").read_bytes() == before
+        measure(subject, ["clean", "pdg"], limit=50)
+    assert (subject.folder / "evaluation.json").read_bytes() == before
+
+
+def test_a_damaged_record_is_named(subject: Subject) -> None:
+    subject.folder.mkdir()
+    (subject.folder / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
+        measure(subject, ["clean"])
 
 
 def test_other_classes_than_those_of_training_are_refused(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = replace(read_recipe("digits-2").data.load("test"), class_names=tuple("abcdefghij"))
     monkeypatch.setattr(Digits, "load", lambda self, split: renamed)
     with pytest.raises(ValueError, match=r"was trained on classes \['0-4', '5-9'\], and the data now has"):
-        evaluate_run(trained, ["clean"])
+        subject_of_run(trained)
+
+
+def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> None:
+    assert "not audited" in audit_verdict(subject)
+    subject.folder.mkdir()
+    checks = [{"id": "A1", "status": "pass"}, {"id": "C3", "status": "fail"}]
+    for identity, passed, verdict in (
+        (subject.identity, True, "audit passed"),
+        (subject.identity, False, r"audit FAILED (C3)"),
+        ({**subject.identity, "sha256": "0"}, True, "is of other weights or data"),
+    ):
+        audit = {"subject": identity, "passed": passed, "checks": checks}
+        (subject.folder / "audit.json").write_text(json.dumps(audit))
+        assert verdict in audit_verdict(subject)
+
+
+def test_prototypes_predict_in_a_record_of_their_own(subject: Subject) -> None:
+    by_prototypes = with_prototype_head(subject)
+    measure(by_prototypes, ["clean", "adaptive5"], limit=50)
+    measure(subject, ["clean"], limit=50)
+    assert stored(by_prototypes)["subject"]["head"] == "prototypes"
+    assert list(stored(by_prototypes)["attacks"])[1:] == [
+        f"adaptive-{name}5" for name in ("combined", "leave", "approach", "displace")
+    ]
+    x = by_prototypes.data.images.float() / 255
+    with torch.no_grad():
+        predicted = subject.regularizer.predict(subject.model(x).embedding)
+        assert torch.equal(by_prototypes.model(x).logits.argmax(1), predicted)

@@ -12,11 +12,12 @@ import torch
 
 from protoat.cli.tables import accuracy, groups, print_table
 from protoat.evaluation import Count
-from protoat.experiments.measure import evaluate_run
+from protoat.experiments.measure import measure
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
 from protoat.experiments.store import StoredRun, read_run
+from protoat.experiments.subject import subject_of_run
 
 __all__ = ["main"]
 
@@ -48,7 +49,7 @@ def _run(name: str, overrides: list[str], out: Path) -> StoredRun:
     folder = out / name.lower().replace(" ", "-")
     print(f"training {name} into {folder}", flush=True)
     train(read_recipe("digits-2", overrides), folder)
-    evaluate_run(folder, _ATTACKS)
+    measure(subject_of_run(folder), _ATTACKS)
     return read_run(folder)
 
 

@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+import logging
+import time
+from collections import defaultdict
+from types import TracebackType
 
+from accelerate import PartialState
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from protoat.cli.tables import measurements
-from protoat.experiments.measure import evaluate_run
-from protoat.experiments.parser import Parser
-from protoat.experiments.store import read_run
+from protoat.evaluation.robustness import Advance
+from protoat.experiments.measure import audit_verdict, measure, read_record
+from protoat.experiments.named_attacks import HELP, default_names
+from protoat.experiments.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
 
+logger = logging.getLogger(__name__)
+
 
 def main(args: list[str]) -> None:
-    """Attacks a trained run, prints a table and writes ``evaluation.json``."""
-    parser = Parser("protoat evaluate")
-    parser.add_argument("run", type=Path, help="run folder")
+    """Attacks a run or any other model, prints a table and writes ``evaluation.json``."""
+    if "--attacks.help" in args:
+        print(HELP)
+        return
+    parser = subject_parser("protoat evaluate")
     parser.add_argument(
         "--attacks",
         nargs="+",
         type=str,
-        default=["clean", "fgsm", "pgd10"],
-        help="clean, fgsm, pgd10, pgd100x10 (100 steps, 10 restarts), pgd10@4/255 (another radius), or a class by its "
-        "dotted path; steps of 2.5 * eps / steps from a random start",
+        help="such as clean, fgsm, pgd10, pgd100x10 (100 steps, 10 restarts), pgd10@4/255 (another radius), aa "
+        "(AutoAttack); --attacks.help lists all. Default: clean fgsm pgd10 aa, and adaptive where there are prototypes",
     )
     parser.add_argument("--n", type=int | None, help="measure this many test images, a share of each mode")
     parser.add_argument("--batch-size", type=int, default=256, help="images attacked at once")
     parser.add_argument(
-        "--weights", type=Literal["best", "last"] | None, help="default: best on held-out images, else last"
+        "--budget-seconds", type=float | None, help="begin no further batch after this time; a later call goes on"
     )
     options = parser.parse_args(args)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks = {name: bar.add_task(name, total=None) for name in options.attacks}
-        evaluate_run(
-            options.run,
-            options.attacks,
+    for name in ("n", "batch_size", "budget_seconds"):
+        if options[name] is not None and options[name] <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
+    subject = subject_of(parser, options)
+    with _Progress() as progress:
+        measure(
+            subject,
+            options.attacks or default_names(subject),
             limit=options.n,
             batch_size=options.batch_size,
-            weights=options.weights,
-            advance=lambda name, count: bar.advance(tasks[name], count) if name in tasks else None,
+            budget_seconds=options.budget_seconds,
+            advance=progress.advance,
         )
-    stored = read_run(options.run).evaluation or {}
-    subject = stored["subject"]
-    measurements(
-        f"{options.run}: {subject['weights']}, {subject['images']} images of {subject['data']}", stored["attacks"]
-    )
-    print(f"{options.run / 'evaluation.json'} holds counts for each class, mode and image")
+    if not PartialState().is_main_process:
+        return
+    record = read_record(subject.folder)
+    assert record is not None
+    measurements(subject.name, record)
+    print(audit_verdict(subject))
+    print(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
+
+
+class _Progress:
+    """Running accuracies and the time left: as a bar on a terminal, else as a line each minute."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
+        )
+        self.task = self.bar.add_task("")
+        self.started = self.said = time.monotonic()
+        self.counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def advance(self, step: Advance) -> None:
+        correct, images = self.counts[step.attack]
+        self.counts[step.attack] = correct + step.correct, images + step.images
+        shares = ", ".join(f"{name} {100 * right / seen:.1f} %" for name, (right, seen) in self.counts.items())
+        self.bar.update(self.task, completed=step.done, total=step.total, description=shares)
+        now = time.monotonic()
+        if self.bar.disable and now - self.said > 60:
+            self.said = now
+            left = (now - self.started) * (step.total - step.done) / step.done
+            logger.info("%d %% done, about %.0f s left: %s", 100 * step.done // step.total, left, shares)

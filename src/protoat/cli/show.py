@@ -25,10 +25,7 @@ def main(args: list[str]) -> None:
     if run.outdated:
         print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
     if run.evaluation is not None:
-        subject = run.evaluation["subject"]
-        measurements(
-            f"{subject['weights']}, {subject['images']} images of {subject['data']}", run.evaluation["attacks"]
-        )
+        measurements(str(run.path), run.evaluation)
     if not run.complete:
         print("not finished; the command that started it resumes it")
     elif run.evaluation is None:

@@ -43,23 +43,30 @@ def groups(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
     return {name: Count(**counts) for name, counts in entry[kind].items()}
 
 
-def measurements(title: str, attacks: Mapping[str, Mapping[str, Any]]) -> None:
-    """The ``attacks`` of an ``evaluation.json`` as a table."""
-    rows = []
-    for name, entry in attacks.items():
-        count = Count(entry["correct"], entry["total"])
-        low, high = count.interval
-        lows = [worst(groups(entry, kind)) for kind in ("per_class", "per_mode")]
-        speed = f"{count.total / entry['seconds']:.0f}" if entry["seconds"] else ""
-        rows.append(
-            [
-                name,
-                f"{100 * count.accuracy:.1f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                str(count.total),
-                *(f"{group}: {100 * part.accuracy:.1f}" for group, part in lows),
-                speed,
-            ]
-        )
+def measurements(name: str, record: Mapping[str, Any]) -> None:
+    """An ``evaluation.json`` as a table, the worst case in its last row."""
+    subject, worst_case = record["subject"], record.get("worst_case")
+    rows = [_row(attack, entry) for attack, entry in record["attacks"].items()]
+    title = f"{name}: {subject['weights']}, {subject['images']} images of {subject['data']}"
+    if worst_case is not None:
+        rows.append(_row("worst case", worst_case))
+        title += f", {subject['threat']['norm']} {subject['threat']['eps']:.4g}"
     columns = ["attack", "accuracy %", "95 % interval", "images", "worst class", "worst mode", "images/s"]
     print_table(title, columns, rows)
+    left_out = record["attacks"].keys() - (worst_case or {"parameters": {"attacks": []}})["parameters"]["attacks"]
+    if worst_case is not None and left_out:
+        print(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
+    count = Count(entry["correct"], entry["total"])
+    low, high = count.interval
+    lows = [worst(groups(entry, kind)) for kind in ("per_class", "per_mode")]
+    return [
+        name,
+        f"{100 * count.accuracy:.1f}",
+        f"{100 * low:.1f} to {100 * high:.1f}",
+        str(count.total),
+        *(f"{group}: {100 * part.accuracy:.1f}" for group, part in lows),
+        f"{count.total / entry['seconds']:,.0f}" if entry["seconds"] else "",
+    ]

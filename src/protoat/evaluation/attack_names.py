@@ -1,34 +1,57 @@
-"""Short names of attacks on a command line: ``pgd10``, ``pgd100x10``, ``fgsm@4/255``."""
+"""Short names of attacks on a command line: ``pgd100x10``, ``fgsm@4/255``, ``pgd10:least_likely``, ``aa``."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
+from typing import get_args
 
 from protoat import attacks
-from protoat.attacks import Attack
+from protoat.attacks import Attack, Targeted, TargetRule
+from protoat.functional.losses import margin
+from protoat.functional.margins import dlr
 from protoat.types import Pixels, ThreatModel
 
-__all__ = ["attack_of_name"]
+__all__ = ["Family", "attack_of_name", "describe_names"]
 
-_SHAPE = re.compile(r"(?P<steps>\d+)?(x(?P<restarts>\d+))?")
+Family = Callable[..., Attack]
+_GRAMMAR = re.compile(r"(?P<number>\d+)?(x(?P<restarts>\d+))?")
+# What the number behind a name counts: the first of these that the attack takes.
+_COUNTED = ("steps", "queries", "draws")
+_SHORT: dict[str, Family] = {
+    "aa": attacks.AutoAttack,
+    "apgd-ce": attacks.APGD,
+    "apgd-dlr": partial(attacks.APGD, loss=dlr),
+    "apgd-margin": partial(attacks.APGD, loss=margin),
+    "apgd-t": attacks.APGDT,
+    "corner": attacks.CornerNoise,
+    "cw": attacks.CWPGD,
+    "cw-l2": attacks.CarliniWagnerL2,
+    "displace": attacks.EmbeddingDisplacement,
+    "fab-t": attacks.FABT,
+    "noise": attacks.UniformNoise,
+}
 
 
-def attack_of_name(name: str, threat: ThreatModel) -> Attack | None:
+def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family] | None = None) -> Attack | None:
     """The attack that a short name means, or None for ``clean``.
 
-    ``clean``, or the name of an attack class in small letters, then its ``steps``, then ``x`` and its ``restarts``,
-    then ``@`` and another radius. Everything else is the default of the class: for PGD a random start, cross-entropy
-    and the step size ``2.5 * eps / steps``.
+    ``clean``; or the name of an attack, then how often it steps (or queries, or draws), then ``x`` and its restarts,
+    then ``:`` and a rule for targets, then ``@`` and another radius. The name is that of the attack's class in small
+    letters, or a shorter one (`describe_names`). Everything else is the default of the class: for PGD a random start,
+    cross-entropy and the step size ``2.5 * eps / steps``.
 
     Args:
-        name: such as ``fgsm``, ``pgd10``, ``pgd100x10``, ``pgd10@4/255``.
+        name: such as ``fgsm``, ``pgd10``, ``pgd100x10``, ``pgd10:least_likely``, ``pgd10@4/255``, ``square1000``.
         threat: norm and radius where the name gives none.
+        more: further names; each is called with the threat model and the numbers of the name.
 
     Raises:
-        ValueError: an unknown name (the nearest valid one is given), or numbers the attack does not take.
+        ValueError: an unknown name (the nearest valid one is given), numbers the attack does not take, or targets for
+            an attack that has no targeted form.
 
     >>> threat = ThreatModel(Pixels("8/255"))
     >>> attack = attack_of_name("pgd100x10", threat)
@@ -38,27 +61,56 @@ def attack_of_name(name: str, threat: ThreatModel) -> Attack | None:
     Traceback (most recent call last):
     ValueError: attack 'pdg10' is unknown; did you mean 'pgd10'?
     """
-    short, _, radius = name.partition("@")
-    if short == "clean":
+    if name == "clean":
         return None
-    family, numbers = _split(short)
+    rest, at, radius = name.partition("@")
+    short, colon, rule = rest.partition(":")
+    families = {**_families(), **(more or {})}
+    family, numbers = _split(short, families)
     if family is None:
-        raise ValueError(f"attack {name!r} is unknown; {_suggestion(short)}")
-    refused = [key for key in numbers if key not in inspect.signature(family).parameters]
-    if refused:
-        raise ValueError(f"attack {name!r} is unknown; {family.__name__} takes no {' and no '.join(refused)}")
-    threat = ThreatModel(Pixels(radius), threat.norm) if radius else threat
-    return family(threat, **numbers)
+        raise ValueError(f"attack {name!r} is unknown; {_suggestion(short, families)}")
+    if colon and rule not in get_args(TargetRule):
+        near = get_close_matches(rule, get_args(TargetRule), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(get_args(TargetRule))}"
+        raise ValueError(f"attack {name!r}: rule for targets {rule!r} is unknown; {hint}")
+    try:
+        within = ThreatModel(Pixels(radius), threat.norm) if at else threat
+        attack = family(within, **_settings(family, numbers))
+        return Targeted(attack, rule) if colon else attack  # type: ignore[arg-type] # a rule, see above
+    except ValueError as error:
+        raise ValueError(f"attack {name!r}: {error}") from error
 
 
-def _families() -> dict[str, Callable[..., Attack]]:
-    """Attacks that need no more than a threat model, by their name in small letters."""
+def describe_names() -> str:
+    """A line for each attack: its name, what may stand behind it, and what it does.
+
+    >>> "pgd[N][xR][:RULE] " in describe_names()
+    True
+    """
+    families = _families()
+    shortened = [family for name, family in families.items() if name in _SHORT]
+    shown = {name: family for name, family in families.items() if name in _SHORT or family not in shortened}
+    lines = []
+    for name, family in sorted(shown.items()):
+        of_class = family.func if isinstance(family, partial) else family
+        takes = inspect.signature(family).parameters
+        numbers = "[N]" * any(key in takes for key in _COUNTED) + "[xR]" * ("restarts" in takes)
+        rule = "[:RULE]" * bool(getattr(of_class, "can_target", False))
+        summary = str(inspect.getdoc(of_class)).split("\n")[0]
+        loss = f" On {family.keywords['loss'].__name__}." if isinstance(family, partial) else ""
+        lines.append(f"{name + numbers + rule:<24} {summary}{loss}")
+    return "\n".join(lines)
+
+
+def _families() -> dict[str, Family]:
+    """Attacks that need no more than a threat model, by name: short ones, and classes in small letters."""
     exported = [getattr(attacks, name) for name in attacks.__all__]
-    return {
+    classes = {
         item.__name__.lower(): item
         for item in exported
         if inspect.isclass(item) and issubclass(item, Attack) and not inspect.isabstract(item) and _is_ready(item)
     }
+    return {**classes, **_SHORT}
 
 
 def _is_ready(attack: type[Attack]) -> bool:
@@ -66,22 +118,33 @@ def _is_ready(attack: type[Attack]) -> bool:
     return first.name == "threat" and all(p.default is not p.empty for p in others if p.kind is p.KEYWORD_ONLY)
 
 
-def _split(short: str) -> tuple[Callable[..., Attack] | None, dict[str, int]]:
-    """The class a name begins with, the longest that leaves only numbers behind, and these numbers."""
-    for name, family in sorted(_families().items(), key=lambda item: -len(item[0])):
-        found = _SHAPE.fullmatch(short.removeprefix(name)) if short.startswith(name) else None
+def _split(short: str, families: Mapping[str, Family]) -> tuple[Family | None, dict[str, int]]:
+    """The attack a name begins with, the longest that leaves only numbers behind, and these numbers."""
+    for name, family in sorted(families.items(), key=lambda item: -len(item[0])):
+        found = _GRAMMAR.fullmatch(short.removeprefix(name)) if short.startswith(name) else None
         if found is not None:
             return family, {key: int(value) for key, value in found.groupdict().items() if value is not None}
     return None, {}
 
 
-def _suggestion(short: str) -> str:
+def _settings(family: Family, numbers: Mapping[str, int]) -> dict[str, int]:
+    """What the numbers of a name set."""
+    taken = inspect.signature(family).parameters
+    counted = next((key for key in _COUNTED if key in taken), None)
+    if "number" in numbers and counted is None:
+        raise ValueError(f"it takes no number of {', '.join(_COUNTED[:-1])} or {_COUNTED[-1]}")
+    if "restarts" in numbers and "restarts" not in taken:
+        raise ValueError("it takes no restarts")
+    return {str(counted) if key == "number" else key: value for key, value in numbers.items()}
+
+
+def _suggestion(short: str, families: Mapping[str, Family]) -> str:
     letters = re.match(r"\D*", short)
     stem = letters.group() if letters else ""
-    known = ["clean", *_families()]
+    known = ["clean", *families]
     near = get_close_matches(stem, known, n=1, cutoff=0.5)
     rest = short[len(stem) :]
     if not near:
         return f"write one of {', '.join(known)}, with steps and restarts as in pgd100x10"
-    valid = near[0] if near[0] == "clean" or not _SHAPE.fullmatch(rest) else near[0] + rest
+    valid = near[0] if near[0] == "clean" or not _GRAMMAR.fullmatch(rest) else near[0] + rest
     return f"did you mean {valid!r}?"

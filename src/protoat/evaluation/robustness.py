@@ -1,127 +1,105 @@
-"""Accuracy under attack, image by image, with classes and modes kept apart."""
+"""Accuracy under attack, image by image, in batches that can be interrupted, repeated and shared out."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from protoat.attacks import Attack
-from protoat.attacks.base import attacking
-from protoat.data import ImageData, split_validation
-from protoat.evaluation.statistics import Count, count_by, worst
-from protoat.types import as_output
+from protoat.attacks import Attack, AutoAttack
+from protoat.attacks.base import Problem, attacking
+from protoat.data import ImageData
+from protoat.evaluation.order import fair_order
+from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.report import AttackReport, Report, worst_case
+from protoat.functional.distributed import bare, mean_over_processes
+from protoat.types import Output, ThreatModel
 
-__all__ = ["AttackReport", "Report", "evaluate"]
+__all__ = ["Advance", "Saved", "evaluate"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class AttackReport:
-    """What one attack leaves standing.
+class Advance(NamedTuple):
+    """How far a measurement is after a batch.
 
     Attributes:
-        count: all images.
-        per_class, per_mode: the same for each class and mode that has images, by name.
-        parameters: everything that defines the attack.
-        correct_mask: (N,) bool on the CPU, each image in the order of the data.
-        seconds: time the measurement took.
+        attack: what the batch was measured under.
+        images, correct: of this batch, and how many of them stay right.
+        done, total: images measured so far by this process and to be measured, each counted for every attack.
     """
 
-    count: Count
-    per_class: dict[str, Count]
-    per_mode: dict[str, Count]
-    parameters: dict[str, Any]
-    correct_mask: Tensor
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of the images that stay right."""
-        return self.count.accuracy
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the accuracy."""
-        return self.count.interval
-
-    @property
-    def worst_class(self) -> tuple[str, Count]:
-        """The class with the lowest accuracy."""
-        return worst(self.per_class)
-
-    @property
-    def worst_mode(self) -> tuple[str, Count]:
-        """The mode with the lowest accuracy."""
-        return worst(self.per_mode)
-
-    @property
-    def images_per_second(self) -> float:
-        """Speed of the measurement."""
-        return self.count.total / self.seconds
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts and parameters as JSON values, and one character for each image: ``1`` where it stays right."""
-        groups = {"per_class": self.per_class, "per_mode": self.per_mode}
-        return {
-            **self.count._asdict(),
-            **{key: {name: count._asdict() for name, count in group.items()} for key, group in groups.items()},
-            "parameters": self.parameters,
-            "seconds": round(self.seconds, 3),
-            "outcomes": "".join("1" if right else "0" for right in self.correct_mask.tolist()),
-        }
+    attack: str
+    images: int
+    correct: int
+    done: int
+    total: int
 
 
-@dataclass(frozen=True)
-class Report:
-    """An `AttackReport` for each attack, by name, on the same images."""
+class Saved(Protocol):
+    """Where the outcome of each batch is kept until a measurement is complete."""
 
-    attacks: dict[str, AttackReport]
+    def get(self, key: str) -> tuple[str, float] | None:
+        """Outcomes and seconds that were put under this key, or None."""
 
-    def __getitem__(self, name: str) -> AttackReport:
-        return self.attacks[name]
-
-    def to_json(self) -> dict[str, Any]:
-        """``{"attacks": {name: {"correct", "total", "per_class", "per_mode", "parameters", ...}}}``."""
-        return {"attacks": {name: report.to_json() for name, report in self.attacks.items()}}
+    def put(self, key: str, outcomes: str, seconds: float) -> None:
+        """Keeps the outcomes of a batch, ``1`` for each image that stays right, and the seconds it took."""
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | Callable[[Tensor], Output | Tensor],
     data: ImageData,
     attacks: Mapping[str, Attack | None],
     *,
+    threat: ThreatModel | None = None,
     batch_size: int = 256,
     limit: int | None = None,
+    budget_seconds: float | None = None,
     device: torch.device | str | None = None,
-    advance: Callable[[str, int], None] | None = None,
+    accelerator: Accelerator | None = None,
+    saved: Saved | None = None,
+    advance: Callable[[Advance], None] | None = None,
 ) -> Report:
     """Measures a model under several attacks on the same images.
 
-    Model, gradients and global random state are afterwards as before. Each attack has one generator for all batches,
-    seeded with ``attack.seed``, so a measurement repeats exactly for the same batch size.
+    Clean images are always measured too. One that the model gets wrong counts as wrong under every attack and is not
+    attacked. Model, gradients and global random state are afterwards as before.
+
+    Images are taken in a fixed order that mixes classes and modes, `batch_size` at a time. Each batch has a generator
+    of its own, seeded with ``attack.seed`` and its place in that order, so an outcome depends neither on what was
+    measured before nor on which process measures it. When memory runs out, the model takes smaller pieces of the same
+    batch, which changes no outcome either.
 
     Args:
-        model: images in [0, 1] -> `Output` or logits; measured with batch norm in eval mode.
+        model: images in [0, 1] -> `Output` or logits, any module or function; measured with batch norm in eval mode.
         data: test images with classes and modes.
         attacks: by name; None measures clean images.
-        batch_size: images attacked at once.
-        limit: measure this many images only, a share of each mode chosen by a fixed seed; default all.
-        device: where the model is moved and measured; default where it is.
-        advance: called after each batch with the attack's name and the number of images.
+        threat: attacks in another norm or with a larger radius do not enter the worst case; default: all enter.
+        batch_size: images attacked at once; another one draws other random starts.
+        limit: measure this many images only, a share of each mode; default all.
+        budget_seconds: begin no further batch after this time. All attacks have then seen the same, fewer images.
+        device: where the model is measured, and moved back from; default where it is.
+        accelerator: shares batches over its processes; every process gets the whole report.
+        saved: outcomes of batches that need not be measured again; new ones are put there.
+        advance: called after each batch.
 
     Raises:
-        ValueError: no attacks or no images, a batch size or limit below 1, a model whose logits do not fit the classes.
+        ValueError: no attacks or no images, a number below 1, a model that cannot take the images, whose output does
+            not fit the classes, or is not finite.
 
     >>> from protoat.data import Digits
     >>> from protoat.types import Linf
     >>> from protoat.attacks import PGD
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    >>> report = evaluate(net, Digits().load("test"), {"clean": None, "pgd2": PGD(Linf(0.1), steps=2)}, limit=100)
-    >>> report["pgd2"].accuracy <= report["clean"].accuracy
+    >>> report = evaluate(net, Digits().load("test"), {"pgd2": PGD(Linf(0.1), steps=2)}, limit=100)
+    >>> report.worst_case.accuracy == report["pgd2"].accuracy <= report["clean"].accuracy
     True
     """
     if not isinstance(data, ImageData):
@@ -130,60 +108,154 @@ def evaluate(
         raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size={batch_size} and limit={limit} must be at least 1")
-    if limit is not None and limit < len(data):
-        data = split_validation(data, limit, seed=0)[1]
+    if budget_seconds is not None and budget_seconds <= 0:
+        raise ValueError(f"budget_seconds={budget_seconds:g} must be positive")
     if not len(data):
         raise ValueError("the data holds no images")
-    where = _device_of(model) if device is None else torch.device(device)
-    model.to(where)
-    _check_classes(model, data, where)
-    reports = {}
-    for name, attack in attacks.items():
+    attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
+    order = fair_order(data)[:limit]
+    with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
+        _check_output(network, data, where)
+        for attack in attacks.values():
+            if isinstance(attack, AutoAttack):
+                attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
+        job = _Job(network, data, attacks, order.split(batch_size), where, saved, advance)
+        outcomes, seconds = job.run(accelerator, budget_seconds)
+    seen_by_all = (outcomes[:, order] > 0).all(0).int().cumprod(0).sum()
+    indices = order[: int(seen_by_all)].sort().values
+    reports = {
+        name: AttackReport.of(data, indices, outcome[indices] == _RIGHT, _parameters(attack), float(took))
+        for (name, attack), outcome, took in zip(attacks.items(), outcomes, seconds, strict=True)
+    }
+    return Report(reports, worst_case(data, indices, reports, threat), indices)
+
+
+_WRONG, _RIGHT = 1, 2  # 0: not measured
+
+
+@dataclass
+class _Job:
+    """All batches under all attacks, and what is known about them."""
+
+    network: InPieces
+    data: ImageData
+    attacks: Mapping[str, Attack | None]
+    batches: Sequence[Tensor]
+    device: torch.device
+    saved: Saved | None
+    advance: Callable[[Advance], None] | None
+
+    def run(self, accelerator: Accelerator | None, budget_seconds: float | None) -> tuple[Tensor, Tensor]:
+        """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together."""
         started = time.perf_counter()
-        parts = []
-        for correct in _outcomes(model, data, attack, batch_size, where):
-            parts.append(correct)
-            if advance is not None:
-                advance(name, len(correct))
-        reports[name] = _report(data, attack, torch.cat(parts), time.perf_counter() - started)
-    return Report(reports)
+        outcomes = torch.zeros(len(self.attacks), len(self.data), dtype=torch.int8)
+        seconds = torch.zeros(len(self.attacks), dtype=torch.float64)
+        rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        own = range(rank, len(self.batches), processes)
+        total, done = len(self.attacks) * sum(len(self.batches[place]) for place in own), 0
+        # Clean images first: what is wrong already is not attacked.
+        rows = sorted(enumerate(self.attacks.items()), key=lambda item: item[1][1] is not None)
+        for place in own:
+            if place != rank and budget_seconds is not None and time.perf_counter() - started > budget_seconds:
+                break
+            standing = torch.ones(len(self.batches[place]), dtype=torch.bool)
+            for row, (name, attack) in rows:
+                correct, took = self._outcome(place, attack, standing)
+                if attack is None:
+                    standing = correct
+                outcomes[row, self.batches[place]] = torch.where(correct, _RIGHT, _WRONG).to(torch.int8)
+                seconds[row] += took
+                done += len(correct)
+                if self.advance is not None:
+                    self.advance(Advance(name, len(correct), int(correct.sum()), done, total))
+        if processes == 1:
+            return outcomes, seconds
+        # No image is measured twice, so the sum over the processes is what one of them found.
+        outcomes, seconds = (
+            (mean_over_processes(part.float().to(self.device)) * processes).cpu() for part in (outcomes, seconds)
+        )
+        return outcomes.round(), seconds
+
+    def _outcome(self, place: int, attack: Attack | None, standing: Tensor) -> tuple[Tensor, float]:
+        """Which images of a batch stay right, (B,) bool on the CPU, and the seconds it took to find out."""
+        batch = self.batches[place]
+        key = json.dumps([_parameters(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
+        known = None if self.saved is None else self.saved.get(key)
+        if known is not None:
+            return torch.tensor([outcome == "1" for outcome in known[0]]), known[1]
+        started = time.perf_counter()
+        correct = standing.clone()
+        if bool(standing.any()):
+            rows = batch[standing]
+            correct[standing] = self.network.retrying(lambda: self._attack(place, attack, rows), len(rows))
+        took = time.perf_counter() - started
+        if self.saved is not None:
+            self.saved.put(key, "".join("1" if right else "0" for right in correct.tolist()), took)
+        return correct, took
+
+    def _attack(self, place: int, attack: Attack | None, rows: Tensor) -> Tensor:
+        run = _Nothing() if attack is None else attack
+        x, y = self.data.images[rows].to(self.device).float() / 255, self.data.labels[rows].to(self.device)
+        seed = random.Random(f"{run.seed}, {place}").getrandbits(63)
+        return run(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed)).correct.cpu()
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+class _Nothing(Attack):
+    """Clean images, judged as all others are."""
+
+    def __init__(self) -> None:
+        super().__init__(ThreatModel(1.0))
+
+    def run(self, problem: Problem) -> Tensor:
+        return problem.x
 
 
-def _check_classes(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    classes = _logits(model, data.images[:1].to(device).float() / 255).shape[1]
-    if classes != data.num_classes:
-        raise ValueError(f"the model has {classes} classes and the data {data.num_classes}")
+class _Function(nn.Module):
+    """A function in the place of a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
 
 
-def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    with attacking(model), torch.no_grad():
-        return as_output(model(x)).logits
+@contextmanager
+def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[InPieces, torch.device]]:
+    """The model ready to be measured, and where; it is back where it was at the end, also on errors."""
+    network = bare(model) if isinstance(model, nn.Module) else _Function(model)
+    first = next(itertools.chain(network.parameters(), network.buffers()), None)
+    before = torch.device("cpu") if first is None else first.device
+    where = before if device is None else torch.device(device)
+    try:
+        yield InPieces(network.to(where) if where != before else network), where
+    finally:
+        if where != before:
+            network.to(before)
 
 
-def _outcomes(
-    model: nn.Module, data: ImageData, attack: Attack | None, batch_size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Whether the model stays right, batch by batch, (B,) bool on the CPU."""
-    generator = torch.Generator(device).manual_seed(0 if attack is None else attack.seed)
-    for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
-        x, y = images.to(device).float() / 255, labels.to(device)
-        if attack is None:
-            yield (_logits(model, x).argmax(1) == y).cpu()
-        else:
-            yield attack(model, x, y, generator=generator).correct.cpu()
+def _check_output(network: InPieces, data: ImageData, device: torch.device) -> None:
+    """One image must give finite logits, one for each class.
+
+    Raises:
+        ValueError: it does not.
+    """
+    x = data.images[:1].to(device).float() / 255
+    try:
+        with attacking(network), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            logits = network(x).logits
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the model cannot take an image of shape {tuple(x.shape)}: {reason}") from error
+    if logits.dim() != 2 or logits.shape[1] != data.num_classes:
+        raise ValueError(
+            f"the model gives {tuple(logits.shape)} for one image, expected (1, {data.num_classes}): "
+            f"the data has {data.num_classes} classes"
+        )
+    if not bool(logits.isfinite().all()):
+        raise ValueError("the model's logits are not finite, so no class is its prediction; its weights may be spoilt")
 
 
-def _report(data: ImageData, attack: Attack | None, correct: Tensor, seconds: float) -> AttackReport:
-    return AttackReport(
-        Count(int(correct.sum()), len(correct)),
-        count_by(correct, data.labels.cpu(), data.class_names),
-        count_by(correct, data.modes.cpu(), data.mode_names),
-        {"attack": None} if attack is None else attack.parameters(),
-        correct,
-        seconds,
-    )
+def _parameters(attack: Attack | None) -> dict[str, Any]:
+    return {"attack": None} if attack is None else attack.parameters()

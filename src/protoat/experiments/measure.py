@@ -1,106 +1,173 @@
-"""From a run folder to ``evaluation.json``."""
+"""From a subject to ``evaluation.json``."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from accelerate import PartialState
 
 import protoat
-from protoat.attacks import Attack
-from protoat.evaluation import Report, attack_of_name, evaluate
-from protoat.experiments.parser import Parser
-from protoat.experiments.run import load_images, load_run
-from protoat.experiments.store import read_run, write
-from protoat.types import ThreatModel
+from protoat.attacks import Transfer
+from protoat.evaluation import Report, evaluate
+from protoat.evaluation.report import AttackReport, worst_case
+from protoat.evaluation.robustness import Advance
+from protoat.experiments.named_attacks import named_attacks
+from protoat.experiments.partial import Partial
+from protoat.experiments.store import write
+from protoat.experiments.subject import Subject
+from protoat.training import Interrupted, make_accelerator
+from protoat.training.devices import check_processes
 
-__all__ = ["evaluate_run", "named_attacks"]
+__all__ = ["audit_verdict", "measure", "read_record"]
 
-
-def named_attacks(names: Sequence[str], threat: ThreatModel) -> dict[str, Attack | None]:
-    """Attacks by the names a report gives them.
-
-    Args:
-        names: short names (`attack_of_name`), dotted paths of `Attack` classes, or YAML such as
-            ``{class_path: PGD, init_args: {steps: 20}}``, which is called after its class.
-        threat: norm and radius.
-
-    Raises:
-        ValueError: an unknown attack, with the nearest valid name; two attacks of one name.
-
-    >>> list(named_attacks(["clean", "pgd10", "protoat.attacks.FGSM"], ThreatModel(0.3)))
-    ['clean', 'pgd10', 'FGSM']
-    """
-    found = [_attack(name, threat) for name in names]
-    repeated = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
-    if repeated:
-        raise ValueError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
-    return dict(found)
+logger = logging.getLogger(__name__)
 
 
-def _attack(name: str, threat: ThreatModel) -> tuple[str, Attack | None]:
-    if "{" not in name and "." not in name.partition("@")[0]:
-        return name, attack_of_name(name, threat)
-    parser = Parser()
-    parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])
-    attack = parser.instantiate(parser.parse_args(["--attack", name])).attack(threat)
-    return type(attack).__name__, attack
-
-
-def evaluate_run(
-    folder: Path | str,
+def measure(
+    subject: Subject,
     attacks: Sequence[str],
     *,
     limit: int | None = None,
     batch_size: int = 256,
-    weights: Literal["best", "last"] | None = None,
-    advance: Callable[[str, int], None] | None = None,
+    budget_seconds: float | None = None,
+    advance: Callable[[Advance], None] | None = None,
 ) -> Report:
-    """Measures a run's model on its test images and adds the result to ``evaluation.json``.
+    """Measures a subject and adds the result to ``evaluation.json`` in its folder.
 
-    Attacks measured before stay in the file when they saw the same weights and the same images; otherwise the file
-    starts anew, so that the numbers in it can always be compared.
+    Attacks measured before stay in the file when they saw the same weights, images and threat model; a record of
+    anything else is kept under another name, which is logged. Outcomes of each batch are kept in
+    ``evaluation.partial`` until the file is written, so the same call goes on where an earlier one was killed, and
+    gives the same result. Under ``accelerate launch`` the processes share the batches.
 
     Args:
-        folder: of the run.
-        attacks: see `named_attacks`; their threat model is the recipe's `evaluation_threat`, or else `threat`.
-        limit, batch_size, advance: see `protoat.evaluate`.
-        weights: see `load_run`.
+        subject: what is judged.
+        attacks: see `named_attacks`.
+        limit, batch_size, budget_seconds, advance: see `protoat.evaluate`.
+
+    Returns:
+        What this call measured, on every process; the file may hold more.
 
     Raises:
-        ValueError: see `load_run`, `named_attacks` and `protoat.evaluate`.
-        DataNotFoundError: the test images are not there.
-        DiskError: the file cannot be written; the one before is intact.
+        ValueError: see `named_attacks` and `protoat.evaluate`.
+        DiskError: a file cannot be written; the record before is intact.
+        Interrupted: by the keyboard.
     """
-    model, recipe, path = load_run(folder, weights=weights)
-    chosen = named_attacks(attacks, recipe.evaluation_threat or recipe.threat)
-    data = load_images(recipe, "test")
-    trained_on = read_run(Path(folder)).facts.get("class_names", list(data.class_names))
-    if list(data.class_names) != list(trained_on):
-        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {list(data.class_names)}")
-    report = evaluate(
-        model, data, chosen, batch_size=batch_size, limit=limit, device=PartialState().device, advance=advance
-    )
-    subject = {
-        "weights": path.name,
-        "sha256": sha256(path.read_bytes()).hexdigest(),
-        "data": f"{recipe.data.name} test",
-        "images": len(data) if limit is None else min(limit, len(data)),
-    }
-    _add(Path(folder), subject, report, batch_size)
+    chosen = named_attacks(attacks, subject)
+    path = subject.folder / "evaluation.json"
+    before = read_record(subject.folder)
+    if limit is not None and limit > len(subject.data):
+        logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
+    accelerator = make_accelerator()
+    check_processes(accelerator)
+    for attack in chosen.values():
+        if isinstance(attack, Transfer):
+            attack.surrogate.to(accelerator.device)
+    partial = Partial(subject.folder / "evaluation.partial", subject.identity)
+    try:
+        report = evaluate(
+            subject.model,
+            subject.data,
+            chosen,
+            threat=subject.threat,
+            batch_size=batch_size,
+            limit=limit,
+            budget_seconds=budget_seconds,
+            accelerator=accelerator,
+            saved=partial,
+            advance=advance,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; run the same command again to go on where it stopped", signal.SIGINT) from None
+    wanted = min(limit or len(subject.data), len(subject.data))
+    if accelerator.is_main_process:
+        made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
+        record = _record(subject, report, before, made_with)
+        if before is not None:
+            _keep_if_lost(path, before, record)
+        write(path, json.dumps(record, indent=1))
+        if len(report.indices) == wanted:
+            partial.clear()
+    if len(report.indices) < wanted:
+        logger.warning(
+            "the budget of %g s ended after %d of %d images; run the same command again to go on",
+            budget_seconds,
+            len(report.indices),
+            wanted,
+        )
+    accelerator.wait_for_everyone()
     return report
 
 
-def _add(folder: Path, subject: dict[str, Any], report: Report, batch_size: int) -> None:
-    stored = read_run(folder).evaluation or {}
-    before = stored.get("attacks", {}) if stored.get("subject") == subject else {}
-    new = report.to_json()["attacks"]
-    for entry in new.values():
-        entry |= {"batch_size": batch_size, "protoat": protoat.__version__, "torch": torch.__version__}
-    write(folder / "evaluation.json", json.dumps({"subject": subject, "attacks": before | new}, indent=1))
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The ``evaluation.json`` of a folder, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); move it away and measure again") from error
+    return record
+
+
+def _record(
+    subject: Subject, report: Report, before: Mapping[str, Any] | None, made_with: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was measured now, beside what was measured before on the same subject and images."""
+    judged = {
+        **subject.identity,
+        "threat": {"norm": subject.threat.norm, "eps": subject.threat.eps},
+        "images": len(report.indices),
+    }
+    made_with = {**made_with, "protoat": protoat.__version__, "torch": torch.__version__}
+    new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
+    attacks = {**before["attacks"], **new} if before is not None and before["subject"] == judged else new
+    reports = {name: _report(subject, report, entry) for name, entry in attacks.items()}
+    worst = worst_case(subject.data, report.indices, reports, subject.threat)
+    return {"subject": judged, "attacks": attacks, "worst_case": worst.to_json()}
+
+
+def _report(subject: Subject, report: Report, entry: Mapping[str, Any]) -> AttackReport:
+    correct = torch.tensor([outcome == "1" for outcome in entry["outcomes"]])
+    return AttackReport.of(subject.data, report.indices, correct, entry["parameters"], entry["seconds"])
+
+
+def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Puts a record aside that the new one does not continue."""
+    was, now = before["subject"], record["subject"]
+    if was == now:
+        return
+    changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
+    if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
+        return
+    kept = path.with_name(f"evaluation-{sha256(json.dumps(was, sort_keys=True).encode()).hexdigest()[:8]}.json")
+    path.rename(kept)
+    logger.warning(
+        "%s was of another subject (%s changed) and is now %s; it held %s",
+        path,
+        ", ".join(changed),
+        kept.name,
+        ", ".join(before["attacks"]),
+    )
+
+
+def audit_verdict(subject: Subject) -> str:
+    """One line: whether ``audit.json`` is about this very subject, and passed."""
+    path = subject.folder / "audit.json"
+    if not path.exists():
+        return f"not audited for masked gradients; do so: protoat audit {subject.folder}"
+    audit = json.loads(path.read_text())
+    if audit["subject"] != subject.identity:
+        return f"{path} is of other weights or data; audit again: protoat audit {subject.folder}"
+    failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
+    return f"audit passed: {path}" if audit["passed"] else f"audit FAILED ({', '.join(failed)}): {path}"

@@ -1,0 +1,33 @@
+"""Which images are measured when not all are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from protoat.data import ImageData
+
+__all__ = ["fair_order"]
+
+
+def fair_order(data: ImageData) -> Tensor:
+    """The images in an order of which every beginning holds its share of each mode, to within one image.
+
+    It is always the same for the same modes, so the first hundred images of two measurements are the same images.
+
+    Returns:
+        (N,) int64, each index once.
+
+    >>> data = ImageData(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 0, 1, 1]), ("a", "b"))
+    >>> data.labels[fair_order(data)[:3]].sum().item()
+    1
+    """
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.randperm(len(data), generator=generator)
+    modes = data.modes.cpu()[shuffled]
+    by_mode = modes.argsort(stable=True)
+    counts = torch.bincount(modes, minlength=len(data.mode_names))
+    start = torch.rand(len(counts), dtype=torch.float64, generator=generator)
+    own = modes[by_mode]
+    place = torch.arange(len(data)) - (counts.cumsum(0) - counts)[own]
+    return shuffled[by_mode[((place + start[own]) / counts[own]).argsort(stable=True)]]

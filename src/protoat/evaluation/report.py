@@ -1,0 +1,141 @@
+"""What a measurement found: counts for all images, each class and each mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protoat.data import ImageData
+from protoat.evaluation.statistics import Count, count_by, worst
+from protoat.types import ThreatModel
+
+__all__ = ["AttackReport", "Report", "worst_case"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttackReport:
+    """What one attack leaves standing, or several together.
+
+    Attributes:
+        count: all images that were measured.
+        per_class, per_mode: the same for each class and mode that has images, by name.
+        parameters: everything that defines the attack.
+        correct_mask: (M,) bool on the CPU, each measured image in the order of the data.
+        seconds: time the measurement took, all processes together.
+    """
+
+    count: Count
+    per_class: dict[str, Count]
+    per_mode: dict[str, Count]
+    parameters: dict[str, Any]
+    correct_mask: Tensor
+    seconds: float
+
+    @classmethod
+    def of(
+        cls, data: ImageData, indices: Tensor, correct: Tensor, parameters: dict[str, Any], seconds: float
+    ) -> AttackReport:
+        """Counts of `correct`, (M,) bool, over the classes and modes of the images at `indices`, (M,) int64."""
+        return cls(
+            Count(int(correct.sum()), len(correct)),
+            count_by(correct, data.labels.cpu()[indices], data.class_names),
+            count_by(correct, data.modes.cpu()[indices], data.mode_names),
+            parameters,
+            correct,
+            seconds,
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images that stay right."""
+        return self.count.accuracy
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return self.count.interval
+
+    @property
+    def worst_class(self) -> tuple[str, Count]:
+        """The class with the lowest accuracy."""
+        return worst(self.per_class)
+
+    @property
+    def worst_mode(self) -> tuple[str, Count]:
+        """The mode with the lowest accuracy."""
+        return worst(self.per_mode)
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed of the measurement."""
+        return self.count.total / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and parameters as JSON values, and one character for each image: ``1`` where it stays right."""
+        groups = {"per_class": self.per_class, "per_mode": self.per_mode}
+        return {
+            **self.count._asdict(),
+            **{key: {name: count._asdict() for name, count in group.items()} for key, group in groups.items()},
+            "parameters": self.parameters,
+            "seconds": round(self.seconds, 3),
+            "outcomes": "".join("1" if right else "0" for right in self.correct_mask.tolist()),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """An `AttackReport` for each attack, by name, on the same images.
+
+    Attributes:
+        attacks: by name.
+        worst_case: an image counts as right only if it stays right under every attack that enters; see `evaluate`.
+        indices: (M,) int64, which images of the data were measured.
+    """
+
+    attacks: dict[str, AttackReport]
+    worst_case: AttackReport
+    indices: Tensor
+
+    def __getitem__(self, name: str) -> AttackReport:
+        return self.attacks[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"attacks": {name: {"correct", "total", "per_class", "per_mode", ...}}, "worst_case": {...}}``."""
+        return {
+            "attacks": {name: report.to_json() for name, report in self.attacks.items()},
+            "worst_case": self.worst_case.to_json(),
+        }
+
+
+def worst_case(
+    data: ImageData, indices: Tensor, attacks: Mapping[str, AttackReport], threat: ThreatModel | None = None
+) -> AttackReport:
+    """What no attack has broken, image by image.
+
+    Args:
+        data: images with classes and modes.
+        indices: (M,) int64, which of them were measured.
+        attacks: by name.
+        threat: attacks in another norm or with a larger radius do not enter; None lets all enter.
+    """
+    entering = {name: found for name, found in attacks.items() if threat is None or _inside(found.parameters, threat)}
+    correct = torch.ones(len(indices), dtype=torch.bool)
+    for found in entering.values():
+        correct &= found.correct_mask
+    parameters: dict[str, Any] = {"attack": "worst case", "attacks": list(entering)}
+    if threat is not None:
+        parameters |= {"norm": threat.norm, "eps": threat.eps}
+    return AttackReport.of(data, indices, correct, parameters, sum(found.seconds for found in entering.values()))
+
+
+def _inside(parameters: Mapping[str, Any], threat: ThreatModel) -> bool:
+    """Whether all that the attack may do is allowed by the threat model."""
+    while "of" in parameters:
+        parameters = parameters["of"]
+    if parameters["attack"] is None:
+        return True
+    return bool(parameters["norm"] == threat.norm and parameters["eps"] <= threat.eps * (1 + 1e-9))

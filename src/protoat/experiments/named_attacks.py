@@ -1,0 +1,125 @@
+"""Attacks by the words of a command line, those included that need a run: its prototypes, or its model to transfer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import sha256
+
+from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
+from protoat.evaluation import attack_of_name
+from protoat.evaluation.attack_names import Family, describe_names
+from protoat.experiments.parser import Parser
+from protoat.experiments.run import load_run
+from protoat.experiments.store import read_run
+from protoat.experiments.subject import Subject
+from protoat.regularizers import SoftTriple
+from protoat.types import ThreatModel
+
+__all__ = ["HELP", "default_names", "named_attacks"]
+
+HELP = f"""\
+clean                    No attack.
+{describe_names()}
+adaptive[N][xR]          Attacks that know the prototypes of a run with SoftTriple, all four: adaptive-combined,
+                         adaptive-leave, adaptive-approach, adaptive-displace.
+transfer:RUN             Adversarial images made on the model of another run, with pgd50.
+transfer:ATTACK:RUN      The same with another attack.
+package.module.Class     Your own subclass of protoat.attacks.Attack.
+{{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
+                         Any class with any arguments, as YAML; called after its class.
+
+N: steps, queries or draws. R: restarts. RULE: least_likely, next, random or all wrong classes as targets.
+Any of them may end in @RADIUS, such as pgd100x10@4/255; PGD's step size is 2.5 * radius / steps."""
+
+
+def default_names(subject: Subject) -> list[str]:
+    """What is measured when nobody says what: AutoAttack beside two weaker ones, and whatever knows the prototypes."""
+    return ["clean", "fgsm", "pgd10", "aa", *(["adaptive"] if isinstance(subject.regularizer, SoftTriple) else [])]
+
+
+def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | None]:
+    """Attacks by the names a report gives them.
+
+    Args:
+        names: short names (`attack_of_name`); ``adaptive``; ``transfer:RUN``; dotted paths of `Attack` classes, or YAML
+            such as ``{class_path: PGD, init_args: {steps: 20}}``, which is called after its class. AutoAttack is called
+            after its version, which depends on the number of classes.
+        subject: what they will attack.
+
+    Raises:
+        ValueError: an unknown attack, with the nearest valid name; two attacks of one name; no prototypes for
+            ``adaptive``; a run of other classes or images for ``transfer``.
+    """
+    adaptive = _adaptive(subject)
+    found = [_attack(name, subject, adaptive) for given in names for name in _expanded(given, subject, adaptive)]
+    repeated = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
+    if repeated:
+        raise ValueError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
+    return dict(found)
+
+
+def _adaptive(subject: Subject) -> dict[str, Family]:
+    metric = subject.regularizer
+    if not isinstance(metric, SoftTriple):
+        return {}
+
+    def build(threat: ThreatModel, *, name: str, steps: int = 100, restarts: int = 1) -> Attack:
+        return adaptive_attacks(
+            threat,
+            metric.prototypes,
+            metric.active,
+            scale=metric.scale,
+            gamma=metric.gamma,
+            margin=metric.margin,
+            steps=steps,
+            restarts=restarts,
+        )[name]
+
+    return {name: partial(build, name=name) for name in adaptive_attacks(subject.threat, metric.prototypes)}
+
+
+def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[str]:
+    """One name, or those that ``adaptive`` stands for."""
+    if not name.startswith("adaptive"):
+        return [name]
+    if not adaptive:
+        raise ValueError(f"attack {name!r} needs prototypes, and {subject.name} was not trained with SoftTriple")
+    numbers = name.removeprefix("adaptive")
+    return [name] if numbers.startswith("-") else [f"{each}{numbers}" for each in adaptive]
+
+
+def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[str, Attack | None]:
+    attack: Attack | None
+    if name.startswith("transfer:"):
+        attack = _transfer(name, subject)
+    elif "{" in name or "." in name.partition("@")[0]:
+        parser = Parser()
+        parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])
+        attack = parser.instantiate(parser.parse_args(["--attack", name])).attack(subject.threat)
+        name = type(attack).__name__
+    else:
+        attack = attack_of_name(name, subject.threat, more=adaptive)
+    if isinstance(attack, AutoAttack):
+        name = "".join([attack.version(subject.data.num_classes), *name.partition("@")[1:]])
+    return name, attack
+
+
+def _transfer(name: str, subject: Subject) -> Transfer:
+    made_by, colon, folder = name.removeprefix("transfer:").partition(":")
+    if not colon:
+        made_by, folder = "pgd50", made_by
+    attack = attack_of_name(made_by, subject.threat)
+    if attack is None:
+        raise ValueError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
+    model, _, path = load_run(folder)
+    facts = read_run(folder).facts
+    for what, there, here in (
+        ("classes", facts["class_names"], list(subject.data.class_names)),
+        ("images of shape", facts["shape"], list(subject.data.shape)),
+    ):
+        if there != here:
+            raise ValueError(f"attack {name!r}: {folder} was trained on {what} {there}, and the data has {here}")
+    digest = sha256(path.read_bytes()).hexdigest()
+    return Transfer(attack, model, name=f"{folder}, {path.name} {digest[:12]}")
