@@ -72,3 +72,18 @@ def test_pretraining_lasts_beyond_its_warmup(tmp_path: Path, capsys: pytest.Capt
     line = refused(capsys, "pretrain", "--epochs", "2", "--out", str(tmp_path / "run"))
     assert "warmup_epochs=2 leaves nothing of 2 epochs" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_is_taken_over_and_what_matched_is_said(
+    tmp_path: Path, printed, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    printed("pretrain", *SHORT, "--out", str(tmp_path / "acl"))
+    short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
+    given = ["--config", "digits", "--initialise.run", str(tmp_path / "acl")]
+    printed("train", *given, *short, "--method", "TRADES", "--regularizer", "none", "--out", str(tmp_path / "trades"))
+    assert f"{tmp_path / 'acl/last.safetensors'}: 14 tensors loaded; every name matched" in caplog.text
+    assert read_run(tmp_path / "trades").facts["initialised"]["branch"] == "adv"
+    printed("train", *given, *short, "--initialise.finetune", "last_block", "--out", str(tmp_path / "block"))
+    again = ["train", *given, *short, "--initialise.finetune", "last_block", "--out", str(tmp_path / "block")]
+    assert "is complete already" in printed(*again)
+    assert "--linear-probe" in refused(capsys, "evaluate", str(tmp_path / "acl"))
