@@ -3,8 +3,8 @@
 A term's extra cost is what it does beside the step itself: its own forwards, its value, and the backward to the
 embeddings, to its prototypes and through its own forwards. It is timed alone, because a term of a millisecond would
 drown in the scatter of a step of seconds; the step without any term takes turns with all of them in one process. The
-ratio is (step + extra) / step, of medians. Beside it stands what counting passes predicts: a forward is 1, a backward
-to the images 1, a backward to the weights as well 2, so the step is 7 (1 + 1) + 3 = 17. Everything runs on one thread.
+ratio is (step + extra) / step, of medians. Beside it stands what the counted passes predict (`benchmarks.passes`): a
+forward is 1, a backward to the images 1, one to the weights 2, so the step is 17. Everything runs on one thread.
 ``python -m benchmarks.bench_regularizers``
 """
 
@@ -18,14 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protoat import Objective
+from benchmarks.passes import count
+from protoat import Objective, regularizers
+from protoat.experiments.recipe import recipe_parser
 from protoat.methods import PGDAT
 from protoat.models import ResNet18
-from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
+from protoat.regularizers import Regularizer, SoftTriple
 from protoat.types import Linf, Output, Views
 
 BATCH, CLASSES, ROUNDS, REPEATS = 32, 10, 3, 5
-STEP, TLA_PASSES = 7 * 2 + 3, 3 * 3 + 2  # TLA: three trained forwards, one evaluated on twice the batch
 GROWTH_BASE = {"C": 10, "K": 10, "D": 512}
 GROWTH: tuple[dict[str, int], ...] = ({"C": 100}, {"C": 1000}, {"K": 1}, {"K": 20}, {"K": 40}, {"D": 128}, {"D": 2048})
 
@@ -56,24 +57,25 @@ def beside_the_step(device: str) -> list[dict[str, Any]]:
     """A row for each regularizer, and one that compares SoftTriple with TLA."""
     model = ResNet18(CLASSES).to(device)
     x, y = torch.rand(BATCH, 3, 32, 32, device=device), torch.arange(BATCH, device=device) % CLASSES
-    kinds: list[type[Any]] = [TLA, NPair, Triplet, ProxyNCA, ProxyAnchor, SoftTriple]
-    regularizers = {kind.__name__: kind(CLASSES, model.embedding_dim).to(device) for kind in kinds}
+    kinds = {name: getattr(regularizers, name) for name in recipe_parser().choices("regularizer") if name != "none"}
+    terms = {name: kind(CLASSES, model.embedding_dim).to(device) for name, kind in kinds.items()}
+    predicted = {name: count(PGDAT, kind).cost / count(PGDAT).cost for name, kind in kinds.items()}
     objective = Objective(PGDAT(Linf(8 / 255), steps=7, step_size=2 / 255))
     with torch.no_grad():
         output = model(x)
     base: list[float] = []
-    extras: dict[str, list[float]] = {name: [] for name in regularizers}
+    extras: dict[str, list[float]] = {name: [] for name in terms}
     for turn in range(ROUNDS + 1):
         took = seconds(lambda: step(model, objective, x, y))
         base += [took] * (turn > 0)  # the first turn warms up
-        for name, regularizer in regularizers.items():
-            for _ in range(1 if name == "TLA" else REPEATS):
+        for name, regularizer in terms.items():
+            for _ in range(1 if predicted[name] > 1 else REPEATS):
                 took = seconds(lambda part=regularizer: term(part, model, x, y, output))
                 extras[name] += [took] * (turn > 0)
     rows = []
     for name, times in extras.items():
-        extra, passes = median(times), TLA_PASSES if name == "TLA" else 0
-        note = f"{1e3 * extra:.1f} ms on {1e3 * median(base):.0f} ms; passes predict {1 + passes / STEP:.2f}"
+        extra = median(times)
+        note = f"{1e3 * extra:.1f} ms on {1e3 * median(base):.0f} ms; passes predict {predicted[name]:.2f}"
         rows.append(
             row(f"PGD-7 step with {name}", 1 + extra / median(base), 1.01 if name == "SoftTriple" else None, note)
         )
