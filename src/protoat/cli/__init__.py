@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": "train a recipe into a run folder, or resume it",
     "pretrain": "pre-train an encoder without labels (ACL, RoCL), for train --initialise.run",
     "evaluate": "attack a trained run and write evaluation.json",
+    "audit": "look for masked gradients in a model and for holes in its evaluation; write audit.json",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
     "data": "data sets: where each is looked for, whether it is there; download",
@@ -22,7 +23,7 @@ _COMMANDS = {
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a mistake of the user's, 128 + signal when interrupted."""
+    """Runs one command; returns the exit code: 0, 1 for a failed audit, 2 for a mistake of the user's, 128 + signal."""
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())

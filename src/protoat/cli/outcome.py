@@ -21,8 +21,8 @@ from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteL
 __all__ = ["run"]
 
 
-def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int:
-    """Runs a command; returns its exit code: 0, 2 for a mistake of the user's, 128 + signal when interrupted."""
+def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) -> int:
+    """Runs a command; returns its exit code: what it says itself, 2 for a mistake of the user's, else 128 + signal."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("protoat").setLevel(logging.INFO)
     if sys.stderr.isatty():  # the progress bar says the same
@@ -32,7 +32,7 @@ def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int
         logging.getLogger("protoat").setLevel(logging.ERROR)
     try:
         with nullcontext() if speaks else redirect_stdout(None):
-            main(args)
+            return main(args) or 0
     except Interrupted as interruption:
         print(f"protoat {command}: {interruption}", file=sys.stderr)
         return 128 + interruption.signal
@@ -48,7 +48,6 @@ def run(command: str, main: Callable[[list[str]], None], args: list[str]) -> int
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
-    return 0
 
 
 def _complain(command: str, error: Exception) -> int:

@@ -15,8 +15,8 @@ __all__ = [
     "are_probabilities",
     "differing",
     "eval_logits",
-    "unlike_alone",
     "unlike_eval_mode",
+    "unlike_in_company",
     "unlike_itself",
 ]
 
@@ -59,20 +59,19 @@ def unlike_itself(model: nn.Module, x: Tensor) -> Tensor:
         return differing(_logits(model, x), _logits(model, x))
 
 
-def unlike_alone(model: nn.Module, x: Tensor) -> Tensor:
-    """Images of the first half, (B // 2,) bool, whose logits in eval mode depend on the other half of the batch.
+def unlike_in_company(model: nn.Module, x: Tensor) -> Tensor:
+    """Images, (B,) bool, whose logits in eval mode depend on which other images are in the batch.
 
     >>> class BatchNorm(nn.BatchNorm2d):
     ...     def forward(self, x):
     ...         return nn.functional.batch_norm(x, None, None, training=True)
-    >>> unlike_alone(nn.Sequential(BatchNorm(1), nn.Flatten()), torch.arange(4.0).view(4, 1, 1, 1))
+    >>> unlike_in_company(nn.Sequential(BatchNorm(1), nn.Flatten()), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
     tensor([True, True])
     """
-    half = len(x) // 2
-    own, others = x[:half], x[half : 2 * half]
     # Batches of one size, so that no other kernel is chosen for one of them.
-    together, alone = eval_logits(model, torch.cat([own, others])), eval_logits(model, torch.cat([own, own]))
-    return differing(together[:half], alone[:half])
+    company = (x, x[:1].expand_as(x))
+    among = [eval_logits(model, torch.cat([x, others]))[: len(x)] for others in company]
+    return differing(*among)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import Attack
 from protoat.data import ImageData
-from protoat.evaluation.behaviour import are_probabilities, eval_logits, unlike_alone, unlike_itself
+from protoat.evaluation.behaviour import are_probabilities, eval_logits, unlike_in_company, unlike_itself
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
@@ -147,7 +147,7 @@ def _answers(case: _Case) -> Iterator[Finding]:
             "attack the mean of its logits over many draws (EOT), and judge by that mean"
         )
         yield Finding("random", "error", text)
-    elif len(case.x) > 1 and bool(unlike_alone(case.model, case.x).any()):
+    elif bool(unlike_in_company(case.model, case.x).any()):
         text = (
             "what the model says of an image depends on the other images of the batch, also in eval mode: it uses "
             "batch statistics; let it use running ones"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
+from pathlib import Path
+
+from torch import nn
 
 from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
+from protoat.experiments.initialise import digest
 from protoat.experiments.parser import Parser
 from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
@@ -17,7 +20,7 @@ from protoat.experiments.subject import Subject
 from protoat.regularizers import SoftTriple
 from protoat.types import ThreatModel
 
-__all__ = ["HELP", "default_names", "named_attacks"]
+__all__ = ["HELP", "default_names", "load_surrogate", "named_attacks"]
 
 HELP = f"""\
 clean                    No attack.
@@ -113,6 +116,16 @@ def _transfer(name: str, subject: Subject) -> Transfer:
     attack = attack_of_name(made_by, subject.threat)
     if attack is None:
         raise ValueError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
+    model, path = load_surrogate(folder, subject)
+    return Transfer(attack, model, name=f"{folder}, {path.name} {digest(path)[:12]}")
+
+
+def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Path]:
+    """The model of another run, to transfer from, and the file of its weights.
+
+    Raises:
+        ValueError: see `protoat.experiments.run.load_run`; or it was trained on other classes or images.
+    """
     model, _, path = load_run(folder)
     facts = read_run(folder).facts
     for what, there, here in (
@@ -120,6 +133,5 @@ def _transfer(name: str, subject: Subject) -> Transfer:
         ("images of shape", facts["shape"], list(subject.data.shape)),
     ):
         if there != here:
-            raise ValueError(f"attack {name!r}: {folder} was trained on {what} {there}, and the data has {here}")
-    digest = sha256(path.read_bytes()).hexdigest()
-    return Transfer(attack, model, name=f"{folder}, {path.name} {digest[:12]}")
+            raise ValueError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")
+    return model, path

@@ -1,0 +1,51 @@
+"""``protoat audit``."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.status import Status
+
+from protoat.cli.tables import print_table
+from protoat.experiments.audit import audit_subject
+from protoat.experiments.subject_options import subject_of, subject_parser
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> int:
+    """Audits a run or any other model, prints the checks and writes ``audit.json``; 1 where one of them failed."""
+    parser = subject_parser("protoat audit")
+    parser.add_argument("--n", type=int, default=1000, help="attack this many test images, a share of each mode")
+    parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
+    parser.add_argument(
+        "--surrogate",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="RUN",
+        help="other runs on the same data to transfer from; one of the method Standard also shows that attacks work",
+    )
+    options = parser.parse_args(args)
+    for name in ("n", "batch_size"):
+        if options[name] < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
+    subject = subject_of(parser, options)
+    started = time.monotonic()
+    with Status("", console=Console(stderr=True)) as status:
+        report = audit_subject(
+            subject,
+            images=options.n,
+            batch_size=options.batch_size,
+            surrogates=options.surrogate,
+            advance=lambda check, attack: status.update(f"{check}: {attack}"),
+        )
+    title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"
+    rows = [[check.id, check.title, check.status, check.reason] for check in report.checks]
+    print_table(title, ["check", "what should hold", "result", "what was found"], rows, text=4)
+    silent = sum(check.status == "not run" for check in report.checks)
+    verdict = f"FAILED: {', '.join(report.failed)}" if report.failed else "passed, which rules out common mistakes only"
+    print(f"audit {verdict}; {silent} checks were not run; {time.monotonic() - started:.0f} s")
+    print(f"{subject.folder / 'audit.json'} holds the figures; what to do: docs/audit.md")
+    return 1 if report.failed else 0

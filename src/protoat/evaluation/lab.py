@@ -1,0 +1,178 @@
+"""Where a model is examined: a fixed part of the images, and attacks that are run once and looked at by many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD, Attack, Transfer
+from protoat.data import ImageData
+from protoat.evaluation.attack_names import attack_of_name
+from protoat.evaluation.order import fair_order
+from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.robustness import evaluate
+from protoat.functional.ball import distance
+from protoat.types import ThreatModel
+
+__all__ = ["Crafted", "Lab", "Surrogate"]
+
+_FEW = 250
+
+
+class Surrogate(NamedTuple):
+    """Another model, whose adversarial images are shown to the one that is examined.
+
+    Attributes:
+        name: what reports call it.
+        model: images in [0, 1] -> `Output` or logits, with the same classes.
+        undefended: it was trained without any defence, so an attack that works must break it.
+    """
+
+    name: str
+    model: nn.Module
+    undefended: bool = False
+
+
+class Crafted(NamedTuple):
+    """Adversarial images, (N, ...), and what the attack said of them: which the model still gets right, (N,) bool."""
+
+    x_adv: Tensor
+    correct: Tensor
+
+
+class Lab:
+    """A model, some of its test images, and everything that was found out about them so far.
+
+    Args:
+        model: images in [0, 1] -> `Output` or logits.
+        data: test images.
+        threat: norm and radius.
+        images: how many of the images are used, a share of each mode; the most expensive attacks see the first 250.
+        batch_size: images attacked at once.
+        adaptive: attacks that know the defence, by name.
+        surrogates: other models to transfer from.
+        record: an ``evaluation.json`` of this very model, data and threat model.
+        training: parameters of the attack that the model was trained against.
+        advance: called with the name of each attack before it runs.
+
+    Raises:
+        ValueError: no images.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageData,
+        threat: ThreatModel,
+        *,
+        images: int,
+        batch_size: int,
+        adaptive: Mapping[str, Attack],
+        surrogates: Sequence[Surrogate],
+        record: Mapping[str, Any] | None,
+        training: Mapping[str, Any] | None,
+        advance: Callable[[str], None],
+    ) -> None:
+        if not len(data) or images < 1 or batch_size < 1:
+            raise ValueError(f"{len(data)} images, of which {images}, {batch_size} at once: each must be at least 1")
+        self.indices = fair_order(data)[:images].sort().values
+        self.whole = data
+        self.data = data.subset(self.indices.to(data.labels.device))
+        self.model = model
+        self.network = InPieces(model)
+        self.threat = threat
+        self.batch_size = batch_size
+        self.adaptive = adaptive
+        self.surrogates = surrogates
+        self.record = record
+        self.training = training
+        self.few = fair_order(self.data)[:_FEW].sort().values
+        self._advance = advance
+        self._known: dict[tuple[str, bool], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(N, C, H, W) images in [0, 1], where the model is."""
+        return self.data.images.to(self.device).float() / 255
+
+    @cached_property
+    def y(self) -> Tensor:
+        """(N,) labels, where the model is."""
+        return self.data.labels.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((value.device for value in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def anywhere(self) -> float:
+        """The radius from which every image of the box can be reached."""
+        return 1.0 if self.threat.norm == "linf" else float(self.data.images[0].numel() ** 0.5)
+
+    def standing(self, name: str, attack: Attack | None = None, *, few: bool = False) -> Tensor:
+        """Images that stay right under an attack, (N,) or, of the first few, (M,) bool on the CPU.
+
+        Args:
+            name: as on the command line, such as ``pgd20@0.1``, or of the `attack` that is given.
+            attack: where the name alone does not say it.
+            few: the first images only.
+        """
+        if few and (name, False) in self._known:
+            return self._known[name, False][self.few]
+        if (name, few) not in self._known:
+            rows = self.few if few else torch.arange(len(self))
+            self._known[name, few] = self.among(rows, name, attack)
+        return self._known[name, few]
+
+    def among(self, rows: Tensor, name: str, attack: Attack | None = None) -> Tensor:
+        """The same of the images at `rows`, (M,) int64, measured anew."""
+        self._advance(name)
+        attack = attack_of_name(name, self.threat) if attack is None else attack
+        part = self.data.subset(rows.to(self.data.labels.device))
+        return evaluate(self.model, part, {name: attack}, batch_size=self.batch_size)[name].correct_mask
+
+    def white_box(self, *, few: bool = False) -> Tensor:
+        """Images that stand under all attacks that follow gradients; of a few, under a longer one as well."""
+        names = ("pgd20", "pgd100", "apgd-t20", *(["apgd-t"] if few else []))
+        return torch.stack([self.standing(name, few=few) for name in names]).all(0)
+
+    def transferred(self, surrogate: Surrogate) -> tuple[str, Tensor]:
+        """Name and outcome of adversarial images made on another model."""
+        name = f"transfer:{surrogate.name}"
+        return name, self.standing(name, Transfer(PGD(self.threat, steps=50), surrogate.model, name=surrogate.name))
+
+    @cached_property
+    def reported(self) -> tuple[Tensor, Tensor] | None:
+        """Which images the record knows, (N,) bool, and which of them it counts as right in the worst case, (N,)."""
+        if self.record is None:
+            return None
+        outcomes = self.record["worst_case"]["outcomes"]
+        right = torch.full((len(self.whole),), -1, dtype=torch.int8)
+        measured = fair_order(self.whole)[: len(outcomes)].sort().values
+        right[measured] = torch.tensor([int(outcome) for outcome in outcomes], dtype=torch.int8)
+        return right[self.indices] >= 0, right[self.indices] == 1
+
+    @cached_property
+    def crafted(self) -> Crafted:
+        """The images of a PGD-20 of its own, for those who want to see them."""
+        self._advance("pgd20")
+        attack = PGD(self.threat, steps=20)
+        results = [attack(self.network, *batch) for batch in self.batches()]
+        return Crafted(torch.cat([r.x_adv for r in results]), torch.cat([r.correct for r in results]))
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """How far the crafted images lie from the clean ones, (N,)."""
+        return distance(self.crafted.x_adv, self.x, self.threat.norm)
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Images in [0, 1] and labels, batch by batch."""
+        return list(zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True))

@@ -1,0 +1,99 @@
+"""From a subject to ``audit.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import protoat
+from protoat.attacks import Attack
+from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
+from protoat.experiments.measure import read_record
+from protoat.experiments.named_attacks import load_surrogate, named_attacks
+from protoat.experiments.recipe import recipe_from_text
+from protoat.experiments.store import write
+from protoat.experiments.subject import Subject
+from protoat.methods import Method, Standard
+from protoat.regularizers import SoftTriple
+from protoat.training import make_accelerator
+
+__all__ = ["audit_subject"]
+
+
+def audit_subject(
+    subject: Subject,
+    *,
+    images: int = 1000,
+    batch_size: int = 250,
+    surrogates: Sequence[Path | str] = (),
+    advance: Callable[[str, str], None] | None = None,
+) -> AuditReport:
+    """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
+
+    What lies in the folder is used: ``evaluation.json``, where it is of this very subject, for the checks of what was
+    reported, and the recipe for the attack of training. The prototypes of a run with SoftTriple are attacked as well.
+
+    Args:
+        subject: what is judged.
+        images, batch_size, advance: see `protoat.evaluation.masking_audit.audit`.
+        surrogates: run folders to transfer from; those of the method `Standard` count as undefended.
+
+    Raises:
+        ValueError: see `audit` and `load_surrogate`.
+        DiskError: the file cannot be written; the one before is intact.
+    """
+    device = make_accelerator().device
+    report = audit(
+        subject.model,
+        subject.data,
+        subject.threat,
+        images=images,
+        batch_size=batch_size,
+        adaptive=_adaptive(subject),
+        surrogates=[_surrogate(folder, subject, device) for folder in surrogates],
+        record=_record(subject),
+        training=_training(subject.folder),
+        device=device,
+        advance=advance,
+    )
+    content = {
+        "subject": subject.identity,
+        **report.to_json(),
+        "protoat": protoat.__version__,
+        "torch": torch.__version__,
+    }
+    write(subject.folder / "audit.json", json.dumps(content, indent=1))
+    return report
+
+
+def _adaptive(subject: Subject) -> dict[str, Attack]:
+    if not isinstance(subject.regularizer, SoftTriple):
+        return {}
+    return {name: attack for name, attack in named_attacks(["adaptive20"], subject).items() if attack is not None}
+
+
+def _surrogate(folder: Path | str, subject: Subject, device: torch.device) -> Surrogate:
+    model, path = load_surrogate(folder, subject)
+    return Surrogate(str(folder), model.to(device), isinstance(_method(path.parent), Standard))
+
+
+def _method(folder: Path) -> Method:
+    recipe = recipe_from_text((folder / "recipe.yaml").read_text())
+    return recipe.method(recipe.threat)
+
+
+def _record(subject: Subject) -> dict[str, Any] | None:
+    """The evaluation of this very subject and threat model, if there is one."""
+    record = read_record(subject.folder)
+    judged = subject.identity | {"threat": {"norm": subject.threat.norm, "eps": subject.threat.eps}}
+    return record if record is not None and judged.items() <= record["subject"].items() else None
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
+    """Parameters of the attack that a run was trained against."""
+    attack = getattr(_method(folder), "attack", None) if (folder / "recipe.yaml").exists() else None
+    return attack.parameters() if isinstance(attack, Attack) else None
