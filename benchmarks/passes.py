@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat import Objective
 from protoat.data import ImageData
-from protoat.methods import BiaMAT, Method
+from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.types import Linf, Output, ThreatModel
 
@@ -80,7 +81,8 @@ def built(kind: Callable[..., Method], threat: ThreatModel, size: tuple[int, int
     """A method with its own defaults in the middle of a run, past every warm-up."""
     images = torch.randint(256, (64, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     auxiliary = ImageData(images, torch.arange(64) % 3, ("a", "b", "c"))
-    method = kind(threat, auxiliary=auxiliary) if kind is BiaMAT else kind(threat)
+    needed = {"auxiliary": auxiliary} if "auxiliary" in signature(kind).parameters else {}
+    method = kind(threat, **needed)
     method.at_epoch(100, 200)
     return method
 
