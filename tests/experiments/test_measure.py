@@ -18,7 +18,7 @@ from protoat.experiments.run import train
 from protoat.experiments.subject import Subject, subject_of_run, with_prototype_head
 from protoat.training import Interrupted
 
-SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
+SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,11 @@ def subject(trained: Path, tmp_path: Path) -> Subject:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """What was logged since the last call, one line for each record."""
+    """What was logged since the last call, one line for each record, without the note on two classes."""
     caplog.set_level(logging.INFO, logger="protoat")
 
     def take() -> str:
-        lines = [record.getMessage() for record in caplog.records]
+        lines = [line for record in caplog.records if not (line := record.getMessage()).startswith("note: two classes")]
         caplog.clear()
         return "\n".join(lines)
 
@@ -175,6 +175,13 @@ def test_other_classes_than_those_of_training_are_refused(trained: Path, monkeyp
     monkeypatch.setattr(Digits, "load", lambda self, split: renamed)
     with pytest.raises(ValueError, match=r"was trained on classes \['0-4', '5-9'\], and the data now has"):
         subject_of_run(trained)
+
+
+def test_what_would_spoil_a_measurement_is_said_and_kept(subject: Subject, said: Callable[[], str]) -> None:
+    measure(subject, ["{class_path: PGD, init_args: {steps: 2, step_size: 0.01}}"], limit=50)
+    assert said().startswith("warning: PGD: 2 steps of 0.01 move no pixel by more than 0.02")
+    findings = {finding["code"]: finding["severity"] for finding in stored(subject)["lint"]}
+    assert findings == {"short-reach": "warning", "two-classes": "note"}
 
 
 def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> None:

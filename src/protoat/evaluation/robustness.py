@@ -24,7 +24,7 @@ from protoat.evaluation.report import AttackReport, Report, worst_case
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.types import Output, ThreatModel
 
-__all__ = ["Advance", "Saved", "evaluate"]
+__all__ = ["Advance", "Saved", "check_output", "evaluate"]
 
 
 class Advance(NamedTuple):
@@ -115,7 +115,7 @@ def evaluate(
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
     order = fair_order(data)[:limit]
     with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
-        _check_output(network, data, where)
+        check_output(network, data, where)
         for attack in attacks.values():
             if isinstance(attack, AutoAttack):
                 attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
@@ -235,8 +235,8 @@ def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[I
             network.to(before)
 
 
-def _check_output(network: InPieces, data: ImageData, device: torch.device) -> None:
-    """One image must give finite logits, one for each class.
+def check_output(network: InPieces, data: ImageData, device: torch.device) -> None:
+    """Shows the model one image, which must give finite logits, one for each class.
 
     Raises:
         ValueError: it does not.

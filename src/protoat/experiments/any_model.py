@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from protoat.data import ImageData
+from protoat.experiments.initialise import digest
 from protoat.experiments.parser import nearest
+from protoat.models.transfer import transfer
+from protoat.pretraining.public import read_tensors
 from protoat.training.checkpoint import to_bytes
-from protoat.training.weights import check_same_architecture
 
 __all__ = ["AnyModel", "build_model"]
 
@@ -59,8 +60,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         raise ValueError(
             f"--model {spec!r} is not understood; write package.module:builder, timm:name or torchvision:name"
         )
-    path = None if weights is None else Path(weights)
-    tensors = None if path is None else _read(path)
+    tensors = None if weights is None else read_tensors(weights)
     library = {"timm": _from_timm, "torchvision": _from_torchvision}.get(home)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # what a builder leaves to chance is the same in every process
@@ -68,12 +68,24 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
             built = AnyModel(_built_by(spec, data), "as built", "")
         else:
             built = AnyModel(*library(name, None if tensors is None else data.num_classes))
-    if path is not None and tensors is not None:
-        tensors = _named_as(built.model.state_dict(), tensors)
-        check_same_architecture(built.model.state_dict(), tensors, path)
-        built.model.load_state_dict(tensors)
-        return AnyModel(built.model, path.name, sha256(path.read_bytes()).hexdigest())
+    if weights is not None and tensors is not None:
+        _load(tensors, built.model, Path(weights))
+        return AnyModel(built.model, Path(weights).name, digest(Path(weights)))
     return built._replace(sha256=sha256(to_bytes(built.model.state_dict())).hexdigest())
+
+
+def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Every tensor of the model from the file, and every one of the file but prototypes into the model.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    try:
+        report = transfer({key: value for key, value in tensors.items() if not key.startswith("objective.")}, model)
+    except ValueError as error:
+        raise ValueError(f"--weights {path}: {error}") from error
+    if report.missing or report.unexpected or report.of_another_shape:
+        raise ValueError(f"--weights {path} is of another architecture: {report}")
 
 
 def _built_by(spec: str, data: ImageData) -> nn.Module:
@@ -139,7 +151,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _downloading(what: str) -> Any:
+def _downloading(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -147,31 +159,3 @@ def _downloading(what: str) -> Any:
             f"the pretrained weights of {what} could not be had ({' '.join(str(error).split())}); "
             "get them elsewhere and write --weights FILE"
         ) from error
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a file, by name."""
-    if not path.is_file():
-        raise ValueError(f"--weights {path}: there is no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"--weights {path} is neither safetensors nor a plain state dictionary ({reason})") from error
-    # Training scripts keep other things beside the weights.
-    for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"--weights {path} holds no state dictionary: names with a tensor each")
-    return content
-
-
-def _named_as(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`found` without the prefix that a wrapper, or a weights file of ours, has put before the names."""
-    for prefix in ("module.", "model."):
-        if expected and all(f"{prefix}{key}" in found for key in expected):
-            return {key: found[f"{prefix}{key}"] for key in expected}
-    return dict(found)

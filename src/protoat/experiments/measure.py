@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 import protoat
-from protoat.attacks import Transfer
+from protoat.attacks import Attack, Transfer
 from protoat.evaluation import Report, evaluate
+from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
-from protoat.evaluation.robustness import Advance
+from protoat.evaluation.robustness import Advance, check_output
+from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
 from protoat.experiments.store import write
@@ -68,6 +70,7 @@ def measure(
     for attack in chosen.values():
         if isinstance(attack, Transfer):
             attack.surrogate.to(accelerator.device)
+    findings = _lint(subject, chosen) if accelerator.is_main_process else []
     partial = Partial(subject.folder / "evaluation.partial", subject.identity)
     try:
         report = evaluate(
@@ -88,6 +91,7 @@ def measure(
     if accelerator.is_main_process:
         made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
         record = _record(subject, report, before, made_with)
+        record["lint"] = [finding._asdict() for finding in findings]
         if before is not None:
             _keep_if_lost(path, before, record)
         write(path, json.dumps(record, indent=1))
@@ -102,6 +106,16 @@ def measure(
         )
     accelerator.wait_for_everyone()
     return report
+
+
+def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
+    """What would spoil the measurement, logged."""
+    check_output(InPieces(subject.model), subject.data, torch.device("cpu"))
+    findings = lint(subject.model, subject.data, subject.threat, attacks)
+    for finding in findings:
+        level = logging.INFO if finding.severity == "note" else logging.WARNING
+        logger.log(level, "%s: %s", finding.severity, finding.text)
+    return findings
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

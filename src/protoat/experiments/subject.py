@@ -14,6 +14,7 @@ from torch import nn
 from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Source, regroup
 from protoat.experiments.any_model import build_model
+from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.run import load_images, load_run
 from protoat.experiments.store import read_run
@@ -74,7 +75,7 @@ def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | Non
         recipe.evaluation_threat or recipe.threat,
         _regularizer(recipe, model, data, path),
         Path(folder),
-        _identity(path.name, sha256(path.read_bytes()).hexdigest(), recipe.data, data),
+        _identity(path.name, digest(path), recipe.data, data),
     )
 
 
@@ -147,13 +148,18 @@ def subject_of_model(
     return Subject(spec, model.eval(), images, threat, None, Path(folder), {"model": spec, **identity})
 
 
-def _identity(weights: str, digest: str, source: Source, data: ImageData) -> dict[str, Any]:
-    return {"weights": weights, "sha256": digest, "data": f"{source.name} test", "data_sha256": _digest(data)}
+def _identity(weights: str, sha256_of_weights: str, source: Source, data: ImageData) -> dict[str, Any]:
+    return {
+        "weights": weights,
+        "sha256": sha256_of_weights,
+        "data": f"{source.name} test",
+        "data_sha256": _digest(data),
+    }
 
 
 def _digest(data: ImageData) -> str:
     """SHA-256 of images, labels and modes, with their names."""
-    digest = sha256(repr((data.shape, data.class_names, data.mode_names)).encode())
+    total = sha256(repr((data.shape, data.class_names, data.mode_names)).encode())
     for part in (*data.images.split(1024), data.labels, data.modes):
-        digest.update(part.contiguous().numpy())
-    return digest.hexdigest()
+        total.update(part.contiguous().numpy())
+    return total.hexdigest()
