@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
 from protoat.cli import main
+from protoat.experiments.probe import probe_run
 from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
 
@@ -87,3 +89,18 @@ def test_an_encoder_is_taken_over_and_what_matched_is_said(
     again = ["train", *given, *short, "--initialise.finetune", "last_block", "--out", str(tmp_path / "block")]
     assert "is complete already" in printed(*again)
     assert "--linear-probe" in refused(capsys, "evaluate", str(tmp_path / "acl"))
+
+
+def test_the_linear_probe_prints_the_random_encoder_beside_the_trained_one(
+    tmp_path: Path, printed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_run, "__kwdefaults__", probe_run.__kwdefaults__ | {"updates": 5})
+    printed("pretrain", *SHORT, "--out", str(tmp_path))
+    shown = printed("evaluate", str(tmp_path), "--linear-probe", "--attacks", "clean", "pgd2", "--n", "100")
+    record = json.loads((tmp_path / "probe.json").read_text())["encoders"]
+    for encoder in ("trained", "random"):
+        for head in ("standard", "robust"):
+            (row,) = (line for line in shown.splitlines() if line.startswith(f"│ {encoder} ") and f" {head} " in line)
+            for entry in record[encoder][head].values():
+                assert f" {entry['correct']:.1f} [" in row
+    assert "--linear-probe needs a run folder" in refused(capsys, "evaluate", "--linear-probe")

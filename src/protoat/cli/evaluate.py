@@ -8,13 +8,16 @@ from collections import defaultdict
 from types import TracebackType
 
 from accelerate import PartialState
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from protoat.cli.tables import measurements
+from protoat.cli.tables import accuracy, measurements, print_table
+from protoat.evaluation import Count
 from protoat.evaluation.robustness import Advance
 from protoat.experiments.measure import audit_verdict, measure, read_record
 from protoat.experiments.named_attacks import HELP, default_names
+from protoat.experiments.probe import probe_run
 from protoat.experiments.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
@@ -40,10 +43,18 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--budget-seconds", type=float | None, help="begin no further batch after this time; a later call goes on"
     )
+    parser.add_argument(
+        "--linear-probe",
+        action="store_true",
+        help="of a run: train linear heads on its frozen encoder, clean and robust, and on a random one for comparison",
+    )
     options = parser.parse_args(args)
     for name in ("n", "batch_size", "budget_seconds"):
         if options[name] is not None and options[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
+    if options.linear_probe:
+        _probe(options)
+        return
     subject = subject_of(parser, options)
     with _Progress() as progress:
         measure(
@@ -61,6 +72,22 @@ def main(args: list[str]) -> None:
     measurements(subject.name, record)
     print(audit_verdict(subject))
     print(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
+
+
+def _probe(options: Namespace) -> None:
+    if options.run is None:
+        raise ValueError("--linear-probe needs a run folder, whose recipe says what images there are")
+    chosen = {} if options.attacks is None else {"attacks": options.attacks}
+    record = probe_run(options.run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
+    rows = [
+        [encoder, head, *(accuracy(Count(entry["correct"], entry["total"])) for entry in attacks.values())]
+        for encoder, heads in record["encoders"].items()
+        for head, attacks in heads.items()
+    ]
+    subject = record["subject"]
+    title = f"{options.run}: linear heads on {subject['weights']}, accuracy % on test images of {subject['data']}"
+    print_table(title, ["encoder", "head", *record["encoders"]["trained"]["standard"]], rows, text=2)
+    print(f"{options.run / 'probe.json'} holds counts for each class, mode and image")
 
 
 class _Progress:
