@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from protoat.attacks import PGD
 from protoat.data import ImageData
 from protoat.functional.ball import distance
 from protoat.methods import AdversarialTraining, BiaMAT, FreeAT, Method, Standard
-from protoat.regularizers import Regularizer
+from protoat.regularizers import TLA, Regularizer
 from protoat.types import L2, Linf, ThreatModel
 
 from . import parts
@@ -77,6 +78,14 @@ def batch(size: int = 12, classes: int = 4, seed: int = 0) -> tuple[Tensor, Tens
     return x[rows], y[rows]
 
 
+def labelled(*labels: int) -> tuple[Tensor, Tensor]:
+    """Images with these labels, none of them twice."""
+    _, x, y = parts.trained(4, 64)
+    left = {label: iter((y == label).nonzero().flatten().tolist()) for label in set(labels)}
+    rows = [next(left[label]) for label in labels]
+    return x[rows], y[rows]
+
+
 def train(model: torch.nn.Module, goal: Objective, batches: list[tuple[Tensor, Tensor]], first: int = 0) -> int:
     """Plain steps, the random state set anew for each batch as `fit` does; returns how many."""
     torch.manual_seed(0)
@@ -115,21 +124,36 @@ def test_the_threat_model_is_enough(kind: type[Method]) -> None:
 def test_gradients_reach_model_and_regularizer(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal, (x, y) = net(), objective(kind, regularizer), batch()
     goal.prepare(model)
-    images, yields = x.clone(), 0
-    for terms in goal.losses(model, x, y):
-        model.zero_grad()
+    goal.at_epoch(20, 40)
+    learn = {**dict(model.named_parameters()), **{f"{i}": value for i, value in enumerate(goal.parameters())}}
+    images, yields, running = x.clone(), 0, goal.losses(model, x, y)
+    for terms in running:
+        assert all(value.grad is None for value in learn.values()), "only the caller's backward trains"
         terms.total.backward()
         yields += 1
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        for name, value in learn.items():
+            assert value.grad is not None and bool(value.grad.isfinite().all()), name
         assert float(model.features[0].weight.grad.abs().max()) > 0
         assert (terms.metric is None) == (regularizer is None)
-        for prototypes in goal.prototypes():
-            assert prototypes.grad is not None and float(prototypes.grad.abs().max()) > 0
+        for value in goal.parameters():
+            assert float(value.grad.abs().max()) > 0
+        for value in learn.values():
+            value.grad = None
     assert yields == goal.updates_per_batch
     assert torch.equal(x, images) and not x.requires_grad
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+@each
+@with_each
+def test_a_frozen_part_stays_as_it_is(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal = net(), objective(kind, regularizer)
+    frozen = dict(model.features[:2].named_parameters())
+    before = {name: value.requires_grad_(False).clone() for name, value in frozen.items()}
+    train(model, goal, [batch()])
+    for name, value in frozen.items():
+        assert value.grad is None and not value.requires_grad and torch.equal(value, before[name]), name
 
 
 @each
@@ -142,9 +166,22 @@ def test_two_classes(kind: type[Method], regularizer: type[Regularizer] | None) 
 
 @each
 @with_each
-def test_batches_of_any_size(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+def test_batches_of_any_size_and_mixture(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal = net(), objective(kind, regularizer)
-    train(model, goal, [batch(12), batch(5), batch(16)])
+    one_of_a_class, without_a_positive = labelled(0, 0, 0, 1), labelled(2, 0, 3, 1)
+    train(model, goal, [batch(12), batch(5), one_of_a_class, batch(16), without_a_positive])
+    assert finite(model, goal.regularizer)
+
+
+@each
+@with_each
+def test_a_batch_of_one_class(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
+    model, goal = net(), objective(kind, regularizer)
+    if regularizer is TLA:
+        with pytest.raises(ValueError, match="triplets need two classes"):
+            train(model, goal, [labelled(2, 2, 2, 2)])
+    else:
+        train(model, goal, [labelled(2, 2, 2, 2)])
     assert finite(model, goal.regularizer)
 
 
@@ -247,3 +284,8 @@ def test_training_learns(kind: type[Method]) -> None:
     with torch.no_grad():
         accuracy = (model.eval()(x).logits.argmax(1) == y).float().mean()
     assert accuracy > 0.6
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same(in_two_processes: Callable[..., None]) -> None:
+    in_two_processes(Path(__file__).with_name("two_processes.py"))
