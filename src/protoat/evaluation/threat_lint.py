@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from protoat.attacks import Attack
 from protoat.data import ImageData
-from protoat.evaluation.behaviour import are_probabilities, eval_logits, unlike_in_company, unlike_itself
+from protoat.evaluation.behaviour import (
+    are_probabilities,
+    eval_logits,
+    unlike_eval_mode,
+    unlike_in_company,
+    unlike_itself,
+)
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
@@ -77,11 +83,10 @@ def lint(
         fair_order(data)[:images].sort().values if isinstance(data, ImageData) else torch.arange(len(labels))[:images]
     )
     network = InPieces(model)  # type: ignore[arg-type]  # a function does as well
-    trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
     x, y = pixels[rows].to(where), labels[rows].to(where)
     x = x if x.is_floating_point() else x.float() / (255 if isinstance(data, ImageData) else 1)
-    case = _Case(network, trains, x, y, eval_logits(network, x), labels, threat, attacks, targets)
+    case = _Case(network, x, y, eval_logits(network, x), labels, threat, attacks, targets)
     return [finding for rule in _RULES for finding in rule(case)]
 
 
@@ -90,7 +95,6 @@ class _Case:
     """What the rules look at: a part of the images with labels and logits, and all labels."""
 
     model: nn.Module
-    trains: bool
     x: Tensor
     y: Tensor
     logits: Tensor
@@ -110,7 +114,7 @@ def _pixels(case: _Case) -> Iterator[Finding]:
         cause = "they look normalised" if low < 0 else "they look like 8-bit pixels, to be divided by 255"
         todo = "give attacks pixels in [0, 1] and put normalisation inside the model (protoat.models.Normalize)"
         yield Finding("pixels", "error", f"images lie in [{low:.3g}, {high:.3g}] and not in [0, 1]: {cause}; {todo}")
-    elif high <= 1 / 255:
+    elif high < 1.5 / 255:
         text = "no pixel is brighter than 1 of 255: images in [0, 1] became integers; multiply them by 255 first"
         yield Finding("pixels", "error", text)
 
@@ -129,15 +133,6 @@ def _targets(case: _Case) -> Iterator[Finding]:
         yield Finding("targets", "error", text)
 
 
-def _mode(case: _Case) -> Iterator[Finding]:
-    if case.trains:
-        text = (
-            "the model is in train mode, where dropout and batch norm let chance and the rest of the batch into each "
-            "prediction; call model.eval() (measurements and attacks of protoat use eval mode all the same)"
-        )
-        yield Finding("train-mode", "warning", text)
-
-
 def _answers(case: _Case) -> Iterator[Finding]:
     if not bool(case.logits.isfinite().all()):
         yield Finding("finite", "error", "some logits are not finite; the weights may be spoilt")
@@ -153,6 +148,12 @@ def _answers(case: _Case) -> Iterator[Finding]:
             "batch statistics; let it use running ones"
         )
         yield Finding("batch", "error", text)
+    elif share := float(unlike_eval_mode(case.model, case.x).float().mean()):
+        text = (
+            f"the model is in train mode, in which {share:.0%} of its answers are others: dropout and batch norm let "
+            "chance and the batch in; call model.eval() (protoat measures and attacks in eval mode all the same)"
+        )
+        yield Finding("train-mode", "warning", text)
 
 
 def _probabilities(case: _Case) -> Iterator[Finding]:
@@ -264,7 +265,6 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _pixels,
     _labels,
     _targets,
-    _mode,
     _answers,
     _probabilities,
     _preparation,
