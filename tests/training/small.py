@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protoat.data import ImageData, ImageLoader
 from protoat.methods import FGSMAT, PGDAT, FastAT, FreeAT, Standard
 from protoat.objective import Objective
+from protoat.pretraining import ACL, Contrastive, RoCL
 from protoat.regularizers import SoftTriple
 from protoat.training import Cyclic, FitResult, fit, parameter_groups
 from protoat.types import Linf, Output
@@ -36,6 +37,7 @@ class Net(nn.Module):
             nn.Linear(16 * width, 16),
             nn.ReLU(),
         )
+        self.embedding_dim = 16
         self.head = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Output:
@@ -65,18 +67,26 @@ METHODS = {
     "pgd": lambda: PGDAT(THREAT, steps=2, ramp_epochs=1),
     "free": lambda: FreeAT(THREAT, replays=2),
     "fast": lambda: FastAT(THREAT),
+    "acl": lambda: ACL(THREAT, steps=2, width=8),
+    "acl-a2a": lambda: ACL(THREAT, mode="A2A", steps=2, width=8),
+    "rocl": lambda: RoCL(THREAT, steps=2, hidden=12, out=8),
 }
 
 
 def objective(method: str = "pgd") -> Objective:
+    how = METHODS[method]()
+    if isinstance(how, Contrastive):
+        return Objective(how)
     # A threshold this high merges prototypes in every epoch from the second on.
     metric = SoftTriple(10, 16, prototypes_per_class=4, merge_threshold=1.3, merge_start=0.3)
-    return Objective(METHODS[method](), metric, weight=0.5, norm_weight=0.001)
+    return Objective(how, metric, weight=0.5, norm_weight=0.001)
 
 
 def built(method: str = "pgd") -> tuple[Net, Objective, torch.optim.Optimizer]:
     torch.manual_seed(7)
     net, goal = Net(), objective(method)
+    if isinstance(goal.method, Contrastive):
+        net = goal.method.encoder(net)
     groups = parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0, weight_decay=5e-4)
     return net, goal, torch.optim.SGD(groups, momentum=0.9)
 

@@ -65,7 +65,7 @@ def whole(small: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks training processes")
-@pytest.mark.parametrize("method", ["pgd", "free"])
+@pytest.mark.parametrize("method", ["pgd", "free", "acl", "rocl"])
 def test_killed_at_random_moments(method: str, tmp_path: Path, small: ModuleType, server: Server) -> None:
     started = time.perf_counter()
     assert server.run(method, tmp_path / "whole") == 0
@@ -108,7 +108,10 @@ class Batches:
 
 @pytest.mark.parametrize(
     ("method", "moment"),
-    [("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
+    [
+        *[("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
+        *[("acl", (1, 3)), ("rocl", (3, 2))],
+    ],
 )
 def test_killed_before_a_batch(
     method: str, moment: tuple[int, int], tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
@@ -118,6 +121,19 @@ def test_killed_before_a_batch(
     result = small.train(method, tmp_path)
     small.assert_same_outcome(tmp_path, whole(method))
     assert [line["epoch"] for line in result.metrics] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("method", ["acl", "rocl"])
+def test_the_projector_is_part_of_a_checkpoint_and_not_of_what_is_exported(
+    method: str, small: ModuleType, whole: Callable[[str], Path]
+) -> None:
+    tensors, _, _ = small.outcome(whole(method))
+    projector = [key for key in tensors if ".projector." in key]
+    assert projector and all(key.startswith("process-0.safetensors:objective.method.") for key in projector)
+    _, goal, _ = small.built(method)
+    fresh = {f"process-0.safetensors:objective.{key}": value for key, value in goal.state_dict().items()}
+    assert fresh.keys() == set(projector)
+    assert not any(torch.equal(tensors[key], fresh[key]) for key in projector if key.endswith("weight"))
 
 
 def test_resumes_from_the_end_of_an_epoch(tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]) -> None:

@@ -102,21 +102,38 @@ class Run:
             if (epoch, index) == (1, 3):
                 raise Killed
 
-        for name, method, build in (("ours", "free", self.share), ("torchs", "pgd", self.data_loader)):
+        for name, method, build in (
+            ("ours", "free", self.share),
+            ("acl", "acl", self.share),
+            ("rocl", "rocl", self.share),
+            ("torchs", "pgd", self.data_loader),
+        ):
             whole = self.train(f"{name}-whole", method, build(), epochs=3)
             if name == "ours":
                 perturbations = [whole.tensors(f"process-{r}")["objective.method.perturbation"] for r in range(2)]
                 assert not torch.equal(*perturbations)
-            train = build() if name == "ours" else self.accelerator.prepare_data_loader(build())
+            ours = build != self.data_loader
+            train = build() if ours else self.accelerator.prepare_data_loader(build())
             try:
-                self.train(
-                    f"{name}-killed", method, Hooked(train, die) if name == "ours" else Dies(train, die), epochs=3
-                )
+                self.train(f"{name}-killed", method, Hooked(train, die) if ours else Dies(train, die), epochs=3)
             except Killed:
                 pass
             else:
                 raise AssertionError("was not killed")
             self.assert_same(self.train(f"{name}-killed", method, build(), epochs=3), whole)
+
+    def pretraining(self) -> None:
+        """Encoder and projector learn the same in both processes, which saw different images, also in one branch."""
+        for name in ("acl-a2a", "acl", "rocl"):
+            found = self.train(name, name, self.share(), epochs=1)
+            projectors = [
+                {key: value for key, value in found.tensors(f"process-{rank}").items() if ".projector." in key}
+                for rank in range(2)
+            ]
+            learned = [key for key in projectors[0] if key.endswith(("weight", "bias"))]
+            assert learned
+            for key in learned:
+                assert torch.equal(projectors[0][key], projectors[1][key]), key
 
     def stopped(self) -> None:
         """A signal that reaches one process stops both at the same batch, and the run can go on."""
@@ -181,6 +198,7 @@ def main() -> None:
     assert run.accelerator.num_processes == 2
     run.plain()
     run.killed()
+    run.pretraining()
     run.stopped()
     run.full_disk()
     run.accelerator.wait_for_everyone()  # a process that leaves early takes its peer's connection with it
