@@ -55,15 +55,15 @@ def stored(subject: Subject) -> dict:
 
 def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
     first = measure(subject, ["clean", "fgsm"], limit=100)
-    measure(subject, ["pgd2", "fgsm@0.1", "aa@0.2"], limit=100, batch_size=30)
+    measure(subject, ["pgd2", "fgsm@0.1", "aa@0.6"], limit=100, batch_size=30)
     record = stored(subject)
-    assert list(record["attacks"]) == ["clean", "fgsm", "pgd2", "fgsm@0.1", "aa-k2@0.2"]
+    assert list(record["attacks"]) == ["clean", "fgsm", "pgd2", "fgsm@0.1", "aa-k2@0.6"]
     assert record["subject"] == {**subject.identity, "threat": {"norm": "linf", "eps": 0.05}, "images": 100}
     assert record["attacks"]["clean"]["correct"] == first["clean"].count.correct
     assert record["attacks"]["pgd2"]["batch_size"] == 30
-    assert record["attacks"]["aa-k2@0.2"]["parameters"]["version"] == "aa-k2"
+    assert record["attacks"]["aa-k2@0.6"]["parameters"]["version"] == "aa-k2"
     radii = {name: entry["parameters"].get("eps") for name, entry in record["attacks"].items()}
-    assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.2": 0.2}
+    assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.6": 0.6}
     assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
 
 

@@ -46,9 +46,10 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
     """A model by what the command line calls it.
 
     Args:
-        spec: ``package.module:builder``, imported from the working directory too; the builder is called without
-            arguments or, where it needs some, with (num_classes, in_channels, image_size). Or ``timm:name`` or
-            ``torchvision:name``, with their own pretrained weights where `weights` is None.
+        spec: ``package.module:builder``, imported from the working directory too; the builder is told num_classes,
+            in_channels and image_size as far as it has arguments of these names, or else, in this order, as many as it
+            cannot do without. Or ``timm:name`` or ``torchvision:name``, with their own pretrained weights where
+            `weights` is None.
         data: what it will be shown; number of classes and shape of the images.
         weights: safetensors, or a state dictionary that ``torch.load(weights_only=True)`` reads.
 
@@ -104,21 +105,22 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
     if not isinstance(found, nn.Module):
-        found = found(*_facts(found, data))
+        torch.manual_seed(0)  # importing may have drawn numbers
+        found = _called(found, data)
     if not isinstance(found, nn.Module):
         raise ValueError(f"--model {spec} gave a {type(found).__name__}, expected a torch.nn.Module")  # noqa: TRY004
     return found
 
 
-def _facts(builder: Callable[..., Any], data: ImageData) -> tuple[int, ...]:
-    """What a builder that cannot do without arguments is told."""
-    try:
-        parameters = inspect.signature(builder).parameters.values()
-    except ValueError:
-        return ()
+def _called(builder: Callable[..., Any], data: ImageData) -> Any:
+    """What a builder makes of the facts it asks for."""
+    facts = {"num_classes": data.num_classes, "in_channels": data.shape[0], "image_size": data.shape[1]}
+    parameters = inspect.signature(builder).parameters
+    if named := {name: fact for name, fact in facts.items() if name in parameters}:
+        return builder(**named)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters if p.default is p.empty and p.kind in positional]
-    return (data.num_classes, data.shape[0], data.shape[1])[: len(needed)]
+    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in positional]
+    return builder(*list(facts.values())[: len(needed)])
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
