@@ -67,6 +67,12 @@ def projected(method: Contrastive, model: nn.Module, x: Tensor, branch: str | No
             return method.head(model(x).embedding)
 
 
+def assert_legal(attacked: Tensor, clean: Tensor) -> None:
+    assert (attacked - clean).abs().max() <= 0.3 + 1e-6
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+
+
 def test_acl_attack_raises_the_contrastive_loss_inside_the_budget() -> None:
     model, method = acl()
     assert isinstance(method, ACL)
@@ -74,9 +80,20 @@ def test_acl_attack_raises_the_contrastive_loss_inside_the_budget() -> None:
     attacked = method.attack_both(model, both, torch.Generator().manual_seed(0))
     loss = [nt_xent(projected(method, model, images, "adv").view(2, 12, -1)) for images in (both, attacked)]
     assert loss[1] > loss[0] + 0.05
-    assert (attacked - both).abs().max() <= 0.3 + 1e-6
-    assert attacked.min() >= 0
-    assert attacked.max() <= 1
+    assert_legal(attacked, both)
+
+
+def test_acl_attack_on_one_view_drives_it_from_the_clean_one() -> None:
+    model, method = acl("A2S")
+    assert isinstance(method, ACL)
+    attacked = method.attack_first(model, X, X, torch.Generator().manual_seed(0))
+    partner = projected(method, model, X, "clean")
+    noise = (X + 0.3 * torch.randn_like(X).sign()).clamp(0, 1)
+    clean, random, adversarial = (
+        nt_xent(torch.stack([projected(method, model, images, "adv"), partner])) for images in (X, noise, attacked)
+    )
+    assert adversarial - clean > 1.5 * (random - clean).abs()
+    assert_legal(attacked, X)
 
 
 def test_rocl_attack_drives_the_first_view_from_the_second() -> None:
@@ -89,24 +106,44 @@ def test_rocl_attack_drives_the_first_view_from_the_second() -> None:
         nt_xent(torch.stack([projected(method, model, images, None), partner])) for images in (X, noise, attacked)
     )
     assert adversarial - clean > 1.5 * (random - clean).abs()
-    assert (attacked - X).abs().max() <= 0.3 + 1e-6
+    assert_legal(attacked, X)
 
 
-def statistics(model: nn.Module, branch: str) -> list[Tensor]:
-    layers = [m for m in model.modules() if isinstance(m, DualBatchNorm)]
-    return [getattr(layer, branch).running_mean.clone() for layer in layers]
-
-
-@pytest.mark.parametrize(("mode", "moved"), [("S2S", {"clean"}), ("A2A", {"adv"}), ("A2S", {"adv", "clean"})])
-def test_each_branch_sees_only_its_images(mode: str, moved: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "moved"), [("S2S", {"clean"}), ("A2A", {"adv"}), ("A2S", {"adv", "clean"}), ("DS", {"adv", "clean"})]
+)
+def test_each_branch_sees_only_its_images_and_none_of_the_attack(mode: str, moved: set[str]) -> None:
     model, method = acl(mode)
-    for whole in (model, method.head):
-        whole.train()
-    before = {branch: statistics(model, branch) for branch in ("clean", "adv")}
+    layers = [layer for whole in (model, method.head) for layer in whole.train().modules()]
+    dual = [layer for layer in layers if isinstance(layer, DualBatchNorm)]
+    assert len(dual) == 2 + 3
+    before = [{branch: getattr(layer, branch).running_mean.clone() for branch in ("clean", "adv")} for layer in dual]
     next(iter(Objective(method).losses(model, X, Y)))
-    for branch, old in before.items():
-        changed = [not torch.equal(a, b) for a, b in zip(old, statistics(model, branch), strict=True)]
-        assert all(changed) if branch in moved else not any(changed)
+    for layer, old in zip(dual, before, strict=True):
+        for branch in ("clean", "adv"):
+            norm = getattr(layer, branch)
+            assert norm.num_batches_tracked == (branch in moved)
+            assert torch.equal(norm.running_mean, old[branch]) == (branch not in moved)
+
+
+@pytest.mark.parametrize(("mode", "unused"), [("S2S", "adv"), ("A2A", "clean"), ("A2S", None), ("DS", None)])
+def test_the_encoder_learns_all_but_the_head_and_a_branch_that_nobody_uses(mode: str, unused: str | None) -> None:
+    encoder = ACL(Linf(0.3), mode=mode).encoder(LeNet(2, 1, 12))  # type: ignore[arg-type]
+    for name, parameter in encoder.named_parameters():
+        assert parameter.requires_grad == (not name.startswith("head.") and f".{unused}." not in name), name
+    plain = RoCL(Linf(0.3)).encoder(LeNet(2, 1, 12))
+    assert [name for name, p in plain.named_parameters() if not p.requires_grad] == ["head.weight", "head.bias"]
+
+
+def test_views_that_nobody_chose_suit_the_images() -> None:
+    method = RoCL(Linf(0.3))
+    for channels, suited in ((1, RandomView.for_digits()), (3, RandomView.for_colour())):
+        x = torch.rand(4, channels, 12, 12)
+        torch.manual_seed(5)
+        views, _ = method.two_views(x)
+        torch.manual_seed(5)
+        generator = method.generator(x)
+        assert torch.equal(views, torch.stack([suited(x, generator), suited(x, generator)]))
 
 
 def test_ds_is_the_mean_of_its_two_streams() -> None:

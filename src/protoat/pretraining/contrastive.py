@@ -24,7 +24,8 @@ class Contrastive(Method):
     """Contrastive pre-training as a training method: it never looks at the labels.
 
     It is used like every method: ``fit(method.encoder(model), loader, Objective(method), ...)``. The projector learns
-    with the encoder and is dropped afterwards. A subclass writes `build_projector`, `updates` and `outer_loss`.
+    with the encoder and is dropped afterwards. With several processes each contrasts its own share of a batch. A
+    subclass writes `build_projector`, `updates` and `outer_loss`.
 
     Args:
         threat: norm and radius of the instance-wise attack.
