@@ -48,7 +48,15 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--threat.eps -0.1", "eps=-0.1 is outside (0, 1]"),
         ("--groups 3", "groups=3 does not divide 10 classes; write one of 2, 5, 10"),
         ("--groups superclasses", "groups='superclasses' is for CIFAR-100 only"),
-        ("--validation_size 5000", "5000 validation images out of 1297"),
+        (
+            "--validation_size 5000",
+            "--validation_size: 5000 validation images out of 1297; write a number from 1 to 12",
+        ),
+        ("--validation_size 1297", "1296, or 0 to hold out none"),
+        ("--weight nan", "weight=nan is not valid; expected float"),
+        ("--weight .nan", "weight=nan is not a number"),
+        ("--optimizer.lr .nan", "optimizer.lr=nan is not a number"),
+        ("--schedule Cyclic --schedule.lr_min .nan", "schedule.lr_min=nan is not a number"),
         ("--batch_size 0", "batch_size=0 must be at least 1"),
         ("--epochs 0", "epochs=0"),
         ("--averaging 2", "decay=2"),
@@ -78,6 +86,26 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
 )
 def test_a_choice_that_cannot_be(args: str, message: str, refused) -> None:
     assert message in refused(*args.split())
+
+
+def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(
+    tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plainly.py").write_text(
+        "from torch import nn\n\nclass Plain(nn.Sequential):\n"
+        "    def __init__(self, num_classes: int, in_channels: int, image_size: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    line = refused("--model", "plainly.Plain")
+    assert "--model Plain returns logits only, and a regularizer needs embeddings; write --regularizer none" in line
+    run = str(tmp_path / "run")
+    short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
+    assert main(["train", "--model", "plainly.Plain", "--regularizer", "none", *short, "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["pretrain", "--method", "RoCL", "--model", "plainly.Plain", "--out", str(tmp_path / "encoder")]) == 2
+    assert "Plain does not say how wide its embedding is; wrap it" in capsys.readouterr().err
+    assert not (tmp_path / "encoder").exists()
 
 
 def test_a_batch_of_one_class_has_no_triplets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +239,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     [
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["show", "nowhere"], "nowhere is not a run folder"),
-        (["evaluate"], "the following arguments are required: run"),
+        (["evaluate"], "name one thing to judge: a run folder, or --model"),
         (["data", "MNITS"], "data set 'MNITS' is unknown; did you mean 'MNIST'?"),
         (["data", "--download"], "name it: protoat data MNIST --download"),
         (["data", "ImageFolder", "--download"], "these are your own images"),

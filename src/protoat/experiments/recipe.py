@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -234,6 +235,8 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
     if parsed.augment is None:
         parsed.augment = Namespace(asdict(_import(parsed.data.class_path).augment))
     content = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    if broken := [key for key, value in _flat(content) if isinstance(value, float) and math.isnan(value)]:
+        raise ValueError(f"{broken[0].replace('init_args.', '')}=nan is not a number")
     try:
         objects = parser.instantiate(parsed)
     except ValueError as error:

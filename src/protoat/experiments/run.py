@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,7 +20,7 @@ from protoat.experiments.store import check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
-from protoat.training import FitResult, fit, make_accelerator, parameter_groups
+from protoat.training import DiskError, FitResult, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.types import as_output
 
@@ -57,7 +58,10 @@ def build(recipe: Recipe) -> Parts:
         )
     images, validation = load_images(recipe, "train"), None
     if recipe.validation_size:
-        images, validation = split_validation(images, recipe.validation_size, recipe.seed)
+        try:
+            images, validation = split_validation(images, recipe.validation_size, recipe.seed)
+        except ValueError as error:
+            raise ValueError(f"--validation_size: {error}, or 0 to hold out none") from error
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -98,6 +102,11 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     with torch.no_grad():
         embedding = as_output(model(torch.zeros(1, *images.shape))).embedding
     model.train()
+    if not embedding.shape[1]:
+        raise ValueError(
+            f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
+            "--regularizer none, or return protoat.types.Output"
+        )
     return Objective(
         method,
         recipe.regularizer(images.num_classes, embedding.shape[1]),
@@ -129,11 +138,16 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
     loader = _loader(recipe, parts.train, accelerator)
     memory_format = recipe.memory_format or _fastest_format(recipe, accelerator.device)
+    refusals: list[Exception | None] = [None]
     if accelerator.is_main_process:
-        facts = _facts(parts)
-        claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
-        logger.info(_levers(recipe, accelerator, memory_format))
-    accelerator.wait_for_everyone()
+        try:
+            claim(out, recipe.text, _facts(parts), environment(accelerator.device, accelerator.num_processes))
+        except (ValueError, DiskError) as error:
+            refusals = [error]
+    broadcast_object_list(refusals)  # the other processes must not wait for one that has left
+    if refusals[0] is not None:
+        raise refusals[0]
+    logger.info(_levers(recipe, accelerator, memory_format))
     return fit(
         parts.model,
         loader,

@@ -68,9 +68,19 @@ class Contrastive(Method):
         return model
 
     def prepare(self, model: nn.Module) -> None:
-        """Builds the projector for the width of `model`'s embedding (its ``embedding_dim``)."""
+        """Builds the projector for the width of `model`'s embedding (its ``embedding_dim``).
+
+        Raises:
+            ValueError: it has none.
+        """
+        width = getattr(model, "embedding_dim", None)
+        if not isinstance(width, int):
+            raise ValueError(  # noqa: TRY004 - whatever it has, it is not an embedding's width
+                f"{type(model).__name__} does not say how wide its embedding is; "
+                "wrap it: protoat.models.with_embedding(model, layer=..., example=images)"
+            )
         if self.projector is None:
-            self.projector = self.build_projector(int(model.embedding_dim))  # type: ignore[arg-type]
+            self.projector = self.build_projector(width)
 
     def parameters(self) -> list[nn.Parameter]:
         return [] if self.projector is None else list(self.projector.parameters())
