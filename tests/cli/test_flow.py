@@ -166,3 +166,17 @@ def test_two_processes_train_one_run_and_leave_in_order(tmp_path: Path, in_two_p
     stored = read_run(out)
     assert stored.complete
     assert stored.facts["sessions"][0]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_refusal_ends_every_process(tmp_path: Path, in_two_processes: Callable[..., None], printed) -> None:
+    out = tmp_path / "run"
+    printed("train", *SHORT, "--out", str(out))
+    (out / "last.safetensors").unlink()
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(facts | {"train_images": 7}))
+    started = time.monotonic()
+    with pytest.raises(AssertionError, match=r"has changed since \(train_images 7 then, 1247 now\)") as caught:
+        in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out))
+    assert "[2, 2] == [0, 0]" in str(caught.value)
+    assert time.monotonic() - started < 120
