@@ -57,6 +57,28 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("recipe.yaml", "data: [1", r"recipe\.yaml is damaged"),
+        ("recipe.yaml", "a word", "it holds no mapping"),
+        ("recipe.yaml", "seed: 0", "it names no data"),
+        ("run.json", "{", r"run\.json is damaged"),
+        ("evaluation.json", "", r"evaluation\.json is damaged"),
+    ],
+)
+def test_a_damaged_run_is_left_out_of_the_list_and_named(
+    tmp_path: Path, name: str, content: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for run in ("bad", "good"):
+        claim(tmp_path / run, TEXT, {}, {})
+    (tmp_path / "bad" / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_run(tmp_path / "bad")
+    assert [run.path.name for run in list_runs(tmp_path)] == ["good"]
+    assert str(tmp_path / "bad" / name) in caplog.text
+
+
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {}, {})
     lines = [json.dumps({"epoch": epoch, "objective": {"prototype_counts": [epoch, 3]}}) for epoch in (1, 2)]

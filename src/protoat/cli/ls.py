@@ -42,14 +42,16 @@ def parts_of(run: StoredRun) -> list[str]:
 
 
 def _epochs(run: StoredRun) -> str:
-    done = run.metrics[-1]["epoch"] if run.metrics else 0
-    return f"{done} of {run.recipe['epochs']}" + ("" if run.complete else ", not finished")
+    kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
+    stopped = len(kept) < len(run.metrics)  # the epoch that made the method stop was taken back
+    state = ", stopped early" if stopped else "" if run.complete else ", not finished"
+    return f"{kept[-1] if kept else 0} of {run.recipe['epochs']}{state}"
 
 
 def _measured(run: StoredRun) -> str:
-    attacks = (run.evaluation or {}).get("attacks", {})
-    if not attacks:
+    if run.evaluation is None:
         return f"protoat evaluate {run.path}" if run.complete else ""
     if run.outdated:
         return f"of earlier weights; again: protoat evaluate {run.path}"
-    return "\n".join(f"{name} {accuracy(Count(entry['correct'], entry['total']))}" for name, entry in attacks.items())
+    entries = run.evaluation["attacks"] | {"worst case": run.evaluation.get("worst_case")}
+    return "\n".join(f"{name} {accuracy(Count(of['correct'], of['total']))}" for name, of in entries.items() if of)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protoat.cli.ls import parts_of
 from protoat.cli.tables import measurements, print_table
+from protoat.experiments.measure import read_record
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, read_run
 
@@ -13,10 +14,14 @@ __all__ = ["main"]
 
 
 def main(args: list[str]) -> None:
-    """Shows one run: recipe, training, prototypes, evaluation."""
+    """Shows one run: recipe, training, prototypes, evaluation; of any other model, its evaluation."""
     parser = Parser("protoat show")
-    parser.add_argument("run", type=Path, help="run folder")
-    run = read_run(parser.parse_args(args).run)
+    parser.add_argument("run", type=Path, help="run folder, or a folder that protoat evaluate --out has written")
+    folder = parser.parse_args(args).run
+    if not (folder / "recipe.yaml").exists() and (record := read_record(folder)) is not None:
+        measurements(record["subject"].get("model", str(folder)), record)
+        return
+    run = read_run(folder)
     data, method, regularizer = parts_of(run)
     print(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe['seed']}")
     print((run.path / "recipe.yaml").read_text())
@@ -29,7 +34,7 @@ def main(args: list[str]) -> None:
     if not run.complete:
         print("not finished; the command that started it resumes it")
     elif run.evaluation is None:
-        print(f"not measured; protoat evaluate {run.path} --attacks clean fgsm pgd10 pgd100")
+        print(f"not measured; protoat evaluate {run.path}")
 
 
 def _training(run: StoredRun) -> None:
@@ -38,7 +43,7 @@ def _training(run: StoredRun) -> None:
     for line in run.metrics:
         measured = line.get("validation", {})
         shares = [f"{100 * measured[name]:.1f}" if name in measured else "" for name in ("clean", "robust")]
-        mark = " (best)" if line["epoch"] == best.get("epoch") else ""
+        mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best.get("epoch") else ""
         rows.append(
             [f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, f"{line['seconds']:.1f}"]
         )

@@ -89,6 +89,15 @@ class Parser(jsonargparse.ArgumentParser):
             self.epilog = _explanation(class_type)
         return list(super().add_class_arguments(class_type, nested_key, *args, **options))
 
+    def instantiate(self, *args: Any, **options: Any) -> Any:
+        """The objects that were asked for; what a class has to say against its arguments is said in its words."""
+        try:
+            return super().instantiate(*args, **options)
+        except ValueError as error:
+            # For an optional value jsonargparse lists what each of its types has to say; the first is the one meant.
+            reasons = re.findall(r"^ *- (.+)$", str(error), re.MULTILINE)
+            raise ValueError(reasons[0] if reasons else str(error)) from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
@@ -115,7 +124,9 @@ def _explain(message: str, options: list[str], choices: Callable[[str], Iterable
         known = _arguments(class_path[1]) if class_path else _keys(options, inside)
         name = f"{inside}.{word}" if inside else word
         return f"{name} is unknown; {nearest(word.partition('.')[0], known)}"
-    if (found := re.search(r"Expected a dot import path string: ([\w.]*\w)", message)) and (known := list(choices(key))):
+    if (found := re.search(r"Expected a dot import path string: ([\w.]*\w)", message)) and (
+        known := list(choices(key))
+    ):
         return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"
     return _expected(key, message)
 

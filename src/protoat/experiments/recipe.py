@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -237,12 +236,7 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
     content = yaml.safe_load(parser.dump(parsed, skip_unset=False))
     if broken := [key for key, value in _flat(content) if isinstance(value, float) and math.isnan(value)]:
         raise ValueError(f"{broken[0].replace('init_args.', '')}=nan is not a number")
-    try:
-        objects = parser.instantiate(parsed)
-    except ValueError as error:
-        # For an optional value jsonargparse lists what each of its types has to say; the first is the one meant.
-        reasons = re.findall(r"^ *- (.+)$", str(error), re.MULTILINE)
-        raise ValueError(reasons[0] if reasons else str(error)) from error
+    objects = parser.instantiate(parsed)
     recipe = Recipe(**{name: getattr(objects, name) for name in names})
     recipe.text = yaml.safe_dump({name: content[name] for name in names}, sort_keys=False, width=120)
     return recipe

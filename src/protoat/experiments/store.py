@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -22,6 +23,8 @@ from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
 __all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "read_run", "write"]
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -72,7 +75,7 @@ def read_run(folder: Path | str) -> StoredRun:
     """What is stored in a run folder.
 
     Raises:
-        ValueError: not a run folder.
+        ValueError: not a run folder, or a damaged file in it.
     """
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
@@ -80,20 +83,44 @@ def read_run(folder: Path | str) -> StoredRun:
         raise ValueError(
             f"{path} is not a run folder: it has no recipe.yaml" + (f"; did you mean {near}?" * bool(near))
         )
+    recipe = _mapping(path / "recipe.yaml")
+    if "data" not in recipe:
+        raise ValueError(f"{path / 'recipe.yaml'} is no recipe: it names no data")
     evaluation, facts = path / "evaluation.json", path / "run.json"
     return StoredRun(
         path,
-        yaml.safe_load((path / "recipe.yaml").read_text()),
-        json.loads(facts.read_text()) if facts.exists() else {},
+        recipe,
+        _mapping(facts) if facts.exists() else {},
         _whole_lines(path / "metrics.jsonl"),
-        json.loads(evaluation.read_text()) if evaluation.exists() else None,
+        _mapping(evaluation) if evaluation.exists() else None,
         (path / "last.safetensors").exists(),
     )
 
 
 def list_runs(root: Path | str) -> list[StoredRun]:
-    """Every run below a folder, by path."""
-    return [read_run(folder) for folder in _folders(Path(root))]
+    """Every run below a folder, by path; what cannot be read is logged and left out."""
+    runs = []
+    for folder in _folders(Path(root)):
+        try:
+            runs.append(read_run(folder))
+        except ValueError as error:
+            logger.warning("left out: %s", error)
+    return runs
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a YAML or JSON file holds.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no mapping")  # noqa: TRY004 - one kind of error for a bad file
+    return content
 
 
 def _folders(root: Path) -> list[Path]:

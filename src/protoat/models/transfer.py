@@ -65,7 +65,14 @@ def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, leave: Collecti
         if found is not None:
             partner[key] = found
     fitting = {key: name for key, name in partner.items() if _shape(own[key]) == _shape(tensors[name])}
+    of_another_shape = [
+        f"{key} {tuple(tensors[name].shape)} for {tuple(own[key].shape)}"
+        for key, name in partner.items()
+        if key not in fitting
+    ]
     if not fitting:
+        if of_another_shape:
+            raise ValueError(f"no tensor fits, all are of another shape: {_some(of_another_shape)}")
         raise ValueError(f"no tensor fits: the file has {_some(tensors)}, the model {_some(own)}")
     broken = [name for name in fitting.values() if not bool(torch.isfinite(tensors[name]).all())]
     if broken:
@@ -77,11 +84,7 @@ def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, leave: Collecti
         len(fitting),
         [key for key in own if key not in partner],
         [name for name in tensors if name not in partner.values()],
-        [
-            f"{key} {tuple(tensors[name].shape)} for {tuple(own[key].shape)}"
-            for key, name in partner.items()
-            if key not in fitting
-        ],
+        of_another_shape,
     )
 
 
