@@ -103,7 +103,7 @@ class _Progress:
             disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
         )
         self.task = self.bar.add_task("")
-        self.started = self.said = time.monotonic()
+        self.said, self.done = time.monotonic(), 0
         self.counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
 
     def __enter__(self) -> _Progress:
@@ -120,8 +120,8 @@ class _Progress:
         self.counts[step.attack] = correct + step.correct, images + step.images
         shares = ", ".join(f"{name} {100 * right / seen:.1f} %" for name, (right, seen) in self.counts.items())
         self.bar.update(self.task, completed=step.done, total=step.total, description=shares)
-        now = time.monotonic()
-        if self.bar.disable and now - self.said > 60:
-            self.said = now
-            left = (now - self.started) * (step.total - step.done) / step.done
+        passed = time.monotonic() - self.said
+        if self.bar.disable and passed > 60:
+            left = passed * (step.total - step.done) / (step.done - self.done)
             logger.info("%d %% done, about %.0f s left: %s", 100 * step.done // step.total, left, shares)
+            self.said, self.done = self.said + passed, step.done
