@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from protoat import Objective
 from protoat.data import ImageData
 from protoat.methods import Method
+from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
 from protoat.types import Linf, Output, ThreatModel
 
@@ -69,6 +70,7 @@ class _Layer(nn.Linear):
 class _Network(nn.Module):
     def __init__(self, passes: Passes) -> None:
         super().__init__()
+        self.embedding_dim = _WIDTH
         self.body = nn.Sequential(nn.Flatten(), _Layer(passes), nn.BatchNorm1d(_WIDTH), nn.ReLU())
         self.head = nn.Linear(_WIDTH, _CLASSES)
 
@@ -94,9 +96,11 @@ def count(kind: Callable[..., Method], regularizer: Callable[[int, int], Regular
     >>> count(PGDAT)
     Passes(forwards=8.0, to_images=7.0, to_weights=1.0)
     """
-    passes = Passes()
-    network = _Network(passes).train()
+    network: nn.Module = _Network(Passes()).train()
     objective = Objective(built(kind, Linf(0.1)), None if regularizer is None else regularizer(_CLASSES, _WIDTH))
+    if isinstance(objective.method, Contrastive):
+        network = objective.method.encoder(network)
+    passes = next(part.passes for part in network.modules() if isinstance(part, _Layer))
     objective.prepare(network)
     for _ in range(2):  # what is done once in a run is done with the first batch
         passes.forwards = passes.to_images = passes.to_weights = 0
