@@ -12,7 +12,7 @@ from protoat.attacks import PGD, Attack
 from protoat.data import Digits
 from protoat.types import Linf
 
-THREAT = Linf(0.1)
+THREAT = Linf(0.2)
 
 
 class Noisy(nn.Module):
@@ -113,6 +113,7 @@ def trained(
                 optimizer.zero_grad()
                 F.cross_entropy(model(batch), y[rows]).backward()
                 optimizer.step()
+    model.zero_grad()
     return model.eval()
 
 
