@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from protoat._version import __version__
 
 if TYPE_CHECKING:
-    from protoat import attacks, data, evaluation, functional, methods, models, regularizers, training
+    from protoat import attacks, data, evaluation, functional, methods, models, pretraining, regularizers, training
     from protoat.evaluation import evaluate
     from protoat.objective import Objective
     from protoat.training import fit
@@ -26,7 +26,17 @@ _HOMES = {
     "Output": "protoat.types",
     "ThreatModel": "protoat.types",
 }
-_PACKAGES = ("attacks", "data", "evaluation", "functional", "methods", "models", "regularizers", "training")
+_PACKAGES = (
+    "attacks",
+    "data",
+    "evaluation",
+    "functional",
+    "methods",
+    "models",
+    "pretraining",
+    "regularizers",
+    "training",
+)
 
 __all__ = [
     "L2",
@@ -43,6 +53,7 @@ __all__ = [
     "functional",
     "methods",
     "models",
+    "pretraining",
     "regularizers",
     "training",
 ]

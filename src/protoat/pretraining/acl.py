@@ -24,20 +24,12 @@ class ACL(Contrastive):
     """Contrasts two views of each image, clean and attacked, with one set of batch norms for each.
 
     The model must come from `encoder`, which doubles its batch norm: clean images pass through its ``clean`` branch,
-    attacked ones through ``adv``. ``DS`` (dual stream, what ACL uses) averages ``S2S`` and ``A2A``.
-
-    =======  =================  =======================  ============================
-    mode     pair               attack                   forwards of B images to train
-    =======  =================  =======================  ============================
-    ``S2S``  clean, clean       none                     2
-    ``A2A``  attacked, attacked  both views               2
-    ``A2S``  attacked, clean    the first view           2
-    ``DS``   both of the above  both views               4
-    =======  =================  =======================  ============================
+    attacked ones through ``adv``.
 
     Args:
         threat: norm and radius of the instance-wise attack.
-        mode: see the table.
+        mode: the pair that is contrasted. S2S: two clean views. A2A: both attacked. A2S: the first attacked, the second
+            clean. DS (dual stream, what ACL's code trains): the mean of S2S and A2A.
         steps: steps of the attack (5).
         step_size: length of a step in pixels; default ``2.5 * eps / steps`` (2/255 in the authors' code).
         temperature: of NT-Xent (0.5).
