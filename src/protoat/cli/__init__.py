@@ -16,6 +16,7 @@ _COMMANDS = {
     "pretrain": "pre-train an encoder without labels (ACL, RoCL), for train --initialise.run",
     "evaluate": "attack a trained run and write evaluation.json",
     "audit": "look for masked gradients in a model and for holes in its evaluation; write audit.json",
+    "compare": "evaluations of the same images: differences, and whether they are more than chance",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
     "data": "data sets: where each is looked for, whether it is there; download",

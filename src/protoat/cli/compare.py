@@ -1,0 +1,197 @@
+"""``protoat compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from protoat.cli.tables import accuracy, print_table
+from protoat.evaluation import Count
+from protoat.evaluation.compare import (
+    Comparison,
+    Seeds,
+    check_comparable,
+    common_attacks,
+    compare,
+    entry,
+    overlap,
+    welch,
+    worst_mode,
+)
+from protoat.experiments.measure import read_record
+from protoat.experiments.parser import Parser
+from protoat.experiments.recipe import differing_keys
+
+__all__ = ["main"]
+
+_NONE, _SOME = "no difference shown", "a difference"
+
+
+class _Group(NamedTuple):
+    """Runs of one recipe that differ in their seed only; often a single one."""
+
+    name: str
+    folders: tuple[Path, ...]
+    records: tuple[dict[str, Any], ...]
+
+    def counts(self, attack: str, *, in_worst_mode: bool) -> list[Count]:
+        """What each run leaves right, of all images or of its worst mode."""
+        measured = [entry(record, attack) for record in self.records]
+        if in_worst_mode:
+            return [worst_mode(each)[1] for each in measured]
+        return [Count(each["correct"], each["total"]) for each in measured]
+
+
+def main(args: list[str]) -> None:
+    """Compares evaluations of the same images; the first is what the others are compared with."""
+    parser = Parser("protoat compare")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="runs, or folders with an evaluation.json; runs that differ in their seed only are put together",
+    )
+    folders: list[Path] = parser.parse_args(args).folders
+    if len(folders) < 2 or len(set(folders)) < len(folders):
+        raise ValueError("name at least two different folders to compare")
+    records = {folder: _read(folder) for folder in folders}
+    check_comparable({str(folder): record for folder, record in records.items()})
+    groups = _groups(records)
+    if any(len(group.records) > 1 for group in groups):
+        _over_seeds(groups)
+    first, *others = groups
+    for other in others:
+        if len(first.records) == len(other.records) == 1:
+            _image_by_image(first, other)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder} has no evaluation.json; measure it first: protoat evaluate {folder}")
+    if not {"data_sha256", "threat"} <= record["subject"].keys():
+        raise ValueError(
+            f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {folder}"
+        )
+    return record
+
+
+def _groups(records: dict[Path, dict[str, Any]]) -> list[_Group]:
+    """Folders of one recipe together, in the order in which they came."""
+    parted: list[list[Path]] = []
+    for folder, record in records.items():
+        home = next((part for part in parted if _differ_by_seed(part[0], folder, records[part[0]], record)), None)
+        if home is None:
+            parted.append([folder])
+        else:
+            home.append(folder)
+    return [
+        _Group(
+            str(part[0]) if len(part) == 1 else f"{part[0]} ({len(part)} seeds)",
+            tuple(part),
+            tuple(records[folder] for folder in part),
+        )
+        for part in parted
+    ]
+
+
+def _differ_by_seed(a: Path, b: Path, first: dict[str, Any], second: dict[str, Any]) -> bool:
+    texts = [folder / "recipe.yaml" for folder in (a, b)]
+    if not all(path.exists() for path in texts) or first["subject"].get("head") != second["subject"].get("head"):
+        return False
+    return all(key.startswith("seed ") for key in differing_keys(*(path.read_text() for path in texts)))
+
+
+def _image_by_image(first: _Group, other: _Group) -> None:
+    one, two = first.records[0], other.records[0]
+    found = compare(one, two)
+    images = one["subject"]["images"]
+    print_table(
+        f"{other.name} against {first.name}, {images} images",
+        ["attack", first.name, other.name, "difference", "95 % interval", "p", "only right in", "verdict"],
+        [_row(comparison) for comparison in found],
+    )
+    rows = []
+    for comparison in found:
+        cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
+        rows.append([comparison.attack, *cells, _SOME if comparison.shown_in_worst_mode else _NONE])
+    print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
+    print(
+        "difference in points; p: exact McNemar test on the images that only one gets right; interval: bootstrap over "
+        "images. One run each: this says nothing about other seeds of the same recipes."
+    )
+    _left_out(first, other)
+
+
+def _row(comparison: Comparison) -> list[str]:
+    pair = comparison.pair
+    low, high = pair.interval()
+    return [
+        comparison.attack,
+        f"{100 * comparison.first.accuracy:.1f}",
+        f"{100 * comparison.second.accuracy:.1f}",
+        f"{100 * pair.difference:+.2f}",
+        f"{100 * low:+.2f} to {100 * high:+.2f}",
+        f"{pair.p_value:.2g}",
+        f"{pair.only_first} / {pair.only_second}",
+        _SOME if comparison.shown else _NONE,
+    ]
+
+
+def _left_out(first: _Group, other: _Group) -> None:
+    """Attacks that only one worst case is over."""
+    both = common_attacks([*first.records, *other.records])
+    for group in (first, other):
+        entering = group.records[0]["worst_case"]["parameters"]["attacks"]
+        own = [attack for attack in entering if attack not in both]
+        if own:
+            print(f"only the worst case of {group.name} is over {', '.join(own)}")
+
+
+def _over_seeds(groups: Sequence[_Group]) -> None:
+    first, *others = groups
+    attacks = common_attacks([record for group in groups for record in group.records])
+    lines = {
+        attack + ", worst mode" * in_worst_mode: [group.counts(attack, in_worst_mode=in_worst_mode) for group in groups]
+        for in_worst_mode in (False, True)
+        for attack in attacks
+    }
+    print_table(
+        "accuracy in %: mean and standard deviation over seeds; of one run, its interval over images",
+        ["attack", *(group.name for group in groups)],
+        [[name, *map(_spread, counts)] for name, counts in lines.items()],
+    )
+    for group in groups:
+        print(f"{group.name}: {', '.join(map(str, group.folders)) if len(group.folders) > 1 else 'one run'}")
+    for place, other in enumerate(others, 1):
+        if len(first.records) > 1 or len(other.records) > 1:
+            print_table(
+                f"{other.name} against {first.name}",
+                ["attack", "difference", "95 % interval", "p", "verdict"],
+                [[name, *_difference(counts[0], counts[place])] for name, counts in lines.items()],
+            )
+    print("difference of means in points, Welch's interval and p over seeds; a single run has no spread over seeds.")
+
+
+def _spread(counts: list[Count]) -> str:
+    if len(counts) == 1:
+        return accuracy(counts[0])
+    seeds = _seeds(counts)
+    return f"{100 * seeds.mean:.1f} ± {100 * seeds.deviation:.1f}"
+
+
+def _seeds(counts: list[Count]) -> Seeds:
+    return Seeds(tuple(count.accuracy for count in counts))
+
+
+def _difference(first: list[Count], other: list[Count]) -> list[str]:
+    """Of two recipes; with a single run on one side, only whether the intervals overlap can be said."""
+    one, two = _seeds(first), _seeds(other)
+    difference = f"{100 * (two.mean - one.mean):+.2f}"
+    if len(first) == 1 or len(other) == 1:
+        ends = [counts[0].interval if len(counts) == 1 else _seeds(counts).interval for counts in (first, other)]
+        return [difference, "", "", _NONE if overlap(*ends) else _SOME]
+    (low, high), p = welch(one, two)
+    return [difference, f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}", _NONE if low <= 0 <= high else _SOME]

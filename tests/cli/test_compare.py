@@ -1,0 +1,97 @@
+"""``protoat compare``: two runs image by image, seeds of one recipe together, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from protoat.cli import main
+
+from ..evaluation.test_compare import record
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Writes a folder with a recipe and an evaluation in which the first images stay right; returns its path."""
+
+    def make(name: str, method: str | None, seed: int, right: int, **attacks: int) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        if method is not None:
+            (folder / "recipe.yaml").write_text(f"method: {{class_path: {method}}}\nseed: {seed}\n")
+        outcomes = {
+            key: "1" * count + "0" * (200 - count) for key, count in {"clean": 200, "pgd10": right, **attacks}.items()
+        }
+        (folder / "evaluation.json").write_text(json.dumps(record(outcomes, sha256=name)))
+        return str(folder)
+
+    return make
+
+
+def test_two_runs_image_by_image(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", run("a", "PGDAT", 0, 100), run("b", "TRADES", 0, 130, aa=90)]) == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.startswith("│ pgd10"))
+    for cell in ("50.0", "65.0", "+15.00", "1.9e-09", "0 / 30", "a difference"):
+        assert f" {cell} " in row
+    assert "no difference shown" in next(line for line in shown.splitlines() if line.startswith("│ clean"))
+    assert "high: 0.0 [0.0, 3.7]" in shown
+    assert "One run each: this says nothing about other seeds" in shown
+    assert "b is over aa" in shown.replace("\n", " ")
+
+
+def test_seeds_of_one_recipe_are_told_apart_from_single_runs(run, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [run(f"ours{seed}", "TRADES", seed, right) for seed, right in enumerate((120, 124, 128))]
+    theirs = [run(f"theirs{seed}", "PGDAT", seed, right) for seed, right in enumerate((100, 104, 108))]
+    single = run("single", "FreeAT", 0, 140)
+    assert main(["compare", *theirs, *ours, single]) == 0
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if line.startswith("│ pgd10"))
+    for cell in ("52.0 ± 2.0", "62.0 ± 2.0", "70.0 [63.3, 75.9]"):
+        assert cell in row
+    rows = [line for line in shown.splitlines() if line.startswith("│ pgd10 ")][1:]
+    assert "+10.00" in rows[0]
+    assert "a difference" in rows[0]
+    assert "+18.00" in rows[1]
+    assert "a difference" in rows[1]
+    assert f"{theirs[0]} (3 seeds): {theirs[0]}, {theirs[1]}, {theirs[2]}" in shown.replace("\n", " ")
+    assert f"{single}: one run" in shown.replace("\n", "")
+    assert "One run each" not in shown
+    assert main(["compare", *ours, single]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ pgd10 ")]
+    assert "+8.00" in rows[1]
+    assert "no difference shown" in rows[1]
+
+
+def test_folders_without_a_recipe_are_single_runs(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", run("a", None, 0, 100), run("b", None, 0, 100)]) == 0
+    assert "One run each" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_one_line(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = run("a", "PGDAT", 0, 100), run("b", "PGDAT", 1, 100)
+    other = json.loads((tmp_path / "b/evaluation.json").read_text())
+    for change, message in (
+        ({"images": 100}, "it was measured on 100 images, there 200 images"),
+        ({"data_sha256": "f" * 64}, "it was measured on Digits test (ffffffff), there Digits test (01234567)"),
+        ({"threat": {"norm": "linf", "eps": 0.3}}, "it was measured on linf 0.3, there linf 0.1"),
+    ):
+        content = other | {"subject": other["subject"] | change}
+        (tmp_path / "b/evaluation.json").write_text(json.dumps(content))
+        assert main(["compare", a, b]) == 2
+        complaint = capsys.readouterr().err
+        assert message in complaint
+        assert complaint.count("\n") == 1
+    (tmp_path / "b/evaluation.json").write_text(json.dumps({"subject": {"weights": "w"}, "attacks": {}}))
+    assert main(["compare", a, b]) == 2
+    assert "is of an earlier version; measure again" in capsys.readouterr().err
+    (tmp_path / "b/evaluation.json").unlink()
+    for folders, message in (
+        ([a, b], "has no evaluation.json; measure it first: protoat evaluate"),
+        ([a], "at least two different folders"),
+        ([a, a], "at least two different folders"),
+    ):
+        assert main(["compare", *folders]) == 2
+        assert message in capsys.readouterr().err
