@@ -130,6 +130,19 @@ def test_a_killed_measurement_goes_on_with_the_same_result(subject: Subject, mon
     assert not (subject.folder / "evaluation.partial").exists()
 
 
+def test_a_short_measurement_leaves_what_a_killed_long_one_kept(subject: Subject) -> None:
+    def killed(step: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        measure(subject, ["pgd2"], batch_size=128, advance=killed)
+    kept = list((subject.folder / "evaluation.partial").iterdir())
+    measure(subject, ["fgsm"], limit=50)
+    assert list((subject.folder / "evaluation.partial").iterdir()) == kept != []
+    measure(subject, ["pgd2"], batch_size=128)
+    assert not (subject.folder / "evaluation.partial").exists()
+
+
 def test_other_weights_do_not_use_what_was_kept(subject: Subject) -> None:
     def killed(step: object) -> None:
         raise KeyboardInterrupt
@@ -191,9 +204,10 @@ def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> N
     for identity, passed, verdict in (
         (subject.identity, True, "audit passed"),
         (subject.identity, False, r"audit FAILED (C3)"),
-        ({**subject.identity, "sha256": "0"}, True, "is of other weights or data"),
+        ({**subject.identity, "sha256": "0"}, True, "is of other weights, data or radius"),
     ):
-        audit = {"subject": identity, "passed": passed, "checks": checks}
+        threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
+        audit = {"subject": identity, "threat": threat, "passed": passed, "checks": checks}
         (subject.folder / "audit.json").write_text(json.dumps(audit))
         assert verdict in audit_verdict(subject)
 

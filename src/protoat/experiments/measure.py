@@ -95,16 +95,16 @@ def measure(
         if before is not None:
             _keep_if_lost(path, before, record)
         write(path, json.dumps(record, indent=1))
-        if len(report.indices) == wanted:
-            partial.clear()
-    if len(report.indices) < wanted:
+    accelerator.wait_for_everyone()
+    if len(report.indices) == wanted:
+        partial.clear()
+    else:
         logger.warning(
             "the budget of %g s ended after %d of %d images; run the same command again to go on",
             budget_seconds,
             len(report.indices),
             wanted,
         )
-    accelerator.wait_for_everyone()
     return report
 
 
@@ -181,7 +181,8 @@ def audit_verdict(subject: Subject) -> str:
     if not path.exists():
         return f"not audited for masked gradients; do so: protoat audit {subject.folder}"
     audit = json.loads(path.read_text())
-    if audit["subject"] != subject.identity:
-        return f"{path} is of other weights or data; audit again: protoat audit {subject.folder}"
+    threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
+    if (audit["subject"], audit["threat"]) != (subject.identity, threat):
+        return f"{path} is of other weights, data or radius; audit again: protoat audit {subject.folder}"
     failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
     return f"audit passed: {path}" if audit["passed"] else f"audit FAILED ({', '.join(failed)}): {path}"
