@@ -452,12 +452,15 @@ def test_only_what_the_threat_model_allows_enters_the_worst_case() -> None:
         "inside": FGSM(Linf(0.1)),
         "exact": PGD(Linf(0.2), steps=2),
         "larger": FGSM(Linf(0.21)),
+        "targeted": Targeted(PGD(Linf(0.2), steps=2), "next"),
+        "larger, targeted": Targeted(PGD(Linf(0.3), steps=2), "next"),
         "other norm": PGD(L2(0.1), steps=2),
     }
     report = evaluate(model, data, attacks, threat=Linf(0.2))
-    assert report.worst_case.parameters["attacks"] == ["clean", "inside", "exact"]
-    both = report["inside"].correct_mask & report["exact"].correct_mask
-    assert torch.equal(report.worst_case.correct_mask, both & report["clean"].correct_mask)
+    entering = ["clean", "inside", "exact", "targeted"]
+    assert report.worst_case.parameters["attacks"] == entering
+    masks = torch.stack([report[name].correct_mask for name in entering])
+    assert torch.equal(report.worst_case.correct_mask, masks.all(0))
     assert evaluate(model, data, attacks).worst_case.parameters["attacks"] == ["clean", *attacks]
 
 

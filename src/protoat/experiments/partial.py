@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ class Partial:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self.identity = json.dumps([identity, protoat.__version__, torch.__version__], sort_keys=True)
+        self._used: set[Path] = set()
 
     def get(self, key: str) -> tuple[str, float] | None:
         """Outcomes and seconds that were put under this key, or None."""
         path = self._path(key)
         if not path.exists():
             return None
+        self._used.add(path)
         content = json.loads(path.read_text())
         return content["outcomes"], content["seconds"]
 
@@ -43,11 +45,16 @@ class Partial:
         Raises:
             DiskError: the file cannot be written.
         """
-        write(self._path(key), json.dumps({"outcomes": outcomes, "seconds": seconds}))
+        path = self._path(key)
+        write(path, json.dumps({"outcomes": outcomes, "seconds": seconds}))
+        self._used.add(path)
 
     def clear(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes what was kept or taken up here, and the folder where nothing else is in it."""
+        for path in self._used:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{sha256((self.identity + key).encode()).hexdigest()[:32]}.json"
