@@ -1,0 +1,128 @@
+"""``protoat audit``: the table, ``audit.json``, the exit code, and what it finds beside a run."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from protoat.cli import main
+from protoat.evaluation import attack_of_name
+from protoat.evaluation.masking_audit import CHECKS
+from protoat.experiments.measure import audit_verdict
+from protoat.experiments.recipe import read_recipe
+from protoat.experiments.run import train
+from protoat.experiments.subject import subject_of_run
+
+SHORT = ["--epochs", "4", "--validation_size", "50", "--method.steps", "2", "--schedule", "none", "--batch_size", "64"]
+STANDARD = ["--method", "Standard", "--regularizer", "none", "--epochs", "2", "--validation_size", "0"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    for name, options in {"ours": SHORT, "plain": [*STANDARD, "--schedule", "none"]}.items():
+        train(read_recipe("digits-2", options), root / name, progress=False)
+    return {name: root / name for name in ("ours", "plain")}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most expensive attacks, cut short."""
+    short = {"square": "square100", "apgd-t": "apgd-t10", "noise5000": "noise50", "corner5000": "corner50"}
+    monkeypatch.setattr(
+        "protoat.evaluation.lab.attack_of_name", lambda name, threat: attack_of_name(short.get(name, name), threat)
+    )
+
+
+def test_a_run_with_everything_it_needs(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    ours, plain = str(runs["ours"]), str(runs["plain"])
+    assert main(["evaluate", ours, "--attacks", "clean", "pgd2", "apgd-t10", "fab3", "square50", "--n", "40"]) == 0
+    capsys.readouterr()
+    assert main(["audit", ours, "--n", "40", "--surrogate", plain]) == 0
+    shown = capsys.readouterr().out
+    content = json.loads((runs["ours"] / "audit.json").read_text())
+    assert [check["id"] for check in content["checks"]] == [check.id for check in CHECKS]
+    assert {check["status"] for check in content["checks"]} == {"pass"}
+    assert content["passed"] is True
+    assert content["images"] == 40
+    assert content["subject"]["sha256"] == sha256((runs["ours"] / "best.safetensors").read_bytes()).hexdigest()
+    adaptive = next(check for check in content["checks"] if check["id"] == "C21")["figures"]["parts"]
+    assert any("adaptive-combined20" in part for part in adaptive)
+    for check in content["checks"]:
+        row = next(line for line in shown.splitlines() if line.startswith(f"│ {check['id']} "))
+        assert "│ pass " in row
+        assert check["title"] in row
+    assert "audit passed, which rules out common mistakes only; 0 checks were not run" in shown
+    assert "audit passed" in audit_verdict(subject_of_run(ours))
+    assert "other weights, data or radius" in audit_verdict(subject_of_run(ours, weights="last"))
+
+
+def test_without_a_record_and_other_models_it_says_what_is_missing(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(runs["plain"]), "--n", "20", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "8 checks were not run" in shown
+    assert "--surrogate RUN" in shown
+    assert (tmp_path / "audit.json").exists()
+    assert not (runs["plain"] / "audit.json").exists()
+
+
+def test_a_record_of_another_radius_is_none(runs: dict[str, Path], tmp_path: Path) -> None:
+    options = ["--n", "10", "--out", str(tmp_path)]
+    assert main(["evaluate", str(runs["ours"]), "--attacks", "clean", *options]) == 0
+    for radius, status in (("0.1", "pass"), ("0.05", "not run")):
+        main(["audit", str(runs["ours"]), *options, "--threat.eps", radius])
+        content = json.loads((tmp_path / "audit.json").read_text())
+        assert {check["id"]: check["status"] for check in content["checks"]}["C1"] == status
+        assert content["threat"]["eps"] == float(radius)
+
+
+class Rounded(nn.Module):
+    """Any model, with a cheat inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((4 * x).round().flatten(1))
+
+
+def test_a_failed_audit_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file(Rounded().state_dict(), tmp_path / "weights.safetensors")
+    out = tmp_path / "out"
+    model = ["--model", f"{__name__}:Rounded", "--weights", str(tmp_path / "weights.safetensors"), "--data", "Digits"]
+    assert main(["audit", *model, "--threat.eps", "0.1", "--out", str(out), "--n", "20"]) == 1
+    assert "audit FAILED: " in (shown := capsys.readouterr().out)
+    assert "C16" in shown
+    content = json.loads((out / "audit.json").read_text())
+    assert content["passed"] is False
+    assert content["subject"]["model"].endswith(":Rounded")
+
+
+def test_mistakes_are_one_line_and_write_nothing(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(read_recipe("digits", ["--epochs", "1", "--method.steps", "1"]), tmp_path / "ten", progress=False)
+    ours, out = str(runs["ours"]), tmp_path / "out"
+    for options, message in (
+        (["--n", "0"], "--n 0 must be at least 1"),
+        (["--batch-size", "-1"], "--batch-size -1 must be at least 1"),
+        (["--surrogate", str(tmp_path / "none")], "is not a run folder"),
+        (["--surrogate", str(tmp_path / "ten")], "was trained on classes ['0', '1', '2'"),
+        (["--surogate", ours], "did you mean '--surrogate'"),
+        (["--threat.eps", "8"], "write 8/255"),
+    ):
+        assert main(["audit", ours, "--out", str(out), *options]) == 2
+        complaint = capsys.readouterr().err
+        assert message in complaint
+        assert complaint.count("\n") == 1
+    assert not out.exists()
+    assert torch.get_num_threads() == 1
