@@ -12,8 +12,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from protoat.cli.tables import accuracy, measurements, print_table
-from protoat.evaluation import Count
+from protoat.cli.tables import linear_heads, measurements
 from protoat.evaluation.robustness import Advance
 from protoat.experiments.measure import audit_verdict, measure, read_record
 from protoat.experiments.named_attacks import HELP, default_names
@@ -79,14 +78,7 @@ def _probe(options: Namespace) -> None:
         raise ValueError("--linear-probe needs a run folder, whose recipe says what images there are")
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
     record = probe_run(options.run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
-    rows = [
-        [encoder, head, *(accuracy(Count(entry["correct"], entry["total"])) for entry in attacks.values())]
-        for encoder, heads in record["encoders"].items()
-        for head, attacks in heads.items()
-    ]
-    subject = record["subject"]
-    title = f"{options.run}: linear heads on {subject['weights']}, accuracy % on test images of {subject['data']}"
-    print_table(title, ["encoder", "head", *record["encoders"]["trained"]["standard"]], rows, text=2)
+    linear_heads(str(options.run), record)
     print(f"{options.run / 'probe.json'} holds counts for each class, mode and image")
 
 

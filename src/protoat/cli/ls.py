@@ -49,8 +49,15 @@ def _epochs(run: StoredRun) -> str:
 
 
 def _measured(run: StoredRun) -> str:
+    if run.evaluation is None and (probe := run.probe) is not None:
+        heads = probe["encoders"]["trained"]
+        return "\n".join(
+            f"{head} head, {name} {accuracy(Count(entry['correct'], entry['total']))}"
+            for head, attacks in heads.items()
+            for name, entry in attacks.items()
+        )
     if run.evaluation is None:
-        return f"protoat evaluate {run.path}" if run.complete else ""
+        return run.measuring if run.complete else ""
     if run.outdated:
         return f"of earlier weights; again: protoat evaluate {run.path}"
     entries = run.evaluation["attacks"] | {"worst case": run.evaluation.get("worst_case")}

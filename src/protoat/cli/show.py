@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.ls import parts_of
-from protoat.cli.tables import measurements, print_table
+from protoat.cli.tables import linear_heads, measurements, print_table
 from protoat.experiments.measure import read_record
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, read_run
@@ -31,10 +31,13 @@ def main(args: list[str]) -> None:
         print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
     if run.evaluation is not None:
         measurements(str(run.path), run.evaluation)
+    probe = run.probe
+    if probe is not None:
+        linear_heads(str(run.path), probe)
     if not run.complete:
         print("not finished; the command that started it resumes it")
-    elif run.evaluation is None:
-        print(f"not measured; protoat evaluate {run.path}")
+    elif run.evaluation is None and probe is None:
+        print(f"not measured; {run.measuring}")
 
 
 def _training(run: StoredRun) -> None:

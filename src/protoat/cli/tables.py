@@ -11,7 +11,7 @@ from rich.table import Table
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import worst
 
-__all__ = ["accuracy", "groups", "measurements", "print_table"]
+__all__ = ["accuracy", "groups", "linear_heads", "measurements", "print_table"]
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
@@ -56,6 +56,18 @@ def measurements(name: str, record: Mapping[str, Any]) -> None:
     left_out = record["attacks"].keys() - (worst_case or {"parameters": {"attacks": []}})["parameters"]["attacks"]
     if worst_case is not None and left_out:
         print(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
+
+
+def linear_heads(name: str, record: Mapping[str, Any]) -> None:
+    """A ``probe.json`` as a table: heads on the trained encoder and on a random one."""
+    rows = [
+        [encoder, head, *(accuracy(Count(entry["correct"], entry["total"])) for entry in attacks.values())]
+        for encoder, heads in record["encoders"].items()
+        for head, attacks in heads.items()
+    ]
+    subject = record["subject"]
+    title = f"{name}: linear heads on {subject['weights']}, accuracy % on test images of {subject['data']}"
+    print_table(title, ["encoder", "head", *record["encoders"]["trained"]["standard"]], rows, text=2)
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,27 @@ class StoredRun:
         return not weights.exists() or sha256(weights.read_bytes()).hexdigest() != subject["sha256"]
 
     @property
+    def probe(self) -> dict[str, Any] | None:
+        """``probe.json``, or None where there is none of the present weights.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.path / "probe.json"
+        record = _mapping(path) if path.exists() else None
+        if record is None:
+            return None
+        weights = self.path / record["subject"]["weights"]
+        current = weights.exists() and sha256(weights.read_bytes()).hexdigest() == record["subject"]["sha256"]
+        return record if current else None
+
+    @property
+    def measuring(self) -> str:
+        """The command that measures the run: an encoder pre-trained without labels has no head of its own."""
+        pretrained = self.recipe["method"]["class_path"].startswith("protoat.pretraining.")
+        return f"protoat evaluate {self.path}{' --linear-probe' * pretrained}"
+
+    @property
     def prototype_counts(self) -> list[tuple[int, list[int]]]:
         """(epoch, prototypes of each class) for every epoch of a run with prototypes."""
         facts = [(line["epoch"], line.get("objective", {}).get("prototype_counts")) for line in self.metrics]
