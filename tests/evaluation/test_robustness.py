@@ -272,6 +272,18 @@ def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData) -> 
     )
 
 
+def test_a_batch_that_another_process_missed_ends_what_is_reported(
+    data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protoat.evaluation.robustness.mean_over_processes", lambda value: value / 2)
+    told: list[Advance] = []
+    first = SimpleNamespace(process_index=0, num_processes=2, device=torch.device("cpu"))
+    report = evaluate(Halves(), data, {"clean": None}, batch_size=20, accelerator=first, advance=told.append)
+    assert [(step.done, step.total) for step in told] == [(20, 40), (40, 40)]  # batches 0 and 2
+    assert torch.equal(report.indices, fair_order(data)[:20].sort().values)
+    assert report["clean"].count.correct == told[0].correct
+
+
 # Memory.
 
 
