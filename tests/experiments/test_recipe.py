@@ -104,6 +104,13 @@ def test_differing_keys_are_named_and_places_of_files_do_not_count() -> None:
     assert "regularizer.class_path protoat.regularizers.SoftTriple, there absent" in differing_keys(text, without)
 
 
+def test_where_an_auxiliary_set_lies_is_no_difference() -> None:
+    for inside in ("--method", "--method.method"):
+        method = ["--method", "AWP"] * (inside != "--method") + [inside, "BiaMAT", f"{inside}.auxiliary", "CIFAR10"]
+        texts = [read_recipe("cifar100", [*method, f"{inside}.auxiliary.root", root]).text for root in ("/a", "/b")]
+        assert differing_keys(*texts) == []
+
+
 def test_further_options_ride_along() -> None:
     parser = recipe_parser("protoat example")
     parser.add_argument("--out", type=Path)

@@ -54,7 +54,10 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
 # What may differ between two starts of one run: where files are, and how often it is saved.
-_NO_PART_OF_A_RUN = ("data.init_args.root", "data.init_args.download", "checkpoint_every")
+_NO_PART_OF_A_RUN = (
+    "checkpoint_every",
+    *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
+)
 
 
 @dataclass
@@ -249,7 +252,7 @@ def differing_keys(ours: str, theirs: str) -> list[str]:
     ['threat.eps 8/255, there 4/255']
     """
     here, there = (dict(_flat(yaml.safe_load(text))) for text in (ours, theirs))
-    keys = [key for key in {**here, **there} if key not in _NO_PART_OF_A_RUN]
+    keys = [key for key in {**here, **there} if not key.endswith(_NO_PART_OF_A_RUN)]
     return [
         f"{key.replace('init_args.', '')} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
         for key in keys
