@@ -26,6 +26,7 @@ from .cheats import (
     Quantised,
     Saturated,
     StraightThrough,
+    sound,
     trained,
 )
 
@@ -46,10 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "protoat.evaluation.lab.attack_of_name", lambda name, threat: attack_of_name(short.get(name, name), threat)
     )
-
-
-def sound() -> nn.Module:
-    return trained(ATTACK, epochs=12)
 
 
 def accuracy(model: nn.Module, data: ImageData, attack: Attack) -> float:
@@ -241,6 +238,18 @@ def test_a_broken_attack_is_not_taken_for_a_defence(data: ImageData, monkeypatch
     assert report.failed == ["A3", "C13"]
     monkeypatch.setattr(PGD, "perturb", lambda self, model, x, y, **options: (x + 2 * THREAT.eps).clamp(0, 1.5))
     assert audit(sound(), data, THREAT, images=50, only=["C14"]).failed == ["C14"]
+
+
+def test_a_model_that_cuts_gradients_off(data: ImageData) -> None:
+    class Integers(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return trained(None)((3 * x).round().to(torch.uint8) / 3)
+
+    report = audit(Integers().eval(), data, THREAT, images=20)
+    assert report.failed == ["C16"]
+    assert "no gradient comes back to the image" in report["C16"].reason
+    assert "see C16" in report["A1"].reason
+    assert report["C15"].status == "pass"
 
 
 def test_probabilities_are_found(data: ImageData) -> None:

@@ -13,7 +13,7 @@ from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation.threat_lint import lint
 from protoat.types import L2, Linf, Output, ThreatModel
 
-from .cheats import ATTACK, THREAT, BatchStatistics, Noisy, build, trained
+from .cheats import THREAT, BatchStatistics, Noisy, build, sound, trained
 
 ATTACKS = {"clean": None, "fgsm": FGSM(THREAT), "ffgsm": FFGSM(THREAT), "mim10": MIM(THREAT), "pgd10": PGD(THREAT)}
 
@@ -41,7 +41,7 @@ def prepared(model: nn.Module, how: str) -> nn.Module:
 
 
 def test_a_sound_measurement_has_no_findings(data: ImageData) -> None:
-    for model in (trained(None), trained(ATTACK)):
+    for model in (trained(None), sound()):
         assert codes(model, data) == []
         assert codes(lambda x, model=model: Output(model(x), torch.zeros(len(x), 3)), data) == []
     assert codes(trained(None), data, L2(0.5), attacks={"pgd10": PGD(L2(0.5))}) == []
@@ -71,6 +71,11 @@ def test_labels_and_targets(data: ImageData) -> None:
     assert found.text.startswith("7 targets equal the true labels")
 
 
+class Detached(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
 @pytest.mark.parametrize(
     ("builder", "code"),
     [
@@ -78,6 +83,7 @@ def test_labels_and_targets(data: ImageData) -> None:
         (lambda: Noisy(trained(None), 0.1), "random"),
         (lambda: trained(None, BatchStatistics), "batch"),
         (lambda: nn.Sequential(trained(None), nn.Softmax(1)), "probabilities"),
+        (lambda: Detached(trained(None)), "no-gradient"),
         (lambda: prepared(trained(None), "[-1, 1]"), "preparation"),
         (lambda: prepared(trained(None), "[0, 255]"), "preparation"),
         (lambda: prepared(trained(None), "normalised"), "preparation"),

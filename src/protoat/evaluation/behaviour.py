@@ -15,6 +15,7 @@ __all__ = [
     "are_probabilities",
     "differing",
     "eval_logits",
+    "passes_gradients",
     "unlike_eval_mode",
     "unlike_in_company",
     "unlike_itself",
@@ -46,6 +47,18 @@ def differing(first: Tensor, second: Tensor) -> Tensor:
     tensor([False,  True])
     """
     return ~((first - second).abs().amax(1) <= 1e-5 * first.abs().max().clamp_min(1))
+
+
+def passes_gradients(model: nn.Module, x: Tensor) -> bool:
+    """Whether autograd finds a way from the logits back to the images.
+
+    >>> passes_gradients(nn.Flatten(), torch.zeros(1, 1, 2, 2))
+    True
+    """
+    with attacking(model), _random_state_kept(x), torch.enable_grad():
+        image = x[:1].detach().requires_grad_()
+        logits = _logits(model, image)
+        return logits.requires_grad and torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is not None
 
 
 @torch.no_grad()

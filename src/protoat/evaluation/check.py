@@ -32,11 +32,12 @@ class Verdict(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One check: its number in the literature, its title, and what finds out."""
+    """One check: its number in the literature, its title, what finds out, and whether that follows gradients."""
 
     id: str
     title: str
     run: Callable[[Lab], Verdict]
+    follows_gradients: bool = True
 
 
 def judged(passed: bool, reason: str, **figures: Any) -> Verdict:

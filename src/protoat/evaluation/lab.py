@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack, Transfer
 from protoat.data import ImageData
 from protoat.evaluation.attack_names import attack_of_name
+from protoat.evaluation.behaviour import passes_gradients
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.robustness import evaluate
@@ -111,6 +112,11 @@ class Lab:
     def device(self) -> torch.device:
         """Where the model is."""
         return next((value.device for value in self.network.parameters()), torch.device("cpu"))
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """Whether gradients come back to the images at all."""
+        return passes_gradients(self.network, self.x)
 
     @property
     def anywhere(self) -> float:

@@ -160,7 +160,12 @@ def audit(
         model.to(device or home)
         for check in CHECKS:
             at, started = check.id, time.perf_counter()
-            verdict = check.run(lab) if only is None or check.id in only else not_run("was not asked for")
+            if only is not None and check.id not in only:
+                verdict = not_run("was not asked for")
+            elif check.follows_gradients and not lab.differentiable:
+                verdict = not_run("needs gradients, and none come back to the image; see C16")
+            else:
+                verdict = check.run(lab)
             taken = time.perf_counter() - started
             results.append(CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, taken))
     finally:

@@ -27,6 +27,8 @@ from protoat.types import as_output
 
 __all__ = ["CHECKS"]
 
+_INSTEAD = "attack with a smooth stand-in for that part (BPDA), or transfer from an undefended model"
+
 
 def perturbation_is_legal(lab: Lab) -> Verdict:
     low, high = (float(value) for value in torch.aminmax(lab.crafted.x_adv))
@@ -54,6 +56,9 @@ def answers_repeat(lab: Lab) -> Verdict:
 
 def gradients_are_healthy(lab: Lab) -> Verdict:
     """Images whose gradient is zero or not finite, for cross-entropy, and for the margin to tell the cause."""
+    if not lab.differentiable:
+        cut = "no gradient comes back to the image: something cuts it off (detach, rounding to integers, no_grad)"
+        return judged(False, f"{cut}; {_INSTEAD}", images=len(lab))
     zeros, spoilt = {}, 0
     for loss in (cross_entropy, margin):
         gradients = [gradient.flatten(1) for gradient in _gradients(lab, loss)]
@@ -65,8 +70,7 @@ def gradients_are_healthy(lab: Lab) -> Verdict:
         reason += f", and {spoilt} gradients are not finite: something overflows"
     elif flat_margin:
         reason += (
-            f", nor has the margin for {zeros['margin']}: some part passes none (rounding, a threshold); put a "
-            "smooth stand-in in its place when attacking (BPDA), or transfer from an undefended model"
+            f", nor has the margin for {zeros['margin']}: some part passes none (rounding, a threshold); {_INSTEAD}"
         )
     elif flat:
         reason += ", but the margin has: logits are saturated; attack the margin (cw, apgd-t)"
@@ -142,10 +146,10 @@ def _moved(x: Tensor, *, angle: float = 0.0, shift: float = 0.0) -> Tensor:
 
 CHECKS = (
     Check("C14", "the perturbation is legal", perturbation_is_legal),
-    Check("C15", "the model answers the same twice", answers_repeat),
-    Check("C16", "gradients are healthy", gradients_are_healthy),
-    Check("C17", "outputs are logits", outputs_are_logits),
+    Check("C15", "the model answers the same twice", answers_repeat, False),
+    Check("C16", "gradients are healthy", gradients_are_healthy, False),
+    Check("C17", "outputs are logits", outputs_are_logits, False),
     Check("C18", "attack and judge see the same model", attack_and_judge_agree),
-    Check("C20", "noise and slight moves (reported only)", broader_robustness),
+    Check("C20", "noise and slight moves (reported only)", broader_robustness, False),
     Check("C22", "the gradient points uphill", gradient_points_uphill),
 )

@@ -15,6 +15,7 @@ from protoat.data import ImageData
 from protoat.evaluation.behaviour import (
     are_probabilities,
     eval_logits,
+    passes_gradients,
     unlike_eval_mode,
     unlike_in_company,
     unlike_itself,
@@ -156,6 +157,15 @@ def _answers(case: _Case) -> Iterator[Finding]:
         yield Finding("train-mode", "warning", text)
 
 
+def _gradient(case: _Case) -> Iterator[Finding]:
+    if not passes_gradients(case.model, case.x):
+        text = (
+            "no gradient comes from the logits back to the image: something cuts it off (detach, rounding to integers, "
+            "no_grad), so only attacks without gradients can run; try square, or transfer from another model"
+        )
+        yield Finding("no-gradient", "error", text)
+
+
 def _probabilities(case: _Case) -> Iterator[Finding]:
     if bool(are_probabilities(case.logits).all()):
         text = "outputs are probabilities, whose gradients vanish where the model is sure; take the softmax off"
@@ -266,6 +276,7 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _labels,
     _targets,
     _answers,
+    _gradient,
     _probabilities,
     _preparation,
     _radius,
