@@ -116,7 +116,7 @@ def test_any_model_with_weights_is_measured_and_shown(here: Path, printed) -> No
     for name, entry in {**found["attacks"], "worst case": found["worst_case"]}.items():
         row = next(line for line in shown.splitlines() if line.startswith(f"│ {name} "))
         assert f" {entry['correct'] / 2:.1f} " in row
-    assert "not audited for masked gradients; do so: protoat audit out" in shown
+    assert "not audited for masked gradients; do so: protoat audit, with the options that name it here" in shown
     assert "linf 0.05" in printed("show", "out")[0]
 
 

@@ -14,7 +14,7 @@ _COMMANDS = {
     "demo": "train with and without prototypes on small real images, and compare; a minute, no download",
     "train": "train a recipe into a run folder, or resume it",
     "pretrain": "pre-train an encoder without labels (ACL, RoCL), for train --initialise.run",
-    "evaluate": "attack a trained run and write evaluation.json",
+    "evaluate": "attack a run or any other model and write evaluation.json",
     "audit": "look for masked gradients in a model and for holes in its evaluation; write audit.json",
     "compare": "evaluations of the same images: differences, and whether they are more than chance",
     "show": "one run: recipe, training, prototypes, evaluation",

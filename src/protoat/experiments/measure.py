@@ -178,11 +178,13 @@ def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, An
 def audit_verdict(subject: Subject) -> str:
     """One line: whether ``audit.json`` is about this very subject, and passed."""
     path = subject.folder / "audit.json"
+    whole = str(subject.folder) == subject.name  # a run, judged as its recipe says
+    command = f"protoat audit {subject.folder}" if whole else "protoat audit, with the options that name it here"
     if not path.exists():
-        return f"not audited for masked gradients; do so: protoat audit {subject.folder}"
+        return f"not audited for masked gradients; do so: {command}"
     audit = json.loads(path.read_text())
     threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
     if (audit["subject"], audit["threat"]) != (subject.identity, threat):
-        return f"{path} is of other weights, data or radius; audit again: protoat audit {subject.folder}"
+        return f"{path} is of other weights, data or radius; audit again: {command}"
     failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
     return f"audit passed: {path}" if audit["passed"] else f"audit FAILED ({', '.join(failed)}): {path}"
