@@ -46,12 +46,15 @@ class FoldedBatchNorm:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        with attacking(model), torch.no_grad():
-            pairs = _pairs(model, example)
-            swaps = _swaps(model, pairs)
-            same = bool(pairs) and _same(model, example, swaps)
-        self.count = len(pairs) if same else 0
-        self._swaps = swaps if same else []
+        self.count = 0
+        self._swaps: list[Swap] = []
+        devices = [example.device] if example.device.type == "cuda" else []
+        if any(type(module) in _NORMS for module in model.modules()):
+            with attacking(model), torch.no_grad(), torch.random.fork_rng(devices):
+                pairs = _pairs(model, example)
+                swaps = _swaps(model, pairs)
+                if pairs and _same(model, example, swaps):
+                    self.count, self._swaps = len(pairs), swaps
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack, AutoAttack
 from protoat.attacks.base import Problem, attacking
 from protoat.data import ImageData
+from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, Report, worst_case
@@ -75,7 +76,8 @@ def evaluate(
     Images are taken in a fixed order that mixes classes and modes, `batch_size` at a time. Each batch has a generator
     of its own, seeded with ``attack.seed`` and its place in that order, so an outcome depends neither on what was
     measured before nor on which process measures it. When memory runs out, the model takes smaller pieces of the same
-    batch, which changes no outcome either.
+    batch, which changes no outcome either. Attacks run with batch norm folded into the layers before it, where that is
+    the same function; the model as it is judges what they made.
 
     Args:
         model: images in [0, 1] -> `Output` or logits, any module or function; measured with batch norm in eval mode.
@@ -119,7 +121,8 @@ def evaluate(
         for attack in attacks.values():
             if isinstance(attack, AutoAttack):
                 attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
-        job = _Job(network, data, attacks, order.split(batch_size), where, saved, advance)
+        folded = FoldedBatchNorm(network, data.images[order[:4]].to(where).float() / 255)
+        job = _Job(network, folded, data, attacks, order.split(batch_size), where, saved, advance)
         outcomes, seconds = job.run(accelerator, budget_seconds)
     seen_by_all = (outcomes[:, order] > 0).all(0).int().cumprod(0).sum()
     indices = order[: int(seen_by_all)].sort().values
@@ -138,6 +141,7 @@ class _Job:
     """All batches under all attacks, and what is known about them."""
 
     network: InPieces
+    folded: FoldedBatchNorm
     data: ImageData
     attacks: Mapping[str, Attack | None]
     batches: Sequence[Tensor]
@@ -194,20 +198,23 @@ class _Job:
         return correct, took
 
     def _attack(self, place: int, attack: Attack | None, rows: Tensor) -> Tensor:
-        run = _Nothing() if attack is None else attack
         x, y = self.data.images[rows].to(self.device).float() / 255, self.data.labels[rows].to(self.device)
-        seed = random.Random(f"{run.seed}, {place}").getrandbits(63)
-        return run(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed)).correct.cpu()
+        if attack is None:
+            return _NOTHING(self.network, x, y).correct.cpu()
+        seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
+        with self.folded.in_place():
+            x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed))
+        return _NOTHING(self.network, x_adv, y).correct.cpu()
 
 
 class _Nothing(Attack):
-    """Clean images, judged as all others are."""
-
-    def __init__(self) -> None:
-        super().__init__(ThreatModel(1.0))
+    """Images as they are, judged as all others."""
 
     def run(self, problem: Problem) -> Tensor:
         return problem.x
+
+
+_NOTHING = _Nothing(ThreatModel(1.0))
 
 
 class _Function(nn.Module):
