@@ -101,6 +101,9 @@ def test_more_images_of_the_same_attacks_replace_the_record(subject: Subject, sa
     measure(subject, ["fgsm", "pgd2"], limit=70)
     assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
     assert said() == ""
+    measure(subject, ["pgd2"], limit=80)  # fewer attacks
+    assert "images changed" in said()
+    assert len(list(subject.folder.iterdir())) == 2
 
 
 def test_more_images_than_there_are_is_said(subject: Subject, said: Callable[[], str]) -> None:

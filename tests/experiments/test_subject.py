@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,24 @@ def test_identity_tells_data_and_weights_apart(tmp_path: Path) -> None:
     assert identity() == identity()
     assert identity()["data_sha256"] != identity(groups=2)["data_sha256"]
     assert identity(mean=[0.5]) == identity() | {"mean": [0.5], "std": None}
+
+
+def test_the_digest_sees_images_labels_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = regroup(Digits().load("test"), 2)
+    swapped = torch.where(data.modes < 2, 1 - data.modes, data.modes)
+    digests = set()
+    for other in (
+        data,
+        replace(data, images=255 - data.images),
+        replace(data, modes=swapped),
+        replace(data, labels=1 - data.labels, modes=9 - data.modes),
+        replace(data, mode_names=tuple("abcdefghij")),
+        data.subset(torch.arange(499)),
+    ):
+        monkeypatch.setattr(Digits, "load", lambda self, split, other=other: other)
+        subject = subject_of_model("protoat.models:LeNet", data=Digits(), threat=L2(1), folder=tmp_path)
+        digests.add(subject.identity["data_sha256"])
+    assert len(digests) == 6
 
 
 def test_normalisation_stands_in_front(tmp_path: Path) -> None:
