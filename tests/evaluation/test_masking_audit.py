@@ -169,8 +169,9 @@ def test_l2_and_two_classes(data: ImageData) -> None:
     net = nn.Sequential(sound(), nn.Linear(10, 2, bias=False))
     with torch.no_grad():
         net[1].weight.copy_(torch.arange(10).ge(5).eq(torch.arange(2)[:, None]).float())
-    assert audit(net.eval(), two, THREAT, images=60, only=CHEAP).failed == []
-    report = audit(sound(), data, L2(1.0), images=60, only=CHEAP)
+    numbers = ["A1", "A3", "A5", "C4", "C12", "C14", "C22"]
+    assert audit(net.eval(), two, THREAT, images=30, only=numbers).failed == []
+    report = audit(sound(), data, L2(1.0), images=30, only=numbers)
     assert report.failed == []
     assert report["A3"].figures["pgd100x5@8"] == 0
 
@@ -261,7 +262,7 @@ def test_everything_is_left_as_found(data: ImageData) -> None:
     model = trained(None, dropout=0.5, epochs=7).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    audit(model, data, THREAT, images=20, only=CHEAP)
+    audit(model, data, THREAT, images=20, only=["A1", "C15", "C16", "C20", "C22"])
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -269,7 +270,8 @@ def test_everything_is_left_as_found(data: ImageData) -> None:
 
 
 def test_the_same_images_give_the_same_figures(data: ImageData) -> None:
-    first, second = (audit(sound(), data, THREAT, images=30, only=CHEAP).to_json() for _ in range(2))
+    numbers = ["A1", "C14", "C18", "C20"]
+    first, second = (audit(sound(), data, THREAT, images=30, only=numbers).to_json() for _ in range(2))
     for report in (first, second):
         for check in report["checks"]:
             del check["seconds"]
