@@ -392,6 +392,21 @@ def test_device_mode_and_layout_are_those_from_before(data: ImageData) -> None:
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(("bn", "norms"), [("eval", 0), ("train_frozen", 1)])
+def test_batch_norm_is_folded_for_attacks_in_eval_mode_only(data: ImageData, bn: str, norms: int) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 2))
+    seen: list[int] = []
+
+    class Spy(PGD):
+        def run(self, problem):
+            seen.append(sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()))
+            return super().run(problem)
+
+    evaluate(model, data, {"spy": Spy(Linf(0.1), steps=1, bn=bn)}, batch_size=60)
+    assert seen == [norms]
+    assert isinstance(model[1], nn.BatchNorm2d)
+
+
 def test_a_model_that_was_moved_is_moved_back(data: ImageData) -> None:
     moves: list[str] = []
 

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -202,7 +202,8 @@ class _Job:
         if attack is None:
             return _NOTHING(self.network, x, y).correct.cpu()
         seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
-        with self.folded.in_place():
+        # An attack through batch statistics needs the layers that have them.
+        with self.folded.in_place() if attack.bn == "eval" else nullcontext():
             x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed))
         return _NOTHING(self.network, x_adv, y).correct.cpu()
 
