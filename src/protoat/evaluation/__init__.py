@@ -1,9 +1,23 @@
 """Honest measurement: accuracy under attack with its interval, for each class and each mode."""
 
 from protoat.evaluation.attack_names import attack_of_name
+from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.robustness import evaluate
 from protoat.evaluation.statistics import Count
+from protoat.evaluation.threat_lint import Finding, lint
 
-__all__ = ["AttackReport", "Count", "Report", "attack_of_name", "evaluate", "fair_order"]
+__all__ = [
+    "AttackReport",
+    "AuditReport",
+    "Count",
+    "Finding",
+    "Report",
+    "Surrogate",
+    "attack_of_name",
+    "audit",
+    "evaluate",
+    "fair_order",
+    "lint",
+]

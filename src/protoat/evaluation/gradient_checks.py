@@ -12,9 +12,9 @@ from protoat.attacks import PGD
 from protoat.evaluation.check import Check, Verdict, all_of, judged, not_above, not_run, percent, too_many
 from protoat.evaluation.lab import Lab, Surrogate
 
-__all__ = ["CHECKS", "RADII"]
+__all__ = ["CHECKS"]
 
-RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+_RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 _NO_SURROGATE = "needs another model: --surrogate RUN"
 
 
@@ -38,10 +38,7 @@ def _transfers(lab: Lab, trouble: str) -> list[Verdict]:
 
 def unbounded_attack_breaks_everything(lab: Lab) -> Verdict:
     name = _at("pgd100x5", lab.anywhere)
-    return _all_broken(name, lab.standing(name))
-
-
-def _all_broken(name: str, left: Tensor) -> Verdict:
+    left = lab.standing(name)
     count = int(left.sum())
     beyond = too_many(count, len(left), 0.001)
     trouble = ", though it may turn each image into any other: the attack is led astray" if beyond else ""
@@ -76,7 +73,7 @@ def larger_radius_breaks_more(lab: Lab) -> Verdict:
 
 def _curve(lab: Lab) -> dict[str, Tensor]:
     """Images that stand under PGD-20 of growing radius, by the attack's name."""
-    radii = dict.fromkeys(min(factor * lab.threat.eps, lab.anywhere) for factor in RADII)
+    radii = dict.fromkeys(min(factor * lab.threat.eps, lab.anywhere) for factor in _RADII)
     names = ["pgd20" if radius == lab.threat.eps else _at("pgd20", radius) for radius in radii]
     return {name: lab.standing(name) for name in names}
 
