@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.methods import FastAT
+from protoat.methods import FGSMAT, FastAT
 from protoat.types import Linf, Output
 
 
@@ -104,6 +104,16 @@ def test_the_guard_goes_on_from_its_state(moment: str) -> None:
     else:
         resumed.load_state_dict(method.state_dict())
         assert epoch(resumed, model, 0.75) is not None
+
+
+def test_from_the_image_itself_it_is_fgsm() -> None:
+    model, x = Threshold(), torch.linspace(0.15, 0.85, 8).view(8, 1, 1, 1)
+    y = torch.tensor([0, 1] * 4)
+    images = []
+    for method in (FGSMAT(Linf(0.1)), FastAT(Linf(0.1), random_start=False), FastAT(Linf(0.1))):
+        images.append(next(method.updates(model.train(), x, y)).x_adv)
+    torch.testing.assert_close(images[0], images[1])
+    assert not torch.allclose(images[0], images[2])
 
 
 def test_bad_values() -> None:

@@ -24,9 +24,9 @@ class FastAT(AdversarialTraining):
         threat: norm and radius.
         step_size: length of the step in pixels; default ``1.25 * eps``, as in the authors' code. The result is
             projected, so it may exceed eps.
+        random_start: begin inside the ball (authors: true). From the image itself training collapses sooner.
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
-            ones, and ``train_frozen`` the batch's, moving nothing. The authors'
-            code has ``train``.
+            ones, and ``train_frozen`` the batch's, moving nothing. The authors' code has ``train``.
         guard: watch for catastrophic overfitting after each epoch, at the price of PGD-5 on one batch.
         guard_drop: fall of PGD-5 accuracy within an epoch, as a fraction, that stops the run (authors: 0.2).
         ramp_epochs: epochs over which the radius grows from 0.
@@ -44,13 +44,15 @@ class FastAT(AdversarialTraining):
         threat: ThreatModel,
         *,
         step_size: Pixels | None = None,
+        random_start: bool = True,
         bn: BatchNormMode = "eval",
         guard: bool = True,
         guard_drop: float = 0.2,
         ramp_epochs: float = 0.0,
     ) -> None:
         step = 1.25 * threat.eps if step_size is None else step_size
-        super().__init__(PGD(threat, steps=1, step_size=step, bn=bn), ramp_epochs=ramp_epochs)
+        attack = PGD(threat, steps=1, step_size=step, random_start=random_start, bn=bn)
+        super().__init__(attack, ramp_epochs=ramp_epochs)
         if not 0 < guard_drop < 1:
             raise ValueError(f"guard_drop={guard_drop:g} is outside (0, 1); 0.2 stops at a fall of 20 points")
         self.guard = PGD(threat, steps=5, step_size=threat.eps / 4) if guard else None

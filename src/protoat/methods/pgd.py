@@ -20,8 +20,7 @@ class PGDAT(AdversarialTraining):
         random_start: begin inside the ball, not at the image.
         loss: what the attack raises, a function of output and labels (cross-entropy in the paper).
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
-            ones, and ``train_frozen`` the batch's, moving nothing. Madry's code
-            has ``train``.
+            ones, and ``train_frozen`` the batch's, moving nothing. Madry's code has ``train``.
         ramp_epochs: epochs over which radius and step grow from 0.
 
     Source: Madry et al., ICLR 2018; the paper's section 3.1.3. Deviation: batch norm is in eval mode while attacking,
