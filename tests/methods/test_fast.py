@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks import FGSM, PGD
+from protoat.data import MNIST, ImageData, ImageLoader
 from protoat.methods import FGSMAT, FastAT
+from protoat.models import LeNet
+from protoat.objective import Objective
+from protoat.training import FitResult, fit
 from protoat.types import Linf, Output
 
 
@@ -120,3 +127,40 @@ def test_bad_values() -> None:
     for drop in (0.0, 1.0, 20):
         with pytest.raises(ValueError, match="guard_drop"):
             FastAT(Linf(0.1), guard_drop=drop)
+
+
+def collapsing(images: ImageData, *, guard: bool, epochs: int) -> tuple[FitResult, nn.Module]:
+    """Steps twice as long as the radius, from the images themselves, at a constant learning rate."""
+    torch.manual_seed(1)
+    model = LeNet(10, 1, 28)
+    objective = Objective(FastAT(Linf(0.3), step_size=0.6, random_start=False, guard=guard))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loader = ImageLoader(images, batch_size=64, seed=0)
+    return fit(model, loader, objective, epochs=epochs, optimizer=optimizer, progress=False), model.eval()
+
+
+@pytest.mark.slow
+def test_a_run_on_mnist_that_is_set_up_to_collapse(data_root: Path) -> None:
+    source = MNIST(root=data_root)
+    train, test = source.load("train"), source.load("test")
+    train = ImageData(train.images[:4000], train.labels[:4000], train.class_names)
+    x, y = test.images[:500] / 255, test.labels[:500]
+
+    def right(model: nn.Module, attack: FGSM | PGD) -> float:
+        return float(attack(model, x, y).correct.float().mean())
+
+    pgd, fgsm = PGD(Linf(0.3), steps=10), FGSM(Linf(0.3))
+    result, guarded = collapsing(train, guard=True, epochs=15)
+    assert result.stopped is not None and "catastrophic overfitting" in result.stopped
+    assert 1 <= result.epochs < 14
+
+    # The same run without the guard: one epoch later it resists nothing but the step it was trained on.
+    _, collapsed = collapsing(train, guard=False, epochs=result.epochs + 1)
+    assert right(collapsed, pgd) < 0.05
+    assert right(collapsed, fgsm) > 0.3
+    assert float((collapsed(x).logits.argmax(1) == y).float().mean()) > 0.7
+
+    # The guard went back to where the run was before that epoch.
+    assert right(guarded, pgd) > right(collapsed, pgd) + 0.1
+    _, before = collapsing(train, guard=False, epochs=result.epochs)
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in guarded.state_dict().items())
