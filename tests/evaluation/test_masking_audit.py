@@ -14,6 +14,7 @@ from protoat.attacks import APGDT, FAB, PGD, Attack, AutoAttack, LeaveOwn, Squar
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.check import judged, not_above, too_many
+from protoat.evaluation.lab import Lab
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
 from protoat.types import L2, Linf, Output, ThreatModel
 
@@ -215,6 +216,28 @@ def test_a_worst_case_that_is_too_good_is_found(data: ImageData) -> None:
     report = audit(model, data, THREAT, images=80, only=["C8"], record=claimed)
     assert "the reported number is too high" in report["C8"].reason
     assert report["C8"].figures["parts"][1]["images"] == 60  # those that both saw
+
+
+def test_outcomes_of_a_record_belong_to_its_images(data: ImageData) -> None:
+    """A record says which images it measured only by how many: they are the first of the same order."""
+
+    class Even(nn.Module):
+        """Knows even digits by their images, and calls every other image 0."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            same = (data.images.flatten(1).float() / 255 - x.flatten(1)[:, None]).abs().amax(2) < 1e-4
+            labels = data.labels[same.int().argmax(1)]
+            return nn.functional.one_hot(torch.where(labels % 2 == 0, labels, 0), 10).float() + 0 * x.sum()
+
+    options: dict[str, Any] = {"batch_size": 9, "adaptive": {}, "surrogates": (), "training": None}
+    for measured, examined in ((60, 40), (40, 60)):
+        record = evaluate(Even(), data, {"clean": None}, limit=measured).to_json()
+        lab = Lab(Even(), data, THREAT, images=examined, record=record, advance=lambda name: None, **options)
+        assert lab.reported is not None
+        known, right = lab.reported
+        assert known.sum() == 40
+        assert torch.equal(right[known], lab.data.labels[known] % 2 == 0)
+        assert not right[~known].any()
 
 
 def test_attacks_that_know_the_defence(data: ImageData) -> None:
