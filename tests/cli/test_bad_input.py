@@ -81,6 +81,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--method AWP --method.method AWP", "AWP cannot wrap AWP"),
         ("--method AWP --method.method FreAT", "'FreAT' is unknown; did you mean 'FreeAT'?"),
         ("--method AdversarialTraining", "takes an attack, which only a program can give; in a recipe write PGDAT"),
+        ("--averaging FAWA --validation_size 0", "averaging FAWA decides by held-out images; write --validation_size"),
         ("--averaging EAM", "averaging 'EAM' is unknown; did you mean 'EMA'?"),
     ],
 )

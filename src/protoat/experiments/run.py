@@ -20,7 +20,7 @@ from protoat.experiments.store import check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
-from protoat.training import DiskError, FitResult, fit, make_accelerator, parameter_groups
+from protoat.training import Averaging, DiskError, FitResult, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.types import as_output
 
@@ -56,6 +56,9 @@ def build(recipe: Recipe) -> Parts:
             f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
             "images to do; write --regularizer none --validation_size 0"
         )
+    rule = recipe.averaging
+    if isinstance(rule, Averaging) and rule.needs_validation and not recipe.validation_size:
+        raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
     images, validation = load_images(recipe, "train"), None
     if recipe.validation_size:
         try:
