@@ -9,8 +9,9 @@ from protoat.models import LeNet
 
 def test_layers_are_those_of_the_paper() -> None:
     model = LeNet(10)
-    stage = ["Conv2d", "BatchNorm2d", "ReLU"]
-    assert [type(part).__name__ for part in model.features] == [*stage, *stage, "Flatten", "Linear", "ReLU"]
+    stage = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    kinds = [*stage, *stage, nn.Flatten, nn.Linear, nn.ReLU]
+    assert all(isinstance(part, kind) for part, kind in zip(model.features, kinds, strict=True))
     convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
     assert [part.weight.shape for part in convolutions] == [(16, 1, 4, 4), (32, 16, 4, 4)]
     assert {(part.stride, part.padding) for part in convolutions} == {((2, 2), (1, 1))}
@@ -25,3 +26,19 @@ def test_any_image_size_works(size: int) -> None:
 
 def test_embedding_is_not_negative() -> None:
     assert (LeNet(10)(torch.rand(8, 1, 28, 28)).embedding >= 0).all()
+
+
+@pytest.mark.parametrize("size", range(8, 41))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_first_convolution_and_its_gradients_are_torchs(channels: int, size: int) -> None:
+    first = LeNet(10, channels, size).features[0].double()
+    x = torch.rand(3, channels, size, size, dtype=torch.float64, requires_grad=True)
+    ours, theirs = first(x), nn.functional.conv2d(x, first.weight, stride=2, padding=1)
+    torch.testing.assert_close(ours, theirs)
+    seed = torch.randn_like(ours)
+    for mine, reference in zip(
+        torch.autograd.grad(ours, (x, first.weight), seed),
+        torch.autograd.grad(theirs, (x, first.weight), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference)

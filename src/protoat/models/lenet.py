@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from protoat.models.classifier import ImageClassifier
 
@@ -44,7 +46,7 @@ class LeNet(ImageClassifier):
     ) -> None:
         super().__init__(num_classes, in_channels, image_size, embedding_dim=100, mean=mean, std=std)
         self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 16, 4, stride=2, padding=1, bias=False),
+            _OnBlocks(in_channels, 16, 4, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(inplace=True),
             nn.Conv2d(16, 32, 4, stride=2, padding=1, bias=False),
@@ -54,3 +56,20 @@ class LeNet(ImageClassifier):
             nn.Linear(32 * (image_size // 4) ** 2, 100),
             nn.ReLU(inplace=True),
         )
+
+
+class _OnBlocks(nn.Conv2d):
+    """A 4x4 convolution of stride 2, padding 1, computed as one of 2x2 and stride 1 on blocks of 2x2 pixels.
+
+    The same sums. On a CPU the gradient at an image of few channels, which every attack needs, takes half the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        blocks = F.pixel_unshuffle(F.pad(x, (1, 1 - width % 2, 1, 1 - height % 2)), 2)
+        blocks = blocks.contiguous(memory_format=torch.channels_last)
+        weight = self.weight.unflatten(3, (2, 2)).unflatten(
+            2, (2, 2)
+        )  # (out, in, block row, row, block column, column)
+        weight = weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        return F.conv2d(blocks, weight, self.bias)
