@@ -20,7 +20,7 @@ from protoat.types import Linf
 PAPER = {
     # classes, prototypes, lambda_1, lambda_2, eps, lr, epochs, milestones, batch, embedding
     "mnist": (10, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
-    "mnist-finetune": (10, 5, 0.5, 0.005, 0.3, 0.01, 10, [8], 128, 100),
+    "mnist-finetune": (10, 5, 0.5, 0.005, 0.3, 0.01, 5, [4], 128, 100),
     "mnist-2": (2, 5, 0.5, 0.005, 0.3, 0.01, 50, [25], 128, 100),
     "cifar10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
     "cifar10-2": (2, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
@@ -32,8 +32,8 @@ PAPER = {
 PRETRAINING = {
     "cifar10-acl": (ACL, 8 / 255, 5, 2 / 255, 5.0, 1e-6, 1000, 512),
     "cifar10-rocl": (RoCL, 0.0314, 7, 0.007, 1.5, 1e-6, 1000, 512),
-    "mnist-acl": (ACL, 0.3, 5, None, 1e-3, 0.0, 20, 512),
-    "mnist-rocl": (RoCL, 0.3, 7, None, 1e-3, 0.0, 20, 512),
+    "mnist-acl": (ACL, 0.3, 5, None, 1e-3, 0.0, 10, 512),
+    "mnist-rocl": (RoCL, 0.3, 7, None, 1e-3, 0.0, 10, 512),
     "digits-acl": (ACL, 0.1, 5, None, 1e-3, 0.0, 40, 128),
 }
 SETS = {"MNIST": (10, 1, 28), "CIFAR10": (10, 3, 32), "CIFAR100": (100, 3, 32), "TinyImageNet": (200, 3, 64)}

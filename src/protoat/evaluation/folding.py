@@ -29,8 +29,8 @@ class FoldedBatchNorm:
     Nothing is folded where the model is random, or where the folded one does not give the same outputs for `example`.
 
     Args:
-        model: any network; a layer that is used twice, has hooks, or is a subclass is left alone. Its weights and
-            running statistics must not change as long as this object is used.
+        model: any network; a layer that is used twice or has hooks is left alone. Its weights and running
+            statistics must not change as long as this object is used.
         example: (B, ...) images in [0, 1].
 
     Attributes:
@@ -81,7 +81,7 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
     plain = [m for m in model.modules() if not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks)]
     with ExitStack() as hooks:
         for module in plain:
-            if type(module) in _BEFORE:
+            if isinstance(module, _BEFORE):
                 hooks.callback(module.register_forward_hook(leaves).remove)
             elif type(module) in _NORMS and module.running_mean is not None:
                 hooks.callback(module.register_forward_pre_hook(enters).remove)
