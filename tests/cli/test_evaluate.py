@@ -151,7 +151,17 @@ def test_progress_is_said_where_there_is_no_terminal(run: Path, printed, monkeyp
 
 def test_names_of_attacks_are_listed(printed) -> None:
     shown, _ = printed("evaluate", "--attacks.help")
-    for name in ("aa ", "apgd-ce[N][xR][:RULE]", "fab-t", "square", "cw-l2", "deepfool", "jsma", "transfer:RUN"):
+    for name in (
+        "aa ",
+        "apgd-ce[N][xR][:RULE]",
+        "pgd[N][xR][/STEP][:RULE]",
+        "fab-t",
+        "square",
+        "cw-l2",
+        "deepfool",
+        "jsma",
+        "transfer:RUN",
+    ):
         assert f"\n{name}" in f"\n{shown}"
 
 

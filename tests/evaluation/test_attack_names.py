@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from protoat import attacks
-from protoat.attacks import APGD, BIM, FGSM, PGD, Attack, CarliniWagnerL2, Square, Targeted, Transfer, UniformNoise
+from protoat.attacks import (
+    APGD,
+    BIM,
+    CWPGD,
+    FGSM,
+    PGD,
+    Attack,
+    CarliniWagnerL2,
+    Square,
+    Targeted,
+    Transfer,
+    UniformNoise,
+)
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import describe_names
 from protoat.functional.margins import dlr
@@ -35,6 +47,11 @@ def test_clean_is_no_attack() -> None:
         ("pgd100x10", PGD(THREAT, steps=100, step_size="0.2/255", restarts=10)),
         ("pgdx3", PGD(THREAT, restarts=3)),
         ("pgd10@4/255", PGD(Linf("4/255"), steps=10, step_size="1/255")),
+        ("pgd10/0.01", PGD(THREAT, steps=10, step_size=0.01)),
+        ("pgd20x2/2/255@4/255", PGD(Linf("4/255"), steps=20, step_size="2/255", restarts=2)),
+        ("bim7/1/255", BIM(THREAT, steps=7, step_size="1/255")),
+        ("cw/2/255", CWPGD(THREAT, step_size="2/255")),
+        ("pgd5/0.02:next", Targeted(PGD(THREAT, steps=5, step_size=0.02), "next")),
         ("bim7", BIM(THREAT, steps=7)),
         ("apgd-dlr20x2", APGD(THREAT, steps=20, restarts=2, loss=dlr)),
         ("square100x2", Square(THREAT, queries=100, restarts=2)),
@@ -65,6 +82,8 @@ def test_norm_is_that_of_the_threat() -> None:
         ("claen", "did you mean 'clean'"),
         ("fgsm10", "it takes no number of steps, queries or draws"),
         ("jsmax2", "it takes no restarts"),
+        ("deepfool/0.1", "attack 'deepfool/0.1': it takes no step size"),
+        ("pgd10/", "not a pixel distance"),
         ("adgd-t", "did you mean 'apgd-t'"),
         ("pgd10:leastlikely", "did you mean 'least_likely'"),
         ("pgd10:", "write one of least_likely, next, random, all"),
@@ -93,7 +112,7 @@ def test_every_attack_has_a_name() -> None:
 def test_what_is_listed_may_stand_behind_the_name(name: str) -> None:
     line = next(line for line in describe_names().splitlines() if line.split("[")[0].split(" ")[0] == name)
     usage = line.split(" ")[0]
-    for part, written in (("[N]", "3"), ("[xR]", "x2"), ("[:RULE]", ":next")):
+    for part, written in (("[N]", "3"), ("[xR]", "x2"), ("[/STEP]", "/0.01"), ("[:RULE]", ":next")):
         if part in usage:
             assert attack_of_name(name + written, THREAT) is not None
         else:

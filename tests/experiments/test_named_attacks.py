@@ -34,11 +34,19 @@ def subject(run: Path) -> Subject:
 
 def test_names_paths_and_yaml_all_give_attacks(subject: Subject) -> None:
     found = named_attacks(
-        ["clean", "pgd10", "protoat.attacks.FGSM", "{class_path: PGD, init_args: {steps: 3, step_size: 2/255}}"],
+        [
+            "clean",
+            "pgd10",
+            "pgd10/0.01@0.1",
+            "protoat.attacks.FGSM",
+            "{class_path: PGD, init_args: {steps: 3, step_size: 2/255}}",
+        ],
         subject,
     )
-    assert list(found) == ["clean", "pgd10", "FGSM", "PGD"]
+    assert list(found) == ["clean", "pgd10", "pgd10/0.01@0.1", "FGSM", "PGD"]
     assert found["clean"] is None
+    assert isinstance(found["pgd10/0.01@0.1"], PGD)
+    assert found["pgd10/0.01@0.1"].step_size == 0.01
     assert isinstance(found["FGSM"], FGSM)
     assert isinstance(found["PGD"], PGD)
     assert (found["PGD"].steps, found["PGD"].step_size, found["PGD"].threat.eps) == (3, 2 / 255, 8 / 255)

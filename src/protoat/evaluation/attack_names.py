@@ -1,4 +1,4 @@
-"""Short names of attacks on a command line: ``pgd100x10``, ``fgsm@4/255``, ``pgd10:least_likely``, ``aa``."""
+"""Short names of attacks on a command line: ``pgd100x10``, ``fgsm@4/255``, ``pgd10/0.01``, ``pgd10:next``, ``aa``."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     """The attack that a short name means, or None for ``clean``.
 
     ``clean``; or the name of an attack, then how often it steps (or queries, or draws), then ``x`` and its restarts,
-    then ``:`` and a rule for targets, then ``@`` and another radius. The name is that of the attack's class in small
-    letters, or a shorter one (`describe_names`). Everything else is the default of the class: for PGD a random start,
-    cross-entropy and the step size ``2.5 * eps / steps``.
+    then ``/`` and a step size, then ``:`` and a rule for targets, then ``@`` and another radius. The name is that of
+    the attack's class in small letters, or a shorter one (`describe_names`). Everything else is the default of the
+    class: for PGD a random start, cross-entropy and the step size ``2.5 * eps / steps``.
 
     Args:
-        name: such as ``fgsm``, ``pgd10``, ``pgd100x10``, ``pgd10:least_likely``, ``pgd10@4/255``, ``square1000``.
+        name: such as ``fgsm``, ``pgd100x10``, ``pgd20/2/255``, ``pgd10:least_likely``, ``pgd10@4/255``, ``square1000``.
         threat: norm and radius where the name gives none.
         more: further names; each is called with the threat model and the numbers of the name.
 
     Raises:
-        ValueError: an unknown name (the nearest valid one is given), numbers the attack does not take, or targets for
-            an attack that has no targeted form.
+        ValueError: an unknown name (the nearest valid one is given), numbers or a step size the attack does not take,
+            or targets for an attack that has no targeted form.
 
     >>> threat = ThreatModel(Pixels("8/255"))
     >>> attack = attack_of_name("pgd100x10", threat)
     >>> attack.steps, attack.restarts, round(attack.step_size * 255, 6)
     (100, 10, 0.2)
+    >>> attack_of_name("pgd10/0.01", threat).step_size
+    0.01
     >>> attack_of_name("pdg10", threat)
     Traceback (most recent call last):
     ValueError: attack 'pdg10' is unknown; did you mean 'pgd10'?
@@ -64,7 +66,8 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     if name == "clean":
         return None
     rest, at, radius = name.partition("@")
-    short, colon, rule = rest.partition(":")
+    rest, colon, rule = rest.partition(":")
+    short, slash, step = rest.partition("/")
     families = {**_families(), **(more or {})}
     family, numbers = _split(short, families)
     if family is None:
@@ -75,7 +78,8 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
         raise ValueError(f"attack {name!r}: rule for targets {rule!r} is unknown; {hint}")
     try:
         within = ThreatModel(Pixels(radius), threat.norm) if at else threat
-        attack = family(within, **_settings(family, numbers))
+        stepping = {"step_size": Pixels(step)} if slash else {}
+        attack = family(within, **_settings(family, {**numbers, **stepping}))
         return Targeted(attack, rule) if colon else attack  # type: ignore[arg-type] # a rule, see above
     except ValueError as error:
         raise ValueError(f"attack {name!r}: {error}") from error
@@ -84,7 +88,7 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
 def describe_names() -> str:
     """A line for each attack: its name, what may stand behind it, and what it does.
 
-    >>> "pgd[N][xR][:RULE] " in describe_names()
+    >>> "pgd[N][xR][/STEP][:RULE] " in describe_names()
     True
     """
     families = _families()
@@ -95,6 +99,7 @@ def describe_names() -> str:
         of_class = family.func if isinstance(family, partial) else family
         takes = inspect.signature(family).parameters
         numbers = "[N]" * any(key in takes for key in _COUNTED) + "[xR]" * ("restarts" in takes)
+        numbers += "[/STEP]" * ("step_size" in takes)
         rule = "[:RULE]" * bool(getattr(of_class, "can_target", False))
         summary = str(inspect.getdoc(of_class)).split("\n")[0]
         loss = f" On {family.keywords['loss'].__name__}." if isinstance(family, partial) else ""
@@ -127,14 +132,15 @@ def _split(short: str, families: Mapping[str, Family]) -> tuple[Family | None, d
     return None, {}
 
 
-def _settings(family: Family, numbers: Mapping[str, int]) -> dict[str, int]:
+def _settings(family: Family, numbers: Mapping[str, float]) -> dict[str, float]:
     """What the numbers of a name set."""
     taken = inspect.signature(family).parameters
     counted = next((key for key in _COUNTED if key in taken), None)
     if "number" in numbers and counted is None:
         raise ValueError(f"it takes no number of {', '.join(_COUNTED[:-1])} or {_COUNTED[-1]}")
-    if "restarts" in numbers and "restarts" not in taken:
-        raise ValueError("it takes no restarts")
+    for key, told in (("restarts", "restarts"), ("step_size", "step size")):
+        if key in numbers and key not in taken:
+            raise ValueError(f"it takes no {told}")
     return {str(counted) if key == "number" else key: value for key, value in numbers.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,8 +34,9 @@ package.module.Class     Your own subclass of protoat.attacks.Attack.
 {{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
                          Any class with any arguments, as YAML; called after its class.
 
-N: steps, queries or draws. R: restarts. RULE: least_likely, next, random or all wrong classes as targets.
-Any of them may end in @RADIUS, such as pgd100x10@4/255; PGD's step size is 2.5 * radius / steps."""
+N: steps, queries or draws. R: restarts. STEP: size of a step in pixels, for PGD 2.5 * radius / N if not given.
+RULE: least_likely, next, random or all wrong classes as targets.
+Any of them may end in @RADIUS, such as pgd100x10@4/255 and pgd20/2/255@4/255."""
 
 
 def default_names(subject: Subject) -> list[str]:
@@ -97,7 +99,7 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
     attack: Attack | None
     if name.startswith("transfer:"):
         attack = _transfer(name, subject)
-    elif "{" in name or "." in name.partition("@")[0]:
+    elif "{" in name or "." in re.split("[/@]", name)[0]:
         parser = Parser()
         parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])
         attack = parser.instantiate(parser.parse_args(["--attack", name])).attack(subject.threat)
