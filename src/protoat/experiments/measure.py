@@ -26,7 +26,7 @@ from protoat.experiments.subject import Subject
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
 
-__all__ = ["audit_verdict", "measure", "read_record"]
+__all__ = ["audit_verdict", "measure", "read_record", "read_records"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ def measure(
     """Measures a subject and adds the result to ``evaluation.json`` in its folder.
 
     Attacks measured before stay in the file when they saw the same weights, images and threat model; a record of
-    anything else is kept under another name, which is logged. Outcomes of each batch are kept in
-    ``evaluation.partial`` until the file is written, so the same call goes on where an earlier one was killed, and
-    gives the same result. Under ``accelerate launch`` the processes share the batches.
+    anything else is kept under another name, which is logged, and comes back when it is continued. Outcomes of each
+    batch are kept in ``evaluation.partial`` until the file is written, so the same call goes on where an earlier one
+    was killed, and gives the same result. Under ``accelerate launch`` the processes share the batches.
 
     Args:
         subject: what is judged.
@@ -62,7 +62,6 @@ def measure(
     """
     chosen = named_attacks(attacks, subject)
     path = subject.folder / "evaluation.json"
-    before = read_record(subject.folder)
     if limit is not None and limit > len(subject.data):
         logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
     accelerator = make_accelerator()
@@ -90,11 +89,12 @@ def measure(
     wanted = min(limit or len(subject.data), len(subject.data))
     if accelerator.is_main_process:
         made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
-        record = _record(subject, report, before, made_with)
+        record = _record(subject, report, made_with)
         record["lint"] = [finding._asdict() for finding in findings]
-        if before is not None:
+        if (before := read_record(subject.folder)) is not None:
             _keep_if_lost(path, before, record)
         write(path, json.dumps(record, indent=1))
+        _aside(path, record["subject"]).unlink(missing_ok=True)  # what it held is now in the record
     accelerator.wait_for_everyone()
     if len(report.indices) == wanted:
         partial.clear()
@@ -124,7 +124,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: it is damaged.
     """
-    path = folder / "evaluation.json"
+    return _read(folder / "evaluation.json")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
@@ -134,9 +137,17 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def _record(
-    subject: Subject, report: Report, before: Mapping[str, Any] | None, made_with: Mapping[str, Any]
-) -> dict[str, Any]:
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All evaluations of a folder: the last one, then those that were put aside because they are of another subject.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    paths = [folder / "evaluation.json", *sorted(folder.glob("evaluation-*.json"))]
+    return [record for path in paths if (record := _read(path)) is not None]
+
+
+def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured now, beside what was measured before on the same subject and images."""
     judged = {
         **subject.identity,
@@ -145,10 +156,11 @@ def _record(
     }
     made_with = {**made_with, "protoat": protoat.__version__, "torch": torch.__version__}
     new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
-    attacks = {**before["attacks"], **new} if before is not None and before["subject"] == judged else new
+    known = [before["attacks"] for before in read_records(subject.folder) if before["subject"] == judged]
+    attacks = {**known[0], **new} if known else new
     reports = {name: _report(subject, report, entry) for name, entry in attacks.items()}
     worst = worst_case(subject.data, report.indices, reports, subject.threat)
-    return {"subject": judged, "attacks": attacks, "worst_case": worst.to_json()}
+    return {"subject": judged, "attacks": attacks, "worst_case": worst.to_json(), "test_images": len(subject.data)}
 
 
 def _report(subject: Subject, report: Report, entry: Mapping[str, Any]) -> AttackReport:
@@ -164,7 +176,7 @@ def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, An
     changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
     if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
         return
-    kept = path.with_name(f"evaluation-{sha256(json.dumps(was, sort_keys=True).encode()).hexdigest()[:8]}.json")
+    kept = _aside(path, was)
     path.rename(kept)
     logger.warning(
         "%s was of another subject (%s changed) and is now %s; it held %s",
@@ -173,6 +185,12 @@ def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, An
         kept.name,
         ", ".join(before["attacks"]),
     )
+
+
+def _aside(path: Path, subject: Mapping[str, Any]) -> Path:
+    """Where the record of a subject is kept that is not the last one."""
+    digest = sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
+    return path.with_name(f"evaluation-{digest[:8]}.json")
 
 
 def audit_verdict(subject: Subject) -> str:

@@ -30,6 +30,7 @@ from protoat.types import ThreatModel
 __all__ = [
     "Recipe",
     "differing_keys",
+    "flat_recipe",
     "overlay_names",
     "read_recipe",
     "recipe_from_text",
@@ -53,9 +54,12 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 }
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
-# What may differ between two starts of one run: where files are, and how often it is saved.
+# What may differ between two starts of one run: where files are (weights are known by their SHA-256), and how often it
+# is saved.
 _NO_PART_OF_A_RUN = (
     "checkpoint_every",
+    "initialise.run",
+    "initialise.weights",
     *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
 )
 
@@ -251,13 +255,22 @@ def differing_keys(ours: str, theirs: str) -> list[str]:
     >>> differing_keys("threat: {eps: 8/255}", "threat: {eps: 4/255}")
     ['threat.eps 8/255, there 4/255']
     """
-    here, there = (dict(_flat(yaml.safe_load(text))) for text in (ours, theirs))
-    keys = [key for key in {**here, **there} if not key.endswith(_NO_PART_OF_A_RUN)]
+    here, there = flat_recipe(ours), flat_recipe(theirs)
     return [
         f"{key.replace('init_args.', '')} {here.get(key, 'absent')}, there {there.get(key, 'absent')}"
-        for key in keys
+        for key in {**here, **there}
         if here.get(key) != there.get(key)  # an older recipe lacks keys whose default is none
     ]
+
+
+def flat_recipe(text: str) -> dict[str, Any]:
+    """Keys and values of a recipe text on one level, without what is no part of a run's identity.
+
+    >>> flat_recipe("{seed: 0, threat: {eps: 8/255}, checkpoint_every: 10}")
+    {'seed': 0, 'threat.eps': '8/255'}
+    """
+    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {key: value for key, value in _flat(content) if not key.endswith(_NO_PART_OF_A_RUN)}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -16,13 +18,14 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 import protoat
 from protoat.experiments.recipe import differing_keys
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
-__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "read_run", "write"]
+__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "locked", "read_run", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +204,29 @@ def write(path: Path, text: str) -> None:
         raise DiskError(
             f"could not write {path}: {error.strerror or error}; what was there before is intact"
         ) from error
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Holds a lock file, for which another process that holds it is waited for; it ends with its process.
+
+    Raises:
+        DiskError: the lock cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("%s: another process is at it; waiting", what)
+            lock.acquire()
+    except OSError as error:
+        raise DiskError(f"could not lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Budgets: how much computing a table or figure may take, as changes of recipes that are stated beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoat.experiments.parser import nearest
+
+__all__ = ["Budget", "budget_names", "read_budget"]
+
+_SHIPPED = Path(__file__).parents[1] / "recipes" / "budgets"
+_KEYS = ("about", "images", "train", "pretrain", "recipes")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a budget makes of every recipe.
+
+    Attributes:
+        name: of the shipped budget, or of the user's file.
+        about: one line that every table prints.
+        images: test images that are measured, None for all.
+        reproduction: whether recipes stay as the paper has them; true of `paper` only.
+        train, pretrain: changes of every recipe with and without labels, as a recipe file holds them.
+        recipes: further changes of single recipes, by name.
+    """
+
+    name: str
+    about: str
+    images: int | None = None
+    reproduction: bool = False
+    train: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def args(self, recipe: str, *, pretrains: bool = False) -> tuple[str, ...]:
+        """The changes as arguments, to stand behind all others.
+
+        Args:
+            recipe: name of the recipe of a data set, or path of a file.
+            pretrains: whether it is for ``protoat pretrain``.
+
+        >>> Budget("mine", "", train={"epochs": 2}, recipes={"cifar10": {"model": {"init_args": {"width": 0.5}}}}).args(
+        ...     "cifar10"
+        ... )
+        ('--epochs', '2', '--model.width', '0.5')
+        """
+        changes = {**(self.pretrain if pretrains else self.train), **self.recipes.get(Path(recipe).stem, {})}
+        return tuple(word for key, value in changes.items() for word in _words(key, value))
+
+
+def budget_names() -> list[str]:
+    """Names of the shipped budgets.
+
+    >>> budget_names()
+    ['cpu', 'paper', 'smoke']
+    """
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def read_budget(name_or_path: str) -> Budget:
+    """A budget by name, or from a file of the same form.
+
+    Raises:
+        ValueError: an unknown name, no such file, or a file that is no budget.
+
+    >>> read_budget("smoke").reproduction, read_budget("paper").reproduction
+    (False, True)
+    """
+    path = _SHIPPED / f"{name_or_path}.yaml" if name_or_path in budget_names() else Path(name_or_path)
+    if not path.is_file():
+        hint = f"{nearest(name_or_path, budget_names())}, or the path of a file of your own"
+        raise ValueError(f"budget {name_or_path!r} is unknown; {hint}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    _check(path, content)
+    return Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
+
+
+def _check(path: Path, content: Any) -> None:
+    if not isinstance(content, Mapping) or not isinstance(content.get("about"), str):
+        raise ValueError(f"{path} is no budget; write about: with one line that says what it does, then images, train")  # noqa: TRY004
+    if unknown := [str(key) for key in content if key not in _KEYS]:
+        raise ValueError(f"{path}: key {unknown[0]!r} is unknown; {nearest(unknown[0], _KEYS)}")
+    images = content.get("images")
+    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
+        raise ValueError(
+            f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
+        )
+    sections = {key: content[key] for key in ("train", "pretrain", "recipes") if key in content}
+    inner = sections.get("recipes", {})
+    for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")  # noqa: TRY004
+
+
+def _words(key: str, value: Any) -> list[str]:
+    """An entry of a recipe file as on the command line."""
+    if not isinstance(value, Mapping):
+        return [f"--{key}", _word(value)]
+    named = [f"--{key}", str(value["class_path"])] if "class_path" in value else []
+    inner = value.get("init_args", {}) if {"class_path", "init_args"} & value.keys() else value
+    return [*named, *(word for name, entry in inner.items() for word in (f"--{key}.{name}", _word(entry)))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    )

@@ -1,0 +1,204 @@
+"""What a table or figure wants done: a run, whether it exists yet or not, and what shall be measured of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoat.experiments.initialise import Initialise
+from protoat.experiments.recipe import Recipe, flat_recipe, recipe_from_text, recipe_parser, resolve
+
+__all__ = ["Job", "Task", "identity_of_folder"]
+
+_SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+_DIGITS = 12
+_USUAL = {entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as a table or figure asks for it, whether it exists yet or not.
+
+    Args:
+        name: letters, digits and "-", a part of the folder's name and none of the identity.
+        args: what ``protoat train`` or ``protoat pretrain`` would be given, without ``--out``; with `start` also
+            ``--initialise.finetune`` and the like, but no place to start from.
+        start: pre-training whose encoder it starts from.
+
+    Raises:
+        ValueError: a name of other characters.
+
+    >>> one = Job("digits", ("--config", "digits", "--seed", "1", "--epochs", "2"))
+    >>> same = Job("short", ("--config", "digits", "--epochs", "2", "--seed", "1", "--weight", "0.5"))
+    >>> one.identity == same.identity, one.folder(Path("runs")).name == f"digits-{one.identity[:12]}"
+    (True, True)
+    """
+
+    name: str
+    args: tuple[str, ...]
+    start: Job | None = None
+
+    def __post_init__(self) -> None:
+        if not _SLUG.fullmatch(self.name):
+            raise ValueError(f"a run cannot be called {self.name!r}; write letters, digits and single dashes")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}  # what is cached need not travel
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe, without `initialise`.
+
+        Raises:
+            ValueError: see `protoat.experiments.recipe.resolve`.
+        """
+        return _resolved(tuple(word for pair in self._pairs if not _initialises(pair) for word in pair))
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the whole resolved recipe, how it takes over weights, and the identity of where it starts."""
+        choice = {pair[0].removeprefix("--initialise."): pair[-1] for pair in self._pairs if _initialises(pair)}
+        return _identity(self.recipe.text, choice, None if self.start is None else self.start.identity)
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it is ``protoat pretrain`` that does it."""
+        return self.recipe.pretrains
+
+    @property
+    def _pairs(self) -> list[tuple[str, ...]]:
+        """Each option with its values."""
+        pairs: list[tuple[str, ...]] = []
+        for word in self.args:
+            if word.startswith("--"):
+                pairs.append(tuple(word.split("=", 1)))
+            elif pairs:
+                pairs[-1] += (word,)
+            else:
+                raise ValueError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
+        return pairs
+
+    def folder(self, store: Path) -> Path:
+        """Where in the store it is: a folder of this identity, whatever its name; else the one it will have.
+
+        >>> Job("digits", ("--config", "digits")).folder(Path("/nowhere")).parent
+        PosixPath('/nowhere')
+        """
+        usual = store / f"{self.name}-{self.identity[:_DIGITS]}"
+        if (usual / "recipe.yaml").exists():
+            return usual
+        there = sorted(path.parent for path in store.glob("*/recipe.yaml"))
+        return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
+
+    def _is(self, folder: Path) -> bool:
+        return identity_of_folder(folder) == self.identity
+
+    def _could_be(self, folder: Path) -> bool:
+        """Whether no value that both recipes name differs, which is quick to see."""
+        ours, theirs = flat_recipe(self.recipe.text), _flat_file(folder / "recipe.yaml")
+        return all(ours[key] == value for key, value in theirs.items() if key in ours)
+
+    def arguments(self, store: Path) -> list[str]:
+        """`args`, with the folder it starts from."""
+        return [*self.args, *([] if self.start is None else ["--initialise.run", str(self.start.folder(store))])]
+
+    def command(self, store: Path) -> str:
+        """The shell command that does it by hand."""
+        before = "" if self.start is None else f"{self.start.command(store)} && "
+        words = ["protoat", "pretrain" if self.pretrains else "train", *self.arguments(store)]
+        return before + shlex.join([*words, "--out", str(self.folder(store))])
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one row and column of a table needs: a run, measured.
+
+    Args:
+        job: the run.
+        attacks: names as for ``protoat evaluate --attacks``; none for pre-training.
+        images: test images that are measured, None for all.
+        audit: whether it is also audited.
+    """
+
+    job: Job
+    attacks: tuple[str, ...] = ()
+    images: int | None = None
+    audit: bool = False
+
+    def command(self, store: Path) -> str:
+        """The shell command that does it by hand."""
+        folder = str(self.job.folder(store))
+        commands = [self.job.command(store)]
+        if self.attacks:
+            limit = [] if self.images is None else ["--n", str(self.images)]
+            commands.append(shlex.join(["protoat", "evaluate", folder, "--attacks", *self.attacks, *limit]))
+        if self.audit:
+            limit = [] if self.images is None else ["--n", str(min(self.images, 1000))]
+            commands.append(shlex.join(["protoat", "audit", folder, *limit]))
+        return " && ".join(commands)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(args: tuple[str, ...]) -> Recipe:
+    return resolve(recipe_parser(), args)[0]
+
+
+def _initialises(pair: tuple[str, ...]) -> bool:
+    return pair[0].startswith("--initialise")
+
+
+def identity_of_folder(folder: Path) -> str | None:
+    """Identity of the run a folder holds, made by a `Job` or by hand; None where it cannot be told.
+
+    It is the recipe that is read, not what the folder is called. A run that takes over weights has the identity of
+    where they come from in its ``job.json``, or else that run must still be where its recipe says.
+    """
+    path = folder / "recipe.yaml"
+    try:
+        return _identity_of_file(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None  # no run, or a damaged one, which `list_runs` names
+
+
+@lru_cache(maxsize=4096)
+def _identity_of_file(path: Path, _modified: int) -> str | None:
+    content = yaml.safe_load(path.read_text())
+    choice = content.pop("initialise", None)
+    text = recipe_from_text(yaml.safe_dump({**content, "initialise": None})).text  # a later version has more keys
+    if choice is None:
+        return _identity(text, {}, None)
+    record = path.with_name("job.json")
+    if record.exists():
+        start = json.loads(record.read_text())["start"]
+    else:
+        start = None if choice["run"] is None else identity_of_folder(Path(choice["run"]))
+    return None if start is None else _identity(text, choice, start)
+
+
+@lru_cache(maxsize=4096)
+def _flat(path: Path, _modified: int) -> Mapping[str, Any]:
+    return flat_recipe(path.read_text())
+
+
+def _flat_file(path: Path) -> Mapping[str, Any]:
+    """What `flat_recipe` makes of a file; nothing where it is damaged."""
+    try:
+        return _flat(path, path.stat().st_mtime_ns)
+    except (OSError, AttributeError, yaml.YAMLError):
+        return {}
+
+
+def _identity(text: str, choice: Mapping[str, Any], start: str | None) -> str:
+    """Of a recipe, what its `initialise` says beside where weights are, and the identity of where they come from."""
+    how = {key: choice[key] for key, usual in _USUAL.items() if choice.get(key, usual) != usual}
+    recipe = {key: value for key, value in flat_recipe(text).items() if value is not None}
+    return sha256(json.dumps([recipe, how, start], sort_keys=True).encode()).hexdigest()
