@@ -1,0 +1,87 @@
+"""Embeddings of images, clean or attacked, in the order in which robustness is measured."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import Attack
+from protoat.attacks.base import attacking
+from protoat.data import ImageData
+from protoat.types import as_output
+
+__all__ = ["Embedded", "embed", "embed_images"]
+
+
+class Embedded(NamedTuple):
+    """What a model makes of images.
+
+    Attributes:
+        images: (M, C, H, W) as the model saw them, in [0, 1], on the CPU.
+        embedding: (M, D) on the CPU.
+        predicted: (M,) int64 classes of the head, on the CPU.
+    """
+
+    images: Tensor
+    embedding: Tensor
+    predicted: Tensor
+
+
+@torch.no_grad()
+def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Embedded:
+    """Embeddings and predictions of (M, C, H, W) images in [0, 1], in eval mode; the model's modes stay as they are.
+
+    Raises:
+        ValueError: no images, or a model that returns logits only.
+
+    >>> from protoat.types import Output
+    >>> class Sums(nn.Module):
+    ...     def forward(self, x):
+    ...         return Output(x.flatten(1), x.sum((2, 3)))
+    >>> embed_images(Sums(), torch.ones(3, 1, 2, 2)).embedding.shape
+    torch.Size([3, 1])
+    """
+    if not len(images):
+        raise ValueError("there are no images to embed")
+    device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    with attacking(model):
+        found = [as_output(model(part.to(device))) for part in images.split(batch_size)]
+    if not found[0].embedding.shape[1]:
+        raise ValueError(
+            "the model returns logits only, and a figure of embeddings needs them; wrap it in "
+            "protoat.models.with_embedding, or return protoat.types.Output"
+        )
+    logits = torch.cat([output.logits for output in found])
+    return Embedded(images, torch.cat([output.embedding for output in found]).float().cpu(), logits.argmax(1).cpu())
+
+
+def embed(
+    model: nn.Module, data: ImageData, indices: Tensor, *, attack: Attack | None = None, batch_size: int = 256
+) -> Embedded:
+    """Embeddings of some images of a data set, clean or attacked.
+
+    Every image is attacked, also one that is wrong already. Each batch draws from a generator seeded with
+    ``attack.seed`` and its place, so the same call gives the same images.
+
+    Args:
+        model: images in [0, 1] -> `Output`.
+        data: the images.
+        indices: (M,) int64, which of them, in this order.
+        attack: None leaves them as they are.
+        batch_size: images attacked at once; another one draws other random starts.
+
+    Raises:
+        ValueError: see `embed_images`.
+    """
+    device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    seen = []
+    for place, rows in enumerate(indices.split(batch_size)):
+        x, y = data.images[rows].to(device).float() / 255, data.labels[rows].to(device)
+        if attack is not None:
+            seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
+            x = attack.perturb(model, x, y, generator=torch.Generator(device).manual_seed(seed))
+        seen.append(x.cpu())
+    return embed_images(model, torch.cat(seen), batch_size=batch_size)

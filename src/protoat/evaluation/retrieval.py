@@ -1,0 +1,91 @@
+"""Retrieval by embedding: which images of a gallery lie nearest to a query."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from protoat.evaluation.statistics import Count
+
+__all__ = ["Precision", "nearest_neighbours", "precision"]
+
+
+def nearest_neighbours(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
+    """The `k` images of the gallery with the largest cosine to each query, the nearest first.
+
+    Args:
+        queries: (Q, D) embeddings.
+        gallery: (N, D) embeddings; of equals, the one that stands first is nearer.
+        k: from 1 to N, or to N - 1 where images are excluded.
+        excluded: (Q,) int64, the image of the gallery that a query must not find, which is the query itself.
+
+    Returns:
+        (Q, k) int64 into the gallery.
+
+    Raises:
+        ValueError: a number of neighbours that is not there.
+
+    Deviation: a vector of length zero has cosine 0 with everything.
+
+    >>> import torch
+    >>> nearest_neighbours(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 1.0], [1.0, 0.0]]), 2)
+    tensor([[2, 1]])
+    """
+    most = len(gallery) - (excluded is not None)
+    if not 1 <= k <= most:
+        raise ValueError(f"k={k} neighbours are asked for, and there are {most} to choose from; write 1 to {most}")
+    cosine = F.normalize(queries.double(), dim=1) @ F.normalize(gallery.double(), dim=1).T
+    if excluded is not None:
+        cosine.scatter_(1, excluded[:, None], float("-inf"))
+    return cosine.argsort(dim=1, descending=True, stable=True)[:, :k]
+
+
+class Precision(NamedTuple):
+    """How many of the retrieved images are of the class of their query.
+
+    Attributes:
+        correct, total: retrieved images, of all queries together.
+        queries: how many there were.
+    """
+
+    correct: int
+    total: int
+    queries: int
+
+    @property
+    def share(self) -> float:
+        """Precision at k, in [0, 1], mean over queries."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """A 95 % interval of `share` over queries.
+
+        What one query finds is alike, so retrieved images are no independent draws, and queries are. No share in
+        [0, 1] varies more than one that is 0 or 1, so Wilson's interval for as many images as there are queries is
+        wide enough.
+
+        >>> [round(end, 3) for end in Precision(20, 40, queries=10).interval]
+        [0.237, 0.763]
+        """
+        right = self.queries * self.correct / self.total
+        return Count(math.floor(right), self.queries).interval[0], Count(math.ceil(right), self.queries).interval[1]
+
+
+def precision(found: Tensor, labels: Tensor, gallery_labels: Tensor) -> Precision:
+    """Precision at k of retrieved images.
+
+    Args:
+        found: (Q, k) int64 into the gallery.
+        labels: (Q,) of the queries.
+        gallery_labels: (N,).
+
+    >>> import torch
+    >>> precision(torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1]), torch.tensor([0, 1, 1]))
+    Precision(correct=3, total=4, queries=2)
+    """
+    right = gallery_labels[found] == labels[:, None]
+    return Precision(int(right.sum()), right.numel(), len(right))

@@ -1,0 +1,98 @@
+"""What figures of embeddings need of a run: its model, some of its test images, its prototypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from protoat.attacks import Attack
+from protoat.data import ImageData
+from protoat.evaluation import fair_order
+from protoat.evaluation.embedding import Embedded, embed
+from protoat.evaluation.prototype_agreement import assign
+from protoat.experiments.named_attacks import named_attacks
+from protoat.experiments.subject import Subject, subject_of_run
+from protoat.regularizers import SoftTriple
+from protoat.training import make_accelerator
+
+__all__ = ["Pictured"]
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A run as figures see it: its model, and the first `images` test images of the order in which it is measured.
+
+    Args:
+        run: the folder, with weights.
+        images: how many test images, a share of each mode; None takes all.
+
+    Raises:
+        ValueError: a number below 1, a folder that is no run or has no weights.
+        DataNotFoundError: the test images are not there.
+    """
+
+    run: Path | str
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images={self.images} must be at least 1")
+
+    @cached_property
+    def subject(self) -> Subject:
+        """Model, data and threat model of the run."""
+        found = subject_of_run(self.run)
+        found.model.to(make_accelerator().device)
+        return found
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """(M,) int64, which test images."""
+        return fair_order(self.subject.data)[: self.images]
+
+    @cached_property
+    def data(self) -> ImageData:
+        """These images, with labels and modes."""
+        return self.subject.data.subset(self.indices)
+
+    @cached_property
+    def clean(self) -> Embedded:
+        """What the model makes of them as they are."""
+        return embed(self.subject.model, self.subject.data, self.indices)
+
+    def attacked(self, name: str) -> Embedded:
+        """What it makes of them under an attack, by its name as for ``protoat evaluate``.
+
+        Raises:
+            ValueError: an unknown attack, or a name that stands for none or several.
+        """
+        return embed(self.subject.model, self.subject.data, self.indices, attack=self._attack(name))
+
+    def _attack(self, name: str) -> Attack:
+        found = list(named_attacks([name], self.subject).values())
+        if len(found) != 1 or found[0] is None:
+            raise ValueError(f"attack {name!r} is {len(found)} attacks or none; name one, such as pgd10")
+        return found[0]
+
+    @property
+    def metric(self) -> SoftTriple:
+        """The prototypes of the run, on the CPU.
+
+        Raises:
+            ValueError: it was trained without.
+        """
+        found = self.subject.regularizer
+        if not isinstance(found, SoftTriple):
+            raise ValueError(  # noqa: TRY004 - the user chose the run
+                f"{self.run} has no prototypes: it was not trained with SoftTriple; name a run that was"
+            )
+        return found
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(M,) int64, the prototype of its own class that each clean image is nearest to."""
+        metric = self.metric
+        return assign(self.clean.embedding, self.data.labels, metric.prototypes.detach(), metric.active)
