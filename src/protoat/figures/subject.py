@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from protoat.attacks import Attack
@@ -14,6 +15,7 @@ from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
 from protoat.experiments.named_attacks import named_attacks
+from protoat.experiments.parser import nearest
 from protoat.experiments.subject import Subject, subject_of_run
 from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator
@@ -28,14 +30,16 @@ class Pictured:
     Args:
         run: the folder, with weights.
         images: how many test images, a share of each mode; None takes all.
+        classes: images of these only; None takes all.
 
     Raises:
-        ValueError: a number below 1, a folder that is no run or has no weights.
+        ValueError: a number below 1, an unknown class, a folder that is no run or has no weights.
         DataNotFoundError: the test images are not there.
     """
 
     run: Path | str
     images: int | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
@@ -51,7 +55,14 @@ class Pictured:
     @cached_property
     def indices(self) -> Tensor:
         """(M,) int64, which test images."""
-        return fair_order(self.subject.data)[: self.images]
+        data = self.subject.data
+        order = fair_order(data)
+        if self.classes is not None:
+            if unknown := [name for name in self.classes if name not in data.class_names]:
+                raise ValueError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
+            wanted = torch.tensor([data.class_names.index(name) for name in self.classes])
+            order = order[torch.isin(data.labels[order], wanted)]
+        return order[: self.images]
 
     @cached_property
     def data(self) -> ImageData:
