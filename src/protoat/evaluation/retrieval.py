@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from protoat.evaluation.statistics import Count
 
 __all__ = ["Precision", "nearest_neighbours", "precision"]
+
+_AT_ONCE = 1024
 
 
 def nearest_neighbours(queries: Tensor, gallery: Tensor, k: int, *, excluded: Tensor | None = None) -> Tensor:
@@ -30,17 +33,19 @@ def nearest_neighbours(queries: Tensor, gallery: Tensor, k: int, *, excluded: Te
 
     Deviation: a vector of length zero has cosine 0 with everything.
 
-    >>> import torch
     >>> nearest_neighbours(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 1.0], [1.0, 0.0]]), 2)
     tensor([[2, 1]])
     """
     most = len(gallery) - (excluded is not None)
     if not 1 <= k <= most:
         raise ValueError(f"k={k} neighbours are asked for, and there are {most} to choose from; write 1 to {most}")
-    cosine = F.normalize(queries.double(), dim=1) @ F.normalize(gallery.double(), dim=1).T
-    if excluded is not None:
-        cosine.scatter_(1, excluded[:, None], float("-inf"))
-    return cosine.argsort(dim=1, descending=True, stable=True)[:, :k]
+    unit, found = F.normalize(gallery.double(), dim=1), []
+    for rows in torch.arange(len(queries)).split(_AT_ONCE):
+        cosine = F.normalize(queries[rows].double(), dim=1) @ unit.T
+        if excluded is not None:
+            cosine.scatter_(1, excluded[rows, None], float("-inf"))
+        found.append(cosine.argsort(dim=1, descending=True, stable=True)[:, :k])
+    return torch.cat(found)
 
 
 class Precision(NamedTuple):
@@ -83,7 +88,6 @@ def precision(found: Tensor, labels: Tensor, gallery_labels: Tensor) -> Precisio
         labels: (Q,) of the queries.
         gallery_labels: (N,).
 
-    >>> import torch
     >>> precision(torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1]), torch.tensor([0, 1, 1]))
     Precision(correct=3, total=4, queries=2)
     """
