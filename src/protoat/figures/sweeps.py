@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +16,17 @@ from protoat.figures.style import accuracy_axis, below_title, chosen, colour, da
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-__all__ = ["accuracy_against_eps", "accuracy_against_steps", "measured"]
+__all__ = ["Point", "accuracy_against_eps", "accuracy_against_steps", "line", "measured"]
 
 Record = Mapping[str, Any]
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
+    """Where a line passes: what was varied, what was measured there, and how many images stayed right."""
+
     x: float
     attack: str
-    count: Count
+    right: Count
 
 
 def measured(folder: Path | str) -> dict[str, Any]:
@@ -77,9 +80,8 @@ def _sweep(runs: Sequence[Path | str], key: str, axis: str, example: str, *, thr
         clean = record["attacks"].get("clean")
         for turn, points in enumerate(lines):
             if through_clean and clean is not None:
-                points.insert(0, _Point(0.0, "clean", Count(clean["correct"], clean["total"])))
-            title = f"{label(name)}: {label(min((point.attack for point in points[-2:]), key=len).partition('@')[0])}"
-            figure.add_trace(line(title, points, place, turn))
+                points.insert(0, Point(0.0, "clean", Count(clean["correct"], clean["total"])))
+            figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
         about.append(f"{label(name)}: {record['subject']['images']} test images of {label(record['subject']['data'])}")
     figure.update_layout(
         title_text=below_title(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
@@ -92,7 +94,7 @@ def _sweep(runs: Sequence[Path | str], key: str, axis: str, example: str, *, thr
     return figure
 
 
-def line(name: str, points: Sequence[_Point], place: int, turn: int = 0) -> Scatter:
+def line(name: str, points: Sequence[Point], place: int, turn: int = 0) -> Scatter:
     """Accuracies with their intervals as a line.
 
     Args:
@@ -103,7 +105,7 @@ def line(name: str, points: Sequence[_Point], place: int, turn: int = 0) -> Scat
     """
     from plotly import graph_objects as go
 
-    counts = [point.count for point in points]
+    counts = [point.right for point in points]
     return go.Scatter(
         x=[point.x for point in points],
         y=[100 * count.accuracy for count in counts],
@@ -112,20 +114,25 @@ def line(name: str, points: Sequence[_Point], place: int, turn: int = 0) -> Scat
         mode="lines+markers",
         line={"color": colour(place), "dash": dash(turn)},
         marker={"symbol": ("circle", "square", "diamond", "cross")[turn % 4], "size": 7},
-        hovertext=[f"{name}, {label(point.attack)}: {shown(point.count)}" for point in points],
+        hovertext=[f"{name}, {label(point.attack)}: {shown(point.right)}" for point in points],
         hoverinfo="text",
     )
 
 
-def _lines(attacks: Record, key: str) -> list[list[_Point]]:
+def _lines(attacks: Record, key: str) -> list[list[Point]]:
     """Points of attacks that differ in `key` only, by `key`; those of which there are at least two."""
-    found: dict[str, dict[float, _Point]] = defaultdict(dict)
+    found: dict[str, dict[float, Point]] = defaultdict(dict)
     for name, entry in attacks.items():
         value = _innermost(entry["parameters"]).get(key)
         if isinstance(value, int | float):
-            point = _Point(float(value), name, Count(entry["correct"], entry["total"]))
+            point = Point(float(value), name, Count(entry["correct"], entry["total"]))
             found[json.dumps(_but_for(key, entry["parameters"]), sort_keys=True)].setdefault(point.x, point)
     return [[points[x] for x in sorted(points)] for points in found.values() if len(points) > 1]
+
+
+def _family(attack: str, key: str) -> str:
+    """The name of an attack without what is varied: ``pgd10@0.1`` is pgd10 at any radius, pgdN with any steps."""
+    return attack.partition("@")[0] if key == "eps" else re.sub(r"\d+", "N", attack, count=1)
 
 
 def _innermost(parameters: Record) -> Record:
