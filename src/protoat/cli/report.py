@@ -1,0 +1,32 @@
+"""``protoat report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from protoat.experiments.parser import Parser
+from protoat.reports.html import report
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> None:
+    """Writes all that is known of runs into one HTML file; several runs are compared."""
+    parser = Parser("protoat report")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folders, or folders that protoat evaluate --out has written; the first is compared with the others",
+    )
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file; default report.html")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=300,
+        help="test images of the map and of retrieval; 0 leaves out whatever needs weights and images",
+    )
+    options = parser.parse_args(args)
+    out = report(options.folders, options.out, images=options.images)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

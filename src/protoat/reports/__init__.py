@@ -1,0 +1,1 @@
+"""Reports: what records say, as a page or a table for people to read."""

@@ -1,0 +1,144 @@
+"""Several runs side by side, and what may be said of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare
+from protoat.experiments.recipe import differing_keys
+from protoat.figures.style import names
+from protoat.reports.blocks import Block, Chart, Grid, Section, Text
+from protoat.reports.charts import accuracy_bars
+from protoat.reports.records import Records, accuracy, count_of, threat_text
+
+__all__ = ["comparison"]
+
+_NONE, _SOME = "no difference shown", "a difference"
+
+
+def comparison(found: Sequence[Records]) -> list[Section]:
+    """What the runs share and differ in, their accuracies, and the differences between the first and each other one."""
+    return [_side_by_side(found), _differences(found), _recipes(found)]
+
+
+def _side_by_side(found: Sequence[Records]) -> Section:
+    called = names([records.folder for records in found])
+    measured = [_entries(records.evaluation) for records in found]
+    attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
+    rows = [
+        [attack, *(accuracy(count_of(entries[attack])) if attack in entries else "—" for entries in measured)]
+        for attack in [*attacks, WORST_CASE]
+    ]
+    subjects = [(records.evaluation or {}).get("subject", {}) for records in found]
+    about = [
+        ["images", *(str(subject.get("images", "—")) for subject in subjects)],
+        ["data", *(str(subject.get("data", "—")) for subject in subjects)],
+        ["threat", *(threat_text(subject["threat"]) if "threat" in subject else "—" for subject in subjects)],
+        ["audit", *(_audited(records) for records in found)],
+    ]
+    blocks: list[Block] = []
+    common = [name for name in (*attacks, WORST_CASE) if all(name in entries for entries in measured)]
+    if common:
+        series = {
+            name: {attack: count_of(entries[attack]) for attack in common}
+            for name, entries in zip(called, measured, strict=True)
+        }
+        about_chart = (
+            "A bar for each run under each attack that all have, with 95 % intervals; the table has the numbers."
+        )
+        blocks.append(Chart("Accuracy under attack", accuracy_bars(series), about_chart))
+    blocks += [
+        Grid("Accuracy % with Wilson's 95 % interval over images", ["attack", *called], rows),
+        Text("An attack of one name may have other parameters in another run; only equal ones are compared below."),
+        Grid("What was measured", ["", *called], about, text=1 + len(called)),
+    ]
+    return Section("side-by-side", "Side by side", blocks)
+
+
+def _entries(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    if record is None:
+        return {}
+    case = record.get("worst_case")
+    return {**record["attacks"], **({WORST_CASE: case} if case else {})}
+
+
+def _audited(records: Records) -> str:
+    return "not audited" if records.audit is None else "no check failed" if records.audit["passed"] else "failed"
+
+
+def _differences(found: Sequence[Records]) -> Section:
+    first, *others = found
+    name, *other_names = names([records.folder for records in found])
+    blocks: list[Block] = []
+    for other, other_name in zip(others, other_names, strict=True):
+        blocks += _pair(first, other, name, other_name)
+    blocks.append(
+        Text(
+            "Difference in points. p: exact McNemar test on the images that only one of the two gets right; interval: "
+            "bootstrap over images; neither is corrected for how many comparisons stand here. Worst modes are of "
+            "different images, so a difference is said only where their intervals do not overlap. One run each: this "
+            "says nothing about other seeds of the same recipes; protoat compare puts seeds together."
+        )
+    )
+    return Section("differences", "Differences, image by image", blocks)
+
+
+def _pair(first: Records, other: Records, name: str, other_name: str) -> list[Block]:
+    records = {key: of.evaluation for key, of in ((name, first), (other_name, other)) if of.evaluation is not None}
+    if missing := [key for key in (name, other_name) if key not in records]:
+        return [Text(f"{other_name} against {name}: {' and '.join(missing)} not measured.", "missing")]
+    if old := [key for key, record in records.items() if not {"data_sha256", "threat"} <= record["subject"].keys()]:
+        return [Text(f"{other_name} against {name}: {' and '.join(old)} measured by an earlier version.", "missing")]
+    try:
+        check_comparable(records)
+    except ValueError as error:
+        return [Text(str(error), "missing")]
+    rows = [_row(found) for found in compare(records[name], records[other_name])]
+    columns = [
+        "attack",
+        name,
+        other_name,
+        "difference",
+        "95 % interval",
+        "p",
+        "only right in",
+        "verdict",
+        "worst modes",
+    ]
+    return [Grid(f"{other_name} against {name}", columns, rows)]
+
+
+def _row(found: Comparison) -> list[str]:
+    pair = found.pair
+    low, high = pair.interval()
+    modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes)
+    return [
+        found.attack,
+        f"{100 * found.first.accuracy:.1f}",
+        f"{100 * found.second.accuracy:.1f}",
+        f"{100 * pair.difference:+.2f}",
+        f"{100 * low:+.2f} to {100 * high:+.2f}",
+        f"{pair.p_value:.2g}",
+        f"{pair.only_first} / {pair.only_second}",
+        _SOME if found.shown else _NONE,
+        f"{modes}; {_SOME if found.shown_in_worst_mode else _NONE}",
+    ]
+
+
+def _recipes(found: Sequence[Records]) -> Section:
+    first, *others = found
+    name, *other_names = names([records.folder for records in found])
+    blocks: list[Block] = []
+    for other, other_name in zip(others, other_names, strict=True):
+        if first.run is None or other.run is None:
+            blocks.append(Text(f"{other_name} against {name}: one of them has no recipe.", "missing"))
+            continue
+        texts = [(records.folder / "recipe.yaml").read_text() for records in (first, other)]
+        different = differing_keys(*texts)
+        blocks.append(
+            Grid(f"{name}, and {other_name} there", ["key"], [[key] for key in different])
+            if different
+            else Text(f"{other_name} has the recipe of {name}.")
+        )
+    return Section("recipes", "What differs in the recipes", blocks)

@@ -1,0 +1,67 @@
+"""The HTML report: everything that records say of runs, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import protoat
+from protoat.experiments.store import write
+from protoat.reports.comparison import comparison
+from protoat.reports.page import Chapter, render
+from protoat.reports.records import Records, read_records
+from protoat.reports.sections.measured import attacks, groups
+from protoat.reports.sections.pictures import embedding, retrieved
+from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
+from protoat.reports.sections.summary import summary
+from protoat.reports.sections.training import prototypes, training
+
+__all__ = ["report"]
+
+
+def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300) -> Path:
+    """Writes one HTML file that opens from disk, without a network.
+
+    Args:
+        folders: of runs, or of measurements; several are compared, the first being what the others are compared with.
+        out: the file.
+        images: test images of the map and of retrieval, which are computed from weights; 0 leaves out whatever is.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: a folder without records, a damaged one, one that is named twice, `images` below 0.
+        DiskError: the file cannot be written.
+    """
+    if images < 0:
+        raise ValueError(f"images={images} must be 0 or more")
+    if not folders or len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ValueError("name at least one folder, and none of them twice")
+    found = [read_records(folder) for folder in folders]
+    chapters = [_chapter(number, records, images) for number, records in enumerate(found, 1)]
+    if len(found) > 1:
+        chapters.insert(0, Chapter("comparison", "Comparison", comparison(found)))
+    title = " and ".join(records.name for records in found) if len(found) < 4 else f"{len(found)} runs compared"
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write(Path(out), render(title, chapters, f"Made by protoat {protoat.__version__}, {now}."))
+    return Path(out)
+
+
+def _chapter(number: int, records: Records, images: int) -> Chapter:
+    sections = [
+        summary(records),
+        attacks(records),
+        groups(records),
+        training(records),
+        prototypes(records, images),
+        embedding(records, images),
+        retrieved(records, images),
+        audit(records),
+        lint(records),
+        recipe(records),
+        environment(records),
+        redo(records),
+    ]
+    return Chapter(f"run-{number}", str(records.folder), sections)

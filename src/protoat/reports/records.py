@@ -1,0 +1,118 @@
+"""What a folder holds that a report can speak of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from protoat.evaluation import Count
+from protoat.experiments.measure import read_record
+from protoat.experiments.store import StoredRun, read_run
+
+__all__ = ["Records", "accuracy", "count_of", "groups_of", "percent", "read_records", "threat_text"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one folder: a run, or any other model that was measured.
+
+    Attributes:
+        folder: where they are.
+        run: recipe, facts and metrics; None where the folder holds a measurement only.
+        evaluation, audit: contents of ``evaluation.json`` and ``audit.json``, or None.
+    """
+
+    folder: Path
+    run: StoredRun | None
+    evaluation: dict[str, Any] | None
+    audit: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights lie beside the records."""
+        return any(self.folder.glob("*.safetensors"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether training has ended; of records without weights, by their log."""
+        if self.run is None or self.run.complete:
+            return True
+        lines = self.run.metrics
+        return bool(lines) and ("stopped" in lines[-1] or lines[-1]["epoch"] >= self.run.recipe["epochs"])
+
+    @property
+    def outdated(self) -> bool:
+        """Whether weights have been replaced since they were measured; unknown, thus not said, where there are none."""
+        return self.run is not None and self.has_weights and self.run.outdated
+
+
+def read_records(folder: Path | str) -> Records:
+    """The records of a run folder, or of one that ``protoat evaluate --out`` or ``protoat audit --out`` has written.
+
+    Raises:
+        ValueError: neither, or a damaged file.
+    """
+    path = Path(folder)
+    names = ("recipe.yaml", "evaluation.json", "audit.json")
+    if not any((path / name).is_file() for name in names):
+        raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
+    run = read_run(path) if (path / "recipe.yaml").is_file() else None
+    return Records(path, run, read_record(path), _audit(path / "audit.json"))
+
+
+def _audit(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); move it away and audit again") from error
+    return record
+
+
+def count_of(entry: Mapping[str, Any]) -> Count:
+    """How many images an entry of ``evaluation.json`` leaves right."""
+    return Count(entry["correct"], entry["total"])
+
+
+def groups_of(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
+    """The same for each class (``per_class``) or mode (``per_mode``)."""
+    return {name: count_of(counts) for name, counts in entry[kind].items()}
+
+
+def percent(count: Count) -> str:
+    """The accuracy.
+
+    >>> percent(Count(621, 1000))
+    '62.1 %'
+    """
+    return f"{100 * count.accuracy:.1f} %"
+
+
+def accuracy(count: Count) -> str:
+    """The accuracy in per cent with its interval.
+
+    >>> accuracy(Count(621, 1000))
+    '62.1 [59.1, 65.1]'
+    """
+    low, high = count.interval
+    return f"{100 * count.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def threat_text(threat: Mapping[str, Any]) -> str:
+    """Norm and radius, the latter also in grey levels where it is a whole number of them.
+
+    >>> threat_text({"norm": "linf", "eps": 8 / 255}), threat_text({"norm": "l2", "eps": 0.5})
+    ('linf 0.03137 (8/255)', 'l2 0.5')
+    """
+    levels = 255 * threat["eps"]
+    grey = f" ({round(levels)}/255)" if threat["norm"] == "linf" and abs(levels - round(levels)) < 1e-6 else ""
+    return f"{threat['norm']} {threat['eps']:.4g}{grey}"

@@ -1,0 +1,168 @@
+"""Whether to believe the numbers, and how to get them again: audit, lint, recipe, environment, commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from protoat.evaluation import attack_of_name
+from protoat.reports.blocks import Block, Code, Grid, Section, Text
+from protoat.reports.records import Records, threat_text
+from protoat.types import Linf
+
+__all__ = ["audit", "environment", "lint", "recipe", "redo"]
+
+
+def audit(records: Records) -> Section:
+    """Every check with its result and figures."""
+    record = records.audit
+    if record is None:
+        missing = f"Not audited for masked gradients; do so: protoat audit {records.folder}"
+        return Section("audit", "Audit", [Text(missing, "missing")])
+    silent = sum(check["status"] == "not run" for check in record["checks"])
+    failed = [check["id"] for check in record["checks"] if check["status"] == "fail"]
+    verdict = (
+        Text(f"The audit failed: {', '.join(failed)}. {silent} checks were not run.", "warning")
+        if failed
+        else Text(f"No check failed, which rules out common mistakes only. {silent} checks were not run.")
+    )
+    blocks: list[Block] = [verdict, *_audited(records, record)]
+    rows = [[check["id"], check["title"], check["status"], check["reason"]] for check in record["checks"]]
+    figures = [[check["id"], json.dumps(check["figures"])] for check in record["checks"] if check["figures"]]
+    blocks += [
+        Grid("Checks of the audit", ["check", "what should hold", "result", "what was found"], rows, 4, status=2),
+        Grid("Figures of each check", ["check", "figures"], figures, 2, folded=True),
+    ]
+    return Section("audit", "Audit", blocks)
+
+
+def _audited(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
+    """What was audited, and whether it is what was measured."""
+    yield Text(f"{record['images']} images, {threat_text(record['threat'])}, {record['subject']['weights']}.")
+    if records.evaluation is None:
+        return
+    measured = records.evaluation["subject"]
+    audited = {**record["subject"], "threat": record["threat"]}
+    if differing := [key for key, value in audited.items() if measured.get(key) != value]:
+        yield Text(f"The audit is not about what was measured: {', '.join(differing)} differ; audit again.", "warning")
+
+
+def lint(records: Records) -> Section:
+    """What was found before attacking."""
+    record = records.evaluation
+    if record is None or "lint" not in record:
+        return Section(
+            "lint", "Lint", [Text("The lint has not run: it does whenever something is measured.", "missing")]
+        )
+    rows = [[finding["code"], finding["severity"], finding["text"]] for finding in record["lint"]]
+    if not rows:
+        return Section("lint", "Lint", [Text("Nothing was found that would spoil the latest measurement.")])
+    grid = Grid("Findings of the latest measurement", ["rule", "severity", "what was found"], rows, 3, status=1)
+    return Section("lint", "Lint", [grid])
+
+
+def recipe(records: Records) -> Section:
+    """The whole recipe."""
+    if records.run is None:
+        missing = "There is no recipe: the model did not come out of a run of protoat."
+        return Section("recipe", "Recipe", [Text(missing, "missing")])
+    text = (records.folder / "recipe.yaml").read_text()
+    return Section("recipe", "Recipe", [Code("recipe.yaml", text)])
+
+
+def environment(records: Records) -> Section:
+    """Where and with what the run was started, each time; and how it was measured."""
+    sessions = records.run.facts.get("sessions", []) if records.run is not None else []
+    blocks: list[Block] = []
+    if sessions:
+        keys = dict.fromkeys(key for session in sessions for key in session)
+        columns = ["", *(f"start {number}" for number in range(1, len(sessions) + 1))]
+        rows = [[key, *(_value(session.get(key)) for session in sessions)] for key in keys]
+        blocks.append(Grid("Training", columns, rows, text=len(columns)))
+    else:
+        blocks.append(Text("Nothing is recorded about where it was trained.", "missing"))
+    if records.evaluation is not None:
+        keys = dict.fromkeys(("batch_size", "device", "protoat", "torch"))
+        rows = [
+            [name, *(_value(entry.get(key)) for key in keys)] for name, entry in records.evaluation["attacks"].items()
+        ]
+        blocks.append(Grid("Measurement", ["attack", *keys], rows, text=5))
+        subject = [[key, _value(value)] for key, value in records.evaluation["subject"].items()]
+        blocks.append(Grid("What was measured, exactly", ["", "value"], subject, 2, folded=True))
+    return Section("environment", "Environment", blocks)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return shlex.join(map(str, value))
+    return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def redo(records: Records) -> Section:
+    """Commands that train and measure the same again."""
+    again = f"{records.name}-again"
+    blocks: list[Block] = []
+    if records.run is not None:
+        command = "pretrain" if records.run.measuring.endswith("--linear-probe") else "train"
+        lines = [
+            f"protoat {command} --config {shlex.quote(str(records.folder / 'recipe.yaml'))} --out {shlex.quote(again)}"
+        ]
+        sessions = records.run.facts.get("sessions", [])
+        if sessions and (commit := sessions[0].get("commit")):
+            lines.insert(0, f"# protoat {sessions[0]['protoat']}, commit {commit}")
+        lines += _measuring(records, again)
+        blocks.append(Code("The same recipe, trained and measured in a new folder", "\n".join(lines)))
+        if sessions:
+            typed = "\n".join(_value(session["command"]) for session in sessions)
+            blocks.append(Code("What was typed", typed))
+    else:
+        missing = "The record does not say how the model was built, so that no command can be given here."
+        blocks.append(Text(missing, "missing"))
+    return Section("redo", "Do it again", blocks)
+
+
+def _measuring(records: Records, folder: str) -> Iterator[str]:
+    """Commands that measure and audit as the records were."""
+    folder = shlex.quote(folder)
+    if records.evaluation is not None:
+        subject, entries = records.evaluation["subject"], records.evaluation["attacks"]
+        asked = {name: _asked(name, entry) for name, entry in entries.items()}
+        own = [name for name, known in asked.items() if known is None]
+        if own:
+            yield f"# not asked for below, being classes or settings of your own: {', '.join(own)}"
+        names = shlex.join(dict.fromkeys(name for name in asked.values() if name is not None))
+        options = [
+            f"--weights {subject['weights'].partition('.')[0]}",
+            f"--attacks {names}",
+            f"--n {subject['images']}",
+        ]
+        options += [f"--batch-size {size}" for size in _batch_sizes(entries)]
+        yield f"protoat evaluate {folder} {' '.join([*options, *_threat(subject.get('threat'))])}"
+    if records.audit is not None:
+        threat = " ".join(["", *_threat(records.audit["threat"])])
+        yield f"protoat audit {folder} --n {records.audit['images']}{threat}"
+
+
+def _threat(threat: Mapping[str, Any] | None) -> list[str]:
+    return [] if threat is None else [f"--threat.eps {threat['eps']!r}", f"--threat.norm {threat['norm']}"]
+
+
+def _batch_sizes(entries: Mapping[str, Any]) -> list[int]:
+    """The size of batches where every attack had the same; outcomes depend on it."""
+    sizes = {entry.get("batch_size") for entry in entries.values()}
+    return [size for size in sizes if size is not None] if len(sizes) == 1 else []
+
+
+def _asked(name: str, entry: Mapping[str, Any]) -> str | None:
+    """The name to ask for, or None: AutoAttack is recorded under that of its version, one's own class under its own."""
+    if entry["parameters"].get("attack") == "AutoAttack":
+        return "aa" + "".join(name.partition("@")[1:])
+    if name.startswith(("adaptive-", "transfer:")):
+        return name
+    try:
+        attack_of_name(name, Linf(0.5))
+    except ValueError:
+        return None
+    return name

@@ -1,0 +1,114 @@
+"""What was trained, how robust it is, and what nobody has looked at yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from protoat.evaluation.compare import worst_mode
+from protoat.evaluation.statistics import Count, worst
+from protoat.experiments.store import StoredRun
+from protoat.reports.blocks import Block, Cards, Grid, Section, Text
+from protoat.reports.records import Records, count_of, groups_of, percent, threat_text
+
+__all__ = ["described", "summary"]
+
+
+def summary(records: Records) -> Section:
+    """The decisive figures with their intervals, what they are about, and what is missing."""
+    blocks: list[Block] = [
+        *_headline(records.evaluation),
+        Grid("What was judged", ["", "value"], list(_subject(records)), text=2),
+        *_missing(records),
+    ]
+    return Section("summary", "Summary", blocks)
+
+
+def _headline(record: Mapping[str, Any] | None) -> Iterator[Cards]:
+    if record is None or not record.get("worst_case"):
+        return
+    case = record["worst_case"]
+    class_name, class_count = worst(groups_of(case, "per_class"))
+    mode_name, mode_count = worst_mode(case)
+    attacks = case["parameters"]["attacks"]
+    items = [
+        ("worst case", count_of(case), f"right under every one of {len(attacks)}: {', '.join(attacks)}"),
+        ("worst class", class_count, f"{class_name}, in the worst case"),
+        ("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case['per_mode'])}"),
+    ]
+    if "clean" in record["attacks"]:
+        items.insert(0, ("clean", count_of(record["attacks"]["clean"]), "no attack"))
+    yield Cards([(name, percent(count), f"{_sure(count)}; {what}") for name, count, what in items])
+
+
+def _sure(count: Count) -> str:
+    low, high = count.interval
+    return f"95 % interval {100 * low:.1f} to {100 * high:.1f}, {count.total} images"
+
+
+def described(run: StoredRun) -> dict[str, str]:
+    """Data, model, method, regularizer and length of a run in words."""
+    recipe = run.recipe
+    names = {
+        key: recipe[key]["class_path"].rpartition(".")[2] if recipe.get(key) else "none"
+        for key in ("data", "model", "method", "regularizer")
+    }
+    groups = recipe.get("groups")
+    if groups is not None:
+        joined = groups if isinstance(groups, int | str) else len(groups)
+        names["data"] += f", classes joined: {joined}"
+    kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
+    return names | {"epochs": f"{kept[-1] if kept else 0} of {recipe['epochs']}", "seed": str(recipe["seed"])}
+
+
+def _subject(records: Records) -> Iterator[tuple[str, str]]:
+    yield "folder", str(records.folder)
+    if records.run is not None:
+        yield from described(records.run).items()
+        yield "trained for", threat_text(records.run.recipe["threat"])
+        if shape := records.run.facts.get("shape"):
+            yield "images", f"{' x '.join(map(str, shape))}, {records.run.facts.get('train_images')} for training"
+        if best := records.run.best:
+            held_out = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
+            yield "best epoch", f"{best['epoch']}; on {best['images']} held-out images: {held_out}"
+    if records.evaluation is not None:
+        subject = records.evaluation["subject"]
+        if "model" in subject:
+            yield "model", subject["model"]
+        yield "measured", f"{subject['weights']}, {subject['images']} images of {subject['data']}"
+        if "threat" in subject:
+            yield "measured for", threat_text(subject["threat"])
+        if "head" in subject:
+            yield "predicted by", subject["head"]
+
+
+def _missing(records: Records) -> Iterator[Text]:
+    """What a reader must know is not there, or not as it should be."""
+    run, record = records.run, records.evaluation
+    if not records.complete:
+        yield Text("Training has not finished; the command that started it resumes it.", "warning")
+    if record is None:
+        command = run.measuring if run is not None else "protoat evaluate"
+        yield Text(f"Not measured: there is no evaluation.json. Measure it: {command}", "missing")
+    else:
+        yield from _unmeasured(records, record)
+    if records.outdated:
+        yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.folder}", "warning")
+    if records.audit is None:
+        yield Text(f"Not audited for masked gradients; do so: protoat audit {records.folder}", "missing")
+    elif not records.audit["passed"]:
+        failed = [check["id"] for check in records.audit["checks"] if check["status"] == "fail"]
+        yield Text(f"The audit failed: {', '.join(failed)}; see below before any number is believed.", "warning")
+    if run is not None:
+        yield Text("One run, one seed: intervals speak about images, and know nothing of the spread between seeds.")
+
+
+def _unmeasured(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
+    kinds = {str(entry["parameters"].get("attack")) for entry in record["attacks"].values()}
+    if "AutoAttack" not in kinds:
+        yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
+    has_prototypes = records.run is not None and "prototypes" in str(records.run.recipe.get("regularizer"))
+    if has_prototypes and not any(name.startswith("adaptive") for name in record["attacks"]):
+        yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
+    if any(finding["severity"] == "error" for finding in record.get("lint", ())):
+        yield Text("The lint found what makes numbers meaningless; see below.", "warning")

@@ -1,0 +1,95 @@
+"""How training went: curves, and what became of the prototypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from protoat.experiments.measure import read_record
+from protoat.experiments.store import StoredRun
+from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
+from protoat.reports.records import Records, accuracy, count_of
+from protoat.reports.sections.pictures import from_weights
+
+__all__ = ["prototypes", "training"]
+
+
+def training(records: Records) -> Section:
+    """Loss and held-out accuracy of every epoch."""
+    from protoat.figures.curves import training_curves
+
+    run = records.run
+    if run is None or not run.metrics:
+        return Section("training", "Training", [Text("Nothing is recorded about training.", "missing")])
+    best = (run.best or {}).get("epoch")
+    columns = ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"]
+    about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
+    blocks: list[Block] = [
+        Chart("Training curves", training_curves([records.folder]), about),
+        Grid("Every epoch", columns, [_epoch(line, best) for line in run.metrics], folded=True),
+    ]
+    return Section("training", "Training", blocks)
+
+
+def _epoch(line: dict[str, Any], best: int | None) -> list[str]:
+    measured = line.get("validation", {})
+    shares = [f"{100 * measured[name]:.1f}" if name in measured else "—" for name in ("clean", "robust")]
+    mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best else ""
+    return [f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, f"{line['seconds']:.1f}"]
+
+
+def prototypes(records: Records, images: int) -> Section:
+    """Counts over time; usage, agreement with modes and nearest images of the final weights."""
+    run = records.run
+    if run is None or not run.prototype_counts:
+        text = "There are none: it was not trained with SoftTriple." if run else "Nothing is known of prototypes."
+        return Section("prototypes", "Prototypes", [Text(text, "missing")])
+    blocks = [*_counts(records, run), *from_weights(records, images, lambda: _final(records, images)), *_head(records)]
+    return Section("prototypes", "Prototypes", blocks)
+
+
+def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
+    from protoat.figures.prototypes import prototype_counts
+
+    yield Chart(
+        "Prototypes in use",
+        prototype_counts(records.folder),
+        "A line for each class over epochs: how many prototypes it has; the table has the epochs in which one changed.",
+    )
+    rows, before = [], None
+    for epoch, counts in run.prototype_counts:
+        if counts != before:
+            rows.append([str(epoch), *map(str, counts)])
+        before = counts
+    names = run.facts.get("class_names") or [str(index) for index in range(len(rows[0]) - 1)]
+    yield Grid("Prototypes in use, where a count changed", ["epoch", *names], rows, folded=len(rows) > 20)
+
+
+def _final(records: Records, images: int) -> Sequence[Block]:
+    """What needs weights and images."""
+    from protoat.figures.prototypes import agreement, nearest_images, prototype_usage
+    from protoat.figures.subject import Pictured
+
+    seen = Pictured(records.folder, images)
+    rows = [
+        [name, f"{own.nmi:.2f}", f"{own.purity:.2f}", f"{own.chance:.2f}", *map(str, own[3:])]
+        for name, own in agreement(records.folder, pictured=seen).items()
+    ]
+    columns = ["class", "NMI", "purity", "purity of one prototype", "images", "prototypes", "modes"]
+    about = "A bar for each prototype: the share of the images of its class that are nearest to it, by true mode."
+    return [
+        Chart("Usage", prototype_usage(records.folder, pictured=seen), about),
+        Grid("Agreement of the prototypes of each class with its true modes", columns, rows),
+        Text(
+            "Purity grows with the number of prototypes by itself; NMI is 1 where prototypes are the modes, 0 at worst."
+        ),
+        Fragment("Nearest images of each prototype", nearest_images(records.folder, pictured=seen)),
+    ]
+
+
+def _head(records: Records) -> Iterator[Block]:
+    """Accuracy where the nearest prototype predicts, which has a record of its own."""
+    record = read_record(records.folder / "prototypes")
+    if record is not None:
+        rows = [[name, accuracy(count_of(entry))] for name, entry in record["attacks"].items()]
+        yield Grid("Where the nearest class by prototypes predicts", ["attack", "accuracy % [95 %]"], rows)

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protoat.cli import main
+from protoat.reports import page
+from protoat.reports.html import report
+from tests.reports.pages import Page
+
+_SECTIONS = [
+    "Summary",
+    "Attacks",
+    "Classes and modes",
+    "Training",
+    "Prototypes",
+    "Map of embeddings",
+    "Retrieval",
+    "Audit",
+    "Lint",
+    "Recipe",
+    "Environment",
+    "Do it again",
+]
+_HOSTILE = '</script><img src=x onerror=alert(1)>&"'
+
+
+@pytest.fixture(autouse=True)
+def _without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five megabytes less to read back; the tests in a browser have them."""
+    monkeypatch.setattr(page, "_plotly", lambda: "const Plotly = {};")
+
+
+def _wilson(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's interval as in the paper of 1927, in per cent."""
+    z, p = 1.959963984540054, correct / total
+    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return 100 * (middle - half), 100 * (middle + half)
+
+
+def _page(folders: list[Path], tmp_path: Path, **options: Any) -> Page:
+    return Page(report(folders, tmp_path / "report.html", **{"images": 0} | options))
+
+
+def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The folder, its evaluation changed."""
+    path = folder / "evaluation.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return folder
+
+
+def test_every_section_is_there_in_order(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    found = _page([runs[0]], tmp_path)
+    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    levels = [int(tag[1]) for tag, _ in found.headings]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    record = json.loads((runs[0] / "evaluation.json").read_text())
+    rows = _page([runs[0]], tmp_path).tables["Accuracy under attack, with Wilson's 95 % interval"]
+    assert [row[0] for row in rows[1:]] == ["clean", "pgd5", "pgd5@0.2", "worst case"]
+    for row, entry in zip(rows[1:], [*record["attacks"].values(), record["worst_case"]], strict=True):
+        low, high = _wilson(entry["correct"], entry["total"])
+        lowest = min(counts["correct"] / counts["total"] for counts in entry["per_mode"].values())
+        assert row[1:5] == [
+            f"{100 * entry['correct'] / entry['total']:.1f}",
+            f"{low:.1f} to {high:.1f}",
+            str(entry["correct"]),
+            str(entry["total"]),
+        ]
+        assert row[6].endswith(f": {100 * lowest:.1f}")
+
+
+def test_charts_hold_the_counts_of_the_record(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    record = json.loads((runs[0] / "evaluation.json").read_text())
+    charts = [json.loads(text) for own, text in _page([runs[0]], tmp_path).scripts if own.get("type")]
+    entries = [*record["attacks"].values(), record["worst_case"]]
+    assert charts[0]["data"][0]["x"] == pytest.approx([100 * entry["correct"] / entry["total"] for entry in entries])
+    worst = next(trace for trace in charts[2]["data"] if trace["name"] == "worst case")
+    shares = sorted(100 * part["correct"] / part["total"] for part in record["worst_case"]["per_mode"].values())
+    assert worst["x"] == pytest.approx(shares)
+
+
+def test_summary_names_what_nobody_has_looked_at(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    words = _page([runs[1]], tmp_path).words
+    assert "No AutoAttack" in words
+    assert f"Not audited for masked gradients; do so: protoat audit {runs[1]}" in words
+    assert "knows the prototypes" not in words
+    assert "knows the prototypes" in _page([runs[0]], tmp_path).words
+    assert "pgd5@0.2" in words.partition("Not in the worst case")[2].partition("\n")[0]
+
+
+def test_page_is_one_file_that_may_load_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    found = _page([runs[0]], tmp_path)
+    addresses = [own[key] or "" for _, own in found.elements for key in ("src", "href") if key in own]
+    assert addresses and all(address.startswith(("#", "data:")) for address in addresses)
+    policy = next(own["content"] for tag, own in found.elements if tag == "meta" and own.get("http-equiv"))
+    running = [text for own, text in found.scripts if "type" not in own]
+    digests = {base64.b64encode(sha256(text.encode()).digest()).decode() for text in running}
+    assert policy is not None and "default-src 'none'" in policy
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == digests and len(digests) == 2
+
+
+def test_names_from_outside_stay_text(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = _changed(records_only(runs[0]), _hostile)
+    hostile = folder.with_name("<b>folder<b>")
+    folder.rename(hostile)
+    found = _page([hostile, runs[1]], tmp_path)
+    assert _HOSTILE in found.words and "<b>folder<b>" in found.words
+    assert not [tag for tag, own in found.elements if tag == "b" or "onerror" in own or own.get("src") == "x"]
+    data = [text for own, text in found.scripts if own.get("type")]
+    assert not any("<" in text for text in data)
+    shown = json.dumps([json.loads(text) for text in data])
+    assert "&lt;img src=x" in shown and "<img" not in shown  # plotly reads tags, so it gets none
+
+
+def _hostile(record: dict[str, Any]) -> None:
+    for entry in (*record["attacks"].values(), record["worst_case"]):
+        for kind in ("per_class", "per_mode"):
+            first = next(iter(entry[kind]))
+            entry[kind] = {_HOSTILE if name == first else name: counts for name, counts in entry[kind].items()}
+    record["lint"].append({"code": _HOSTILE, "severity": _HOSTILE, "text": _HOSTILE})
+
+
+def test_records_without_weights_say_what_they_lack(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    found = _page([records_only(runs[0])], tmp_path, images=10)
+    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    assert found.words.count("needs weights, and this folder holds records only") == 3
+    assert "has not finished" not in found.words and "earlier weights" not in found.words
+
+
+def test_a_measurement_without_a_run_is_reported(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "measured"
+    folder.mkdir()
+    (folder / "evaluation.json").write_text((runs[0] / "evaluation.json").read_text())
+    found = _page([folder], tmp_path, images=10)
+    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    assert "There is no recipe" in found.words
+    assert "Accuracy of each mode, with Wilson's 95 % interval" in found.tables
+
+
+def test_audit_of_something_else_is_marked(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    message = "The audit is not about what was measured: sha256 differ; audit again."
+    assert message not in _page([runs[0]], tmp_path).words
+    folder = _changed(records_only(runs[0]), lambda record: record["subject"].update(sha256="0"))
+    assert message in _page([folder], tmp_path).words
+
+
+def test_comparison_says_what_is_shown_and_what_is_not(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    def broken(record: dict[str, Any]) -> None:
+        entry = record["attacks"]["clean"]
+        entry |= {"outcomes": "0" * entry["total"], "correct": 0}
+
+    ours = runs[0]
+    worse = _changed(records_only(ours), broken)
+    found = _page([ours, worse], tmp_path)
+    rows = next(rows for caption, rows in found.tables.items() if " against " in caption)
+    verdicts = {row[0]: row[rows[0].index("verdict")] for row in rows[1:]}
+    assert verdicts == {
+        "clean": "a difference",
+        "pgd5": "no difference shown",
+        "pgd5@0.2": "no difference shown",
+        "worst case": "no difference shown",
+    }
+    total = json.loads((ours / "evaluation.json").read_text())["attacks"]["clean"]
+    assert rows[1][rows[0].index("difference")] == f"{-100 * total['correct'] / total['total']:+.2f}"
+
+
+def test_what_differs_in_recipes_is_listed(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    found = _page(list(runs), tmp_path)
+    rows = next(rows for caption, rows in found.tables.items() if caption.endswith("there"))
+    assert all(row[0].startswith("regularizer") for row in rows[1:]) and len(rows) > 1
+
+
+def test_runs_that_saw_other_images_are_not_compared(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    other = _changed(records_only(runs[1]), lambda record: record["subject"]["threat"].update(eps=0.2))
+    found = _page([runs[0], other], tmp_path)
+    assert "cannot be compared" in found.words
+    assert not [caption for caption in found.tables if " against " in caption]
+
+
+def test_commands_of_the_report_give_the_same_numbers(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _page([runs[0]], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commands = found.code["The same recipe, trained and measured in a new folder"].splitlines()
+    train, evaluate, audit = [shlex.split(line) for line in commands if not line.startswith("#")]
+    assert (train[0], audit[:2]) == ("protoat", ["protoat", "audit"])
+    assert main(train[1:]) == 0 and main(evaluate[1:]) == 0
+    there, here = (
+        json.loads((folder / "evaluation.json").read_text()) for folder in (runs[0], tmp_path / "ours-again")
+    )
+    assert here["subject"] == there["subject"]
+    for name, entry in there["attacks"].items():
+        assert here["attacks"][name]["outcomes"] == entry["outcomes"]
+
+
+@pytest.mark.parametrize("attack, asked", [("aa-k2", "aa"), ("standard@0.1", "aa@0.1")])
+def test_autoattack_is_asked_for_by_its_name(
+    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path, attack: str, asked: str
+) -> None:
+    def renamed(record: dict[str, Any]) -> None:
+        record["attacks"][attack] = record["attacks"].pop("pgd5@0.2") | {"parameters": {"attack": "AutoAttack"}}
+        record["attacks"]["Mine"] = record["attacks"]["clean"] | {"parameters": {"attack": "Mine"}}
+
+    found = _page([_changed(records_only(runs[0]), renamed)], tmp_path)
+    commands = found.code["The same recipe, trained and measured in a new folder"]
+    assert f"--attacks clean pgd5 {asked} --n" in commands
+    assert "settings of your own: Mine\n" in commands
+
+
+def test_folders_that_cannot_be_reported_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folders, message in (
+        ([tmp_path / "empty"], "holds nothing to report"),
+        ([runs[0], runs[0]], "none of them twice"),
+        ([], "at least one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            report(folders, tmp_path / "report.html")
+    with pytest.raises(ValueError, match="images=-1 must be 0 or more"):
+        report([runs[0]], tmp_path / "report.html", images=-1)
+    assert not (tmp_path / "report.html").exists()
