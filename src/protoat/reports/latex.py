@@ -1,0 +1,96 @@
+"""Tables in LaTeX, with the package booktabs."""
+
+from __future__ import annotations
+
+from protoat.reports.sheets import Document, Sheet
+
+__all__ = ["to_latex"]
+
+_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "—": "---",
+        "[": "{[}",
+        "]": "{]}",
+        '"': r"\textquotedbl{}",
+    }
+)
+
+
+def to_latex(document: Document) -> str:
+    """A ``table`` to stand in a document that uses booktabs, graphicx and the font encoding T1.
+
+    >>> sheet = Sheet("MNIST", ["row", "Clean"], [["Ours & ACL", "98.0 [97.0, 99.0]"]], frozenset({(0, 1)}))
+    >>> print(to_latex(Document("Table 1. A", "Budget smoke.", [sheet], ["100 %"], [], [])))
+    % needs \\usepackage{booktabs,graphicx} and \\usepackage[T1]{fontenc}
+    \\begin{table}
+    \\caption{Table 1. A. Budget smoke.}
+    \\centering
+    MNIST \\\\
+    \\resizebox{\\ifdim\\width>\\linewidth \\linewidth\\else\\width\\fi}{!}{%
+    \\begin{tabular}{lr}
+    \\toprule
+    row & Clean \\\\
+    \\midrule
+    Ours \\& ACL & \\textbf{98.0 {[}97.0, 99.0{]}} \\\\
+    \\bottomrule
+    \\end{tabular}}
+    <BLANKLINE>
+    \\raggedright\\footnotesize
+    100 \\% \\par
+    \\end{table}
+    <BLANKLINE>
+    """
+    below = [*document.remarks, *document.notes, *_missing(document)]
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx} and \usepackage[T1]{fontenc}",
+        r"\begin{table}",
+        rf"\caption{{{_escaped(document.title.rstrip('.'))}. {_escaped(document.budget)}}}",
+        r"\centering",
+        *(line for sheet in document.sheets for line in _sheet(sheet)),
+        r"\raggedright\footnotesize",
+        *(rf"{_escaped(line)} \par" for line in below),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sheet(sheet: Sheet) -> list[str]:
+    def row(cells: list[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    bold = [
+        [
+            rf"\textbf{{{_escaped(cell)}}}" if (place, column) in sheet.best else _escaped(cell)
+            for column, cell in enumerate(cells)
+        ]
+        for place, cells in enumerate(sheet.rows)
+    ]
+    return [
+        *([_escaped(sheet.title) + r" \\"] if sheet.title else []),
+        r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
+        r"\toprule",
+        row([_escaped(cell) for cell in sheet.header]),
+        r"\midrule",
+        *map(row, bold),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        "",
+    ]
+
+
+def _missing(document: Document) -> list[str]:
+    if not document.missing:
+        return []
+    return [f"Not measured: {', '.join(name for name, _ in document.missing)}."]
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)

@@ -1,0 +1,54 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from protoat.reports.sheets import Document, Sheet
+
+__all__ = ["to_markdown"]
+
+_SPECIAL = re.compile(r"([\\`*_<>\[\]|])")
+
+
+def to_markdown(document: Document) -> str:
+    """A table with everything that is said below it.
+
+    >>> sheet = Sheet("", ["row", "Clean"], [["a|b", "98.0"]], frozenset({(0, 1)}))
+    >>> print(to_markdown(Document("Table 1", "Budget smoke.", [sheet], [], [], [])))
+    **Table 1**
+    <BLANKLINE>
+    Budget smoke.
+    <BLANKLINE>
+    | row | Clean |
+    | --- | ---: |
+    | a\\|b | **98.0** |
+    <BLANKLINE>
+    """
+    blocks = [f"**{_escaped(document.title)}**", _escaped(document.budget), *map(_sheet, document.sheets)]
+    blocks += [_bullets([_escaped(line) for line in lines]) for lines in (document.remarks, document.notes) if lines]
+    if document.missing:
+        commands = "\n".join(f"# {name}\n{command}" for name, command in document.missing)
+        blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _sheet(sheet: Sheet) -> str:
+    rule = ["---", *["---:"] * (len(sheet.header) - 1)]
+    rows = [
+        [
+            f"**{_escaped(cell)}**" if (place, column) in sheet.best else _escaped(cell)
+            for column, cell in enumerate(row)
+        ]
+        for place, row in enumerate(sheet.rows)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(cell) for cell in sheet.header], rule, *rows)]
+    return "\n".join([*([_escaped(sheet.title), ""] if sheet.title else []), *lines])
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text)

@@ -1,0 +1,72 @@
+"""Tables as raw numbers in CSV: a line for each cell and seed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from protoat.tables.fill import Filled, Measured
+from protoat.tables.table import Cell, Line
+from protoat.tables.verdict import verdicts
+
+__all__ = ["to_csv"]
+
+_COLUMNS = [
+    *("table", "row", "column", "data", "setup", "attack", "reading", "ours_only", "seed"),
+    *("correct", "total", "interval_low", "interval_high", "number", "text", "verdict", "paper"),
+    *("budget", "reproduction", "folder", "command"),
+]
+
+
+def to_csv(number: int | str, table: Filled) -> str:
+    """Counts with Wilson's interval of each run, the paper's value, and the command that makes the run."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"table": number, **line} for line in _lines(table))
+    return out.getvalue()
+
+
+def _lines(table: Filled) -> Iterator[dict[str, object]]:
+    judged = verdicts(table)
+    tasks = {task.job.identity: task for task in table.tasks()}
+    for row, column, cell in table.cells():
+        found = {value.seed: value for value in table.values(cell)}
+        for seed in table.seeds:
+            job = table.job(cell, seed)
+            yield {
+                **_about(table, row, column, cell),
+                "seed": seed,
+                **_numbers(found.get(seed)),
+                "verdict": judged.get(cell, ""),
+                "folder": str(job.folder(table.store)),
+                "command": tasks[job.identity].command(table.store),
+            }
+
+
+def _about(table: Filled, row: Line, column: Line, cell: Cell) -> dict[str, object]:
+    return {
+        "row": row.label,
+        "column": column.label,
+        "data": cell.data.label,
+        "setup": cell.setup.name,
+        "attack": cell.attack if cell.read in ("accuracy", "worst class", "worst mode") else "",
+        "reading": cell.read,
+        "ours_only": row.ours or column.ours or not table.table.paper,
+        "paper": table.table.printed(row, column) or "",
+        "budget": table.budget.name,
+        "reproduction": table.budget.reproduction,
+    }
+
+
+def _numbers(value: Measured | None) -> dict[str, object]:
+    if value is None:
+        return {}
+    numbers: dict[str, object] = {"text": value.reading.text}
+    if (count := value.reading.count) is not None:
+        low, high = count.interval
+        numbers |= {"correct": count.correct, "total": count.total, "interval_low": low, "interval_high": high}
+    if value.reading.number is not None:
+        numbers["number"] = value.reading.number
+    return numbers

@@ -1,0 +1,181 @@
+"""Tables as plain text cells, which each format only has to set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, stdev
+
+from protoat.tables.fill import Filled, Measured
+from protoat.tables.table import Cell, Line
+from protoat.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
+
+__all__ = ["Document", "Sheet", "document"]
+
+_MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Cells under a heading; the first column names rows.
+
+    Attributes:
+        title: data set and what was measured.
+        header: of every column.
+        rows: cells as text.
+        best: places (row, column) of cells that are shown to be the best.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    best: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A table as it is printed.
+
+    Attributes:
+        title: number and what it shows.
+        budget: what runs it is of, and what it may be called.
+        sheets: one for each data set that heads columns.
+        remarks: what the numbers allow to say, and runs that ended early.
+        notes: deviations from the paper.
+        missing: what is not measured, each with the command that does it.
+    """
+
+    title: str
+    budget: str
+    sheets: list[Sheet]
+    remarks: list[str]
+    notes: list[str]
+    missing: list[tuple[str, str]]
+
+
+def document(number: int | str, table: Filled) -> Document:
+    """Everything that is printed of a table, but for its raw numbers."""
+    judged = verdicts(table)
+    return Document(
+        f"Table {number}. {table.table.title}",
+        _budget(table),
+        [_sheet(table, list(columns), judged) for _, columns in groupby(table.columns, key=lambda line: line.data)],
+        [*_reading(table), *(_said(ranking) for ranking, _ in rankings(table)), *_ended_early(table)],
+        list(table.table.notes),
+        [(task.job.name, task.command(table.store)) for task in table.missing()],
+    )
+
+
+def _budget(table: Filled) -> str:
+    budget = table.budget
+    nature = "" if budget.reproduction else " Not a reproduction: a short run."
+    seeds = f"{'Seeds' if len(table.seeds) > 1 else 'Seed'} {', '.join(map(str, table.seeds))}"
+    return f"Budget {budget.name}: {budget.about.rstrip('.')}. {seeds}.{nature}"
+
+
+def _sheet(table: Filled, columns: Sequence[Line], judged: dict[Cell, Verdict]) -> Sheet:
+    usual = _usual(table, columns)
+    header, printed = ["row"], [[row.label] for row in table.rows]
+    best = set()
+    for column in columns:
+        values = [table.table.printed(row, column) for row in table.rows]
+        if any(values):
+            header.append(f"{column.label}, paper")
+            for line, value in zip(printed, values, strict=True):
+                line.append(value or "")
+        header.append(column.label if not any(values) else f"{column.label}, ours")
+        for place, (row, line) in enumerate(zip(table.rows, printed, strict=True)):
+            cell = table.table.cell(row, column)
+            if cell is not None and judged.get(cell) == "best":
+                best.add((place, len(line)))
+            line.append("" if cell is None else _shown(table.values(cell), usual))
+    return Sheet(_title(table, columns, usual), header, printed, frozenset(best))
+
+
+def _title(table: Filled, columns: Sequence[Line], usual: tuple[int, int] | None) -> str:
+    """Data set of the paper; what was measured, which at a small budget may be another."""
+    data = columns[0].data
+    cells = [table.table.cell(row, column) for row in table.rows for column in columns]
+    runs = [value.run for cell in cells if cell is not None for value in table.values(cell)]
+    measured = dict.fromkeys(run.evaluation["subject"]["data"] for run in runs if run.evaluation is not None)
+    size = [f"n = {usual[0]}, {_of_seeds(usual[1])}, where a cell says nothing else"] if usual else []
+    return "; ".join(
+        [*([data.label] if data else []), *([f"measured on {', '.join(measured)}"] if measured else []), *size]
+    )
+
+
+def _usual(table: Filled, columns: Sequence[Line]) -> tuple[int, int] | None:
+    """Images and seeds of most cells; the worst class has a number of its own."""
+    found = Counter(
+        (size.images[0], size.seeds)
+        for row in table.rows
+        for column in columns
+        if (cell := table.table.cell(row, column)) is not None
+        and cell.read == "accuracy"
+        and (size := spread(table.values(cell))) is not None
+    )
+    return found.most_common(1)[0][0] if found else None
+
+
+def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
+    """A cell: percentages with their interval, a mean of numbers, or words."""
+    if not values:
+        return _MISSING
+    words = list(dict.fromkeys(value.reading.text for value in values if value.reading.text))
+    accuracy = spread(values)
+    if accuracy is not None:
+        return ": ".join([*filter(None, ["; ".join(words)]), _percentages(accuracy, usual)])
+    numbers = [value.reading.number for value in values if value.reading.number is not None]
+    if not numbers:
+        return "; ".join(words)
+    deviation = f" ± {stdev(numbers):.3g}" if len(numbers) > 1 else ""
+    return f"{fmean(numbers):.3g}{deviation}"
+
+
+def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
+    low, high = (f"{100 * end:.1f}" for end in found.interval)
+    deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
+    fewest, most = found.images
+    size = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
+    told = "" if usual == (fewest, found.seeds) and fewest == most else f" ({size}, {_of_seeds(found.seeds)})"
+    return f"{100 * found.mean:.1f}{deviation} [{low}, {high}]{told}"
+
+
+def _of_seeds(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds > 1)}"
+
+
+def _reading(table: Filled) -> list[str]:
+    """How to read the cells."""
+    several = len(table.seeds) > 1
+    lines = [
+        "In brackets the 95 % interval: "
+        + ("of the mean of several seeds Student's, behind its standard deviation; " if several else "")
+        + "of one run Wilson's, over its images, which knows nothing of other seeds."
+    ]
+    if any(table.table.printed(row, column) for row, column, _ in table.cells()):
+        lines.append("Columns called 'paper' repeat the numbers that the paper prints.")
+    return lines
+
+
+def _said(ranking: Ranking) -> str:
+    """A ranking in words."""
+    of = ranking.of
+    what = f"{of.data.label}, {of.attack}" + f", {of.read}" * (of.read != "accuracy")
+    if not ranking.alike:
+        return f"{what}: {ranking.best} is highest (*), and all others are lower."
+    lower = f"; lower: {', '.join(ranking.lower)}" if ranking.lower else ""
+    return f"{what}: no difference shown between {', '.join([ranking.best, *ranking.alike])}{lower}."
+
+
+def _ended_early(table: Filled) -> list[str]:
+    runs = {value.run.path: value.run for _, _, cell in table.cells() for value in table.values(cell)}
+    return [
+        f"{run.path.name} ended after epoch {line['epoch']} of {run.recipe['epochs']}, which was taken back: "
+        f"{line['stopped']}."
+        for run in runs.values()
+        for line in run.metrics
+        if "stopped" in line
+    ]

@@ -1,0 +1,62 @@
+"""Tables on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from protoat.reports.sheets import Document, Sheet
+
+__all__ = ["show", "to_terminal"]
+
+_WIDTH = 160
+
+
+def to_terminal(document: Document) -> str:
+    """What `show` prints, without colours.
+
+    >>> sheet = Sheet("MNIST", ["row", "Clean"], [["Ours", "98.0"]], frozenset({(0, 1)}))
+    >>> "98.0 *" in to_terminal(Document("Table 1", "Budget smoke.", [sheet], [], [], []))
+    True
+    """
+    out = io.StringIO()
+    show(document, Console(file=out, width=_WIDTH))
+    return out.getvalue()
+
+
+def show(document: Document, console: Console | None = None) -> None:
+    """Prints a table with everything that is said below it; by default on standard output."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(Text(document.title, style="bold"))
+    console.print(Text(document.budget))
+    for sheet in document.sheets:
+        console.print(_sheet(sheet))
+    for line in document.remarks:
+        console.print(Text(line))
+    if document.notes:
+        console.print(Text("Where this is not what the paper did, or it does not say what it did:", style="bold"))
+    for line in document.notes:
+        console.print(Text(f"- {line}"))
+    if document.missing:
+        console.print(Text("Not measured (—), and the commands that do it:", style="bold"))
+    for _, command in document.missing:
+        console.print(Text(command), soft_wrap=True)  # to be copied in one piece
+
+
+def _sheet(sheet: Sheet) -> Table:
+    table = Table(title=Text(sheet.title) if sheet.title else None, title_justify="left")
+    for place, heading in enumerate(sheet.header):
+        table.add_column(Text(heading), justify="right" if place else "left", overflow="fold")
+    for row, cells in enumerate(sheet.rows):
+        table.add_row(
+            *(
+                Text(f"{cell} *", style="bold") if (row, column) in sheet.best else Text(cell)
+                for column, cell in enumerate(cells)
+            )
+        )
+    return table

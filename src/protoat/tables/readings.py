@@ -1,0 +1,89 @@
+"""What a cell reads off the record of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protoat.evaluation.statistics import Count, worst
+from protoat.experiments.store import StoredRun
+
+__all__ = ["Reading", "minutes", "read"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A value of one run.
+
+    Attributes:
+        count: images that stay right, of how many.
+        number: what is no count, such as minutes.
+        text: the class or mode counted, or what is neither count nor number.
+    """
+
+    count: Count | None = None
+    number: float | None = None
+    text: str = ""
+
+
+def read(what: str, run: StoredRun, attack: str) -> Reading:
+    """A reading by its name (`protoat.tables.table.Read`), except ``overhead``, which is of two runs."""
+    return _READ[what](run, attack)
+
+
+def minutes(run: StoredRun) -> float:
+    """Time spent in training, validation included."""
+    return sum(line["seconds"] for line in run.metrics) / 60
+
+
+def _accuracy(run: StoredRun, attack: str) -> Reading:
+    entry = _entry(run, attack)
+    return Reading(Count(entry["correct"], entry["total"]))
+
+
+def _worst(kind: str) -> Callable[[StoredRun, str], Reading]:
+    def of(run: StoredRun, attack: str) -> Reading:
+        groups = {name: Count(**counts) for name, counts in _entry(run, attack)[kind].items()}
+        name, count = worst(groups)
+        return Reading(count, text=name)
+
+    return of
+
+
+def _entry(run: StoredRun, attack: str) -> Mapping[str, Any]:
+    """What the evaluation has of an attack; ``aa`` is recorded under the name of its version."""
+    assert run.evaluation is not None
+    attacks: dict[str, dict[str, Any]] = run.evaluation["attacks"]
+    if attack == "aa":
+        attack = next(
+            name for name, entry in attacks.items() if entry["parameters"]["attack"] == "AutoAttack" and "@" not in name
+        )
+    return attacks[attack]
+
+
+def _minutes(run: StoredRun, attack: str) -> Reading:
+    return Reading(number=minutes(run))
+
+
+def _prototypes(run: StoredRun, attack: str) -> Reading:
+    counts = run.prototype_counts
+    return Reading(text="/".join(map(str, counts[-1][1])) if counts else "none")
+
+
+def _audit(run: StoredRun, attack: str) -> Reading:
+    audit = json.loads((run.path / "audit.json").read_text())
+    failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
+    silent = sum(check["status"] == "not run" for check in audit["checks"])
+    return Reading(text=(f"FAILED {', '.join(failed)}" if failed else "passed") + f" ({silent} not run)" * bool(silent))
+
+
+_READ: dict[str, Callable[[StoredRun, str], Reading]] = {
+    "accuracy": _accuracy,
+    "worst class": _worst("per_class"),
+    "worst mode": _worst("per_mode"),
+    "minutes": _minutes,
+    "prototypes": _prototypes,
+    "audit": _audit,
+}

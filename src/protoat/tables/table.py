@@ -1,0 +1,124 @@
+"""What a table is: rows and columns that say together what each cell measures, and what the paper printed there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from protoat.experiments.parser import nearest
+from protoat.tables.setups import Data, Setup
+
+__all__ = ["Cell", "Line", "Read", "Table", "under"]
+
+Read = Literal["accuracy", "worst class", "worst mode", "minutes", "overhead", "prototypes", "audit"]
+
+
+class Cell(NamedTuple):
+    """What is measured: a way to train, the data, the attack, and what is read off the record."""
+
+    setup: Setup
+    data: Data
+    attack: str
+    read: Read
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row or a column: its heading, and what it says of its cells; the other direction says the rest.
+
+    Attributes:
+        label: heading.
+        setup, data, attack, read: what it says of its cells.
+        ours: whether the paper has no such line.
+    """
+
+    label: str
+    setup: Setup | None = None
+    data: Data | None = None
+    attack: str | None = None
+    read: Read | None = None
+    ours: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """What it may be called on a command line."""
+        said = [self.label, self.setup and self.setup.name, self.attack, self.read]
+        of_data = [self.data.label, self.data.name, self.data.recipe] if self.data else []
+        return [name.lower() for name in (*said, *of_data) if name]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A declaration.
+
+    Attributes:
+        title: what it shows.
+        rows, columns: its lines.
+        paper: the paper's values, a line of text for each row that is not `Line.ours`, a word for each such column,
+            ``-`` where the paper has none.
+        notes: where this is not what the paper did, or did not say.
+        base: what no line says.
+
+    Raises:
+        ValueError: a grid of another size than that of the paper's rows and columns.
+
+    >>> from protoat.tables.setups import FAST, MNIST
+    >>> table = Table("t", (Line("Fast", FAST),), (Line("Clean", data=MNIST, attack="clean"),), "98.71")
+    >>> table.printed(table.rows[0], table.columns[0]), table.cell(table.rows[0], table.columns[0]).attack
+    ('98.71', 'clean')
+    """
+
+    title: str
+    rows: tuple[Line, ...]
+    columns: tuple[Line, ...]
+    paper: str = ""
+    notes: tuple[str, ...] = ()
+    base: Line = Line("")
+
+    def __post_init__(self) -> None:
+        grid = [line.split() for line in self.paper.strip().splitlines()]
+        rows, columns = (sum(not line.ours for line in lines) for lines in (self.rows, self.columns))
+        if grid and (len(grid) != rows or any(len(line) != columns for line in grid)):
+            raise ValueError(f"{self.title}: the paper's values must be {rows} lines of {columns}")
+
+    def cell(self, row: Line, column: Line) -> Cell | None:
+        """What a row and a column measure together; None where there is nothing, as prototypes of a run without."""
+        said = (row, column, self.base)
+        setup = next(line.setup for line in said if line.setup is not None)
+        data = next(line.data for line in said if line.data is not None)
+        attack = next((line.attack for line in said if line.attack is not None), "clean")
+        read: Read = next((line.read for line in said if line.read is not None), "accuracy")
+        possible = setup.trains_on(data) and not (read == "overhead" and setup.baseline is None)
+        return Cell(setup, data, attack, read) if possible else None
+
+    def printed(self, row: Line, column: Line) -> str | None:
+        """The paper's value, as it stands there."""
+        if not self.paper or row.ours or column.ours:
+            return None
+        place = [line for line in self.rows if not line.ours].index(row)
+        value = (
+            self.paper.strip()
+            .splitlines()[place]
+            .split()[[line for line in self.columns if not line.ours].index(column)]
+        )
+        return None if value == "-" else value
+
+    def chosen(self, kind: Literal["rows", "columns"], names: Sequence[str]) -> tuple[Line, ...]:
+        """Rows or columns by name, all if none is named; in the order of the table.
+
+        Raises:
+            ValueError: an unknown name, with the nearest valid one.
+        """
+        lines: tuple[Line, ...] = getattr(self, kind)
+        known = list(dict.fromkeys(name for line in lines for name in line.names))
+        for name in names:
+            if name.lower() not in known:
+                raise ValueError(f"--{kind} {name!r} is unknown in this table; {nearest(name.lower(), known)}")
+        wanted = {name.lower() for name in names}
+        return tuple(line for line in lines if not names or wanted.intersection(line.names))
+
+
+def under(data: Data, columns: Iterable[Line]) -> tuple[Line, ...]:
+    """The same columns for a data set."""
+    return tuple(replace(column, data=data) for column in columns)
