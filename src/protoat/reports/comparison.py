@@ -11,15 +11,31 @@ from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
 from protoat.reports.records import Records, accuracy, count_of, threat_text
+from protoat.reports.sections.pictures import retrieved
 
 __all__ = ["comparison"]
 
 _NONE, _SOME = "no difference shown", "a difference"
 
 
-def comparison(found: Sequence[Records]) -> list[Section]:
-    """What the runs share and differ in, their accuracies, and the differences between the first and each other one."""
-    return [_side_by_side(found), _differences(found), _recipes(found)]
+def comparison(found: Sequence[Records], images: int) -> list[Section]:
+    """Accuracies, the differences between the first and each other run, training, retrieval, and recipes.
+
+    Args:
+        found: two or more.
+        images: see `protoat.reports.html.report`.
+    """
+    return [_side_by_side(found), _differences(found), _training(found), retrieved(found, images), _recipes(found)]
+
+
+def _training(found: Sequence[Records]) -> Section:
+    from protoat.figures.curves import training_curves
+
+    folders = [records.folder for records in found if records.run is not None and records.run.metrics]
+    if len(folders) < 2:
+        return Section("training", "Training", [Text("Fewer than two of them have a record of training.", "missing")])
+    about = "Lines over epochs for each run: loss, and accuracy on held-out images; the numbers are below, by run."
+    return Section("training", "Training", [Chart("Training curves", training_curves(folders), about)])
 
 
 def _side_by_side(found: Sequence[Records]) -> Section:
@@ -106,7 +122,7 @@ def _pair(first: Records, other: Records, name: str, other_name: str) -> list[Bl
         "verdict",
         "worst modes",
     ]
-    return [Grid(f"{other_name} against {name}", columns, rows)]
+    return [Grid(f"{other_name} against {name}, image by image", columns, rows)]
 
 
 def _row(found: Comparison) -> list[str]:
@@ -137,8 +153,15 @@ def _recipes(found: Sequence[Records]) -> Section:
         texts = [(records.folder / "recipe.yaml").read_text() for records in (first, other)]
         different = differing_keys(*texts)
         blocks.append(
-            Grid(f"{name}, and {other_name} there", ["key"], [[key] for key in different])
+            Grid(f"{other_name} against {name}", ["key", name, other_name], list(map(_values, different)), text=3)
             if different
             else Text(f"{other_name} has the recipe of {name}.")
         )
     return Section("recipes", "What differs in the recipes", blocks)
+
+
+def _values(difference: str) -> list[str]:
+    """Key and both values out of a line of `differing_keys`."""
+    key, _, values = difference.partition(" ")
+    here, _, there = values.rpartition(", there ")
+    return [key, here, there]

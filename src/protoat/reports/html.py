@@ -42,7 +42,7 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
     found = [read_records(folder) for folder in folders]
     chapters = [_chapter(number, records, images) for number, records in enumerate(found, 1)]
     if len(found) > 1:
-        chapters.insert(0, Chapter("comparison", "Comparison", comparison(found)))
+        chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, images)))
     title = " and ".join(records.name for records in found) if len(found) < 4 else f"{len(found)} runs compared"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     write(Path(out), render(title, chapters, f"Made by protoat {protoat.__version__}, {now}."))
@@ -57,7 +57,7 @@ def _chapter(number: int, records: Records, images: int) -> Chapter:
         training(records),
         prototypes(records, images),
         embedding(records, images),
-        retrieved(records, images),
+        retrieved([records], images),
         audit(records),
         lint(records),
         recipe(records),

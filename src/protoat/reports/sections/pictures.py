@@ -13,14 +13,14 @@ __all__ = ["embedding", "from_weights", "retrieved"]
 logger = logging.getLogger(__name__)
 
 _ATTACK = "pgd10"
-_QUERIES, _NEIGHBOURS = 8, 4
+_QUERIES, _NEIGHBOURS = 6, 4
 
 
-def from_weights(records: Records, images: int, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
+def from_weights(found: Sequence[Records], images: int, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
     """What `draw` gives, or one line that says why it cannot be drawn."""
-    if records.run is None:
+    if any(records.run is None for records in found):
         reason = "needs a run, and this folder holds a measurement only"
-    elif not records.has_weights:
+    elif not all(records.has_weights for records in found):
         reason = "needs weights, and this folder holds records only"
     elif not images:
         reason = "is computed from weights and images, which were left out (--images 0)"
@@ -28,7 +28,7 @@ def from_weights(records: Records, images: int, draw: Callable[[], Sequence[Bloc
         try:
             return draw()
         except (ValueError, FileNotFoundError) as error:
-            logger.warning("%s: left out: %s", records.folder, error)
+            logger.warning("%s: left out: %s", " and ".join(str(records.folder) for records in found), error)
             reason = f"could not be drawn: {error}"
     return [Text(f"This {reason}.", "missing")]
 
@@ -46,16 +46,17 @@ def embedding(records: Records, images: int) -> Section:
         figure = embedding_map(records.folder, images=images, attack=_ATTACK)
         return [Chart(f"Embeddings, clean and under {_ATTACK}", figure, about, images=True)]
 
-    return Section("map", "Map of embeddings", from_weights(records, images, draw))
+    return Section("map", "Map of embeddings", from_weights([records], images, draw))
 
 
-def retrieved(records: Records, images: int) -> Section:
-    """Which images lie nearest to clean and attacked queries."""
+def retrieved(found: Sequence[Records], images: int) -> Section:
+    """Which images lie nearest to clean and attacked queries, in one run or in several."""
 
     def draw() -> Sequence[Block]:
         from protoat.figures.retrieval import retrieval
 
-        found = retrieval([records.folder], queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK)
-        return [Fragment(f"The {_NEIGHBOURS} nearest images by embedding, clean and under {_ATTACK}", found)]
+        folders = [records.folder for records in found]
+        shown = retrieval(folders, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK, images=images)
+        return [Fragment(f"The {_NEIGHBOURS} nearest images by embedding, clean and under {_ATTACK}", shown)]
 
-    return Section("retrieval", "Retrieval", from_weights(records, images, draw))
+    return Section("retrieval", "Retrieval", from_weights(found, images, draw))

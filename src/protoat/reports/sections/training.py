@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protoat.experiments.measure import read_record
 from protoat.experiments.store import StoredRun
@@ -11,7 +11,12 @@ from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
 from protoat.reports.records import Records, accuracy, count_of
 from protoat.reports.sections.pictures import from_weights
 
+if TYPE_CHECKING:
+    from protoat.figures.subject import Pictured
+
 __all__ = ["prototypes", "training"]
+
+_ATLAS = 100
 
 
 def training(records: Records) -> Section:
@@ -44,7 +49,11 @@ def prototypes(records: Records, images: int) -> Section:
     if run is None or not run.prototype_counts:
         text = "There are none: it was not trained with SoftTriple." if run else "Nothing is known of prototypes."
         return Section("prototypes", "Prototypes", [Text(text, "missing")])
-    blocks = [*_counts(records, run), *from_weights(records, images, lambda: _final(records, images)), *_head(records)]
+    blocks = [
+        *_counts(records, run),
+        *from_weights([records], images, lambda: _final(records, images)),
+        *_head(records),
+    ]
     return Section("prototypes", "Prototypes", blocks)
 
 
@@ -67,7 +76,7 @@ def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
 
 def _final(records: Records, images: int) -> Sequence[Block]:
     """What needs weights and images."""
-    from protoat.figures.prototypes import agreement, nearest_images, prototype_usage
+    from protoat.figures.prototypes import agreement, prototype_usage
     from protoat.figures.subject import Pictured
 
     seen = Pictured(records.folder, images)
@@ -83,8 +92,18 @@ def _final(records: Records, images: int) -> Sequence[Block]:
         Text(
             "Purity grows with the number of prototypes by itself; NMI is 1 where prototypes are the modes, 0 at worst."
         ),
-        Fragment("Nearest images of each prototype", nearest_images(records.folder, pictured=seen)),
+        _nearest(records, seen),
     ]
+
+
+def _nearest(records: Records, seen: Pictured) -> Block:
+    """An atlas of the prototypes, unless it would make a file too large to open."""
+    from protoat.figures.prototypes import nearest_images
+
+    number = int(seen.metric.active.sum())
+    if number > _ATLAS:
+        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {records.folder}")
+    return Fragment("Nearest images of each prototype", nearest_images(records.folder, pictured=seen))
 
 
 def _head(records: Records) -> Iterator[Block]:
