@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 __all__ = ["Agreement", "agreement", "assign", "cosines", "usage"]
@@ -71,6 +70,8 @@ def agreement(places: Tensor, modes: Tensor) -> Agreement:
     >>> agreement(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 8, 9])).purity
     0.75
     """
+    from sklearn.metrics import normalized_mutual_info_score  # slow to import
+
     if not len(modes):
         raise ValueError("agreement of prototypes with modes needs images")
     _, mode = modes.unique(return_inverse=True)

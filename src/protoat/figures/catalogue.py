@@ -1,0 +1,121 @@
+"""All figures by name: what each shows, the runs it needs when it is given none, and how it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from protoat.experiments.budget import Budget
+from protoat.experiments.job import Task
+from protoat.figures.curves import training_curves
+from protoat.figures.framework import framework
+from protoat.figures.map import embedding_map
+from protoat.figures.number_of_prototypes import accuracy_against_prototypes
+from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage
+from protoat.figures.retrieval import retrieval
+from protoat.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
+from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
+from protoat.figures.transitions import agreement_map, transitions
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["FIGURES", "Drawing", "View"]
+
+
+class View(NamedTuple):
+    """How much a figure that is computed from weights looks at.
+
+    Attributes:
+        images: test images, a share of each mode; None takes all.
+        attack: name as for ``protoat evaluate``.
+    """
+
+    images: int | None = 1000
+    attack: str = "pgd10"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure.
+
+    Attributes:
+        title: what it shows, in a line.
+        draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
+        tasks: the runs it needs when it is given none.
+    """
+
+    title: str
+    draw: Callable[[Sequence[Path], View], list[Figure | str]]
+    tasks: Callable[[Budget], list[Task]]
+
+
+def _each(one: Callable[[Path, View], Figure | str]) -> Callable[[Sequence[Path], View], list[Figure | str]]:
+    """A figure of a single run, drawn for each."""
+    return lambda runs, view: [one(run, view) for run in runs]
+
+
+def _map(run: Path, view: View) -> Figure:
+    return embedding_map(run, images=view.images, attack=view.attack)
+
+
+FIGURES: dict[str, Drawing] = {
+    "1": Drawing(
+        "Figure 1: map of embeddings, with attacked images placed on it",
+        _each(_map),
+        lambda budget: plain(budget, "pgd"),
+    ),
+    "2": Drawing(
+        "Figure 2: the framework, drawn from the objects of a recipe",
+        _each(lambda run, view: framework(run)),
+        lambda budget: retrieval_runs(budget)[-1:],
+    ),
+    "3": Drawing(
+        "Figure 3: accuracy against the number of prototypes",
+        lambda runs, view: [accuracy_against_prototypes(runs, attack=view.attack)],
+        prototype_sweep,
+    ),
+    "4": Drawing(
+        "Figure 4: retrieval by embedding, for clean and attacked queries",
+        lambda runs, view: [retrieval(runs, images=view.images, attack=view.attack)],
+        retrieval_runs,
+    ),
+    "prototypes": Drawing(
+        "prototypes of each class against epochs",
+        _each(lambda run, view: prototype_counts(run)),
+        lambda budget: plain(budget, "ours"),
+    ),
+    "usage": Drawing(
+        "how images are shared out over the prototypes of their class",
+        _each(lambda run, view: prototype_usage(run, images=view.images)),
+        lambda budget: plain(budget, "ours"),
+    ),
+    "agreement": Drawing(
+        "prototypes against true modes, with NMI and purity",
+        _each(lambda run, view: agreement_map(run, images=view.images)),
+        lambda budget: plain(budget, "ours"),
+    ),
+    "nearest": Drawing(
+        "the images nearest to each prototype",
+        _each(lambda run, view: nearest_images(run, images=view.images)),
+        lambda budget: plain(budget, "ours"),
+    ),
+    "transitions": Drawing(
+        "from which prototype or mode to which an attack moves images",
+        _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
+        lambda budget: plain(budget, "pgd", "ours"),
+    ),
+    "eps": Drawing(
+        "accuracy against the radius of the attack", lambda runs, view: [accuracy_against_eps(runs)], eps_sweep
+    ),
+    "steps": Drawing(
+        "accuracy against the steps of the attack", lambda runs, view: [accuracy_against_steps(runs)], steps_sweep
+    ),
+    "curves": Drawing(
+        "training: loss and held-out accuracy against epochs",
+        lambda runs, view: [training_curves(runs)],
+        lambda budget: plain(budget, "pgd", "ours"),
+    ),
+}
