@@ -130,3 +130,26 @@ def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"the optimizer cannot be built: Invalid learning rate: -1\.0"):
         train(read_recipe("digits-2", [*SHORT, "--optimizer.lr", "-1"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("width", "format"), [("0.0625", "contiguous"), ("0.125", "channels_last")])
+def test_layout_that_a_narrow_network_survives(
+    width: str, format: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With channels last, a CPU without AVX-512 would write out of bounds behind pointwise layers of few channels."""
+    short = [
+        "--epochs",
+        "1",
+        "--method",
+        "FGSMAT",
+        "--schedule",
+        "none",
+        "--batch_size",
+        "512",
+        "--validation_size",
+        "0",
+    ]
+    recipe = read_recipe("digits", [*short, "--model", "ResNet18", "--model.width", width])
+    with caplog.at_level("INFO", "protoat"):
+        train(recipe, tmp_path / "run")
+    assert f", {format}, " in caplog.text

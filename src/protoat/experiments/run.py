@@ -140,7 +140,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     parts = build(recipe)
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
     loader = _loader(recipe, parts.train, accelerator)
-    memory_format = recipe.memory_format or _fastest_format(recipe, accelerator.device)
+    memory_format = recipe.memory_format or _fastest_format(recipe, parts.model, accelerator.device)
     refusals: list[Exception | None] = [None]
     if accelerator.is_main_process:
         try:
@@ -188,9 +188,13 @@ def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> Imag
     )
 
 
-def _fastest_format(recipe: Recipe, device: torch.device) -> Literal["contiguous", "channels_last"]:
+def _fastest_format(recipe: Recipe, model: nn.Module, device: torch.device) -> Literal["contiguous", "channels_last"]:
     """CPUs and tensor cores want channels last; a GPU computing in float32 wants the plain layout."""
-    return "contiguous" if device.type == "cuda" and recipe.precision == "fp32" else "channels_last"
+    if device.type == "cuda":
+        return "contiguous" if recipe.precision == "fp32" else "channels_last"
+    # oneDNN 3.12 (torch 2.14) writes out of bounds in the backward of such layers where a CPU has AVX2 and no AVX-512.
+    pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) != m.stride]
+    return "contiguous" if any(layer.in_channels < 8 for layer in pointwise) else "channels_last"
 
 
 def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str:
