@@ -17,8 +17,13 @@ _COMMANDS = {
     "evaluate": "attack a run or any other model and write evaluation.json",
     "audit": "look for masked gradients in a model and for holes in its evaluation; write audit.json",
     "compare": "evaluations of the same images: differences, and whether they are more than chance",
+    "table": "a table of the paper: do what runs are missing at a budget, and print its numbers beside ours",
+    "figure": "a figure of the paper, or of runs, as HTML that opens from disk",
+    "report": "one or several runs as one HTML file: attacks, modes, prototypes, map, audit, how to redo it",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
+    "rm": "remove run folders",
+    "gc": "remove what complete runs no longer need",
     "data": "data sets: where each is looked for, whether it is there; download",
 }
 
