@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,10 +248,13 @@ def test_nothing_is_attacked_twice_nor_mixed_up() -> None:
     assert other["a"].count.correct < first["a"].count.correct
 
 
-def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData) -> None:
+def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("protoat.evaluation.robustness.time", clock)
+
     class Slow(Halves):
         def forward(self, x: Tensor) -> Output:
-            time.sleep(0.02)
+            clock.now += 0.02
             return super().forward(x)
 
     attacks = {"clean": None, "fgsm": FGSM(Linf("12/255"))}
