@@ -34,19 +34,26 @@ def main(args: list[str]) -> int:
     if options.name not in FIGURES:
         raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, FIGURES)}")
     drawing, failed = FIGURES[options.name], False
-    runs: list[Path] = options.runs
-    about = ["Runs as they were given; their recipes say how they were trained."]
-    if not runs:
-        budget = read_budget(options.budget)
-        tasks = drawing.tasks(budget)
-        runs, failed = _done(tasks, options)
-        about = _about(budget, options)
     view = View(options.images or None, options.attack)
+    if options.runs:
+        parts = drawing.draw(options.runs, view)
+        lines = ["Runs as they were given; their recipes say how they were trained.", _named(options.runs)]
+    else:
+        budget = read_budget(options.budget)
+        tasks, lines = drawing.tasks(budget), _about(budget, options)
+        if drawing.planned is not None:
+            parts = drawing.planned(tasks)
+        else:
+            runs, failed = _done(tasks, options)
+            parts, lines = drawing.draw(runs, view), [*lines, _named(runs)]
     out = options.out or Path(f"figure-{options.name}.html")
-    lines = [*about, f"Runs: {', '.join(map(str, runs))}."]
-    write(out, page(drawing.title, lines, drawing.draw(runs, view)))
+    write(out, page(drawing.title, lines, parts))
     print(f"figure {options.name} is in {out}")
     return int(failed)
+
+
+def _named(runs: Sequence[Path]) -> str:
+    return f"Runs: {', '.join(map(str, runs))}."
 
 
 def _parser() -> Parser:

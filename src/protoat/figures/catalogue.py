@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Task
 from protoat.figures.curves import training_curves
-from protoat.figures.framework import framework
+from protoat.figures.framework import framework, framework_of_recipe
 from protoat.figures.map import embedding_map
 from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage
@@ -45,11 +45,13 @@ class Drawing:
         title: what it shows, in a line.
         draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
         tasks: the runs it needs when it is given none.
+        planned: draws from the recipes of these runs, which then need not be done.
     """
 
     title: str
     draw: Callable[[Sequence[Path], View], list[Figure | str]]
     tasks: Callable[[Budget], list[Task]]
+    planned: Callable[[Sequence[Task]], list[Figure | str]] | None = None
 
 
 def _each(one: Callable[[Path, View], Figure | str]) -> Callable[[Sequence[Path], View], list[Figure | str]]:
@@ -71,6 +73,7 @@ FIGURES: dict[str, Drawing] = {
         "Figure 2: the framework, drawn from the objects of a recipe",
         _each(lambda run, view: framework(run)),
         lambda budget: retrieval_runs(budget)[-1:],
+        lambda tasks: [framework_of_recipe(task.job.recipe, task.job.name) for task in tasks],
     ),
     "3": Drawing(
         "Figure 3: accuracy against the number of prototypes",

@@ -1,0 +1,82 @@
+"""``protoat figure`` draws from given runs, or does the runs it needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from protoat.cli.figure import main
+from protoat.cli.outcome import run
+from protoat.experiments.recipe import read_recipe
+from protoat.experiments.store import claim
+from protoat.figures import FIGURES
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of one epoch, without weights."""
+    run_folder = tmp_path / "<i>"
+    claim(run_folder, read_recipe("digits-2").text, {}, {})
+    (run_folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "total": 2.0}) + "\n")
+    return run_folder
+
+
+def test_all_figures_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("figure", main, []) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in shown] == list(FIGURES)
+
+
+def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "curves.html"
+    assert run("figure", main, ["curves", str(folder), "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    written = out.read_text()
+    assert "<i>" not in written and f"Runs: {tmp_path}/&lt;i&gt;." in written
+
+
+def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
+    out, store = tmp_path / "2.html", tmp_path / "store"
+    assert run("figure", main, ["2", "--out", str(out), "--store", str(store)]) == 0
+    assert not store.exists()
+    written = out.read_text()
+    assert "Budget smoke:" in written and "no reproduction" in written and "SoftTriple" in written
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["curve"], "figure 'curve' is unknown; did you mean 'curves'?"),
+        (["curves", "nowhere"], "nowhere is not a run folder"),
+        (["1", "--budget", "smok"], "budget 'smok' is unknown; did you mean 'smoke'?"),
+        (["eps", "RUN"], "has no evaluation.json; measure it first: protoat evaluate"),
+        (["nearest", "RUN"], "weights yet; train it to the end"),
+        (["usage", "RUN", "--images", "-1"], "images=-1 must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_no_file_appears(
+    args: list[str], complaint: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figure.html"
+    args = [str(folder) if arg == "RUN" else arg for arg in args]
+    assert run("figure", main, [*args, "--out", str(out)]) == 2
+    shown = capsys.readouterr().err
+    assert complaint in shown and len(shown.splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_every_figure_completes_at_smoke_and_again_does_no_work(tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    for name in FIGURES:
+        assert run("figure", main, [name, "--store", str(store), "--out", str(tmp_path / f"{name}.html")]) == 0, name
+    files = {path: path.stat().st_mtime_ns for path in store.rglob("*.json*")}
+    assert len(list(store.glob("*/evaluation.json"))) == 2 + 4 + 5
+    for name in ("3", "4", "eps"):
+        before = (tmp_path / f"{name}.html").read_text()
+        assert run("figure", main, [name, "--store", str(store), "--out", str(tmp_path / f"{name}.html")]) == 0
+        if name == "4":
+            assert (tmp_path / "4.html").read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.json*")} == files

@@ -1,0 +1,63 @@
+"""The figure of retrieval shows what is nearest, marks other classes, and counts all queries."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoat.figures.retrieval import retrieval, retrieval_precision
+from protoat.figures.subject import Pictured
+
+
+def test_it_counts_and_marks_wrong_classes(ours: Path, plain: Path) -> None:
+    drawn = retrieval([ours, plain], queries=3, k=4, images=60)
+    assert drawn == retrieval([ours, plain], queries=3, k=4, images=60)
+    assert drawn.count('<figure class="') == 2 * 2 * 3 * 4
+    assert drawn.count("&#10007;") == drawn.count('class="wrong"') == drawn.count("3px dashed") > 0
+    assert drawn.count("<img ") == drawn.count("alt=") == 2 * 2 * 3 * 5
+    seen = Pictured(plain, 60)
+    right = 0
+    for place, z in enumerate(seen.clean.embedding):
+        cosine = torch.cosine_similarity(z[None], seen.clean.embedding)
+        cosine[place] = -2
+        right += int((seen.data.labels[cosine.topk(4).indices] == seen.data.labels[place]).sum())
+    found = retrieval_precision(plain, k=4, images=60)["clean"]
+    assert (found.correct, found.total, found.queries) == (right, 240, 60)
+    row = re.search(r'<th scope="row">plain</th><td>([\d.]+) ', drawn)
+    assert row is not None and float(row[1]) == round(100 * right / 240, 1)
+
+
+def test_queries_are_of_different_modes(ours: Path) -> None:
+    drawn = retrieval([ours], queries=10, k=1, images=100)
+    assert len(set(re.findall(r"<caption>Query of class [^<]*, mode (\d)", drawn))) == 10
+
+
+def test_runs_that_cannot_be_compared_are_refused(ours: Path, plain: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(plain, other)
+    text = (other / "recipe.yaml").read_text()
+    (other / "recipe.yaml").write_text(text.replace("eps: 0.1", "eps: 0.2"))
+    with pytest.raises(ValueError, match="different test images or threat models"):
+        retrieval([ours, other], images=20)
+    with pytest.raises(ValueError, match="k=20 neighbours are asked for"):
+        retrieval([ours], k=20, images=20)
+    with pytest.raises(ValueError, match="queries=21"):
+        retrieval([ours], queries=21, images=20)
+
+
+def test_names_from_outside_stay_text(ours: Path, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    folder = tmp_path / hostile
+    shutil.copytree(ours, folder)
+    recipe = (folder / "recipe.yaml").read_text()
+    groups = json.dumps({hostile: list("01234"), "b": list("56789")})
+    (folder / "recipe.yaml").write_text(re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
+    facts = json.loads((folder / "run.json").read_text()) | {"class_names": [hostile, "b"]}
+    (folder / "run.json").write_text(json.dumps(facts))
+    drawn = retrieval([folder], queries=1, k=1, images=20)
+    assert "<img src=x" not in drawn and "&lt;img src=x onerror=alert(1)&gt;" in drawn
