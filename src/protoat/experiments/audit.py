@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-import protoat
 from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.experiments.measure import read_record
 from protoat.experiments.named_attacks import load_surrogate, named_attacks
 from protoat.experiments.recipe import recipe_from_text
-from protoat.experiments.store import write
+from protoat.experiments.store import origin, write
 from protoat.experiments.subject import Subject
 from protoat.methods import Method, Standard
 from protoat.regularizers import SoftTriple
@@ -63,8 +62,7 @@ def audit_subject(
     content = {
         "subject": subject.identity,
         **report.to_json(),
-        "protoat": protoat.__version__,
-        "torch": torch.__version__,
+        **origin(),
     }
     write(subject.folder / "audit.json", json.dumps(content, indent=1))
     return report

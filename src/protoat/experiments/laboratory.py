@@ -43,7 +43,7 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     if not (folder / "recipe.yaml").exists():
         return None
     run = read_run(folder)
-    if not (run.complete or _is_record(run)):
+    if not (run.complete or run.is_record):
         return None
     if task.attacks:
         record = next((found for found in _records(task.job, run) if _answers(task, run, found)), None)
@@ -87,7 +87,7 @@ def _trained(job: Job, store: Path) -> Path:
         run = read_run(folder)
         if run.complete:
             return folder
-        if _is_record(run):
+        if run.is_record:
             raise ValueError(
                 f"{folder} is a record without weights, so nothing can be added to it; name another --store, where the "
                 "run is done anew"
@@ -114,14 +114,6 @@ def _measure(task: Task, folder: Path) -> None:
         measure(subject, missing, limit=task.images)
     if task.audit:
         audit_subject(subject, images=min(task.images or _AUDITED, _AUDITED))
-
-
-def _is_record(run: StoredRun) -> bool:
-    """Whether it ended, and its weights were left out: a run that was interrupted has checkpoints."""
-    ended = run.evaluation is not None or any(
-        "stopped" in line or line["epoch"] == run.recipe["epochs"] for line in run.metrics[-1:]
-    )
-    return ended and not (run.path / "checkpoints").exists() and not any(run.path.glob("*.safetensors"))
 
 
 def _records(job: Job, run: StoredRun) -> list[dict[str, Any]]:

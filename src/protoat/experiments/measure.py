@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import protoat
 from protoat.attacks import Attack, Transfer
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.pieces import InPieces
@@ -21,7 +20,7 @@ from protoat.evaluation.robustness import Advance, check_output
 from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
-from protoat.experiments.store import write
+from protoat.experiments.store import origin, write
 from protoat.experiments.subject import Subject
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
@@ -154,7 +153,7 @@ def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> d
         "threat": {"norm": subject.threat.norm, "eps": subject.threat.eps},
         "images": len(report.indices),
     }
-    made_with = {**made_with, "protoat": protoat.__version__, "torch": torch.__version__}
+    made_with = {**made_with, **origin()}
     new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
     known = [before["attacks"] for before in read_records(subject.folder) if before["subject"] == judged]
     attacks = {**known[0], **new} if known else new

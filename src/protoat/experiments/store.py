@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from protoat.experiments.recipe import differing_keys
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
-__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "locked", "read_run", "write"]
+__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "locked", "origin", "read_run", "write"]
 
 logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
+# Whose versions could change a number.
+_PACKAGES = ("torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors", "pillow")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,14 @@ class StoredRun:
         subject = self.evaluation["subject"]
         weights = self.path / subject["weights"]
         return not weights.exists() or sha256(weights.read_bytes()).hexdigest() != subject["sha256"]
+
+    @property
+    def is_record(self) -> bool:
+        """Whether the run has ended and its weights were left out; one that was interrupted has checkpoints."""
+        if (self.path / "checkpoints").exists() or any(self.path.glob("*.safetensors")):
+            return False
+        last = self.metrics[-1] if self.metrics else {}
+        return self.evaluation is not None or "stopped" in last or last.get("epoch") == self.recipe["epochs"]
 
     @property
     def probe(self) -> dict[str, Any] | None:
@@ -235,16 +246,24 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "protoat": protoat.__version__,
-        "commit": _commit(),
+        **origin(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "packages": {name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "machine": platform.node(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
         "processes": processes,
+    }
+
+
+def origin() -> dict[str, Any]:
+    """What code made a number, and where: versions, commit, name of the machine."""
+    return {
+        "protoat": protoat.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "machine": platform.node(),
     }
 
 

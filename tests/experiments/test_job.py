@@ -1,0 +1,154 @@
+"""The identity of a run: all that could change its number, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from protoat.experiments.initialise import Initialise
+from protoat.experiments.job import Job, Task, identity_of_folder
+from protoat.experiments.recipe import read_recipe, recipe_from_text, recipe_parser, resolve
+
+BASE = ("--config", "digits")
+ACL = Job("acl", ("--config", "digits-acl"))
+
+
+def identity(*options: str, start: Job | None = None) -> str:
+    return Job("x", (*BASE, *options), start).identity
+
+
+def stored(folder: Path, *options: str, config: str = "digits") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(read_recipe(config, options).text)
+    return folder
+
+
+def test_order_and_defaults_do_not_count() -> None:
+    plain = identity("--epochs", "3", "--seed", "1")
+    assert plain == identity("--seed", "1", "--epochs=3")
+    assert plain == identity("--epochs", "9", "--seed", "1", "--weight", "0.5", "--epochs", "3")
+    assert plain == identity("--epochs", "3", "--seed", "1", "--checkpoint_every", "7", "--data.root", "/elsewhere")
+    assert plain == Job("another", (*BASE, "--epochs", "3", "--seed", "1")).identity
+
+
+def test_every_other_key_counts() -> None:
+    changes = {
+        "data": ["--data", "MNIST"],
+        "model": ["--model", "ResNet18"],
+        "threat": ["--threat.eps", "0.2"],
+        "method": ["--method", "FreeAT"],
+        "optimizer": ["--optimizer.momentum", "0.8"],
+        "epochs": ["--epochs", "4"],
+        "batch_size": ["--batch_size", "32"],
+        "groups": ["--groups", "2"],
+        "augment": ["--augment.padding", "1"],
+        "validation_size": ["--validation_size", "10"],
+        "validate_every": ["--validate_every", "2"],
+        "regularizer": ["--regularizer.tau", "0.3"],
+        "weight": ["--weight", "0.1"],
+        "norm_weight": ["--norm_weight", "0.1"],
+        "norm": ["--norm", "weights"],
+        "dml_input": ["--dml_input", "clean"],
+        "prototype_lr_factor": ["--prototype_lr_factor", "3"],
+        "schedule": ["--schedule", "none"],
+        "averaging": ["--averaging", "0.99"],
+        "evaluation_threat": ["--evaluation_threat.eps", "0.2"],
+        "seed": ["--seed", "1"],
+        "precision": ["--precision", "bf16"],
+        "compile": ["--compile", "true"],
+        "memory_format": ["--memory_format", "contiguous"],
+    }
+    assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
+    found = {identity(*options) for options in changes.values()}
+    assert len(found | {identity()}) == len(changes) + 1
+
+
+def test_where_it_starts_counts_and_how_it_takes_over() -> None:
+    other = Job("acl", ("--config", "digits-acl", "--seed", "1"))
+    kinds = [
+        identity(),
+        identity(start=ACL),
+        identity(start=other),
+        identity("--initialise.finetune", "head", start=ACL),
+    ]
+    assert len(set(kinds)) == 4
+    assert identity("--initialise.finetune", "all", "--initialise.head", "zero", start=ACL) == identity(start=ACL)
+    assert set(Initialise.__dataclass_fields__) == {"run", "weights", "branch", "head", "finetune", "sha256"}
+
+
+def test_a_name_that_is_no_slug_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a run cannot be called '\.\./x'"):
+        Job("../x", BASE)
+    with pytest.raises(ValueError, match="'digits' is no option"):
+        _ = Job("x", ("digits",)).identity
+
+
+def test_a_folder_is_found_by_what_it_holds(tmp_path: Path) -> None:
+    job = Job("mine", (*BASE, "--seed", "3"))
+    assert job.folder(tmp_path) == tmp_path / f"mine-{job.identity[:12]}"
+    stored(tmp_path / "other", "--seed", "4")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/recipe.yaml").write_text("data: [")
+    assert job.folder(tmp_path).name.startswith("mine-")
+    by_hand = stored(tmp_path / "by-hand", "--seed", "3", "--checkpoint_every", "5")
+    assert job.folder(tmp_path) == by_hand
+    assert identity_of_folder(by_hand) == job.identity
+    assert identity_of_folder(tmp_path / "damaged") is None
+    assert identity_of_folder(tmp_path / "absent") is None
+
+
+def test_a_recipe_of_a_version_that_knew_fewer_keys_is_still_found(tmp_path: Path) -> None:
+    job = Job("mine", BASE)
+    folder = stored(tmp_path / "old")
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    for key in ("dml_input", "validate_every", "compile", "averaging"):
+        del content[key]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    assert job.folder(tmp_path) == folder
+
+
+def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
+    start = stored(tmp_path / "start", config="digits-acl")
+    (start / "last.safetensors").write_bytes(b"weights")
+    job = Job("mine", BASE, ACL)
+    usual = job.folder(tmp_path)
+    arguments = job.arguments(tmp_path)
+    assert arguments[-2:] == ["--initialise.run", str(start)]
+    recipe, _ = resolve(recipe_parser(), arguments)
+    usual.mkdir()
+    (usual / "recipe.yaml").write_text(recipe.text)
+    by_hand = usual.rename(tmp_path / "by-hand")
+    assert recipe_from_text(recipe.text).initialise is not None
+    assert identity_of_folder(by_hand) == job.identity
+    assert job.folder(tmp_path) == by_hand
+    # Without the run it starts from, only job.json knows.
+    moved = by_hand.rename(tmp_path / "moved")
+    (start / "recipe.yaml").unlink()
+    assert identity_of_folder(moved) is None
+    (moved / "job.json").write_text(json.dumps({"start": ACL.identity}))
+    (moved / "recipe.yaml").touch()
+    assert identity_of_folder(moved) == job.identity
+
+
+def test_commands_do_it_by_hand(tmp_path: Path) -> None:
+    task = Task(Job("mine", (*BASE, "--groups", "{a: [zero], b: [one]}"), ACL), ("clean", "pgd10@0.2"), 50, audit=True)
+    pretraining, training, evaluating, auditing = (shlex.split(part) for part in task.command(tmp_path).split(" && "))
+    acl, mine = (str(job.folder(tmp_path)) for job in (ACL, task.job))
+    assert pretraining == ["protoat", "pretrain", "--config", "digits-acl", "--out", acl]
+    assert training == ["protoat", "train", *task.job.args, "--initialise.run", acl, "--out", mine]
+    assert evaluating == ["protoat", "evaluate", mine, "--attacks", "clean", "pgd10@0.2", "--n", "50"]
+    assert auditing == ["protoat", "audit", mine, "--n", "50"]
+
+
+def test_a_task_travels_without_what_is_cached() -> None:
+    task = Task(Job("mine", BASE, ACL), ("clean",))
+    known = task.job.identity
+    again = pickle.loads(pickle.dumps(task))
+    assert again == task
+    assert vars(again.job).keys() == {"name", "args", "start"}
+    assert again.job.identity == known
