@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from protoat.cli import main
+from protoat.experiments.probe import probe_run
 from protoat.reports import page
 from protoat.reports.html import report
 from tests.reports.pages import Page
@@ -164,6 +165,22 @@ def test_audit_of_something_else_is_marked(
     assert message not in _page([runs[0]], tmp_path).words
     folder = _changed(records_only(runs[0]), lambda record: record["subject"].update(sha256="0"))
     assert message in _page([folder], tmp_path).words
+
+
+def test_a_pretrained_encoder_is_reported_by_its_linear_heads(tmp_path: Path) -> None:
+    run = tmp_path / "encoder"
+    assert main(["pretrain", "--config", "digits-acl", "--epochs", "1", "--schedule", "none", "--out", str(run)]) == 0
+    assert "--linear-probe" in _page([run], tmp_path).words
+    record = probe_run(run, attacks=("clean", "pgd5"), updates=1, limit=20)
+    found = _page([run], tmp_path)
+    assert "Not measured: there is no evaluation.json" not in found.words.partition("Classes and modes")[0]
+    rows = found.tables["Linear heads on the frozen encoder: accuracy % with its 95 % interval"]
+    clean = record["encoders"]["random"]["robust"]["clean"]
+    own = next(row for row in rows if row[:2] == ["random", "robust"])
+    assert own[rows[0].index("clean")].startswith(f"{100 * clean['correct'] / clean['total']:.1f} [")
+    assert found.code["The same recipe, trained and measured in a new folder"].endswith(
+        "protoat evaluate encoder-again --linear-probe --attacks clean pgd5 --n 20"
+    )
 
 
 def test_comparison_says_what_is_shown_and_what_is_not(

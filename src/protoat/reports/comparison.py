@@ -111,18 +111,9 @@ def _pair(first: Records, other: Records, name: str, other_name: str) -> list[Bl
     except ValueError as error:
         return [Text(str(error), "missing")]
     rows = [_row(found) for found in compare(records[name], records[other_name])]
-    columns = [
-        "attack",
-        name,
-        other_name,
-        "difference",
-        "95 % interval",
-        "p",
-        "only right in",
-        "verdict",
-        "worst modes",
-    ]
-    return [Grid(f"{other_name} against {name}, image by image", columns, rows)]
+    accuracies = [name, other_name]
+    columns = ["attack", "verdict", "difference", "95 % interval", "p", *accuracies, "only right in", "worst modes"]
+    return [Grid(f"{other_name} against {name}, image by image", columns, rows, text=2)]
 
 
 def _row(found: Comparison) -> list[str]:
@@ -131,13 +122,13 @@ def _row(found: Comparison) -> list[str]:
     modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes)
     return [
         found.attack,
-        f"{100 * found.first.accuracy:.1f}",
-        f"{100 * found.second.accuracy:.1f}",
+        _SOME if found.shown else _NONE,
         f"{100 * pair.difference:+.2f}",
         f"{100 * low:+.2f} to {100 * high:+.2f}",
         f"{pair.p_value:.2g}",
+        f"{100 * found.first.accuracy:.1f}",
+        f"{100 * found.second.accuracy:.1f}",
         f"{pair.only_first} / {pair.only_second}",
-        _SOME if found.shown else _NONE,
         f"{modes}; {_SOME if found.shown_in_worst_mode else _NONE}",
     ]
 

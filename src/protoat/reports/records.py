@@ -41,6 +41,11 @@ class Records:
         return any(self.folder.glob("*.safetensors"))
 
     @property
+    def pretrained(self) -> bool:
+        """Whether it is an encoder without a head, which only linear heads can measure."""
+        return self.run is not None and self.run.measuring.endswith("--linear-probe")
+
+    @property
     def complete(self) -> bool:
         """Whether training has ended; of records without weights, by their log."""
         if self.run is None or self.run.complete:

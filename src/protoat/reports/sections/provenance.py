@@ -14,10 +14,15 @@ from protoat.types import Linf
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
 
+# What an entry of an evaluation holds beside how it came about.
+_FOUND = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes")
+
 
 def audit(records: Records) -> Section:
     """Every check with its result and figures."""
     record = records.audit
+    if record is None and records.pretrained:
+        return Section("audit", "Audit", [Text("An encoder without a head cannot be audited.", "missing")])
     if record is None:
         missing = f"Not audited for masked gradients; do so: protoat audit {records.folder}"
         return Section("audit", "Audit", [Text(missing, "missing")])
@@ -84,11 +89,10 @@ def environment(records: Records) -> Section:
     else:
         blocks.append(Text("Nothing is recorded about where it was trained.", "missing"))
     if records.evaluation is not None:
-        keys = dict.fromkeys(("batch_size", "device", "protoat", "torch"))
-        rows = [
-            [name, *(_value(entry.get(key)) for key in keys)] for name, entry in records.evaluation["attacks"].items()
-        ]
-        blocks.append(Grid("Measurement", ["attack", *keys], rows, text=5))
+        entries = records.evaluation["attacks"]
+        keys = dict.fromkeys(key for entry in entries.values() for key in entry if key not in _FOUND)
+        rows = [[name, *(_value(entry.get(key)) for key in keys)] for name, entry in entries.items()]
+        blocks.append(Grid("Measurement", ["attack", *keys], rows, text=1 + len(keys)))
         subject = [[key, _value(value)] for key, value in records.evaluation["subject"].items()]
         blocks.append(Grid("What was measured, exactly", ["", "value"], subject, 2, folded=True))
     return Section("environment", "Environment", blocks)
@@ -97,6 +101,8 @@ def environment(records: Records) -> Section:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return shlex.join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(part)}" for key, part in value.items())
     return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
@@ -105,7 +111,7 @@ def redo(records: Records) -> Section:
     again = f"{records.name}-again"
     blocks: list[Block] = []
     if records.run is not None:
-        command = "pretrain" if records.run.measuring.endswith("--linear-probe") else "train"
+        command = "pretrain" if records.pretrained else "train"
         lines = [
             f"protoat {command} --config {shlex.quote(str(records.folder / 'recipe.yaml'))} --out {shlex.quote(again)}"
         ]
@@ -126,6 +132,10 @@ def redo(records: Records) -> Section:
 def _measuring(records: Records, folder: str) -> Iterator[str]:
     """Commands that measure and audit as the records were."""
     folder = shlex.quote(folder)
+    if records.run is not None and (probe := records.run.probe) is not None:
+        measured = probe["encoders"]["trained"]["standard"]
+        images = next(iter(measured.values()))["total"]
+        yield f"protoat evaluate {folder} --linear-probe --attacks {shlex.join(measured)} --n {images}"
     if records.evaluation is not None:
         subject, entries = records.evaluation["subject"], records.evaluation["attacks"]
         asked = {name: _asked(name, entry) for name, entry in entries.items()}

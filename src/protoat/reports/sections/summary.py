@@ -87,16 +87,18 @@ def _missing(records: Records) -> Iterator[Text]:
     run, record = records.run, records.evaluation
     if not records.complete:
         yield Text("Training has not finished; the command that started it resumes it.", "warning")
-    if record is None:
+    if record is None and run is not None and run.probe is not None:
+        yield Text("A pre-trained encoder without a head; what linear heads read off it stands below.")
+    elif record is None:
         command = run.measuring if run is not None else "protoat evaluate"
         yield Text(f"Not measured: there is no evaluation.json. Measure it: {command}", "missing")
     else:
         yield from _unmeasured(records, record)
     if records.outdated:
         yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.folder}", "warning")
-    if records.audit is None:
+    if records.audit is None and not records.pretrained:
         yield Text(f"Not audited for masked gradients; do so: protoat audit {records.folder}", "missing")
-    elif not records.audit["passed"]:
+    elif records.audit is not None and not records.audit["passed"]:
         failed = [check["id"] for check in records.audit["checks"] if check["status"] == "fail"]
         yield Text(f"The audit failed: {', '.join(failed)}; see below before any number is believed.", "warning")
     if run is not None:
