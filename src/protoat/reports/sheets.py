@@ -135,7 +135,7 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
 
 
 def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
-    low, high = (f"{100 * end:.1f}" for end in found.interval)
+    low, high = (f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in found.interval)
     deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
     fewest, most = found.images
     size = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
@@ -152,7 +152,10 @@ def _reading(table: Filled) -> list[str]:
     several = len(table.seeds) > 1
     lines = [
         "In brackets the 95 % interval: "
-        + ("of the mean of several seeds Student's, behind its standard deviation; " if several else "")
+        + (
+            "of the mean of several seeds, on these images, Student's, behind the standard deviation of a seed; "
+            * several
+        )
         + "of one run Wilson's, over its images, which knows nothing of other seeds."
     ]
     if any(table.table.printed(row, column) for row, column, _ in table.cells()):
@@ -165,7 +168,7 @@ def _said(ranking: Ranking) -> str:
     of = ranking.of
     what = f"{of.data.label}, {of.attack}" + f", {of.read}" * (of.read != "accuracy")
     if not ranking.alike:
-        return f"{what}: {ranking.best} is highest (*), and all others are lower."
+        return f"{what}: {ranking.best} is highest, and marked; all others are lower."
     lower = f"; lower: {', '.join(ranking.lower)}" if ranking.lower else ""
     return f"{what}: no difference shown between {', '.join([ranking.best, *ranking.alike])}{lower}."
 
