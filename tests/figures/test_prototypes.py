@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from protoat.experiments.subject import subject_of_run
-from protoat.figures.prototypes import agreement, nearest_images, prototype_counts, prototype_usage
+from protoat.figures.prototypes import (
+    agreement,
+    nearest_images,
+    prototype_counts,
+    prototype_usage,
+    usage_over_time,
+)
 from protoat.figures.subject import Pictured
 from protoat.types import as_output
 
@@ -40,6 +46,19 @@ def test_many_classes_are_summed_up(ours: Path, tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "objective": {"prototype_counts": counts}}) + "\n")
     figure = prototype_counts(run).to_dict()
     assert [trace["y"][0] for trace in figure["data"]] == [19, sum(counts) / 20, 1]
+
+
+def test_usage_over_time_is_that_of_the_log(ours: Path, plain: Path) -> None:
+    lines = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
+    usage = [line["objective"]["usage"] for line in lines]
+    assert all(sum(own) == pytest.approx(1, abs=1e-3) for epoch in usage for own in epoch)
+    figure = usage_over_time(ours).to_dict()
+    (trace,) = figure["data"]
+    ticks = list(figure["layout"]["yaxis"]["ticktext"])
+    row = ticks.index("5-9, 1")
+    assert [value or 0 for value in trace["z"][row]] == [100 * epoch[1][1] for epoch in usage]
+    with pytest.raises(ValueError, match="has no record of usage"):
+        usage_over_time(plain)
 
 
 def slow_places(run: Path) -> tuple[list[int], list[int], list[int]]:

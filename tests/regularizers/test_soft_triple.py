@@ -113,7 +113,9 @@ def test_a_merge_is_that_of_the_observed_masses_and_starts_them_anew() -> None:
     metric(*batch())
     expected = merge_prototypes(metric.prototypes, metric.active, metric.mass, 0.1)
     assert (expected.active.sum(1) == torch.tensor([2, 3, 1])).all()
+    shares = [[float(part) / float(own.sum()) for part in own] for own in metric.mass]
     facts = metric.end_epoch(5, 10)
+    assert [pytest.approx(own, abs=1e-4) for own in facts["usage"]] == shares
     torch.testing.assert_close(metric.prototypes.detach(), expected.prototypes)
     assert torch.equal(metric.active, expected.active)
     assert metric.mass.sum() == 0

@@ -13,7 +13,7 @@ from protoat.figures.curves import training_curves
 from protoat.figures.framework import framework, framework_of_recipe
 from protoat.figures.map import embedding_map
 from protoat.figures.number_of_prototypes import accuracy_against_prototypes
-from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage
+from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage, usage_over_time
 from protoat.figures.retrieval import retrieval
 from protoat.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
@@ -93,6 +93,11 @@ FIGURES: dict[str, Drawing] = {
     "usage": Drawing(
         "how images are shared out over the prototypes of their class",
         _each(lambda run, view: prototype_usage(run, images=view.images)),
+        lambda budget: plain(budget, "ours"),
+    ),
+    "usage-over-time": Drawing(
+        "how training examples were shared out over prototypes, against epochs",
+        _each(lambda run, view: usage_over_time(run)),
         lambda budget: plain(budget, "ours"),
     ),
     "agreement": Drawing(

@@ -85,8 +85,9 @@ def embedding_map(
     seen = Pictured(run, images, classes=None if classes is None else tuple(classes))
     data, clean, attacked = seen.data, seen.clean, seen.attacked(attack)
     positions = dict(zip(_SYMBOLS, place(clean.embedding, attacked.embedding, seed=seed), strict=True))
-    figure = go.Figure(_legend())
-    for mode in data.modes.unique().tolist():
+    modes = data.modes.unique().tolist()
+    figure = go.Figure(_legend([mode for mode in modes if len(modes) <= _MOST_MODES], data.mode_names))
+    for mode in modes:
         for kind, embedded in (("clean", clean), ("attacked", attacked)):
             figure.add_trace(_points(data, mode, kind, embedded, positions[kind]))
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
@@ -124,7 +125,7 @@ def _points(data: ImageData, mode: int, kind: str, embedded: Embedded, position:
         mode="markers",
         name=f"mode {name}",
         legendgroup=f"mode {mode}",
-        showlegend=kind == "clean" and len(data.mode_names) <= _MOST_MODES,
+        showlegend=False,
         marker={
             "color": colour(mode),
             "symbol": [_SYMBOLS[kind][right[row]] for row in rows],
@@ -137,20 +138,25 @@ def _points(data: ImageData, mode: int, kind: str, embedded: Embedded, position:
     )
 
 
-def _legend() -> list[Scatter]:
-    """What the symbols mean, as entries of the legend without points."""
+def _legend(modes: Sequence[int], mode_names: Sequence[str]) -> list[Scatter]:
+    """What symbols and colours mean, as entries of the legend without points; that of a mode hides and shows it."""
     from plotly import graph_objects as go
 
+    meanings = [
+        (f"{kind}, {'right' if right else 'misclassified'}", f"{kind} {right}", "#7f7f7f", symbols[right])
+        for kind, symbols in _SYMBOLS.items()
+        for right in (1, 0)
+    ]
+    meanings += [(f"mode {label(mode_names[mode])}", f"mode {mode}", colour(mode), "square") for mode in modes]
     return [
         go.Scatter(
             x=[None],
             y=[None],
             mode="markers",
-            name=f"{kind}, {'right' if right else 'misclassified'}",
-            legendgroup=f"{kind} {right}",
-            marker={"color": "#7f7f7f", "symbol": symbols[right], "size": 9},
+            name=name,
+            legendgroup=group,
+            marker={"color": own, "symbol": symbol, "size": 9},
             hoverinfo="skip",
         )
-        for kind, symbols in _SYMBOLS.items()
-        for right in (1, 0)
+        for name, group, own, symbol in meanings
     ]

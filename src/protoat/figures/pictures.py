@@ -39,5 +39,5 @@ def image_tag(image: Tensor, text: str, *, size: int = 56) -> str:
     words = html.escape(text)
     return (
         f'<img src="{data_uri(image)}" alt="{words}" title="{words}" width="{size}" height="{size}" '
-        'style="image-rendering:pixelated;object-fit:contain">'
+        'style="image-rendering:pixelated;display:block;object-fit:contain">'
     )

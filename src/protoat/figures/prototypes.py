@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from protoat.figures.subject import Pictured
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["agreement", "nearest_images", "prototype_counts", "prototype_usage"]
+__all__ = ["agreement", "nearest_images", "prototype_counts", "prototype_usage", "usage_over_time"]
 
 _MOST_LINES = 12
 _PATTERNS = ("", "/", "\\", "x", "-", "|", "+", ".")
@@ -117,10 +118,59 @@ def prototype_usage(run: Path | str, *, images: int | None = None, pictured: Pic
 
 def _prototype_names(seen: Pictured) -> list[str]:
     """``"class, place"`` of each prototype in use, escaped."""
-    return [
-        f"{label(seen.data.class_names[owner], longest=20)}, {place}"
-        for owner, place in seen.metric.active.nonzero().tolist()
-    ]
+    return [_prototype_name(seen.data.class_names, *place) for place in seen.metric.active.nonzero().tolist()]
+
+
+def _prototype_name(class_names: Sequence[str], owner: int, place: int) -> str:
+    return f"{label(class_names[owner], longest=20)}, {place}"
+
+
+def usage_over_time(run: Path | str) -> Figure:
+    """Share of each prototype in the training examples of its class, since the last merge, against epochs.
+
+    Args:
+        run: the folder, finished or not; weights are not needed.
+
+    Raises:
+        ValueError: a folder that is no run, or in which no usage is recorded.
+    """
+    from plotly import graph_objects as go
+
+    stored = read_run(run)
+    kept = [line for line in stored.metrics if "usage" in line.get("objective", {})]
+    if not kept:
+        raise ValueError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")
+    trace = [line["objective"]["usage"] for line in kept]
+    places = [(owner, place) for owner, own in enumerate(trace[0]) for place in range(len(own))]
+    used = [each for each in places if any(epoch[each[0]][each[1]] for epoch in trace)]
+    classes = stored.facts.get("class_names", [str(owner) for owner in range(len(trace[0]))])
+    figure = go.Figure(
+        go.Heatmap(
+            x=[line["epoch"] for line in kept],
+            z=[[100 * epoch[owner][place] or None for epoch in trace] for owner, place in used],
+            colorscale="Blues",
+            zmin=0,
+            zmax=100,
+            colorbar={"title": "% of class"},
+            hovertemplate="epoch %{x}, prototype %{y}<br>%{z:.1f} % of the examples of its class<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        title_text=below_title(
+            "Usage of prototypes in training",
+            f"{label(names([Path(run)])[0])}: soft assignment since the last merge; blank: not used",
+        ),
+        xaxis_title="epoch",
+        yaxis={
+            "title": "class, prototype",
+            "tickvals": list(range(len(used))),
+            "ticktext": [_prototype_name(classes, *each) for each in used],
+            "automargin": True,
+            "autorange": "reversed",
+        },
+        height=max(420, 160 + 20 * len(used)),
+    )
+    return figure
 
 
 def agreement(run: Path | str, *, images: int | None = None, pictured: Pictured | None = None) -> dict[str, Agreement]:

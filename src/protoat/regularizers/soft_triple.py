@@ -132,14 +132,19 @@ class SoftTriple(Regularizer):
         return self.similarity(embedding).argmax(1)
 
     def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
-        """Merges when due; facts: prototypes in all and of each class, merges made, and counts at other thresholds."""
+        """Merges when due; facts: prototypes in all and of each class, merges made, and counts at other thresholds.
+
+        ``usage`` is the share of each prototype in the examples of its class since the last merge, before this one.
+        """
+        mass = mean_over_processes(self.mass)
+        usage = (mass / mass.sum(1, keepdim=True).clamp_min(1e-12)).double().round(decimals=4).tolist()
         merged = self._merge(optimizer) if self._merge_due(epoch, epochs) else []
         counts = {
             f"counts_at_{threshold}": count_prototypes(self.prototypes, self.active, threshold).tolist()
             for threshold in _LOGGED_THRESHOLDS
         }
         own = self.active.sum(1).tolist()
-        return {"prototypes": sum(own), "prototype_counts": own, "merged": merged, **counts}
+        return {"prototypes": sum(own), "prototype_counts": own, "merged": merged, "usage": usage, **counts}
 
     def _merge_due(self, epoch: int, epochs: int) -> bool:
         first = max(1, math.ceil(self.merge_start * epochs))
