@@ -1,0 +1,37 @@
+"""``protoat rm``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from protoat.cli.gc import megabytes
+from protoat.experiments.garbage import check_removable, remove, size
+from protoat.experiments.parser import Parser
+
+__all__ = ["main"]
+
+
+def main(args: list[str]) -> int:
+    """Removes run folders with all they hold; 1 where the user says no."""
+    parser = Parser("protoat rm")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(args)
+    runs = list(dict.fromkeys(options.runs))
+    for run in runs:
+        check_removable(run)
+    for run in runs:
+        print(f"{run}: {megabytes(size(run))}")
+    if not options.yes and not _agreed(f"remove {len(runs)} run{'s' * (len(runs) > 1)} for good?"):
+        print("nothing was removed")
+        return 1
+    for run in runs:
+        remove(run)
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("there is nobody to ask whether runs shall be removed for good; write --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -1,0 +1,163 @@
+"""What ``protoat rm`` and ``protoat gc`` take away, and above all what they leave."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from protoat.cli import gc, rm
+from protoat.experiments import garbage
+from protoat.experiments.garbage import check_removable, find_waste, remove, size
+from protoat.experiments.job import Job
+from protoat.experiments.recipe import read_recipe
+from protoat.training import DiskError
+
+JOB = Job("done", ("--config", "digits"))
+TEXTS = [read_recipe("digits", ["--seed", str(seed)]).text for seed in range(4)]
+
+
+def write(path: Path, content: bytes = b"x" * 10) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def at_rest(folder: Path, seconds: float = 3600.0) -> None:
+    then = time.time() - seconds
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A complete run, one that was interrupted, one that was interrupted while it was measured, and a mere record."""
+    store = tmp_path / "store"
+    for text, name in zip(TEXTS, ("done", "interrupted", "measuring", "record"), strict=True):
+        write(store / name / "recipe.yaml", text.encode())
+    for name in ("done", "interrupted"):
+        write(store / name / "checkpoints/00000007/common.safetensors", b"x" * 1000)
+    for name in ("done", "measuring"):
+        write(store / name / "last.safetensors")
+    write(store / "done/evaluation.json", b"{}")
+    write(store / "record/evaluation.json", b"{}")
+    write(store / "measuring/evaluation.partial/a.json")
+    write(store / "done/.evaluation.json.partial")
+    write(store / ".gone-7.removed/last.safetensors")
+    write(store / f".jobs/20250101-000000-{2**22 + 1}/1_0_log.err")  # above the highest number of a process
+    write(store / f".jobs/20250101-000000-{os.getpid()}/2_0_log.err")
+    write(store / ".locks/a.lock", b"")
+    at_rest(store, 2 * 86400)
+    return store
+
+
+def wasted(store: Path, *, incomplete: bool = False) -> set[str]:
+    return {str(waste.path.relative_to(store)) for waste in find_waste(store, incomplete=incomplete)}
+
+
+ALWAYS = {
+    "done/checkpoints",
+    "done/.evaluation.json.partial",
+    ".gone-7.removed",
+    f".jobs/20250101-000000-{2**22 + 1}",
+    ".locks/a.lock",
+}
+
+
+def test_what_nobody_needs(store: Path) -> None:
+    assert wasted(store) == ALWAYS
+    assert wasted(store, incomplete=True) == ALWAYS | {"interrupted", "measuring/evaluation.partial"}
+
+
+def test_what_is_in_use_stays(store: Path) -> None:
+    os.utime(store / "interrupted/checkpoints/00000007/common.safetensors")
+    os.utime(store / "done/.evaluation.json.partial")
+    with FileLock(store / ".locks/a.lock"), FileLock(store / f".locks/{JOB.identity}.lock"):
+        assert wasted(store, incomplete=True) == {
+            ".gone-7.removed",
+            f".jobs/20250101-000000-{2**22 + 1}",
+            "measuring/evaluation.partial",
+        }
+        remove(store / ".locks/a.lock")
+        assert (store / ".locks/a.lock").exists()
+        with pytest.raises(ValueError, match="a process is at work on"):
+            check_removable(store / "done")
+    check_removable(store / "done")
+
+
+def test_a_damaged_run_is_for_the_user_to_remove(store: Path) -> None:
+    (store / "interrupted/recipe.yaml").write_text("data: [")
+    at_rest(store)
+    assert "interrupted" not in wasted(store, incomplete=True)
+    check_removable(store / "interrupted")
+
+
+def test_gc_removes_and_says_how_much(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    freed = sum(waste.bytes for waste in find_waste(store))
+    before = size(store)
+    gc.main([str(store), "--dry-run"])
+    assert "1030 bytes would be freed" in capsys.readouterr().out
+    assert size(store) == before
+    gc.main([str(store)])
+    shown = capsys.readouterr().out
+    assert f"{store / 'done/checkpoints'}: checkpoints of a complete run, 1000 bytes" in shown
+    assert shown.endswith("1030 bytes freed\n")
+    assert before - size(store) == freed == 1030
+    gc.main([str(store)])
+    assert capsys.readouterr().out == "0 bytes freed\n"
+    with pytest.raises(ValueError, match="there is no folder"):
+        gc.main([str(store / "nowhere")])
+
+
+def test_rm_removes_runs_and_nothing_else(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rm.main([str(store / "done"), str(store / "record"), str(store / "done"), "--yes"]) == 0
+    assert sorted(path.name for path in store.glob("[!.]*")) == ["interrupted", "measuring"]
+    assert not list(store.glob(".done*"))
+    assert capsys.readouterr().out.count("store/done") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(".", "is not a run folder"), ("done/checkpoints", "is not a run folder"), ("link", "is not a run folder")],
+)
+def test_rm_refuses_all_else_and_then_removes_nothing(store: Path, name: str, message: str) -> None:
+    (store / "link").symlink_to(store / "done")
+    with pytest.raises(ValueError, match=message):
+        rm.main([str(store / "record"), str(store / name), "--yes"])
+    assert (store / "record/recipe.yaml").exists()
+
+
+def test_rm_refuses_a_folder_of_runs(store: Path) -> None:
+    write(store / "done/inner/recipe.yaml", b"")
+    with pytest.raises(ValueError, match="holds other runs"):
+        rm.main([str(store / "done"), "--yes"])
+
+
+def test_rm_asks(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="write --yes"):
+        rm.main([str(store / "done")])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, code in (("", 1), ("no", 1), ("y", 0)):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert (store / "done").exists()
+        assert rm.main([str(store / "done")]) == code
+    assert not (store / "done").exists()
+
+
+def test_what_cannot_be_removed_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(garbage.shutil, "rmtree", refuses)
+    with pytest.raises(DiskError, match="Permission denied"):
+        remove(store / "done")
+    (half,) = store.glob(".done-*.removed")
+    assert not (half / "recipe.yaml").exists()
+    monkeypatch.undo()
+    at_rest(half)
+    assert half.name in wasted(store)
+    remove(half)
+    assert not half.exists()
