@@ -18,7 +18,7 @@ def test_transitions_between_prototypes_are_those_of_a_loop(ours: Path) -> None:
         before, after = (int(torch.cosine_similarity(prototypes, point[None]).argmax()) for point in (z, z_adv))
         expected[before, after] += 1
     figure = transitions(ours, images=50).to_dict()
-    assert [list(row) for row in figure["data"][0]["customdata"]] == expected.tolist()
+    assert [list(row) for row in figure["data"][0]["text"]] == expected.tolist()
     assert f"{int(expected.diagonal().sum())} stay" in figure["layout"]["title"]["text"]
     assert next(iter(figure["layout"]["yaxis"]["ticktext"])) == "0-4, 0"
 
@@ -31,13 +31,13 @@ def test_without_prototypes_they_are_between_modes(plain: Path) -> None:
         cosine[place] = -2
         expected[seen.data.modes[place], seen.data.modes[cosine.argmax()]] += 1
     figure = transitions(plain, images=50).to_dict()
-    assert [list(row) for row in figure["data"][0]["customdata"]] == expected.tolist()
+    assert [list(row) for row in figure["data"][0]["text"]] == expected.tolist()
 
 
 def test_agreement_counts_modes_of_each_prototype(ours: Path) -> None:
     seen = Pictured(ours)
     figure = agreement_map(ours, pictured=seen).to_dict()
-    table = figure["data"][0]["customdata"]
+    table = figure["data"][0]["text"]
     for place, mode in ((0, 0), (4, 7), (2, 9)):
         owner = place // 3
         chosen = (seen.data.labels == owner) & (seen.places == place % 3) & (seen.data.modes == mode)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from protoat.evaluation import Count
 from protoat.experiments.store import read_run
-from protoat.figures.style import accuracy_axis, below_title, chosen, colour, dash, label, names, shown
+from protoat.figures.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -44,7 +44,7 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
                 figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
         state = "" if run.complete else ", not finished" if len(kept) == len(run.metrics) else ", stopped early"
         about.append(f"{label(name)}: {kept[-1]['epoch']} of {run.recipe['epochs']} epochs{state}")
-    figure.update_layout(title_text=below_title("Training", *about), height=560, margin_t=90 + 16 * len(about))
+    figure.update_layout(**heading("Training", *about), height=560)
     figure.update_xaxes(title_text="epoch", row=2, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)
     accuracy_axis(figure, row=2, col=1)

@@ -14,7 +14,7 @@ from protoat.data import ImageData
 from protoat.evaluation import Count
 from protoat.evaluation.embedding import Embedded
 from protoat.figures.pictures import data_uri
-from protoat.figures.style import below_title, colour, label, names, shown
+from protoat.figures.style import colour, heading, label, names, shown
 from protoat.figures.subject import Pictured
 
 if TYPE_CHECKING:
@@ -93,14 +93,13 @@ def embedding_map(
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
     threat = seen.subject.threat
     figure.update_layout(
-        title_text=below_title(
+        **heading(
             f"Map of embeddings: {label(names([Path(run)])[0])}",
             f"t-SNE of {len(data)} clean test images; the same under {label(attack)} ({threat.norm}, eps "
             f"{threat.eps:.4g}) are placed on it and do not shape it",
             f"right: clean {shown(right[0])}; attacked {shown(right[1])}",
         ),
         height=680,
-        margin_t=110,
         legend={"groupclick": "togglegroup", "itemsizing": "constant"},
     )
     figure.update_xaxes(visible=False)

@@ -10,7 +10,7 @@ from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap
 from protoat.experiments.recipe import differing_keys
 from protoat.experiments.store import StoredRun, read_run
-from protoat.figures.style import accuracy_axis, below_title, chosen, label
+from protoat.figures.style import accuracy_axis, chosen, heading, label
 from protoat.figures.sweeps import Point, line, measured
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def accuracy_against_prototypes(runs: Sequence[Path | str], *, attack: str = "pg
     left = [f"{_words(number)}: {_left(stored[number])}" for number in order]
     subject = records[str(folders[0])]["subject"]
     figure.update_layout(
-        title_text=below_title(
+        **heading(
             "Accuracy against the number of prototypes",
             f"{subject['images']} test images of {label(subject['data'])}, one run each; bars: 95 % intervals over "
             "images, which know nothing of other seeds",
@@ -68,7 +68,7 @@ def accuracy_against_prototypes(runs: Sequence[Path | str], *, attack: str = "pg
             "ticktext": [_words(number) for number in order],
         },
         height=620,
-        margin={"t": 190, "b": 130},
+        margin_b=130,
     )
     figure.add_annotation(
         text=PAPER.replace("; three", ";<br>three"),

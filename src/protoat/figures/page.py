@@ -55,7 +55,7 @@ def page(title: str, lines: Sequence[str], parts: Sequence[Figure | str]) -> str
             script = part.to_html(full_html=False, include_plotlyjs=not has_plotly, post_script=_SCRIPT)
             shown.append(f"<section>{script}</section>")
             has_plotly = True
-    head = html.escape(title)
+    head = html.escape(title[:1].upper() + title[1:])
     paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{head}</title>'

@@ -12,7 +12,7 @@ from protoat.evaluation.prototype_agreement import agreement as agreement_of
 from protoat.evaluation.prototype_agreement import usage as usage_of
 from protoat.experiments.store import read_run
 from protoat.figures.pictures import image_tag
-from protoat.figures.style import SYMBOLS, below_title, colour, dash, label, names
+from protoat.figures.style import SYMBOLS, colour, dash, heading, label, names
 from protoat.figures.subject import Pictured
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prototype_counts(run: Path | str) -> Figure:
         ]
     )
     figure.update_layout(
-        title_text=below_title("Prototypes in use", f"{label(names([Path(run)])[0])}, {len(classes)} classes"),
+        **heading("Prototypes in use", f"{label(names([Path(run)])[0])}, {len(classes)} classes"),
         xaxis_title="epoch",
         yaxis={"title": "prototypes of a class", "rangemode": "tozero"},
         showlegend=True,
@@ -109,7 +109,7 @@ def prototype_usage(run: Path | str, *, images: int | None = None, pictured: Pic
     about = f"{label(names([Path(run)])[0])}: {len(data)} test images, each at the nearest prototype of its class"
     figure.update_layout(
         barmode="stack",
-        title_text=below_title("Usage of prototypes", about),
+        **heading("Usage of prototypes", about),
         yaxis_title="% of the images of the class",
         xaxis={"title": "class, prototype", "type": "category", "automargin": True},
     )
@@ -156,7 +156,7 @@ def usage_over_time(run: Path | str) -> Figure:
         )
     )
     figure.update_layout(
-        title_text=below_title(
+        **heading(
             "Usage of prototypes in training",
             f"{label(names([Path(run)])[0])}: soft assignment since the last merge; blank: not used",
         ),

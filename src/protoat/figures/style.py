@@ -12,7 +12,19 @@ from protoat.evaluation import Count
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["COLOURS", "SYMBOLS", "below_title", "chosen", "colour", "dash", "error_bars", "label", "names", "shown"]
+__all__ = [
+    "COLOURS",
+    "SYMBOLS",
+    "accuracy_axis",
+    "chosen",
+    "colour",
+    "dash",
+    "error_bars",
+    "heading",
+    "label",
+    "names",
+    "shown",
+]
 
 # Okabe and Ito's, which colour-blind readers tell apart, and darker ones of the same hues; yellow is left out. At least
 # 2:1 against white and 3:1 against the dark page.
@@ -71,9 +83,15 @@ def names(runs: Sequence[Path]) -> list[str]:
     return found
 
 
-def below_title(title: str, *about: str) -> str:
-    """A title with smaller lines below it, in plotly's HTML; the parts are escaped already."""
-    return "".join([title, *(f"<br><sub>{line}</sub>" for line in about if line)])
+def heading(title: str, *about: str) -> dict[str, Any]:
+    """A title with smaller lines below it and the room they need, for ``update_layout``; all are escaped already.
+
+    >>> heading("Title", "a line", "")["title"]["text"]
+    'Title<br><sub>a line</sub>'
+    """
+    lines = [f"<br><sub>{line}</sub>" for line in about if line]
+    place = {"yref": "container", "y": 1, "yanchor": "top", "pad": {"t": 24}}
+    return {"title": {"text": "".join([title, *lines]), **place}, "margin": {"t": 80 + 22 * len(lines)}}
 
 
 def shown(count: Count) -> str:

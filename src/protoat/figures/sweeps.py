@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from protoat.evaluation import Count
 from protoat.experiments.measure import read_record
-from protoat.figures.style import accuracy_axis, below_title, chosen, colour, dash, error_bars, label, names, shown
+from protoat.figures.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -84,11 +84,10 @@ def _sweep(runs: Sequence[Path | str], key: str, axis: str, example: str, *, thr
             figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
         about.append(f"{label(name)}: {record['subject']['images']} test images of {label(record['subject']['data'])}")
     figure.update_layout(
-        title_text=below_title(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
+        **heading(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
         xaxis={"title": axis, "rangemode": "tozero"},
         showlegend=True,
         height=520,
-        margin_t=90 + 16 * len(about),
     )
     accuracy_axis(figure)
     return figure

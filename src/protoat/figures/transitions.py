@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.prototype_agreement import cosines
 from protoat.evaluation.retrieval import nearest_neighbours
 from protoat.figures.prototypes import agreement
-from protoat.figures.style import below_title, label, names
+from protoat.figures.style import heading, label, names
 from protoat.figures.subject import Pictured
 from protoat.regularizers import SoftTriple
 
@@ -63,7 +63,7 @@ def agreement_map(run: Path | str, *, images: int | None = None, pictured: Pictu
     title = f"Prototypes and modes: {label(names([Path(run)])[0])}"
     about = f"{len(seen.data)} test images, each at the nearest prototype of its own class"
     return _heat_map(
-        table, _prototype_names(seen), _mode_names(seen), ("prototype", "true mode"), below_title(title, about, *lines)
+        table, _prototype_names(seen), _mode_names(seen), ("prototype", "true mode"), heading(title, about, *lines)
     )
 
 
@@ -95,7 +95,7 @@ def transitions(run: Path | str, *, images: int | None = 1000, attack: str = "pg
     table = crosstab(before, after, (len(places), len(places)))
     stays = int(table.diagonal().sum())
     threat = seen.subject.threat
-    title = below_title(
+    title = heading(
         f"Where attacked images go: {label(names([Path(run)])[0])}",
         f"{len(seen.data)} test images, {label(attack)}, {threat.norm}, eps {threat.eps:.4g}; {stays} stay",
     )
@@ -117,7 +117,9 @@ def _mode_names(seen: Pictured) -> list[str]:
     return list(seen.data.mode_names)
 
 
-def _heat_map(table: Tensor, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], title: str) -> Figure:
+def _heat_map(
+    table: Tensor, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], title: dict[str, Any]
+) -> Figure:
     """Counts with their numbers in the cells where there is room; colour is the share of the row."""
     from plotly import graph_objects as go
 
@@ -125,9 +127,9 @@ def _heat_map(table: Tensor, rows: Sequence[str], columns: Sequence[str], axes: 
     figure = go.Figure(
         go.Heatmap(
             z=(100 * share).tolist(),
-            customdata=table.tolist(),
-            texttemplate="%{customdata}" if table.numel() <= 400 else None,
-            hovertemplate=f"{axes[0]} %{{y}}<br>{axes[1]} %{{x}}<br>%{{customdata}} images, %{{z:.1f}} % of the row"
+            text=table.tolist(),
+            texttemplate="%{text}" if table.numel() <= 400 else None,
+            hovertemplate=f"{axes[0]} %{{y}}<br>{axes[1]} %{{x}}<br>%{{text}} images, %{{z:.1f}} % of the row"
             "<extra></extra>",
             colorscale="Blues",
             zmin=0,
@@ -139,5 +141,5 @@ def _heat_map(table: Tensor, rows: Sequence[str], columns: Sequence[str], axes: 
         ticks = [label(name, longest=20) for name in own]
         axis.update(title=words, tickvals=list(range(len(own))), ticktext=ticks, automargin=True)
     figure.layout.yaxis.autorange = "reversed"
-    figure.update_layout(title_text=title, height=max(420, 180 + 26 * len(rows)), margin_t=150)
+    figure.update_layout(**title, height=max(420, 200 + 26 * len(rows)))
     return figure
