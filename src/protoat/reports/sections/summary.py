@@ -106,11 +106,13 @@ def _missing(records: Records) -> Iterator[Text]:
 
 
 def _unmeasured(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
-    kinds = {str(entry["parameters"].get("attack")) for entry in record["attacks"].values()}
+    case = record.get("worst_case")
+    entering = case["parameters"]["attacks"] if case else record["attacks"]
+    kinds = {str(record["attacks"][name]["parameters"].get("attack")) for name in entering}
     if "AutoAttack" not in kinds:
         yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
     has_prototypes = records.run is not None and "prototypes" in str(records.run.recipe.get("regularizer"))
-    if has_prototypes and not any(name.startswith("adaptive") for name in record["attacks"]):
+    if has_prototypes and not any(name.startswith("adaptive") for name in entering):
         yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
     if any(finding["severity"] == "error" for finding in record.get("lint", ())):
         yield Text("The lint found what makes numbers meaningless; see below.", "warning")
