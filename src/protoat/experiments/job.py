@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from protoat.experiments.initialise import Initialise
-from protoat.experiments.recipe import Recipe, flat_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, recipe_parser, resolve
 
 __all__ = ["Job", "Task", "identity_of_folder"]
 
@@ -171,7 +171,7 @@ def identity_of_folder(folder: Path) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _identity_of_file(path: Path, _modified: int) -> str | None:
-    content = yaml.safe_load(path.read_text())
+    content = load_yaml(path.read_text())
     choice = content.pop("initialise", None)
     text = recipe_from_text(yaml.safe_dump({**content, "initialise": None})).text  # a later version has more keys
     if choice is None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     if not (folder / "recipe.yaml").exists():
         return None
     run = read_run(folder)
-    if not (run.complete or run.is_record):
+    if not (run.complete or run.is_record) or "num_classes" not in run.facts:
         return None
     if task.attacks:
         record = next((found for found in _records(task.job, run) if _answers(task, run, found)), None)
@@ -128,20 +129,26 @@ def _is_of(subject: Mapping[str, Any], run: StoredRun) -> bool:
     """Whether these are the run's weights, as far as they are still there."""
     weights = run.path / subject["weights"]
     if weights.exists():
-        return digest(weights) == subject["sha256"]
+        found = weights.stat()
+        return _digest(weights, found.st_mtime_ns, found.st_size) == subject["sha256"]
     return not any(run.path.glob("*.safetensors"))
+
+
+@lru_cache(maxsize=4096)
+def _digest(weights: Path, _modified: int, _size: int) -> str:
+    return digest(weights)
 
 
 def _answers(task: Task, run: StoredRun, record: Mapping[str, Any]) -> bool:
     """Whether an evaluation holds every attack of the task, on as many images."""
-    names = {recorded for name in task.attacks for recorded in _recorded(name, task.job, run)}
+    names = {recorded for name in task.attacks for recorded in _recorded(name, task.job, run.facts["num_classes"])}
     return names <= record["attacks"].keys() and record["subject"]["images"] >= _wanted(task, record)
 
 
 def _holds(task: Task, run: StoredRun, name: str) -> bool:
     """Whether the evaluation on just as many images holds an attack, so that it need not be measured again."""
     return any(
-        _recorded(name, task.job, run) <= record["attacks"].keys()
+        _recorded(name, task.job, run.facts["num_classes"]) <= record["attacks"].keys()
         and record["subject"]["images"] == _wanted(task, record)
         for record in _records(task.job, run)
     )
@@ -158,19 +165,19 @@ def _wanted(task: Task, record: Mapping[str, Any]) -> int:
     return there if task.images is None else min(task.images, there)
 
 
-def _recorded(name: str, job: Job, run: StoredRun) -> set[str]:
+@lru_cache(maxsize=4096)
+def _recorded(name: str, job: Job, classes: int) -> frozenset[str]:
     """What an evaluation calls the attacks of a name: AutoAttack has versions, ``adaptive`` is four attacks."""
     if name.startswith("transfer:"):
-        return {name}
-    classes = run.facts["num_classes"]
+        return frozenset([name])
     recipe = job.recipe
     with torch.random.fork_rng():
         regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, 2)
     images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
     data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
     threat = recipe.evaluation_threat or recipe.threat
-    blank = Subject(str(run.path), nn.Identity(), data, threat, regularizer, run.path, {})
-    return set(named_attacks([name], blank))
+    blank = Subject(job.name, nn.Identity(), data, threat, regularizer, Path(job.name), {})
+    return frozenset(named_attacks([name], blank))
 
 
 def _audited(job: Job, run: StoredRun) -> bool:

@@ -31,6 +31,7 @@ __all__ = [
     "Recipe",
     "differing_keys",
     "flat_recipe",
+    "load_yaml",
     "overlay_names",
     "read_recipe",
     "recipe_from_text",
@@ -269,8 +270,16 @@ def flat_recipe(text: str) -> dict[str, Any]:
     >>> flat_recipe("{seed: 0, threat: {eps: 8/255}, checkpoint_every: 10}")
     {'seed': 0, 'threat.eps': '8/255'}
     """
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return {key: value for key, value in _flat(content) if not key.endswith(_NO_PART_OF_A_RUN)}
+    return {key: value for key, value in _flat(load_yaml(text)) if not key.endswith(_NO_PART_OF_A_RUN)}
+
+
+def load_yaml(text: str) -> Any:
+    """What YAML holds, plain values only; by libyaml where it is there, which is much faster.
+
+    >>> load_yaml("seed: 0")
+    {'seed': 0}
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

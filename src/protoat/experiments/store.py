@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 import protoat
-from protoat.experiments.recipe import differing_keys
+from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
@@ -150,7 +150,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         ValueError: it is damaged.
     """
     try:
-        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
+        content = (load_yaml if path.suffix == ".yaml" else json.loads)(path.read_text())
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
