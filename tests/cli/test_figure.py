@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from protoat.cli import figure
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
+from protoat.experiments.job import Job, Task
+from protoat.experiments.launch import Failure
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import claim
 from protoat.figures import FIGURES
@@ -65,6 +69,25 @@ def test_mistakes_are_one_line_and_no_file_appears(
     shown = capsys.readouterr().err
     assert complaint in shown and len(shown.splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_run_that_failed_is_left_out_and_said(
+    broken: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(tasks: Sequence[Task], store: Path, **options: object) -> list[Failure]:
+        return [Failure(task, "no memory") for task in tasks[:broken]]
+
+    def found(task: Task, store: Path) -> object:
+        return None if broken == 2 or "pgd" in task.job.name else object()
+
+    monkeypatch.setattr(figure, "launch", fails)
+    monkeypatch.setattr(figure, "finished", found)
+    monkeypatch.setattr(Job, "folder", lambda self, store: folder)
+    out = tmp_path / "curves.html"
+    assert run("figure", main, ["curves", "--out", str(out)]) == broken
+    assert "mnist-2-pgd-smoke-0 failed: no memory" in caplog.text
+    assert out.exists() == (broken == 1)
 
 
 @pytest.mark.slow
