@@ -38,6 +38,27 @@ def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
     assert read_run(tmp_path / "run").outdated
 
 
+def test_a_record_without_weights_is_complete_and_current(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim(folder, f"{TEXT}epochs: 2\n", {}, {})
+    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    assert not read_run(folder).complete
+    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    assert read_run(folder).complete  # pre-training is not measured
+    (folder / "checkpoints").mkdir()
+    assert not read_run(folder).complete  # it was killed before the weights were written
+    (folder / "checkpoints").rmdir()
+    subject = {"weights": "best.safetensors", "sha256": "0" * 64}
+    (folder / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
+    run = read_run(folder)
+    assert run.is_record
+    assert (run.complete, run.outdated) == (True, False)
+    (folder / "last.safetensors").write_bytes(b"")
+    run = read_run(folder)
+    assert not run.is_record
+    assert run.outdated
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     check_free(tmp_path, TEXT)
     (tmp_path / "thesis.tex").write_text("")

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from protoat.data import DataNotFoundError, ImageData
+from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.experiments.audit import audit_subject
-from protoat.experiments.initialise import digest
 from protoat.experiments.job import Job, Task
 from protoat.experiments.measure import measure, read_records
 from protoat.experiments.named_attacks import named_attacks
@@ -44,14 +44,14 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     if not (folder / "recipe.yaml").exists():
         return None
     run = read_run(folder)
-    if not (run.complete or run.is_record) or "num_classes" not in run.facts:
+    if not run.complete or "num_classes" not in run.facts:
         return None
     if task.attacks:
         record = next((found for found in _records(task.job, run) if _answers(task, run, found)), None)
         if record is None:
             return None
         run = replace(run, evaluation=record)
-    return None if task.audit and not _audited(task.job, run) else run
+    return None if task.audit and not _audited(task, run) else run
 
 
 def carry_out(task: Task, store: Path) -> StoredRun:
@@ -86,13 +86,13 @@ def _trained(job: Job, store: Path) -> Path:
     folder = job.folder(store)
     if (folder / "recipe.yaml").exists():
         run = read_run(folder)
-        if run.complete:
-            return folder
         if run.is_record:
             raise ValueError(
                 f"{folder} is a record without weights, so nothing can be added to it; name another --store, where the "
                 "run is done anew"
             )
+        if run.complete:
+            return folder
     recipe = job.recipe if job.start is None else resolve(recipe_parser(), job.arguments(store))[0]
     try:
         train(recipe, folder)
@@ -108,13 +108,13 @@ def _measure(task: Task, folder: Path) -> None:
     """Measures and audits what is missing."""
     run = read_run(folder)
     missing = [name for name in task.attacks if not _holds(task, run, name)]
-    if not missing and (not task.audit or _audited(task.job, run)):
+    if not missing and (not task.audit or _audited(task, run)):
         return
     subject = subject_of_run(folder)
     if missing:
         measure(subject, missing, limit=task.images)
     if task.audit:
-        audit_subject(subject, images=min(task.images or _AUDITED, _AUDITED))
+        audit_subject(subject, images=min(task.images or _AUDITED, _AUDITED), only=task.checks)
 
 
 def _records(job: Job, run: StoredRun) -> list[dict[str, Any]]:
@@ -122,21 +122,7 @@ def _records(job: Job, run: StoredRun) -> list[dict[str, Any]]:
     threat = job.recipe.evaluation_threat or job.recipe.threat
     wanted = {"norm": threat.norm, "eps": threat.eps}
     found = [record for record in read_records(run.path) if record["subject"].get("threat") == wanted]
-    return [record for record in found if _is_of(record["subject"], run)]
-
-
-def _is_of(subject: Mapping[str, Any], run: StoredRun) -> bool:
-    """Whether these are the run's weights, as far as they are still there."""
-    weights = run.path / subject["weights"]
-    if weights.exists():
-        found = weights.stat()
-        return _digest(weights, found.st_mtime_ns, found.st_size) == subject["sha256"]
-    return not any(run.path.glob("*.safetensors"))
-
-
-@lru_cache(maxsize=4096)
-def _digest(weights: Path, _modified: int, _size: int) -> str:
-    return digest(weights)
+    return [record for record in found if run.is_of(record["subject"])]
 
 
 def _answers(task: Task, run: StoredRun, record: Mapping[str, Any]) -> bool:
@@ -180,10 +166,14 @@ def _recorded(name: str, job: Job, classes: int) -> frozenset[str]:
     return frozenset(named_attacks([name], blank))
 
 
-def _audited(job: Job, run: StoredRun) -> bool:
+def _audited(task: Task, run: StoredRun) -> bool:
+    """Whether there is an audit of the run's weights that was asked for all checks of the task."""
     path = run.path / "audit.json"
     if not path.exists():
         return False
     audit = json.loads(path.read_text())
-    threat = job.recipe.evaluation_threat or job.recipe.threat
-    return audit["threat"] == {"norm": threat.norm, "eps": threat.eps} and _is_of(audit["subject"], run)
+    asked = {check["id"] for check in audit["checks"] if check["reason"] != NOT_ASKED}
+    wanted = {check["id"] for check in audit["checks"]} if task.checks is None else set(task.checks)
+    threat = task.job.recipe.evaluation_threat or task.job.recipe.threat
+    same = audit["threat"] == {"norm": threat.norm, "eps": threat.eps} and run.is_of(audit["subject"])
+    return same and wanted <= asked

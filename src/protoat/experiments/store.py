@@ -8,11 +8,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from hashlib import sha256
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 import protoat
+from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
@@ -64,19 +65,23 @@ class StoredRun:
     @property
     def outdated(self) -> bool:
         """Whether the evaluation measured weights that training has replaced since."""
-        if self.evaluation is None:
-            return False
-        subject = self.evaluation["subject"]
-        weights = self.path / subject["weights"]
-        return not weights.exists() or sha256(weights.read_bytes()).hexdigest() != subject["sha256"]
+        return self.evaluation is not None and not self.is_of(self.evaluation["subject"])
 
     @property
     def is_record(self) -> bool:
         """Whether the run has ended and its weights were left out; one that was interrupted has checkpoints."""
         if (self.path / "checkpoints").exists() or any(self.path.glob("*.safetensors")):
             return False
-        last = self.metrics[-1] if self.metrics else {}
-        return self.evaluation is not None or "stopped" in last or last.get("epoch") == self.recipe["epochs"]
+        last = self.metrics[-1] if self.metrics else {"epoch": 0}
+        return self.evaluation is not None or "stopped" in last or last["epoch"] == self.recipe.get("epochs")
+
+    def is_of(self, subject: Mapping[str, Any]) -> bool:
+        """Whether the subject of a record is the weights of this run, as far as they are there."""
+        weights = self.path / subject["weights"]
+        if not weights.exists():
+            return self.is_record
+        found = weights.stat()
+        return _digest(weights, found.st_mtime_ns, found.st_size) == str(subject["sha256"])
 
     @property
     def probe(self) -> dict[str, Any] | None:
@@ -87,11 +92,7 @@ class StoredRun:
         """
         path = self.path / "probe.json"
         record = _mapping(path) if path.exists() else None
-        if record is None:
-            return None
-        weights = self.path / record["subject"]["weights"]
-        current = weights.exists() and sha256(weights.read_bytes()).hexdigest() == record["subject"]["sha256"]
-        return record if current else None
+        return record if record is not None and self.is_of(record["subject"]) else None
 
     @property
     def measuring(self) -> str:
@@ -122,7 +123,7 @@ def read_run(folder: Path | str) -> StoredRun:
     if "data" not in recipe:
         raise ValueError(f"{path / 'recipe.yaml'} is no recipe: it names no data")
     evaluation, facts = path / "evaluation.json", path / "run.json"
-    return StoredRun(
+    run = StoredRun(
         path,
         recipe,
         _mapping(facts) if facts.exists() else {},
@@ -130,6 +131,7 @@ def read_run(folder: Path | str) -> StoredRun:
         _mapping(evaluation) if evaluation.exists() else None,
         (path / "last.safetensors").exists(),
     )
+    return replace(run, complete=True) if run.is_record else run
 
 
 def list_runs(root: Path | str) -> list[StoredRun]:
@@ -141,6 +143,11 @@ def list_runs(root: Path | str) -> list[StoredRun]:
         except ValueError as error:
             logger.warning("left out: %s", error)
     return runs
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, _modified: int, _size: int) -> str:
+    return digest(path)
 
 
 def _mapping(path: Path) -> dict[str, Any]:
