@@ -17,7 +17,9 @@ from protoat.evaluation.check import Check, Status, not_run
 from protoat.evaluation.lab import Lab, Surrogate
 from protoat.types import ThreatModel
 
-__all__ = ["CHECKS", "AuditReport", "CheckResult", "Surrogate", "audit"]
+__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "audit"]
+
+NOT_ASKED = "was not asked for"
 
 
 def _place(check: Check) -> tuple[str, int]:
@@ -161,7 +163,7 @@ def audit(
         for check in CHECKS:
             at, started = check.id, time.perf_counter()
             if only is not None and check.id not in only:
-                verdict = not_run("was not asked for")
+                verdict = not_run(NOT_ASKED)
             elif check.follows_gradients and not lab.differentiable:
                 verdict = not_run("needs gradients, and none come back to the image; see C16")
             else:

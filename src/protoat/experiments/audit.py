@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def audit_subject(
     images: int = 1000,
     batch_size: int = 250,
     surrogates: Sequence[Path | str] = (),
+    only: Collection[str] | None = None,
     advance: Callable[[str, str], None] | None = None,
 ) -> AuditReport:
     """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
@@ -38,7 +39,7 @@ def audit_subject(
 
     Args:
         subject: what is judged.
-        images, batch_size, advance: see `protoat.evaluation.masking_audit.audit`.
+        images, batch_size, only, advance: see `protoat.evaluation.masking_audit.audit`.
         surrogates: run folders to transfer from; those of the method `Standard` count as undefended.
 
     Raises:
@@ -56,6 +57,7 @@ def audit_subject(
         surrogates=[_surrogate(folder, subject, device) for folder in surrogates],
         record=_record(subject),
         training=_training(subject.folder),
+        only=only,
         device=device,
         advance=advance,
     )

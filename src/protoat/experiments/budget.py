@@ -14,7 +14,7 @@ from protoat.experiments.parser import nearest
 __all__ = ["Budget", "budget_names", "read_budget"]
 
 _SHIPPED = Path(__file__).parents[1] / "recipes" / "budgets"
-_KEYS = ("about", "images", "train", "pretrain", "recipes")
+_KEYS = ("about", "images", "attacks", "checks", "train", "pretrain", "recipes")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Budget:
         name: of the shipped budget, or of the user's file.
         about: one line that every table prints.
         images: test images that are measured, None for all.
+        attacks: shorter attacks that stand in for long ones, by name.
+        checks: numbers of the checks that an audit makes, None for all.
         reproduction: whether recipes stay as the paper has them; true of `paper` only.
         train, pretrain: changes of every recipe with and without labels, as a recipe file holds them.
         recipes: further changes of single recipes, by name.
@@ -34,6 +36,8 @@ class Budget:
     about: str
     images: int | None = None
     reproduction: bool = False
+    attacks: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[str, ...] | None = None
     train: Mapping[str, Any] = field(default_factory=dict)
     pretrain: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -81,6 +85,8 @@ def read_budget(name_or_path: str) -> Budget:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     _check(path, content)
+    if content.get("checks") is not None:
+        content["checks"] = tuple(content["checks"])
     return Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
 
 
@@ -94,7 +100,9 @@ def _check(path: Path, content: Any) -> None:
         raise ValueError(
             f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
         )
-    sections = {key: content[key] for key in ("train", "pretrain", "recipes") if key in content}
+    if not isinstance(content.get("checks") or [], list):
+        raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")
+    sections = {key: content[key] for key in ("attacks", "train", "pretrain", "recipes") if key in content}
     inner = sections.get("recipes", {})
     for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
         if not isinstance(section, Mapping):

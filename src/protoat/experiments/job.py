@@ -127,12 +127,14 @@ class Task:
         attacks: names as for ``protoat evaluate --attacks``; none for pre-training.
         images: test images that are measured, None for all.
         audit: whether it is also audited.
+        checks: numbers of the checks that the audit makes, None for all.
     """
 
     job: Job
     attacks: tuple[str, ...] = ()
     images: int | None = None
     audit: bool = False
+    checks: tuple[str, ...] | None = None
 
     def command(self, store: Path) -> str:
         """The shell command that does it by hand."""

@@ -51,7 +51,7 @@ def _about(table: Filled, row: Line, column: Line, cell: Cell) -> dict[str, obje
         "column": column.label,
         "data": cell.data.label,
         "setup": cell.setup.name,
-        "attack": cell.attack if cell.read in ("accuracy", "worst class", "worst mode") else "",
+        "attack": table.attack(cell) if cell.read in ("accuracy", "worst class", "worst mode") else "",
         "reading": cell.read,
         "ours_only": row.ours or column.ours or not table.table.paper,
         "paper": table.table.printed(row, column) or "",

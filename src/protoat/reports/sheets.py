@@ -62,7 +62,11 @@ def document(number: int | str, table: Filled) -> Document:
         f"Table {number}. {table.table.title}",
         _budget(table),
         [_sheet(table, list(columns), judged) for _, columns in groupby(table.columns, key=lambda line: line.data)],
-        [*_reading(table), *(_said(ranking) for ranking, _ in rankings(table)), *_ended_early(table)],
+        [
+            *_reading(table),
+            *(_said(ranking, table.attack(ranking.of)) for ranking, _ in rankings(table)),
+            *_ended_early(table),
+        ],
         list(table.table.notes),
         [(task.job.name, task.command(table.store)) for task in table.missing()],
     )
@@ -85,13 +89,23 @@ def _sheet(table: Filled, columns: Sequence[Line], judged: dict[Cell, Verdict]) 
             header.append(f"{column.label}, paper")
             for line, value in zip(printed, values, strict=True):
                 line.append(value or "")
-        header.append(column.label if not any(values) else f"{column.label}, ours")
+        label = column.label + _stand_in(table, column)
+        header.append(label if not any(values) else f"{label}, ours")
         for place, (row, line) in enumerate(zip(table.rows, printed, strict=True)):
             cell = table.table.cell(row, column)
             if cell is not None and judged.get(cell) == "best":
                 best.add((place, len(line)))
             line.append("" if cell is None else _shown(table.values(cell), usual))
     return Sheet(_title(table, columns, usual), header, printed, frozenset(best))
+
+
+def _stand_in(table: Filled, column: Line) -> str:
+    """What is measured in place of a column's attack at this budget."""
+    for row in table.rows:
+        cell = table.table.cell(row, column)
+        if cell is not None and cell.attack != table.attack(cell):
+            return f" (here {table.attack(cell)})"
+    return ""
 
 
 def _title(table: Filled, columns: Sequence[Line], usual: tuple[int, int] | None) -> str:
@@ -163,10 +177,10 @@ def _reading(table: Filled) -> list[str]:
     return lines
 
 
-def _said(ranking: Ranking) -> str:
+def _said(ranking: Ranking, attack: str) -> str:
     """A ranking in words."""
     of = ranking.of
-    what = f"{of.data.label}, {of.attack}" + f", {of.read}" * (of.read != "accuracy")
+    what = f"{of.data.label}, {attack}" + f", {of.read}" * (of.read != "accuracy")
     if not ranking.alike:
         return f"{what}: {ranking.best} is highest, and marked; all others are lower."
     lower = f"; lower: {', '.join(ranking.lower)}" if ranking.lower else ""

@@ -58,7 +58,7 @@ class Filled:
                 for task in self._tasks(cell, seed):
                     known = wanted.get(task.job.identity, task)
                     attacks = tuple(dict.fromkeys((*known.attacks, *task.attacks)))
-                    wanted[task.job.identity] = Task(known.job, attacks, self.budget.images, known.audit or task.audit)
+                    wanted[task.job.identity] = self._task(known.job, attacks, audit=known.audit or task.audit)
         return list(wanted.values())
 
     def missing(self) -> list[Task]:
@@ -88,7 +88,7 @@ class Filled:
                 if (run := done[task]) is None:
                     return None
                 runs.append(run)
-            reading = _overhead(*runs) if cell.read == "overhead" else read(cell.read, runs[0], cell.attack)
+            reading = _overhead(*runs) if cell.read == "overhead" else read(cell.read, runs[0], self.attack(cell))
             return Measured(seed, runs[0], reading)
 
         return {
@@ -112,8 +112,15 @@ class Filled:
             assert cell.setup.baseline is not None
             return [Task(job), Task(cell.setup.baseline.job(cell.data, self.budget, seed=seed))]
         if cell.read == "audit":
-            return [Task(job, (), self.budget.images, audit=True)]
-        return [Task(job, (cell.attack,), self.budget.images)]
+            return [self._task(job, (), audit=True)]
+        return [self._task(job, (self.attack(cell),))]
+
+    def _task(self, job: Job, attacks: tuple[str, ...], *, audit: bool = False) -> Task:
+        return Task(job, attacks, self.budget.images, audit, self.budget.checks if audit else None)
+
+    def attack(self, cell: Cell) -> str:
+        """The attack of a cell, or what stands in for it at this budget."""
+        return self.budget.attacks.get(cell.attack, cell.attack)
 
     def job(self, cell: Cell, seed: int) -> Job:
         """The run of a cell."""
