@@ -101,7 +101,7 @@ def _check(path: Path, content: Any) -> None:
             f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
         )
     if not isinstance(content.get("checks") or [], list):
-        raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")
+        raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")  # noqa: TRY004 - one kind of error for a bad file
     sections = {key: content[key] for key in ("attacks", "train", "pretrain", "recipes") if key in content}
     inner = sections.get("recipes", {})
     for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
