@@ -215,7 +215,7 @@ import sys
 from pathlib import Path
 from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import carry_out
-carry_out(Task(Job("one", sys.argv[2:]), ("clean", "pgd2"), 400), Path(sys.argv[1]))
+carry_out(Task(Job("one", tuple(sys.argv[2:])), ("clean", "pgd2"), 400), Path(sys.argv[1]))
 """
 TENS = ("--config", "digits", "--epochs", "6", "--validation_size", "50", "--schedule", "none")
 

@@ -82,7 +82,7 @@ def cluster() -> Iterator[dict[str, str]]:
             )
         )
         environment = os.environ | {"SLURM_CONF": str(configuration)}
-        for command in (_munge(folder), ["slurmctld", "-D"], ["slurmd", "-D"]):
+        for command in (_munge(folder), [str(_found("slurmctld")), "-D"], [str(_found("slurmd")), "-D"]):
             running.enter_context(_daemon(command, environment, folder))
         _wait_until_idle(environment, folder)
         try:
@@ -92,7 +92,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 def _munge(folder: Path) -> list[str]:
-    """The command of munged, and what it wants to find."""
+    """How `setpriv` runs munged; makes what it wants to find."""
     home = folder / "munge"
     home.mkdir(mode=0o755)
     (home / "key").write_bytes(os.urandom(1024))
@@ -100,17 +100,16 @@ def _munge(folder: Path) -> list[str]:
     for path in (home, home / "key"):
         shutil.chown(path, "munge", "munge")
     files = [f"--{what}={home / what.partition('-')[0]}" for what in ("socket", "key-file", "pid-file", "seed-file")]
-    program = ["munged", "--foreground", "--num-threads=2", f"--log-file={home / 'log'}", *files]
-    return ["setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", *program]
+    command = [str(_found("munged")), "--foreground", "--num-threads=2", f"--log-file={home / 'log'}", *files]
+    return ["--reuid=munge", "--regid=munge", "--clear-groups", *command]
 
 
 @contextmanager
 def _daemon(command: list[str], environment: dict[str, str], folder: Path) -> Iterator[None]:
-    program = str(_found(command[0]))
-    if command[0] == "setpriv":
-        command = [str(_found("munged")) if word == "munged" else word for word in command]
+    """Runs a daemon, which ends with this process even where that is killed."""
     with (folder / f"{len(list(folder.iterdir()))}.log").open("w") as log:
-        process = subprocess.Popen([program, *command[1:]], env=environment, stdout=log, stderr=log)
+        whole = ["setpriv", "--pdeathsig=TERM", *command]
+        process = subprocess.Popen(whole, env=environment, stdout=log, stderr=log)
     try:
         time.sleep(1)
         assert process.poll() is None, f"{command} ended at once: {Path(log.name).read_text()}"
