@@ -14,6 +14,7 @@ from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import finished
 from protoat.experiments.store import StoredRun
 from protoat.tables.readings import Reading, minutes, read
+from protoat.tables.setups import Data, Setup
 from protoat.tables.table import Cell, Line, Table
 
 __all__ = ["Filled", "Measured", "filled"]
@@ -110,7 +111,7 @@ class Filled:
             return [Task(job)]
         if cell.read == "overhead":
             assert cell.setup.baseline is not None
-            return [Task(job), Task(cell.setup.baseline.job(cell.data, self.budget, seed=seed))]
+            return [Task(job), Task(self._job(cell.setup.baseline, cell.data, seed))]
         if cell.read == "audit":
             return [self._task(job, (), audit=True)]
         return [self._task(job, (self.attack(cell),))]
@@ -124,7 +125,18 @@ class Filled:
 
     def job(self, cell: Cell, seed: int) -> Job:
         """The run of a cell."""
-        return cell.setup.job(cell.data, self.budget, seed=seed)
+        return self._job(cell.setup, cell.data, seed)
+
+    def _job(self, setup: Setup, data: Data, seed: int) -> Job:
+        """One object for each run, since it takes a while to tell its identity."""
+        key = setup, data, seed
+        if key not in self._jobs:
+            self._jobs[key] = setup.job(data, self.budget, seed=seed)
+        return self._jobs[key]
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[Setup, Data, int], Job]:
+        return {}
 
 
 def filled(
