@@ -34,7 +34,8 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def cells(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open()))
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
@@ -68,10 +69,13 @@ def test_killed_at_random_and_started_again_a_table_has_the_same_cells(tmp_path:
     call(whole, *args)
     moments, kills = random.Random(0), 0
     for _ in range(4):
-        with subprocess.Popen([*COMMAND, *args], cwd=killed, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-            before = state(killed)
-            while process.poll() is None and state(killed) == before:  # until it has begun to work
-                time.sleep(0.05)
+        with subprocess.Popen(
+            [*COMMAND, *args], cwd=killed, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            next(
+                (line for line in process.stderr if " 1 of " in line), ""
+            )  # the first run begins; "" when none is left
             time.sleep(moments.uniform(0, 3))
             kills += process.poll() is None
             process.kill()
