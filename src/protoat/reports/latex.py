@@ -24,15 +24,14 @@ _ESCAPES = str.maketrans(
 
 
 def to_latex(document: Document) -> str:
-    """A ``table`` to stand in a document that uses booktabs, graphicx and the font encoding T1.
+    """A ``table`` for each data set, then the notes, to stand in a document with booktabs, graphicx and encoding T1.
 
     >>> sheet = Sheet("MNIST", ["row", "Clean"], [["Ours & ACL", "98.0 [97.0, 99.0]"]], frozenset({(0, 1)}))
     >>> print(to_latex(Document("Table 1. A", "Budget smoke.", [sheet], ["100 %"], [], [])))
     % needs \\usepackage{booktabs,graphicx} and \\usepackage[T1]{fontenc}
     \\begin{table}
-    \\caption{Table 1. A. Budget smoke.}
     \\centering
-    MNIST \\\\
+    \\caption{Table 1. A. MNIST. Budget smoke.}
     \\resizebox{\\ifdim\\width>\\linewidth \\linewidth\\else\\width\\fi}{!}{%
     \\begin{tabular}{lr}
     \\toprule
@@ -41,47 +40,46 @@ def to_latex(document: Document) -> str:
     Ours \\& ACL & \\textbf{98.0 {[}97.0, 99.0{]}} \\\\
     \\bottomrule
     \\end{tabular}}
-    <BLANKLINE>
-    \\raggedright\\footnotesize
-    100 \\% \\par
     \\end{table}
+    <BLANKLINE>
+    {\\footnotesize\\raggedright
+    100 \\%\\par
+    }
     <BLANKLINE>
     """
     below = [*document.remarks, *document.notes, *_missing(document)]
     lines = [
         r"% needs \usepackage{booktabs,graphicx} and \usepackage[T1]{fontenc}",
-        r"\begin{table}",
-        rf"\caption{{{_escaped(document.title.rstrip('.'))}. {_escaped(document.budget)}}}",
-        r"\centering",
-        *(line for sheet in document.sheets for line in _sheet(sheet)),
-        r"\raggedright\footnotesize",
-        *(rf"{_escaped(line)} \par" for line in below),
-        r"\end{table}",
+        *(line for sheet in document.sheets for line in _sheet(sheet, document)),
+        r"{\footnotesize\raggedright",
+        *(rf"{_escaped(line)}\par" for line in below),
+        "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _sheet(sheet: Sheet) -> list[str]:
+def _sheet(sheet: Sheet, document: Document) -> list[str]:
     def row(cells: list[str]) -> str:
         return " & ".join(cells) + r" \\"
 
-    bold = [
-        [
-            rf"\textbf{{{_escaped(cell)}}}" if (place, column) in sheet.best else _escaped(cell)
-            for column, cell in enumerate(cells)
-        ]
-        for place, cells in enumerate(sheet.rows)
+    cells = [
+        [rf"\textbf{{{_escaped(cell)}}}" if (place, column) in sheet.best else _escaped(cell) for column, cell in line]
+        for place, line in enumerate(map(enumerate, sheet.rows))
     ]
+    caption = " ".join(f"{part.rstrip('.')}." for part in (document.title, sheet.title, document.budget) if part)
     return [
-        *([_escaped(sheet.title) + r" \\"] if sheet.title else []),
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escaped(caption)}}}",
         r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
         r"\toprule",
         row([_escaped(cell) for cell in sheet.header]),
         r"\midrule",
-        *map(row, bold),
+        *map(row, cells),
         r"\bottomrule",
         r"\end{tabular}}",
+        r"\end{table}",
         "",
     ]
 
