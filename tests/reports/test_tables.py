@@ -47,7 +47,7 @@ def test_a_cell_shows_percentages_with_interval_images_and_seeds(printed: Docume
     # 91 and 50 per cent with half widths of Student's interval of two: 12.706 * sd / sqrt(2).
     assert rows[0]["Clean, ours"] == "91.0 ± 1.4 [78.3, 100.0]"
     assert rows[0]["PGD10, paper"] == "50.00"
-    assert rows[2]["PGD10, ours"] == "70.0 [63.3, 75.9] (n = 200, 1 seed)"
+    assert rows[2]["PGD10, ours"] == "70.0 [63.3, 75.9] (1 seed)"
     assert rows[2]["Worst mode"] == "low: 10.0 [5.5, 17.4] (n = 100, 1 seed)"
     assert rows[2]["Minutes, ours"] == "1.1"
     assert rows[0]["Minutes, ours"] == "1 ± 0"
@@ -93,16 +93,14 @@ def test_markdown_holds_every_cell(printed: Document) -> None:
     (sheet,) = printed.sheets
     assert plain[0] == sheet.header
     assert plain[2:] == sheet.rows
-    assert [cell for row in cells for cell in row if cell.startswith("**")] == [
-        r"**70.0 \[63.3, 75.9\] (n = 200, 1 seed)**"
-    ]
+    assert [cell for row in cells for cell in row if cell.startswith("**")] == [r"**70.0 \[63.3, 75.9\] (1 seed)**"]
     assert r"Free\_AT" in rows[3]
 
 
 def test_latex_escapes_and_balances(printed: Document) -> None:
     text = to_latex(printed)
     assert r"Free\_AT \& co & 81.20 & ---" in text
-    assert r"\textbf{70.0 {[}63.3, 75.9{]} (n = 200, 1 seed)}" in text
+    assert r"\textbf{70.0 {[}63.3, 75.9{]} (1 seed)}" in text
     assert r"91.0 $\pm$ 1.4" in text
     assert r"A note with 100 \% \& more." in text
     bare = re.sub(r"\\[&%$#_{}]", "", text)

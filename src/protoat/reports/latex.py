@@ -27,11 +27,11 @@ def to_latex(document: Document) -> str:
     """A ``table`` for each data set, then the notes, to stand in a document with booktabs, graphicx and encoding T1.
 
     >>> sheet = Sheet("MNIST", ["row", "Clean"], [["Ours & ACL", "98.0 [97.0, 99.0]"]], frozenset({(0, 1)}))
-    >>> print(to_latex(Document("Table 1. A", "Budget smoke.", [sheet], ["100 %"], [], [])))
+    >>> print(to_latex(Document(1, "A", "Budget smoke.", [sheet], ["100 %"], [], [])))
     % needs \\usepackage{booktabs,graphicx} and \\usepackage[T1]{fontenc}
     \\begin{table}
     \\centering
-    \\caption{Table 1. A. MNIST. Budget smoke.}
+    \\caption{A (Table 1). MNIST. Budget smoke.}
     \\resizebox{\\ifdim\\width>\\linewidth \\linewidth\\else\\width\\fi}{!}{%
     \\begin{tabular}{lr}
     \\toprule
@@ -66,7 +66,8 @@ def _sheet(sheet: Sheet, document: Document) -> list[str]:
         [rf"\textbf{{{_escaped(cell)}}}" if (place, column) in sheet.best else _escaped(cell) for column, cell in line]
         for place, line in enumerate(map(enumerate, sheet.rows))
     ]
-    caption = " ".join(f"{part.rstrip('.')}." for part in (document.title, sheet.title, document.budget) if part)
+    title = f"{document.title} (Table {document.number})"
+    caption = " ".join(f"{part.rstrip('.')}." for part in (title, sheet.title, document.budget) if part)
     return [
         r"\begin{table}",
         r"\centering",

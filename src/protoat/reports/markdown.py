@@ -15,8 +15,8 @@ def to_markdown(document: Document) -> str:
     """A table with everything that is said below it.
 
     >>> sheet = Sheet("", ["row", "Clean"], [["a|b", "98.0"]], frozenset({(0, 1)}))
-    >>> print(to_markdown(Document("Table 1", "Budget smoke.", [sheet], [], [], [])))
-    **Table 1**
+    >>> print(to_markdown(Document(1, "A.", "Budget smoke.", [sheet], [], [], [])))
+    **Table 1. A.**
     <BLANKLINE>
     Budget smoke.
     <BLANKLINE>
@@ -25,7 +25,11 @@ def to_markdown(document: Document) -> str:
     | a\\|b | **98.0** |
     <BLANKLINE>
     """
-    blocks = [f"**{_escaped(document.title)}**", _escaped(document.budget), *map(_sheet, document.sheets)]
+    blocks = [
+        f"**Table {document.number}. {_escaped(document.title)}**",
+        _escaped(document.budget),
+        *map(_sheet, document.sheets),
+    ]
     blocks += [_bullets([_escaped(line) for line in lines]) for lines in (document.remarks, document.notes) if lines]
     if document.missing:
         commands = "\n".join(f"# {name}\n{command}" for name, command in document.missing)

@@ -19,7 +19,7 @@ _COLUMNS = [
 ]
 
 
-def to_csv(number: int | str, table: Filled) -> str:
+def to_csv(number: int, table: Filled) -> str:
     """Counts with Wilson's interval of each run, the paper's value, and the command that makes the run."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")

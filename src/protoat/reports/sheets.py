@@ -39,7 +39,8 @@ class Document:
     """A table as it is printed.
 
     Attributes:
-        title: number and what it shows.
+        number: of the table, as the paper counts.
+        title: what it shows.
         budget: what runs it is of, and what it may be called.
         sheets: one for each data set that heads columns.
         remarks: what the numbers allow to say, and runs that ended early.
@@ -47,6 +48,7 @@ class Document:
         missing: what is not measured, each with the command that does it.
     """
 
+    number: int
     title: str
     budget: str
     sheets: list[Sheet]
@@ -55,11 +57,12 @@ class Document:
     missing: list[tuple[str, str]]
 
 
-def document(number: int | str, table: Filled) -> Document:
+def document(number: int, table: Filled) -> Document:
     """Everything that is printed of a table, but for its raw numbers."""
     judged = verdicts(table)
     return Document(
-        f"Table {number}. {table.table.title}",
+        number,
+        table.table.title,
         _budget(table),
         [_sheet(table, list(columns), judged) for _, columns in groupby(table.columns, key=lambda line: line.data)],
         [
@@ -153,8 +156,11 @@ def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
     deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
     fewest, most = found.images
     size = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
-    told = "" if usual == (fewest, found.seeds) and fewest == most else f" ({size}, {_of_seeds(found.seeds)})"
-    return f"{100 * found.mean:.1f}{deviation} [{low}, {high}]{told}"
+    told = [
+        *([size] if usual is None or not usual[0] == fewest == most else []),
+        *([_of_seeds(found.seeds)] if usual is None or usual[1] != found.seeds else []),
+    ]
+    return f"{100 * found.mean:.1f}{deviation} [{low}, {high}]" + (f" ({', '.join(told)})" if told else "")
 
 
 def _of_seeds(seeds: int) -> str:

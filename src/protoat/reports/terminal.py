@@ -19,7 +19,7 @@ def to_terminal(document: Document) -> str:
     """What `show` prints, without colours.
 
     >>> sheet = Sheet("MNIST", ["row", "Clean"], [["Ours", "98.0"]], frozenset({(0, 1)}))
-    >>> "98.0 *" in to_terminal(Document("Table 1", "Budget smoke.", [sheet], [], [], []))
+    >>> "98.0 *" in to_terminal(Document(1, "A", "Budget smoke.", [sheet], [], [], []))
     True
     """
     out = io.StringIO()
@@ -32,7 +32,7 @@ def show(document: Document, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    console.print(Text(document.title, style="bold"))
+    console.print(Text(f"Table {document.number}. {document.title}", style="bold"))
     console.print(Text(document.budget))
     for sheet in document.sheets:
         console.print(_sheet(sheet))
