@@ -135,6 +135,14 @@ def test_csv_holds_raw_counts_of_every_cell_and_seed(measured: Filled) -> None:
     assert next(each for each in lines if each["column"] == "Overhead (%)" and each["seed"] == "0")["number"] != ""
 
 
+def test_pretraining_is_stated(tmp_path: Path) -> None:
+    from protoat.tables import table_of
+
+    budget = Budget("mine", "", pretrain={"epochs": 7})
+    chosen = filled(table_of(2), budget, seeds=[0], store=tmp_path, rows=["acl"], columns=["aa"])
+    assert "Encoder mnist-acl-mine: pre-trained for 7 epochs." in document(2, chosen).remarks
+
+
 def test_columns_of_several_data_sets_are_parted(tmp_path: Path) -> None:
     from protoat.tables import table_of
 

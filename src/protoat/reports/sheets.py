@@ -68,6 +68,7 @@ def document(number: int, table: Filled) -> Document:
         [
             *_reading(table),
             *(_said(ranking, table.attack(ranking.of)) for ranking, _ in rankings(table)),
+            *_pretraining(table),
             *_ended_early(table),
         ],
         list(table.table.notes),
@@ -191,6 +192,13 @@ def _said(ranking: Ranking, attack: str) -> str:
         return f"{what}: {ranking.best} is highest, and marked; all others are lower."
     lower = f"; lower: {', '.join(ranking.lower)}" if ranking.lower else ""
     return f"{what}: no difference shown between {', '.join([ranking.best, *ranking.alike])}{lower}."
+
+
+def _pretraining(table: Filled) -> list[str]:
+    """How long encoders were pre-trained that rows start from."""
+    jobs = [table.job(cell, table.seeds[0]).start for _, _, cell in table.cells()]
+    starts = {job.name: job.recipe.epochs for job in jobs if job is not None}
+    return [f"Encoder {name}: pre-trained for {epochs} epochs." for name, epochs in starts.items()]
 
 
 def _ended_early(table: Filled) -> list[str]:
