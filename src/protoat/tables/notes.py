@@ -71,6 +71,6 @@ TLA = "TLA: its authors' loss and weights for this data, with the method and the
 ACL_ROCL = (
     "ACL and RoCL: encoders are pre-trained here, one for all seeds, on the training images without labels, for the "
     "epochs said above; their authors take 1000, and the paper the weights that ACL's have published. The paper does "
-    "not say how it finetunes: ACL by TRADES as its authors, RoCL and Ours + ACL like the rows without, all of them for "
+    "not say how it finetunes: ACL by TRADES as its authors, RoCL and Ours + ACL like the rows without, all for "
     "as many epochs; images pass through the batch norm of attacked ones."
 )
