@@ -203,6 +203,8 @@ def main() -> None:
     run.full_disk()
     run.accelerator.wait_for_everyone()  # a process that leaves early takes its peer's connection with it
     run.accelerator.end_training()
+    sys.stdout.flush()
+    os._exit(0)  # all is checked and the group is left; at the interpreter's end torch's threads abort now and then
 
 
 if __name__ == "__main__":
