@@ -150,7 +150,7 @@ def test_a_run_on_mnist_that_is_set_up_to_collapse(data_root: Path) -> None:
         return float(attack(model, x, y).correct.float().mean())
 
     pgd, fgsm = PGD(Linf(0.3), steps=10), FGSM(Linf(0.3))
-    for seed in (1, 0, 3, 4, 6):  # a net that never resisted cannot lose it; which one does hangs on rounding
+    for seed in (1, 4, 0, 3, 6):  # a net that never resisted cannot lose it; which one does hangs on rounding
         result, guarded = collapsing(train, seed, guard=True, epochs=12)
         if result.stopped is not None and right(guarded, pgd) > 0.15:
             break
