@@ -147,7 +147,7 @@ def test_one_epoch_of_mnist(tmp_path: Path, data_root: Path, printed) -> None:
     started = time.process_time()
     printed("train", "--config", "mnist", "--epochs", "1", "--data.root", str(data_root), "--out", run)
     assert torch.get_num_threads() == 1
-    assert time.process_time() - started < plain
+    assert time.process_time() - started < 0.85 * plain
     printed("evaluate", run, "--attacks", "clean", "pgd10", "--n", "1000")
     measured = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]["pgd10"]
     assert measured["total"] == 1000

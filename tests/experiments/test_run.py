@@ -136,7 +136,7 @@ def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) 
 def test_layout_that_a_narrow_network_survives(
     width: str, format: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With channels last, a CPU without AVX-512 would write out of bounds behind pointwise layers of few channels."""
+    """With channels last, some CPUs write out of bounds behind pointwise layers of few channels."""
     short = [
         "--epochs",
         "1",

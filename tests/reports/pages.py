@@ -5,6 +5,21 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
+SECTIONS = [
+    "Summary",
+    "Attacks",
+    "Classes and modes",
+    "Training",
+    "Prototypes",
+    "Map of embeddings",
+    "Retrieval",
+    "Audit",
+    "Lint",
+    "Recipe",
+    "Environment",
+    "Do it again",
+]
+
 
 class Page(HTMLParser):
     """What a page holds.

@@ -17,22 +17,8 @@ from protoat.cli import main
 from protoat.experiments.probe import probe_run
 from protoat.reports import page
 from protoat.reports.html import report
-from tests.reports.pages import Page
+from tests.reports.pages import SECTIONS, Page
 
-_SECTIONS = [
-    "Summary",
-    "Attacks",
-    "Classes and modes",
-    "Training",
-    "Prototypes",
-    "Map of embeddings",
-    "Retrieval",
-    "Audit",
-    "Lint",
-    "Recipe",
-    "Environment",
-    "Do it again",
-]
 _HOSTILE = '</script><img src=x onerror=alert(1)>&"'
 
 
@@ -65,7 +51,7 @@ def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 def test_every_section_is_there_in_order(runs: tuple[Path, Path], tmp_path: Path) -> None:
     found = _page([runs[0]], tmp_path)
-    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
     levels = [int(tag[1]) for tag, _ in found.headings]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
 
@@ -143,7 +129,7 @@ def test_records_without_weights_say_what_they_lack(
     runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     found = _page([records_only(runs[0])], tmp_path, images=10)
-    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
     assert found.words.count("needs weights, and this folder holds records only") == 3
     assert "has not finished" not in found.words and "earlier weights" not in found.words
 
@@ -153,7 +139,7 @@ def test_a_measurement_without_a_run_is_reported(runs: tuple[Path, Path], tmp_pa
     folder.mkdir()
     (folder / "evaluation.json").write_text((runs[0] / "evaluation.json").read_text())
     found = _page([folder], tmp_path, images=10)
-    assert [text for tag, text in found.headings if tag == "h3"] == _SECTIONS
+    assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
     assert "There is no recipe" in found.words
     assert "Accuracy of each mode, with Wilson's 95 % interval" in found.tables
 

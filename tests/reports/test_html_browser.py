@@ -13,6 +13,7 @@ from PIL import Image
 
 from protoat.cli import main
 from protoat.reports.html import report
+from tests.reports.pages import SECTIONS
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'protoat[test]'")
 
@@ -109,20 +110,7 @@ def test_every_section_and_chart_is_there_without_errors(page: Chrome) -> None:
     assert [entry for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     for run in ("run-1", "run-2"):
         titles = [item.text for item in page.find_elements(By.CSS_SELECTOR, f"article[aria-labelledby={run}] h3")]
-        assert titles == [
-            "Summary",
-            "Attacks",
-            "Classes and modes",
-            "Training",
-            "Prototypes",
-            "Map of embeddings",
-            "Retrieval",
-            "Audit",
-            "Lint",
-            "Recipe",
-            "Environment",
-            "Do it again",
-        ]
+        assert titles == SECTIONS
     figures = page.find_elements(By.CSS_SELECTOR, "figure.chart")
     assert len(figures) > 10
     assert all(figure.find_elements(By.CSS_SELECTOR, ".main-svg .xy") for figure in figures)

@@ -8,9 +8,9 @@ from typing import Any
 
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Task
+from protoat.experiments.setups import CIFAR10, FREE, OURS, PGD
 from protoat.experiments.store import StoredRun
 from protoat.tables.fill import Filled, filled
-from protoat.tables.setups import CIFAR10, FREE, OURS, PGD
 from protoat.tables.table import Line, Table
 
 BUDGET = Budget("mine", "a budget of tests", images=200)

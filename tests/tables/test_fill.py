@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from protoat.experiments.budget import Budget
+from protoat.experiments.setups import FREE, OURS, PGD
 from protoat.tables.fill import filled
 from protoat.tables.readings import Reading, read
-from protoat.tables.setups import FREE, OURS, PGD
 from protoat.tables.table import Cell, Line, Table
 
 from .records import BUDGET, TABLE, record
@@ -109,7 +109,7 @@ def test_what_a_budget_says_comes_last() -> None:
 
 
 def test_runs_of_all_seeds_start_from_one_encoder() -> None:
-    from protoat.tables.setups import CIFAR100, OURS_ACL
+    from protoat.experiments.setups import CIFAR100, OURS_ACL
 
     first, second = (OURS_ACL.job(CIFAR100, BUDGET, seed=seed) for seed in (0, 1))
     assert first.start == second.start

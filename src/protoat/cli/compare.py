@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from protoat.cli.tables import accuracy, print_table
+from protoat.cli.tables import print_table
 from protoat.evaluation import Count
 from protoat.evaluation.compare import (
     Comparison,
@@ -22,6 +22,7 @@ from protoat.evaluation.compare import (
 from protoat.experiments.measure import read_record
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
+from protoat.reports.records import accuracy
 
 __all__ = ["main"]
 

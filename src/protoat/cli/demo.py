@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from protoat.cli.tables import accuracy, groups, print_table
+from protoat.cli.tables import print_table
 from protoat.evaluation import Count
 from protoat.experiments.measure import measure
 from protoat.experiments.parser import Parser
@@ -18,6 +18,7 @@ from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
 from protoat.experiments.store import StoredRun, read_run
 from protoat.experiments.subject import subject_of_run
+from protoat.reports.records import accuracy, groups_of
 
 __all__ = ["main"]
 
@@ -38,7 +39,7 @@ def main(args: list[str]) -> None:
     plain, multi = (run.evaluation["attacks"] for run in runs.values() if run.evaluation is not None)
     _compare("accuracy on 500 test images, % [95 % interval]", "attack", _totals(plain), _totals(multi))
     for attack in ("clean", "pgd100"):
-        modes = [groups(measured[attack], "per_mode") for measured in (plain, multi)]
+        modes = [groups_of(measured[attack], "per_mode") for measured in (plain, multi)]
         _compare(f"the same for each mode, {attack}", "digit", *modes)
     _prototypes(runs["multi-prototype PGD-AT"])
     seconds = time.perf_counter() - started

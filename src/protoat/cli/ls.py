@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoat.cli.tables import accuracy, print_table
+from protoat.cli.tables import print_table
 from protoat.evaluation import Count
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, list_runs
+from protoat.reports.records import accuracy
 
 __all__ = ["main", "parts_of"]
 

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import worst
+from protoat.reports.records import accuracy, groups_of
 
-__all__ = ["accuracy", "groups", "linear_heads", "measurements", "print_table"]
+__all__ = ["linear_heads", "measurements", "print_table"]
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
@@ -26,21 +27,6 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
         table.add_row(*row)
     console.print(title, style="bold", markup=False)
     console.print(table)
-
-
-def accuracy(count: Count) -> str:
-    """Percentage with its Wilson interval.
-
-    >>> accuracy(Count(621, 1000))
-    '62.1 [59.1, 65.1]'
-    """
-    low, high = count.interval
-    return f"{100 * count.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def groups(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
-    """Counts of ``per_class`` or ``per_mode`` of one attack in ``evaluation.json``."""
-    return {name: Count(**counts) for name, counts in entry[kind].items()}
 
 
 def measurements(name: str, record: Mapping[str, Any]) -> None:
@@ -73,7 +59,7 @@ def linear_heads(name: str, record: Mapping[str, Any]) -> None:
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
     count = Count(entry["correct"], entry["total"])
     low, high = count.interval
-    lows = [worst(groups(entry, kind)) for kind in ("per_class", "per_mode")]
+    lows = [worst(groups_of(entry, kind)) for kind in ("per_class", "per_mode")]
     return [
         name,
         f"{100 * count.accuracy:.1f}",

@@ -192,7 +192,7 @@ def _fastest_format(recipe: Recipe, model: nn.Module, device: torch.device) -> L
     """CPUs and tensor cores want channels last; a GPU computing in float32 wants the plain layout."""
     if device.type == "cuda":
         return "contiguous" if recipe.precision == "fp32" else "channels_last"
-    # oneDNN 3.12 (torch 2.14) writes out of bounds in the backward of such layers where a CPU has AVX2 and no AVX-512.
+    # oneDNN 3.12 (torch 2.14) writes out of bounds in the backward of such layers, seen on a CPU with AVX2 only.
     pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) != m.stride]
     return "contiguous" if any(layer.in_channels < 8 for layer in pointwise) else "channels_last"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Task
+from protoat.experiments.setups import OURS, PGD
 from protoat.figures.curves import training_curves
 from protoat.figures.framework import framework, framework_of_recipe
 from protoat.figures.map import embedding_map
@@ -67,7 +68,7 @@ FIGURES: dict[str, Drawing] = {
     "1": Drawing(
         "Figure 1: map of embeddings, with attacked images placed on it",
         _each(_map),
-        lambda budget: plain(budget, "pgd"),
+        lambda budget: plain(budget, PGD),
     ),
     "2": Drawing(
         "Figure 2: the framework, drawn from the objects of a recipe",
@@ -88,32 +89,32 @@ FIGURES: dict[str, Drawing] = {
     "prototypes": Drawing(
         "prototypes of each class against epochs",
         _each(lambda run, view: prototype_counts(run)),
-        lambda budget: plain(budget, "ours"),
+        lambda budget: plain(budget, OURS),
     ),
     "usage": Drawing(
         "how images are shared out over the prototypes of their class",
         _each(lambda run, view: prototype_usage(run, images=view.images)),
-        lambda budget: plain(budget, "ours"),
+        lambda budget: plain(budget, OURS),
     ),
     "usage-over-time": Drawing(
         "how training examples were shared out over prototypes, against epochs",
         _each(lambda run, view: usage_over_time(run)),
-        lambda budget: plain(budget, "ours"),
+        lambda budget: plain(budget, OURS),
     ),
     "agreement": Drawing(
         "prototypes against true modes, with NMI and purity",
         _each(lambda run, view: agreement_map(run, images=view.images)),
-        lambda budget: plain(budget, "ours"),
+        lambda budget: plain(budget, OURS),
     ),
     "nearest": Drawing(
         "the images nearest to each prototype",
         _each(lambda run, view: nearest_images(run, images=view.images)),
-        lambda budget: plain(budget, "ours"),
+        lambda budget: plain(budget, OURS),
     ),
     "transitions": Drawing(
         "from which prototype or mode to which an attack moves images",
         _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
-        lambda budget: plain(budget, "pgd", "ours"),
+        lambda budget: plain(budget, PGD, OURS),
     ),
     "eps": Drawing(
         "accuracy against the radius of the attack", lambda runs, view: [accuracy_against_eps(runs)], eps_sweep
@@ -124,6 +125,6 @@ FIGURES: dict[str, Drawing] = {
     "curves": Drawing(
         "training: loss and held-out accuracy against epochs",
         lambda runs, view: [training_curves(runs)],
-        lambda budget: plain(budget, "pgd", "ours"),
+        lambda budget: plain(budget, PGD, OURS),
     ),
 }

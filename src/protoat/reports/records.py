@@ -47,16 +47,13 @@ class Records:
 
     @property
     def complete(self) -> bool:
-        """Whether training has ended; of records without weights, by their log."""
-        if self.run is None or self.run.complete:
-            return True
-        lines = self.run.metrics
-        return bool(lines) and ("stopped" in lines[-1] or lines[-1]["epoch"] >= self.run.recipe["epochs"])
+        """Whether training has ended."""
+        return self.run is None or self.run.complete
 
     @property
     def outdated(self) -> bool:
-        """Whether weights have been replaced since they were measured; unknown, thus not said, where there are none."""
-        return self.run is not None and self.has_weights and self.run.outdated
+        """Whether weights have been replaced since they were measured."""
+        return self.run is not None and self.run.outdated
 
 
 def read_records(folder: Path | str) -> Records:

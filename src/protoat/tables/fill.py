@@ -12,9 +12,9 @@ from typing import NamedTuple
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import finished
+from protoat.experiments.setups import Data, Setup
 from protoat.experiments.store import StoredRun
 from protoat.tables.readings import Reading, minutes, read
-from protoat.tables.setups import Data, Setup
 from protoat.tables.table import Cell, Line, Table
 
 __all__ = ["Filled", "Measured", "filled"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from protoat.experiments.parser import nearest
-from protoat.tables.setups import Data, Setup
+from protoat.experiments.setups import Data, Setup
 
 __all__ = ["Cell", "Line", "Read", "Table", "under"]
 
@@ -63,7 +63,7 @@ class Table:
     Raises:
         ValueError: a grid of another size than that of the paper's rows and columns.
 
-    >>> from protoat.tables.setups import FAST, MNIST
+    >>> from protoat.experiments.setups import FAST, MNIST
     >>> table = Table("t", (Line("Fast", FAST),), (Line("Clean", data=MNIST, attack="clean"),), "98.71")
     >>> table.printed(table.rows[0], table.columns[0]), table.cell(table.rows[0], table.columns[0]).attack
     ('98.71', 'clean')

@@ -1,7 +1,7 @@
 """Table 1: the three ways to train, with and without prototypes, and what prototypes cost."""
 
+from protoat.experiments.setups import CIFAR10, FAST, FREE, OURS, OURS_FAST, OURS_FREE, PGD
 from protoat.tables import notes
-from protoat.tables.setups import CIFAR10, FAST, FREE, OURS, OURS_FAST, OURS_FREE, PGD
 from protoat.tables.table import Line, Table
 
 TABLE = Table(

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-from protoat.tables import notes
-from protoat.tables.lines import AUTOATTACK, CLEAN, PGD10
-from protoat.tables.setups import (
+from protoat.experiments.setups import (
     ACL,
     CIFAR10,
     CIFAR100,
@@ -18,6 +16,8 @@ from protoat.tables.setups import (
     SINGLE_MODE,
     TLA,
 )
+from protoat.tables import notes
+from protoat.tables.lines import AUTOATTACK, CLEAN, PGD10
 from protoat.tables.table import Line, Table, under
 
 _STRONG = (Line("PGD100x10", attack="pgd100x10", ours=True), AUTOATTACK)

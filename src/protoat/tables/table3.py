@@ -1,8 +1,6 @@
 """Table 3: methods on data sets whose classes have several modes."""
 
-from protoat.tables import notes
-from protoat.tables.lines import CLEAN, PGD10
-from protoat.tables.setups import (
+from protoat.experiments.setups import (
     ACL,
     CIFAR10_2,
     CIFAR100_10,
@@ -15,6 +13,8 @@ from protoat.tables.setups import (
     TINY_IMAGENET,
     TLA,
 )
+from protoat.tables import notes
+from protoat.tables.lines import CLEAN, PGD10
 from protoat.tables.table import Line, Table, under
 
 TABLE = Table(

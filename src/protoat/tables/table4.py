@@ -1,8 +1,8 @@
 """Table 4: attacks that training did and did not use."""
 
+from protoat.experiments.setups import ACL, CIFAR10, CIFAR10_2, OURS, OURS_ACL, ROCL, TLA
 from protoat.tables import notes
 from protoat.tables.lines import CLEAN, FGSM, PGD10
-from protoat.tables.setups import ACL, CIFAR10, CIFAR10_2, OURS, OURS_ACL, ROCL, TLA
 from protoat.tables.table import Line, Table
 
 _METHODS = {"TLA": TLA, "RoCL": ROCL, "ACL": ACL, "Ours (PGD)": OURS, "Ours (PGD) + ACL": OURS_ACL}

@@ -1,7 +1,7 @@
 """Table 5: attacks with a target."""
 
+from protoat.experiments.setups import CIFAR10_2, CIFAR100_10, OURS_ACL
 from protoat.tables import notes
-from protoat.tables.setups import CIFAR10_2, CIFAR100_10, OURS_ACL
 from protoat.tables.table import Line, Table
 
 TABLE = Table(

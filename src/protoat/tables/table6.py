@@ -1,8 +1,8 @@
 """Table 6: metric losses beside cross-entropy."""
 
+from protoat.experiments.setups import CIFAR10_2, NPAIR, OURS, OURS_ACL, PROXY_ANCHOR, PROXY_NCA, TLA
 from protoat.tables import notes
 from protoat.tables.lines import CLEAN, FGSM, PGD10
-from protoat.tables.setups import CIFAR10_2, NPAIR, OURS, OURS_ACL, PROXY_ANCHOR, PROXY_NCA, TLA
 from protoat.tables.table import Line, Table
 
 TABLE = Table(

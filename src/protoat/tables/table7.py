@@ -1,8 +1,8 @@
 """Table 7: how many prototypes each class has."""
 
+from protoat.experiments.setups import CIFAR10_2, OURS, with_prototypes
 from protoat.tables import notes
 from protoat.tables.lines import CLEAN, PGD10
-from protoat.tables.setups import CIFAR10_2, OURS, with_prototypes
 from protoat.tables.table import Line, Table
 
 _COUNTS = ((2, 2), (2, 3), (3, 2), (3, 3), (4, 3), (3, 4))

@@ -1,7 +1,7 @@
 """Table 8: the weight of the metric term."""
 
+from protoat.experiments.setups import CIFAR10, CIFAR10_2, with_weight
 from protoat.tables import notes
-from protoat.tables.setups import CIFAR10, CIFAR10_2, with_weight
 from protoat.tables.table import Line, Table
 
 TABLE = Table(

@@ -1,8 +1,8 @@
 """Table 9, ours: the weakest class and mode under AutoAttack, and whether the audit lets the number stand."""
 
+from protoat.experiments.setups import CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, MNIST, TINY_IMAGENET
 from protoat.tables import notes
 from protoat.tables.lines import AUTOATTACK, CLEAN, PGD10
-from protoat.tables.setups import CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, MNIST, TINY_IMAGENET
 from protoat.tables.table import Line, Table, under
 from protoat.tables.table2 import TABLE as TABLE2
 

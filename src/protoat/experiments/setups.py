@@ -1,4 +1,4 @@
-"""How the rows of the paper's tables are trained, on which data, at which budget: each becomes a `Job`."""
+"""How the rows of the paper's tables and figures are trained, on which data, at which budget: each becomes a `Job`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "FAST",
     "FREE",
     "MNIST",
+    "MNIST_2",
     "MNIST_AS_WRITTEN",
     "NPAIR",
     "OURS",
@@ -81,6 +82,7 @@ MNIST = Data(
     acl=(),
     rocl=(),
 )
+MNIST_2 = replace(MNIST, recipe="mnist-2", label="MNIST-2", name="mnist-2")
 MNIST_AS_WRITTEN = replace(MNIST, name="mnist-as-written", pgd=("--method.step_size", "0.01"))
 CIFAR10 = Data("cifar10", "CIFAR10", "cifar10")
 CIFAR100 = Data("cifar100", "CIFAR100", "cifar100", encoders=("--config", "cifar10-{}", "--data", "CIFAR100"))
