@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the data sets (default: PROTOAT_DATA)")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--only", default="", help="attacks whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[], help="attacks by their names in the table")
     parser.add_argument("--eps", type=float, default=0.3)
     parser.add_argument("--eps-l2", type=float, default=1.5)
     arguments = parser.parse_args()
@@ -255,7 +255,7 @@ def main() -> None:
         model = Logits(trained(kind, arguments.folder, arguments.root))
         for threat, attacks in groups:
             for attack, crafts in attacks.items():
-                if arguments.only not in attack:
+                if arguments.only and attack not in arguments.only:
                     continue
                 results = {}
                 for name, craft in crafts.items():
