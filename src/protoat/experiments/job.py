@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from protoat.experiments.initialise import Initialise
-from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, recipe_parser, resolve
+from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
 
 __all__ = ["Job", "Task", "identity_of_folder"]
 
@@ -104,7 +104,7 @@ class Job:
 
     def _could_be(self, folder: Path) -> bool:
         """Whether no value that both recipes name differs, which is quick to see."""
-        ours, theirs = flat_recipe(self.recipe.text), _flat_file(folder / "recipe.yaml")
+        ours, theirs = _flat_text(self.recipe.text), _flat_file(folder / "recipe.yaml")
         return all(ours[key] == value for key, value in theirs.items() if key in ours)
 
     def arguments(self, store: Path) -> list[str]:
@@ -151,7 +151,7 @@ class Task:
 
 @lru_cache(maxsize=4096)
 def _resolved(args: tuple[str, ...]) -> Recipe:
-    return resolve(recipe_parser(), args)[0]
+    return resolve(shared_parser(), args)[0]
 
 
 def _initialises(pair: tuple[str, ...]) -> bool:
@@ -187,6 +187,12 @@ def _identity_of_file(path: Path, _modified: int) -> str | None:
 
 
 @lru_cache(maxsize=4096)
+def _flat_text(text: str) -> Mapping[str, Any]:
+    """`flat_recipe`, which a job asks for at each look for its folder."""
+    return flat_recipe(text)
+
+
+@lru_cache(maxsize=4096)
 def _flat(path: Path, _modified: int) -> Mapping[str, Any]:
     return flat_recipe(path.read_text())
 
@@ -202,5 +208,5 @@ def _flat_file(path: Path) -> Mapping[str, Any]:
 def _identity(text: str, choice: Mapping[str, Any], start: str | None) -> str:
     """Of a recipe, what its `initialise` says beside where weights are, and the identity of where they come from."""
     how = {key: choice[key] for key, usual in _USUAL.items() if choice.get(key, usual) != usual}
-    recipe = {key: value for key, value in flat_recipe(text).items() if value is not None}
+    recipe = {key: value for key, value in _flat_text(text).items() if value is not None}
     return sha256(json.dumps([recipe, how, start], sort_keys=True).encode()).hexdigest()

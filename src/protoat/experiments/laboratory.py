@@ -19,7 +19,7 @@ from protoat.experiments.audit import audit_subject
 from protoat.experiments.job import Job, Task
 from protoat.experiments.measure import measure, read_records
 from protoat.experiments.named_attacks import named_attacks
-from protoat.experiments.recipe import recipe_parser, resolve
+from protoat.experiments.recipe import resolve, shared_parser
 from protoat.experiments.run import load_images, train
 from protoat.experiments.store import StoredRun, locked, read_run, write
 from protoat.experiments.subject import Subject, subject_of_run
@@ -93,7 +93,7 @@ def _trained(job: Job, store: Path) -> Path:
             )
         if run.complete:
             return folder
-    recipe = job.recipe if job.start is None else resolve(recipe_parser(), job.arguments(store))[0]
+    recipe = job.recipe if job.start is None else resolve(shared_parser(), job.arguments(store))[0]
     try:
         train(recipe, folder)
     finally:

@@ -192,5 +192,6 @@ def _plain_pixels(value: float) -> str | float:
 
 
 jsonargparse.set_loader(MODE, _load, exceptions=(yaml.YAMLError,))
-jsonargparse.set_dumper(MODE, lambda value: yaml.safe_dump(value, sort_keys=False, default_flow_style=False))
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # that of libyaml, where it is there, is much faster
+jsonargparse.set_dumper(MODE, lambda value: yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=False))
 register_type(Pixels, serializer=_plain_pixels, deserializer=Pixels)
