@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
     """Every test starts from the same random state, on one thread, whatever ran before it."""
+    import torch  # not above: the process that only hands out tests need not wait for it
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
