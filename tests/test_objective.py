@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -176,8 +175,3 @@ def test_a_model_without_embeddings_is_refused(arguments: dict[str, Any]) -> Non
     plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(ValueError, match="the model returns logits only"):
         only(Objective(PGDAT(THREAT), **arguments), plain, torch.rand(4, 3, 2, 2))
-
-
-@pytest.mark.slow
-def test_two_processes_neither_fail_nor_drift_apart(in_two_processes: Callable[..., None]) -> None:
-    in_two_processes(Path(__file__).with_name("two_processes.py"))

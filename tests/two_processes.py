@@ -1,4 +1,4 @@
-"""One of two processes that train together; run by `test_objective.py` with the process group's variables set.
+"""What the objective and `fit` hold in two processes that train together; run by `contracts/two_processes.py`.
 
 Every check is on values that both processes have exchanged, so one failure ends both with an error.
 """
@@ -101,15 +101,7 @@ def fit_keeps_processes_together() -> None:
         equal_on_both(net.state_dict() | dict(objective.regularizer.named_parameters()), f"fit, {dml_input}")
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def check() -> None:
     for name, (objective, forwards) in objectives().items():
         same_as_without_the_wrapper(name, objective, forwards)
     fit_keeps_processes_together()
-    dist.barrier()  # a process that leaves early takes its peer's connection with it
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
 """One of two processes that train together: every method alone, and every regularizer, found by class.
 
-Run by `test_method_contract.py` with the process group's variables set. Every check is on values that both processes
-have exchanged, so one failure ends both with an error.
+Run by `test_method_contract.py` with the process group's variables set, for all checks in two processes that need no
+command, since to start two takes longer than to make them. Every check is on values that both processes have exchanged,
+so one failure ends both with an error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from protoat.methods import PGDAT, Method
 from protoat.regularizers import Regularizer
 from protoat.training import fit, parameter_groups
 from tests.contracts.test_method_contract import METHODS, REGULARIZERS, batch, net, objective
+from tests.methods import two_processes as of_some_methods
+from tests.two_processes import check as check_objective
 from tests.two_processes import equal_on_both
 
 
@@ -38,6 +41,8 @@ def both_learn_the_same(kind: type[Method], regularizer: type[Regularizer] | Non
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
+    check_objective()
+    of_some_methods.check()
     for kind in METHODS:
         both_learn_the_same(kind, None)
     for regularizer in REGULARIZERS[1:]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -157,8 +156,3 @@ def test_it_learns_a_problem_that_has_a_robust_solution(build: Build, make_net) 
     train(model, build(THREAT), [(x, y)] * 40)
     accuracy = (model.eval()(x).logits.argmax(1) == y).float().mean()
     assert accuracy > 0.95
-
-
-@pytest.mark.slow
-def test_two_processes_stay_together(in_two_processes: Callable[..., None]) -> None:
-    in_two_processes(Path(__file__).with_name("two_processes.py"))

@@ -1,12 +1,10 @@
-"""One of two processes that train together; run by `test_rivals.py` with the process group's variables set.
+"""What only some methods hold in two processes that train together; run by `contracts/two_processes.py`.
 
-That every method keeps its processes together is in the contract of methods; here is what only some of them hold. Every
-check is on values that both processes have exchanged, so one failure ends both with an error.
+Every check is on values that both processes have exchanged, so one failure ends both with an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -19,6 +17,7 @@ from protoat.data import ImageData
 from protoat.methods import AWP, CFA, BiaMAT, Method
 from protoat.training import fit, parameter_groups
 from protoat.types import Linf, Output
+from tests.two_processes import equal_on_both
 
 THREAT = Linf(0.1)
 AUXILIARY = ImageData(
@@ -41,14 +40,6 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Output:
         embedding = self.body(x)
         return Output(self.head(embedding), embedding)
-
-
-def equal_on_both(tensors: Mapping[str, Tensor], what: str) -> None:
-    for name, value in tensors.items():
-        every = [torch.empty_like(value) for _ in range(2)]
-        dist.all_gather(every, value.detach().contiguous())
-        if not torch.equal(*every):
-            raise AssertionError(f"{what}: {name} differs between the processes")
 
 
 def awp_moves_both_alike() -> None:
@@ -80,15 +71,7 @@ def what_is_measured_is_common(name: str, method: Method) -> None:
     equal_on_both(common, name)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def check() -> None:
     awp_moves_both_alike()
     for name, build in METHODS.items():
         what_is_measured_is_common(name, build(THREAT))
-    dist.barrier()  # a process that leaves early takes its peer's connection with it
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
