@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,14 +130,29 @@ def test_bad_values() -> None:
             FastAT(Linf(0.1), guard_drop=drop)
 
 
-def collapsing(images: ImageData, seed: int, *, guard: bool, epochs: int) -> tuple[FitResult, nn.Module]:
+class Remembering(FastAT):
+    """Keeps the weights of every epoch's end."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ends: list[dict[str, Tensor]] = []
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        self.ends.append({name: value.clone() for name, value in model.state_dict().items()})
+        return super().end_epoch(model)
+
+
+def collapsing(
+    images: ImageData, seed: int, *, guard: bool, epochs: int
+) -> tuple[FitResult, nn.Module, list[dict[str, Tensor]]]:
     """Steps twice as long as the radius, from the images themselves, at a constant learning rate."""
     torch.manual_seed(seed)
     model = LeNet(10, 1, 28)
-    objective = Objective(FastAT(Linf(0.3), step_size=0.6, random_start=False, guard=guard))
+    method = Remembering(Linf(0.3), step_size=0.6, random_start=False, guard=guard)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     loader = ImageLoader(images, batch_size=64, seed=0)
-    return fit(model, loader, objective, epochs=epochs, optimizer=optimizer, progress=False), model.eval()
+    result = fit(model, loader, Objective(method), epochs=epochs, optimizer=optimizer, progress=False)
+    return result, model.eval(), method.ends
 
 
 @pytest.mark.slow
@@ -151,18 +167,18 @@ def test_a_run_on_mnist_that_is_set_up_to_collapse(data_root: Path) -> None:
 
     pgd, fgsm = PGD(Linf(0.3), steps=10), FGSM(Linf(0.3))
     for seed in (1, 4, 0, 3, 6):  # a net that never resisted cannot lose it; which one does hangs on rounding
-        result, guarded = collapsing(train, seed, guard=True, epochs=12)
+        result, guarded, _ = collapsing(train, seed, guard=True, epochs=12)
         if result.stopped is not None and right(guarded, pgd) > 0.15:
             break
     assert result.stopped is not None and "catastrophic overfitting" in result.stopped
 
     # The same run without the guard: one epoch later it resists nothing but the step it was trained on.
-    _, collapsed = collapsing(train, seed, guard=False, epochs=result.epochs + 1)
+    _, collapsed, ends = collapsing(train, seed, guard=False, epochs=result.epochs + 1)
     assert right(collapsed, pgd) < 0.1
     assert right(collapsed, fgsm) > 0.3
     assert float((collapsed(x).logits.argmax(1) == y).float().mean()) > 0.7
 
     # The guard went back to where the run was before that epoch.
     assert right(guarded, pgd) > right(collapsed, pgd) + 0.1
-    _, before = collapsing(train, seed, guard=False, epochs=result.epochs)
-    assert all(torch.equal(value, before.state_dict()[name]) for name, value in guarded.state_dict().items())
+    assert len(ends) == result.epochs + 1
+    assert all(torch.equal(value, ends[-2][name]) for name, value in guarded.state_dict().items())
