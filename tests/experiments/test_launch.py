@@ -94,7 +94,7 @@ from protoat.experiments.job import Job, Task
 from protoat.experiments.launch import launch
 store, jobs = Path(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--method.steps", "100")
+long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--epochs", "10000")
 tasks = [Task(Job(f"long-{seed}", (*long, "--seed", str(seed))), ("clean",), 20) for seed in range(2)]
 launch(tasks, store, jobs=jobs, say=print)
 """

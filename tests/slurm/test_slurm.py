@@ -27,7 +27,7 @@ from pathlib import Path
 from protoat.experiments.job import Job, Task
 from protoat.experiments.launch import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--method.steps", "100")
+long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--epochs", "10000")
 tasks = [Task(Job(f"long-{seed}", (*long, "--seed", str(seed))), ("clean",), 20) for seed in range(2)]
 launch(tasks, Path(sys.argv[1]), executor="slurm", jobs=2, options={"cpus_per_task": sys.argv[2]})
 """
