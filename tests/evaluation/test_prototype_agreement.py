@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from protoat.evaluation.prototype_agreement import agreement, assign, cosines, usage
+from protoat.evaluation.prototype_agreement import agreement, assign, cosines
+from protoat.evaluation.statistics import crosstab
 
 
 def test_agreement_is_what_the_formulas_give_by_hand() -> None:
@@ -51,7 +52,7 @@ def test_an_image_goes_to_the_nearest_active_prototype_of_its_own_class() -> Non
         angle = {k: float(torch.cosine_similarity(z, prototypes[y, k], dim=0)) for k in range(4) if active[y, k]}
         expected.append(max(angle, key=lambda k: angle[k]))
     assert found.tolist() == expected
-    counts = usage(labels, found, active)
+    counts = crosstab(labels, found, (3, 4))
     assert counts.sum(1).tolist() == [10, 10, 10] and int(counts[~active].sum()) == 0
     assert counts[1].tolist() == [0, 10, 0, 0]
     assert bool(cosines(embedding, prototypes, active)[:, ~active].isneginf().all())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protoat.evaluation.statistics import Count, count_by, worst
+from protoat.evaluation.statistics import Count, count_by, interval_of_mean, worst
 
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
@@ -47,3 +47,11 @@ def test_count_by_counts_as_a_loop_does(images: list[tuple[bool, int]]) -> None:
 
 def test_worst_compares_fractions_not_counts() -> None:
     assert worst({"large": Count(50, 100), "small": Count(2, 5), "tiny": Count(2, 5)}) == ("small", (2, 5))
+
+
+@given(st.integers(1, 10_000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_the_interval_of_a_mean_is_that_of_the_counts_around_it(counts: tuple[int, int]) -> None:
+    correct, total = counts
+    assert interval_of_mean(correct / total, total) == Count(correct, total).interval
+    low, high = interval_of_mean((correct + 0.5) / (total + 1), total + 1)
+    assert (low, high) == (Count(correct, total + 1).interval[0], Count(correct + 1, total + 1).interval[1])

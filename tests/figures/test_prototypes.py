@@ -19,6 +19,7 @@ from protoat.figures.prototypes import (
     usage_over_time,
 )
 from protoat.figures.subject import Pictured
+from protoat.figures.transitions import agreement_map
 from protoat.types import as_output
 
 
@@ -46,6 +47,24 @@ def test_many_classes_are_summed_up(ours: Path, tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "objective": {"prototype_counts": counts}}) + "\n")
     figure = prototype_counts(run).to_dict()
     assert [trace["y"][0] for trace in figure["data"]] == [19, sum(counts) / 20, 1]
+
+
+def test_classes_whose_names_begin_alike_stay_apart(ours: Path, tmp_path: Path) -> None:
+    long = "german shepherd dogs, photographed from the "
+    run = tmp_path / "run"
+    shutil.copytree(ours, run)
+    groups = json.dumps({f"{long}left": list("01234"), f"{long}right": list("56789")})
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
+    facts = json.loads((run / "run.json").read_text()) | {"class_names": [f"{long}left", f"{long}right"]}
+    (run / "run.json").write_text(json.dumps(facts))
+    assert [len(trace["y"]) for trace in prototype_counts(run).to_dict()["data"]] == [2, 2]
+    usage = prototype_usage(run).to_dict()
+    assert {tuple(trace["x"]) for trace in usage["data"]} == {(0, 1, 2, 3, 4, 5)}
+    assert list(usage["layout"]["xaxis"]["tickvals"]) == [0, 1, 2, 3, 4, 5]
+    ticks = list(usage["layout"]["xaxis"]["ticktext"])
+    assert ticks == [f"german shepherd dog…, {place}" for _ in range(2) for place in range(3)]
+    assert list(agreement_map(run).to_dict()["layout"]["yaxis"]["ticktext"]) == ticks
 
 
 def test_usage_over_time_is_that_of_the_log(ours: Path, plain: Path) -> None:

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Agreement", "agreement", "assign", "cosines", "usage"]
+from protoat.evaluation.statistics import crosstab
+
+__all__ = ["Agreement", "agreement", "assign", "cosines"]
 
 
 class Agreement(NamedTuple):
@@ -46,17 +48,6 @@ def assign(embedding: Tensor, labels: Tensor, prototypes: Tensor, active: Tensor
     return cosines(embedding, prototypes, active)[torch.arange(len(labels)), labels].argmax(1)
 
 
-def usage(labels: Tensor, places: Tensor, active: Tensor) -> Tensor:
-    """Images of each class that are nearest to each of its prototypes, (C, K) int64.
-
-    >>> usage(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]), torch.ones(2, 2) > 0)
-    tensor([[0, 2],
-            [1, 0]])
-    """
-    classes, number = active.shape
-    return torch.bincount(labels * number + places, minlength=classes * number).view(classes, number)
-
-
 def agreement(places: Tensor, modes: Tensor) -> Agreement:
     """Agreement of prototypes and modes over the images of one class.
 
@@ -77,7 +68,7 @@ def agreement(places: Tensor, modes: Tensor) -> Agreement:
     _, mode = modes.unique(return_inverse=True)
     _, place = places.unique(return_inverse=True)
     prototypes, number = int(place.max()) + 1, int(mode.max()) + 1
-    table = torch.bincount(place * number + mode, minlength=prototypes * number).view(prototypes, number)
+    table = crosstab(place, mode, (prototypes, number))
     # scikit-learn calls two partitions with a single part equal; they tell nothing about each other.
     alike = prototypes == 1 or number == 1
     nmi = 0.0 if alike else float(normalized_mutual_info_score(mode.numpy(), place.numpy()))

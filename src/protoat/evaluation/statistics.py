@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "worst"]
+__all__ = ["Count", "count_by", "crosstab", "interval_of_mean", "percentage", "worst"]
 
 
 class Count(NamedTuple):
@@ -43,6 +44,28 @@ class Count(NamedTuple):
         return float(interval.low), float(interval.high)
 
 
+def interval_of_mean(share: float, total: int) -> tuple[float, float]:
+    """95 % interval of a mean share as if it were of one draw of `total`: Wilson's, of the whole counts around it.
+
+    No share in [0, 1] varies more than one that is 0 or 1, so it is wide enough.
+
+    >>> interval_of_mean(0.62, 100) == Count(62, 100).interval
+    True
+    """
+    fewest, most = math.floor(share * total + 1e-9), math.ceil(share * total - 1e-9)  # 0.29 * 100 is above 29
+    return Count(fewest, total).interval[0], Count(most, total).interval[1]
+
+
+def percentage(share: float, interval: tuple[float, float], *, beside: str = "") -> str:
+    """A share in per cent, what is said beside it, and its interval within 0 and 100.
+
+    >>> percentage(0.621, (0.591, 1.003)), percentage(0.5, (0.4, 0.6), beside=" ± 1.4")
+    ('62.1 [59.1, 100.0]', '50.0 ± 1.4 [40.0, 60.0]')
+    """
+    low, high = (100 * min(max(end, 0.0), 1.0) for end in interval)
+    return f"{100 * share:.1f}{beside} [{low:.1f}, {high:.1f}]"
+
+
 def count_by(correct: Tensor, index: Tensor, names: Sequence[str]) -> dict[str, Count]:
     """Counts of each group that has images, in the order of `names`.
 
@@ -66,3 +89,17 @@ def worst(groups: dict[str, Count]) -> tuple[str, Count]:
     ('b', Count(correct=1, total=4))
     """
     return min(groups.items(), key=lambda item: item[1].accuracy)
+
+
+def crosstab(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+    """How many images are in each row and column, int64 of `shape`.
+
+    Args:
+        rows, columns: (M,) int64, where each image is.
+        shape: how many rows and columns there are.
+
+    >>> crosstab(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), (2, 3))
+    tensor([[0, 0, 2],
+            [1, 0, 0]])
+    """
+    return torch.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).view(shape)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protoat.evaluation.prototype_agreement import Agreement, cosines
 from protoat.evaluation.prototype_agreement import agreement as agreement_of
-from protoat.evaluation.prototype_agreement import usage as usage_of
+from protoat.evaluation.statistics import crosstab
 from protoat.experiments.store import read_run
 from protoat.figures.pictures import image_tag
 from protoat.figures.style import SYMBOLS, colour, dash, heading, label, names
@@ -18,7 +18,14 @@ from protoat.figures.subject import Pictured
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["agreement", "nearest_images", "prototype_counts", "prototype_usage", "usage_over_time"]
+__all__ = [
+    "agreement",
+    "nearest_images",
+    "prototype_counts",
+    "prototype_names",
+    "prototype_usage",
+    "usage_over_time",
+]
 
 _MOST_LINES = 12
 _PATTERNS = ("", "/", "\\", "x", "-", "|", "+", ".")
@@ -41,14 +48,14 @@ def prototype_counts(run: Path | str) -> Figure:
         raise ValueError(f"{run} has no record of prototypes: it was not trained with SoftTriple, or for no epoch yet")
     epochs = [epoch for epoch, _ in trace]
     classes = stored.facts.get("class_names", [str(place) for place in range(len(trace[0][1]))])
-    lines: dict[str, list[float]] = {label(name): [c[i] for _, c in trace] for i, name in enumerate(classes)}
+    counts = [own for _, own in trace]
+    lines: list[tuple[str, list[float]]] = [(label(name), [own[i] for own in counts]) for i, name in enumerate(classes)]
     if len(classes) > _MOST_LINES:
-        counts = [own for _, own in trace]
-        lines = {
-            "largest of all classes": [max(own) for own in counts],
-            "mean": [sum(own) / len(own) for own in counts],
-            "smallest": [min(own) for own in counts],
-        }
+        lines = [
+            ("largest of all classes", [max(own) for own in counts]),
+            ("mean", [sum(own) / len(own) for own in counts]),
+            ("smallest", [min(own) for own in counts]),
+        ]
     figure = go.Figure(
         [
             go.Scatter(
@@ -59,7 +66,7 @@ def prototype_counts(run: Path | str) -> Figure:
                 line={"color": colour(place), "dash": dash(place), "shape": "hv"},
                 marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 6},
             )
-            for place, (name, values) in enumerate(lines.items())
+            for place, (name, values) in enumerate(lines)
         ]
     )
     figure.update_layout(
@@ -90,15 +97,16 @@ def prototype_usage(run: Path | str, *, images: int | None = None, pictured: Pic
     seen = pictured or Pictured(run, images)
     data, active, places = seen.data, seen.metric.active, seen.places
     totals = data.counts.clamp_min(1)
+    owned = active.nonzero().tolist()
     bars = []
     for mode, name in enumerate(data.mode_names):
         chosen = data.modes == mode
-        counts = usage_of(data.labels[chosen], places[chosen], active)[active].tolist()
-        share = [100 * c / int(totals[owner]) for c, owner in zip(counts, active.nonzero()[:, 0].tolist(), strict=True)]
+        counts = crosstab(data.labels[chosen], places[chosen], (len(active), active.shape[1]))[active].tolist()
+        share = [100 * count / int(totals[owner]) for count, (owner, _) in zip(counts, owned, strict=True)]
         bars.append(
             go.Bar(
                 name=label(f"mode {name}"),
-                x=_prototype_names(seen),
+                x=list(range(len(owned))),
                 y=share,
                 customdata=counts,
                 marker={"color": colour(mode), "pattern": {"shape": _PATTERNS[mode // 3 % 8], "fgopacity": 0.5}},
@@ -111,18 +119,27 @@ def prototype_usage(run: Path | str, *, images: int | None = None, pictured: Pic
         barmode="stack",
         **heading("Usage of prototypes", about),
         yaxis_title="% of the images of the class",
-        xaxis={"title": "class, prototype", "type": "category", "automargin": True},
+        xaxis={
+            "title": "class, prototype",
+            "tickvals": list(range(len(owned))),
+            "ticktext": prototype_names(data.class_names, owned),
+            "automargin": True,
+        },
     )
     return figure
 
 
-def _prototype_names(seen: Pictured) -> list[str]:
-    """``"class, place"`` of each prototype in use, escaped."""
-    return [_prototype_name(seen.data.class_names, *place) for place in seen.metric.active.nonzero().tolist()]
+def prototype_names(class_names: Sequence[str], owned: Iterable[Sequence[int]]) -> list[str]:
+    """What stands at the ticks of an axis, escaped; the names of classes are cut, so two ticks may say the same.
 
+    Args:
+        class_names: of all classes.
+        owned: class of each prototype, and its place there.
 
-def _prototype_name(class_names: Sequence[str], owner: int, place: int) -> str:
-    return f"{label(class_names[owner], longest=20)}, {place}"
+    >>> prototype_names(["cat", "german shepherd, young"], [(0, 2), (1, 0)])
+    ['cat, 2', 'german shepherd, yo…, 0']
+    """
+    return [f"{label(class_names[owner], longest=20)}, {place}" for owner, place in owned]
 
 
 def usage_over_time(run: Path | str) -> Figure:
@@ -164,7 +181,7 @@ def usage_over_time(run: Path | str) -> Figure:
         yaxis={
             "title": "class, prototype",
             "tickvals": list(range(len(used))),
-            "ticktext": [_prototype_name(classes, *each) for each in used],
+            "ticktext": prototype_names(classes, used),
             "automargin": True,
             "autorange": "reversed",
         },
@@ -206,7 +223,7 @@ def nearest_images(
         raise ValueError(f"each={each} images are asked for, and there are {len(seen.data)}")
     metric = seen.metric
     nearness = cosines(seen.clean.embedding, metric.prototypes.detach(), metric.active)
-    counts = usage_of(seen.data.labels, seen.places, metric.active)
+    counts = crosstab(seen.data.labels, seen.places, (len(metric.active), metric.active.shape[1]))
     rows = []
     for owner, place in metric.active.nonzero().tolist():
         order = nearness[:, owner, place].argsort(descending=True, stable=True)[:each].tolist()

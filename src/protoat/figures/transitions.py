@@ -12,7 +12,8 @@ from torch import Tensor
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.prototype_agreement import cosines
 from protoat.evaluation.retrieval import nearest_neighbours
-from protoat.figures.prototypes import agreement
+from protoat.evaluation.statistics import crosstab
+from protoat.figures.prototypes import agreement, prototype_names
 from protoat.figures.style import heading, label, names
 from protoat.figures.subject import Pictured
 from protoat.regularizers import SoftTriple
@@ -20,21 +21,7 @@ from protoat.regularizers import SoftTriple
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["agreement_map", "crosstab", "transitions"]
-
-
-def crosstab(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
-    """How many images are in each row and column, int64 of `shape`.
-
-    Args:
-        rows, columns: (M,) int64, where each image is.
-        shape: how many rows and columns there are.
-
-    >>> crosstab(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), (2, 3))
-    tensor([[0, 0, 2],
-            [1, 0, 0]])
-    """
-    return torch.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).view(shape)
+__all__ = ["agreement_map", "transitions"]
 
 
 def agreement_map(run: Path | str, *, images: int | None = None, pictured: Pictured | None = None) -> Figure:
@@ -62,9 +49,7 @@ def agreement_map(run: Path | str, *, images: int | None = None, pictured: Pictu
         lines = [f"{len(found)} classes; mean NMI {nmi:.2f}; mean purity {purity:.2f}"]
     title = f"Prototypes and modes: {label(names([Path(run)])[0])}"
     about = f"{len(seen.data)} test images, each at the nearest prototype of its own class"
-    return _heat_map(
-        table, _prototype_names(seen), _mode_names(seen), ("prototype", "true mode"), heading(title, about, *lines)
-    )
+    return _heat_map(table, _prototypes(seen), _modes(seen), ("prototype", "true mode"), heading(title, about, *lines))
 
 
 def transitions(run: Path | str, *, images: int | None = 1000, attack: str = "pgd10") -> Figure:
@@ -85,10 +70,10 @@ def transitions(run: Path | str, *, images: int | None = 1000, attack: str = "pg
     seen = Pictured(run, images)
     attacked = seen.attacked(attack)
     if isinstance(seen.subject.regularizer, SoftTriple):
-        places, what = _prototype_names(seen), "nearest prototype"
+        places, what = _prototypes(seen), "nearest prototype"
         before, after = _nearest_prototype(seen, seen.clean), _nearest_prototype(seen, attacked)
     else:
-        places, what = _mode_names(seen), "mode"
+        places, what = _modes(seen), "mode"
         own = torch.arange(len(seen.data))
         near = nearest_neighbours(attacked.embedding, seen.clean.embedding, 1, excluded=own)[:, 0]
         before, after = seen.data.modes, seen.data.modes[near]
@@ -109,18 +94,18 @@ def _nearest_prototype(seen: Pictured, embedded: Embedded) -> Tensor:
     return cosines(embedded.embedding, metric.prototypes.detach(), metric.active)[:, metric.active].argmax(1)
 
 
-def _prototype_names(seen: Pictured) -> list[str]:
-    return [f"{seen.data.class_names[owner]}, {place}" for owner, place in seen.metric.active.nonzero().tolist()]
+def _prototypes(seen: Pictured) -> list[str]:
+    return prototype_names(seen.data.class_names, seen.metric.active.nonzero().tolist())
 
 
-def _mode_names(seen: Pictured) -> list[str]:
-    return list(seen.data.mode_names)
+def _modes(seen: Pictured) -> list[str]:
+    return [label(name, longest=20) for name in seen.data.mode_names]
 
 
 def _heat_map(
     table: Tensor, rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], title: dict[str, Any]
 ) -> Figure:
-    """Counts with their numbers in the cells where there is room; colour is the share of the row."""
+    """Counts with their numbers in the cells where there is room; colour is the share of the row; names are escaped."""
     from plotly import graph_objects as go
 
     share = table.double() / table.sum(1, keepdim=True).clamp_min(1)
@@ -138,8 +123,7 @@ def _heat_map(
         )
     )
     for axis, words, own in ((figure.layout.yaxis, axes[0], rows), (figure.layout.xaxis, axes[1], columns)):
-        ticks = [label(name, longest=20) for name in own]
-        axis.update(title=words, tickvals=list(range(len(own))), ticktext=ticks, automargin=True)
+        axis.update(title=words, tickvals=list(range(len(own))), ticktext=list(own), automargin=True)
     figure.layout.yaxis.autorange = "reversed"
     figure.update_layout(**title, height=max(420, 200 + 26 * len(rows)))
     return figure
