@@ -20,7 +20,9 @@ def run(tmp_path: Path):
         folder = tmp_path / name
         folder.mkdir()
         if method is not None:
-            (folder / "recipe.yaml").write_text(f"method: {{class_path: {method}}}\nseed: {seed}\n")
+            (folder / "recipe.yaml").write_text(
+                f"data: {{class_path: Digits}}\nmethod: {{class_path: {method}}}\nseed: {seed}\n"
+            )
         outcomes = {
             key: "1" * count + "0" * (200 - count) for key, count in {"clean": 200, "pgd10": right, **attacks}.items()
         }
@@ -63,6 +65,23 @@ def test_seeds_of_one_recipe_are_told_apart_from_single_runs(run, capsys: pytest
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ pgd10 ")]
     assert "+8.00" in rows[1]
     assert "no difference shown" in rows[1]
+
+
+def test_seeds_that_all_agree_show_no_difference_by_it(run, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [run(f"ours{seed}", "TRADES", seed, 120) for seed in range(2)]
+    theirs = [run(f"theirs{seed}", "PGDAT", seed, 118) for seed in range(2)]
+    worse = [run(f"worse{seed}", "FreeAT", seed, 40) for seed in range(2)]
+    assert main(["compare", *theirs, *ours, *worse]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ pgd10 ")][1:]
+    assert "+1.00" in rows[0] and "no difference shown" in rows[0]
+    assert "-39.00" in rows[1] and "a difference" in rows[1]
+
+
+def test_an_evaluation_of_earlier_weights_is_refused(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = run("a", "PGDAT", 0, 100), run("b", "PGDAT", 1, 100)
+    (tmp_path / "b/best.safetensors").write_bytes(b"trained on since")
+    assert main(["compare", a, b]) == 2
+    assert f"the evaluation of {b} is of earlier weights; measure again: protoat evaluate" in capsys.readouterr().err
 
 
 def test_folders_without_a_recipe_are_single_runs(run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_ind
 
+from protoat.evaluation import Count
 from protoat.evaluation.compare import (
     WORST_CASE,
     Seeds,
@@ -17,11 +18,17 @@ from protoat.evaluation.compare import (
     common_attacks,
     compare,
     overlap,
+    recorded_name,
     welch,
     worst_mode,
 )
+from protoat.evaluation.statistics import interval_of_mean
 
-ACCURACY = st.floats(0.1, 1.0)
+RIGHT = st.lists(st.integers(100, 1000), min_size=2, max_size=6)
+
+
+def seeds(right: list[int], total: int = 1000) -> Seeds:
+    return Seeds(tuple(Count(each, total) for each in right))
 
 
 def record(attacks: dict[str, str], **subject: Any) -> dict[str, Any]:
@@ -106,24 +113,32 @@ def test_other_images_or_another_threat_model_are_refused(other: dict[str, Any],
     check_comparable({"A": FIRST, "B": SECOND})
 
 
-@given(st.lists(ACCURACY, min_size=2, max_size=6), st.lists(ACCURACY, min_size=2, max_size=6))
-def test_means_over_seeds_agree_with_scipy(first: list[float], second: list[float]) -> None:
-    one, two = Seeds(tuple(first)), Seeds(tuple(second))
-    assert (one.mean, one.deviation) == pytest.approx((np.mean(first), np.std(first, ddof=1)), abs=1e-12)
-    if min(one.deviation, two.deviation) < 1e-6:
+@given(RIGHT, RIGHT)
+def test_means_over_seeds_agree_with_scipy(first: list[int], second: list[int]) -> None:
+    one, two = seeds(first), seeds(second)
+    shares = [[right / 1000 for right in each] for each in (first, second)]
+    assert (one.mean, one.deviation) == pytest.approx((np.mean(shares[0]), np.std(shares[0], ddof=1)), abs=1e-12)
+    tested = welch(one, two)
+    if not one.deviation or not two.deviation:
+        assert tested is None
         return  # scipy warns that it computes nonsense
-    assert one.interval == pytest.approx(tuple(ttest_1samp(first, 0).confidence_interval()))
-    expected = ttest_ind(second, first, equal_var=False)
-    interval, p = welch(one, two)
-    assert interval == pytest.approx(tuple(expected.confidence_interval()))
-    assert p == pytest.approx(expected.pvalue)
+    student = ttest_1samp(shares[0], 0).confidence_interval()
+    low, high = interval_of_mean(one.mean, 1000)
+    assert one.interval == pytest.approx((min(low, student.low), max(high, student.high)))
+    expected = ttest_ind(shares[1], shares[0], equal_var=False)
+    assert tested is not None
+    assert tested[0] == pytest.approx(tuple(expected.confidence_interval()))
+    assert tested[1] == pytest.approx(expected.pvalue)
 
 
-def test_seeds_without_spread() -> None:
-    same, other = Seeds((0.5, 0.5)), Seeds((0.75, 0.75, 0.75))
-    assert welch(same, same) == ((0, 0), 1)
-    assert welch(same, other) == ((0.25, 0.25), 0)
-    assert same.interval == (0.5, 0.5)
+def test_seeds_that_agree_are_no_surer_than_one_run() -> None:
+    same, other = seeds([90, 90], 100), seeds([91, 91, 91], 100)
+    assert same.interval == seeds([90], 100).interval == Count(90, 100).interval
+    assert seeds([90, 90, 91], 100).interval[1] >= Count(91, 100).interval[1]
+    assert seeds([90], 100).deviation is None
+    for one, two in ((same, other), (same, seeds([80, 90, 100], 100)), (same, seeds([91], 100))):
+        assert welch(one, two) is None
+        assert welch(two, one) is None
 
 
 def test_overlap_is_symmetric_and_counts_a_shared_end() -> None:
@@ -136,3 +151,16 @@ def test_overlap_is_symmetric_and_counts_a_shared_end() -> None:
 
 def test_the_worst_mode_is_the_one_with_the_least() -> None:
     assert worst_mode(FIRST["attacks"]["fgsm"]) == ("high", (10, 20))
+
+
+def test_autoattack_is_found_under_its_version_and_radius() -> None:
+    attack = {"parameters": {"attack": "AutoAttack"}}
+    record = {"attacks": {"pgd10": {"parameters": {"attack": "PGD"}}, "aa-k2@0.2": attack, "aa-k2": attack}}
+    assert [recorded_name(record, name) for name in ("pgd10", "aa", "aa@0.2", "aa-k2")] == [
+        "pgd10",
+        "aa-k2",
+        "aa-k2@0.2",
+        "aa-k2",
+    ]
+    assert recorded_name(record, "aa@0.3") is None
+    assert recorded_name(record, "pgd20") is None

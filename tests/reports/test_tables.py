@@ -85,6 +85,10 @@ def test_a_short_run_is_never_called_a_reproduction(printed: Document, measured:
         assert "Not a reproduction: a short run." in " ".join(text.split())
 
 
+def test_the_spread_that_a_cell_has_is_said(printed: Document) -> None:
+    assert "Student's over seeds, or Wilson's over the images of one where that is wider" in printed.remarks[0]
+
+
 def test_markdown_holds_every_cell(printed: Document) -> None:
     lines = to_markdown(printed).splitlines()
     rows = [line for line in lines if line.startswith("| ")]

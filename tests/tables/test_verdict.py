@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from protoat.experiments.store import StoredRun
 from protoat.tables.verdict import rankings, spread, verdicts
 
 from .records import record
@@ -28,17 +29,51 @@ def test_one_run_has_the_interval_over_its_images(filled_with, tmp_path: Path) -
     assert (found.mean, found.deviation, found.images, found.seeds) == (0.45, None, (200, 200), 1)
 
 
-def test_several_runs_have_the_interval_over_seeds(filled_with, tmp_path: Path) -> None:
-    runs = {
-        f"cifar10-pgd-mine-{seed}": record(tmp_path / str(seed), 180, right, 80)
-        for seed, right in enumerate((90, 92, 94))
+def seeds(tmp_path: Path, row: str, *pgd10: int) -> dict[str, StoredRun]:
+    """A run for each seed, by what it leaves right of 200."""
+    return {
+        f"cifar10-{row}-mine-{seed}": record(tmp_path / f"{row}-{seed}", 180, right, 80)
+        for seed, right in enumerate(pgd10)
     }
-    table = filled_with(runs, seeds=(0, 1, 2))
+
+
+def test_several_runs_have_the_interval_over_seeds(filled_with, tmp_path: Path) -> None:
+    table = filled_with(seeds(tmp_path, "pgd", 72, 92, 112), seeds=(0, 1, 2))
     found = spread(table.values(cell(table, 0, "PGD10")))
     assert found is not None
-    assert (found.mean, found.deviation, found.seeds) == (pytest.approx(0.46), pytest.approx(0.01), 3)
-    half = 4.302653 * 0.01 / 3**0.5  # Student's quantile of two degrees of freedom
+    assert (found.mean, found.deviation, found.seeds) == (pytest.approx(0.46), pytest.approx(0.1), 3)
+    half = 4.302653 * 0.1 / 3**0.5  # Student's quantile of two degrees of freedom
     assert found.interval == pytest.approx((0.46 - half, 0.46 + half), abs=1e-6)
+
+
+@pytest.mark.parametrize("right", [(92, 92), (92, 92, 92), (91, 92, 93)])
+def test_seeds_that_agree_are_no_surer_than_the_images_of_one(
+    filled_with, tmp_path: Path, right: tuple[int, ...]
+) -> None:
+    table = filled_with(seeds(tmp_path, "pgd", *right), seeds=tuple(range(len(right))))
+    found = spread(table.values(cell(table, 0, "PGD10")))
+    assert found is not None
+    assert found.interval == pytest.approx(wilson(92, 200), abs=1e-6)
+
+
+def test_seeds_that_agree_claim_no_winner_by_it(filled_with, tmp_path: Path) -> None:
+    runs = seeds(tmp_path, "pgd", 92, 92) | seeds(tmp_path, "free", 150, 150) | seeds(tmp_path, "ours", 152, 152)
+    table = filled_with(runs, seeds=(0, 1))
+    judged = verdicts(table)
+    assert [judged[cell(table, row, "PGD10")] for row in range(3)] == ["lower", *["no difference shown"] * 2]
+    ranking = next(ranking for ranking, _ in rankings(table) if ranking.of.attack == "pgd10")
+    assert (ranking.best, ranking.alike, ranking.lower) == ("Ours", ("Free_AT & co",), ("PGD-AT",))
+
+
+def test_a_single_run_is_compared_with_several(filled_with, tmp_path: Path) -> None:
+    runs = seeds(tmp_path, "pgd", 92, 92) | seeds(tmp_path, "free", 60, 140) | seeds(tmp_path, "ours", 152)
+    table = filled_with(runs, seeds=(0, 1))
+    found = [spread(table.values(cell(table, row, "PGD10"))) for row in range(3)]
+    assert [each and each.seeds for each in found] == [2, 2, 1]
+    assert [each and each.deviation is None for each in found] == [False, False, True]
+    judged = verdicts(table)
+    # Two seeds that lie far apart say little, though their mean is lower than that of both others.
+    assert [judged[cell(table, row, "PGD10")] for row in range(3)] == ["lower", *["no difference shown"] * 2]
 
 
 def test_the_best_is_named_only_where_intervals_are_apart(filled_with, tmp_path: Path) -> None:

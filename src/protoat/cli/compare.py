@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from protoat.cli.tables import print_table
-from protoat.evaluation import Count
 from protoat.evaluation.compare import (
     Comparison,
     Seeds,
@@ -15,18 +14,17 @@ from protoat.evaluation.compare import (
     common_attacks,
     compare,
     entry,
+    in_words,
     overlap,
     welch,
     worst_mode,
 )
-from protoat.experiments.measure import read_record
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
-from protoat.reports.records import accuracy
+from protoat.figures.records import Record, measured
+from protoat.reports.records import accuracy, count_of, difference
 
 __all__ = ["main"]
-
-_NONE, _SOME = "no difference shown", "a difference"
 
 
 class _Group(NamedTuple):
@@ -34,14 +32,12 @@ class _Group(NamedTuple):
 
     name: str
     folders: tuple[Path, ...]
-    records: tuple[dict[str, Any], ...]
+    records: tuple[Record, ...]
 
-    def counts(self, attack: str, *, in_worst_mode: bool) -> list[Count]:
+    def seeds(self, attack: str, *, in_worst_mode: bool) -> Seeds:
         """What each run leaves right, of all images or of its worst mode."""
         measured = [entry(record, attack) for record in self.records]
-        if in_worst_mode:
-            return [worst_mode(each)[1] for each in measured]
-        return [Count(each["correct"], each["total"]) for each in measured]
+        return Seeds(tuple(worst_mode(each)[1] if in_worst_mode else count_of(each) for each in measured))
 
 
 def main(args: list[str]) -> None:
@@ -68,10 +64,8 @@ def main(args: list[str]) -> None:
             _image_by_image(first, other)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    record = read_record(folder)
-    if record is None:
-        raise ValueError(f"{folder} has no evaluation.json; measure it first: protoat evaluate {folder}")
+def _read(folder: Path) -> Record:
+    record = measured(folder)
     if not {"data_sha256", "threat"} <= record["subject"].keys():
         raise ValueError(
             f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {folder}"
@@ -79,7 +73,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _groups(records: dict[Path, dict[str, Any]]) -> list[_Group]:
+def _groups(records: dict[Path, Record]) -> list[_Group]:
     """Folders of one recipe together, in the order in which they came."""
     parted: list[list[Path]] = []
     for folder, record in records.items():
@@ -98,7 +92,7 @@ def _groups(records: dict[Path, dict[str, Any]]) -> list[_Group]:
     ]
 
 
-def _differ_by_seed(a: Path, b: Path, first: dict[str, Any], second: dict[str, Any]) -> bool:
+def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     texts = [folder / "recipe.yaml" for folder in (a, b)]
     if not all(path.exists() for path in texts) or first["subject"].get("head") != second["subject"].get("head"):
         return False
@@ -117,7 +111,7 @@ def _image_by_image(first: _Group, other: _Group) -> None:
     rows = []
     for comparison in found:
         cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
-        rows.append([comparison.attack, *cells, _SOME if comparison.shown_in_worst_mode else _NONE])
+        rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
     print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
     print(
         "difference in points; p: exact McNemar test on the images that only one gets right; interval: bootstrap over "
@@ -128,16 +122,13 @@ def _image_by_image(first: _Group, other: _Group) -> None:
 
 def _row(comparison: Comparison) -> list[str]:
     pair = comparison.pair
-    low, high = pair.interval()
     return [
         comparison.attack,
         f"{100 * comparison.first.accuracy:.1f}",
         f"{100 * comparison.second.accuracy:.1f}",
-        f"{100 * pair.difference:+.2f}",
-        f"{100 * low:+.2f} to {100 * high:+.2f}",
-        f"{pair.p_value:.2g}",
+        *difference(pair.difference, pair.interval(), pair.p_value),
         f"{pair.only_first} / {pair.only_second}",
-        _SOME if comparison.shown else _NONE,
+        in_words(comparison.shown),
     ]
 
 
@@ -155,14 +146,14 @@ def _over_seeds(groups: Sequence[_Group]) -> None:
     first, *others = groups
     attacks = common_attacks([record for group in groups for record in group.records])
     lines = {
-        attack + ", worst mode" * in_worst_mode: [group.counts(attack, in_worst_mode=in_worst_mode) for group in groups]
+        attack + ", worst mode" * in_worst_mode: [group.seeds(attack, in_worst_mode=in_worst_mode) for group in groups]
         for in_worst_mode in (False, True)
         for attack in attacks
     }
     print_table(
         "accuracy in %: mean and standard deviation over seeds; of one run, its interval over images",
         ["attack", *(group.name for group in groups)],
-        [[name, *map(_spread, counts)] for name, counts in lines.items()],
+        [[name, *map(_spread, seeds)] for name, seeds in lines.items()],
     )
     for group in groups:
         print(f"{group.name}: {', '.join(map(str, group.folders)) if len(group.folders) > 1 else 'one run'}")
@@ -171,28 +162,25 @@ def _over_seeds(groups: Sequence[_Group]) -> None:
             print_table(
                 f"{other.name} against {first.name}",
                 ["attack", "difference", "95 % interval", "p", "verdict"],
-                [[name, *_difference(counts[0], counts[place])] for name, counts in lines.items()],
+                [[name, *_difference(seeds[0], seeds[place])] for name, seeds in lines.items()],
             )
-    print("difference of means in points, Welch's interval and p over seeds; a single run has no spread over seeds.")
+    print(
+        "difference of means in points, Welch's interval and p over seeds. A single run has no spread over seeds, and "
+        "that of seeds which all agree is unknown: there is a difference then only where the intervals of the means, "
+        "over images at least, do not overlap."
+    )
 
 
-def _spread(counts: list[Count]) -> str:
-    if len(counts) == 1:
-        return accuracy(counts[0])
-    seeds = _seeds(counts)
+def _spread(seeds: Seeds) -> str:
+    if seeds.deviation is None:
+        return accuracy(seeds.counts[0])
     return f"{100 * seeds.mean:.1f} ± {100 * seeds.deviation:.1f}"
 
 
-def _seeds(counts: list[Count]) -> Seeds:
-    return Seeds(tuple(count.accuracy for count in counts))
-
-
-def _difference(first: list[Count], other: list[Count]) -> list[str]:
-    """Of two recipes; with a single run on one side, only whether the intervals overlap can be said."""
-    one, two = _seeds(first), _seeds(other)
-    difference = f"{100 * (two.mean - one.mean):+.2f}"
-    if len(first) == 1 or len(other) == 1:
-        ends = [counts[0].interval if len(counts) == 1 else _seeds(counts).interval for counts in (first, other)]
-        return [difference, "", "", _NONE if overlap(*ends) else _SOME]
-    (low, high), p = welch(one, two)
-    return [difference, f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}", _NONE if low <= 0 <= high else _SOME]
+def _difference(first: Seeds, other: Seeds) -> list[str]:
+    """Of two recipes, over their seeds; where that cannot be told, whether the intervals of the means overlap."""
+    of, tested = other.mean - first.mean, welch(first, other)
+    if tested is None:
+        return [f"{100 * of:+.2f}", "", "", in_words(not overlap(first.interval, other.interval))]
+    (low, high), p = tested
+    return [*difference(of, (low, high), p), in_words(not low <= 0 <= high)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.tables import print_table
-from protoat.evaluation import Count
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, list_runs
-from protoat.reports.records import accuracy
+from protoat.reports.records import accuracy, count_of
 
 __all__ = ["main", "parts_of"]
 
@@ -53,7 +52,7 @@ def _measured(run: StoredRun) -> str:
     if run.evaluation is None and (probe := run.probe) is not None:
         heads = probe["encoders"]["trained"]
         return "\n".join(
-            f"{head} head, {name} {accuracy(Count(entry['correct'], entry['total']))}"
+            f"{head} head, {name} {accuracy(count_of(entry))}"
             for head, attacks in heads.items()
             for name, entry in attacks.items()
         )
@@ -62,4 +61,4 @@ def _measured(run: StoredRun) -> str:
     if run.outdated:
         return f"of earlier weights; again: protoat evaluate {run.path}"
     entries = run.evaluation["attacks"] | {"worst case": run.evaluation.get("worst_case")}
-    return "\n".join(f"{name} {accuracy(Count(of['correct'], of['total']))}" for name, of in entries.items() if of)
+    return "\n".join(f"{name} {accuracy(count_of(of))}" for name, of in entries.items() if of)

@@ -8,9 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from protoat.evaluation import Count
-from protoat.evaluation.statistics import worst
-from protoat.reports.records import accuracy, groups_of
+from protoat.reports.records import accuracy, count_of, interval_text, lowest
 
 __all__ = ["linear_heads", "measurements", "print_table"]
 
@@ -47,7 +45,7 @@ def measurements(name: str, record: Mapping[str, Any]) -> None:
 def linear_heads(name: str, record: Mapping[str, Any]) -> None:
     """A ``probe.json`` as a table: heads on the trained encoder and on a random one."""
     rows = [
-        [encoder, head, *(accuracy(Count(entry["correct"], entry["total"])) for entry in attacks.values())]
+        [encoder, head, *(accuracy(count_of(entry)) for entry in attacks.values())]
         for encoder, heads in record["encoders"].items()
         for head, attacks in heads.items()
     ]
@@ -57,14 +55,12 @@ def linear_heads(name: str, record: Mapping[str, Any]) -> None:
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
-    count = Count(entry["correct"], entry["total"])
-    low, high = count.interval
-    lows = [worst(groups_of(entry, kind)) for kind in ("per_class", "per_mode")]
+    count = count_of(entry)
     return [
         name,
         f"{100 * count.accuracy:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
+        interval_text(count),
         str(count.total),
-        *(f"{group}: {100 * part.accuracy:.1f}" for group, part in lows),
+        *lowest(entry),
         f"{count.total / entry['seconds']:,.0f}" if entry["seconds"] else "",
     ]

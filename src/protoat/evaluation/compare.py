@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from protoat.evaluation.paired import Paired
-from protoat.evaluation.statistics import Count, worst
+from protoat.evaluation.statistics import Count, interval_of_mean, worst
 
 __all__ = [
     "WORST_CASE",
@@ -23,7 +23,9 @@ __all__ = [
     "common_attacks",
     "compare",
     "entry",
+    "in_words",
     "overlap",
+    "recorded_name",
     "welch",
     "worst_mode",
 ]
@@ -63,14 +65,19 @@ class Comparison:
 
 
 class Seeds(NamedTuple):
-    """Accuracies of several runs that differ in their seed only.
+    """What each of several runs that differ in their seed only leaves right; often there is a single one.
 
-    >>> seeds = Seeds((0.91, 0.93, 0.92))
+    >>> seeds = Seeds((Count(91, 100), Count(93, 100), Count(92, 100)))
     >>> round(seeds.mean, 3), round(seeds.deviation, 3)
     (0.92, 0.01)
     """
 
-    accuracies: tuple[float, ...]
+    counts: tuple[Count, ...]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of each run, in [0, 1]."""
+        return [count.accuracy for count in self.counts]
 
     @property
     def mean(self) -> float:
@@ -78,41 +85,54 @@ class Seeds(NamedTuple):
         return fmean(self.accuracies)
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of a run, with n - 1 in the denominator; of two runs or more."""
-        return stdev(self.accuracies)
+    def deviation(self) -> float | None:
+        """Standard deviation of a run, with n - 1 in the denominator; None of a single one."""
+        return stdev(self.accuracies) if len(self.counts) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Student's 95 % interval of the mean, of two runs or more.
+        """95 % interval of the mean: Wilson's over the images of one run; over seeds, Student's where that is wider.
 
-        >>> [round(end, 3) for end in Seeds((0.91, 0.93, 0.92)).interval]
-        [0.895, 0.945]
+        Seeds are measured on the same images, so however well they agree, the mean is no surer than one run is.
+
+        >>> [round(end, 3) for end in Seeds((Count(91, 100), Count(97, 100))).interval]
+        [0.559, 1.321]
+        >>> Seeds((Count(91, 100), Count(91, 100))).interval == Count(91, 100).interval
+        True
         """
-        half = float(student.ppf(0.975, len(self.accuracies) - 1)) * self.deviation / math.sqrt(len(self.accuracies))
-        return self.mean - half, self.mean + half
+        low, high = interval_of_mean(self.mean, min(count.total for count in self.counts))
+        if self.deviation is None:
+            return low, high
+        half = float(student.ppf(0.975, len(self.counts) - 1)) * self.deviation / math.sqrt(len(self.counts))
+        return min(low, self.mean - half), max(high, self.mean + half)
 
 
-def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float]:
-    """95 % interval of the difference of two means (second minus first), and its two-sided p.
+def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float] | None:
+    """95 % interval of the difference of two means (second minus first) over seeds, and its two-sided p.
 
-    Args:
-        first, second: at least two runs each.
+    Returns:
+        None where one of them is a single run, or all its seeds agree: how far seeds differ is then not known.
 
     Source: Welch 1947.
 
-    >>> (low, high), p = welch(Seeds((0.90, 0.91, 0.92)), Seeds((0.93, 0.94, 0.95)))
+    >>> one, two = (Seeds(tuple(Count(right, 100) for right in counts)) for counts in ((90, 91, 92), (93, 94, 95)))
+    >>> (low, high), p = welch(one, two)
     >>> round(low, 3), round(high, 3), round(p, 3)
     (0.007, 0.053, 0.021)
     """
+    if not first.deviation or not second.deviation:
+        return None
     difference = second.mean - first.mean
-    a, b = (seeds.deviation**2 / len(seeds.accuracies) for seeds in (first, second))
-    if a + b == 0:
-        return (difference, difference), float(difference == 0)
-    freedom = (a + b) ** 2 / (a**2 / (len(first.accuracies) - 1) + b**2 / (len(second.accuracies) - 1))
+    a, b = first.deviation**2 / len(first.counts), second.deviation**2 / len(second.counts)
+    freedom = (a + b) ** 2 / (a**2 / (len(first.counts) - 1) + b**2 / (len(second.counts) - 1))
     error = math.sqrt(a + b)
     half = float(student.ppf(0.975, freedom)) * error
     return (difference - half, difference + half), 2 * float(student.sf(abs(difference) / error, freedom))
+
+
+def in_words(shown: bool) -> str:
+    """What a comparison allows to say."""
+    return "a difference" if shown else "no difference shown"
 
 
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
@@ -165,6 +185,19 @@ def entry(record: Record, attack: str) -> Record:
     """What a record says of an attack, or of the worst case."""
     found: Record = record["worst_case"] if attack == WORST_CASE else record["attacks"][attack]
     return found
+
+
+def recorded_name(record: Record, attack: str) -> str | None:
+    """What a record calls an attack: ``aa`` is recorded under its version, such as ``aa-k2``; None if it has none.
+
+    >>> recorded_name({"attacks": {"aa-k2@0.1": {"parameters": {"attack": "AutoAttack"}}}}, "aa@0.1")
+    'aa-k2@0.1'
+    """
+    if attack in record["attacks"]:
+        return attack
+    short, *radius = attack.partition("@")
+    versions = [name for name, own in record["attacks"].items() if own["parameters"].get("attack") == "AutoAttack"]
+    return next((name for name in versions if short == "aa" and [*name.partition("@")[1:]] == radius), None)
 
 
 def compare(first: Record, second: Record) -> list[Comparison]:

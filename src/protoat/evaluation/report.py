@@ -69,11 +69,6 @@ class AttackReport:
         """The mode with the lowest accuracy."""
         return worst(self.per_mode)
 
-    @property
-    def images_per_second(self) -> float:
-        """Speed of the measurement."""
-        return self.count.total / self.seconds
-
     def to_json(self) -> dict[str, Any]:
         """Counts and parameters as JSON values, and one character for each image: ``1`` where it stays right."""
         groups = {"per_class": self.per_class, "per_mode": self.per_mode}

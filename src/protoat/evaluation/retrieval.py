@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protoat.evaluation.statistics import Count
+from protoat.evaluation.statistics import interval_of_mean
 
 __all__ = ["Precision", "nearest_neighbours", "precision"]
 
@@ -69,15 +68,12 @@ class Precision(NamedTuple):
     def interval(self) -> tuple[float, float]:
         """A 95 % interval of `share` over queries.
 
-        What one query finds is alike, so retrieved images are no independent draws, and queries are. No share in
-        [0, 1] varies more than one that is 0 or 1, so Wilson's interval for as many images as there are queries is
-        wide enough.
+        What one query finds is alike, so retrieved images are no independent draws, and queries are.
 
         >>> [round(end, 3) for end in Precision(20, 40, queries=10).interval]
         [0.237, 0.763]
         """
-        right = self.queries * self.correct / self.total
-        return Count(math.floor(right), self.queries).interval[0], Count(math.ceil(right), self.queries).interval[1]
+        return interval_of_mean(self.share, self.queries)
 
 
 def precision(found: Tensor, labels: Tensor, gallery_labels: Tensor) -> Precision:

@@ -10,14 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protoat.evaluation.compare import overlap
+from protoat.evaluation.compare import in_words, overlap
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
+from protoat.evaluation.statistics import percentage
 from protoat.figures.pictures import image_tag
 from protoat.figures.style import chosen, names
 from protoat.figures.subject import Pictured
 
-__all__ = ["retrieval", "retrieval_precision"]
+__all__ = ["retrieval"]
 
 
 class _Found(NamedTuple):
@@ -25,17 +26,6 @@ class _Found(NamedTuple):
 
     queries: Embedded
     neighbours: Tensor
-
-
-def retrieval_precision(
-    run: Path | str, *, k: int = 4, images: int | None = 1000, attack: str = "pgd10"
-) -> dict[str, Precision]:
-    """Precision at `k` over all queries, ``"clean"`` and ``"attacked"``; arguments as in `retrieval`."""
-    seen = Pictured(run, images)
-    return {
-        kind: precision(found.neighbours, seen.data.labels, seen.data.labels)
-        for kind, found in _retrieved(seen, k, attack).items()
-    }
 
 
 def retrieval(
@@ -100,8 +90,8 @@ def _summary(
     for title, own in zip(titles, found, strict=True):
         measured = {kind: precision(part.neighbours, labels, labels) for kind, part in own.items()}
         of_modes = [precision(part.neighbours, modes, modes) for part in own.values()]
-        cells = [_share(each) for each in (*measured.values(), *of_modes)]
-        cells.append("" if first is None else _verdict(first, measured["attacked"]))
+        cells = [percentage(each.share, each.interval) for each in (*measured.values(), *of_modes)]
+        cells.append("" if first is None else in_words(not overlap(first.interval, measured["attacked"].interval)))
         first = first or measured["attacked"]
         rows.append(f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
     columns = ["run", "clean", "attacked", "clean, same mode", "attacked, same mode", "attacked, against the first"]
@@ -114,15 +104,6 @@ def _summary(
         head,
         "".join(rows),
     )
-
-
-def _share(found: Precision) -> str:
-    low, high = found.interval
-    return f"{100 * found.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _verdict(first: Precision, other: Precision) -> str:
-    return "no difference shown" if overlap(first.interval, other.interval) else "a difference"
 
 
 def _query(place: int, titles: Sequence[str], seen: Sequence[Pictured], found: Sequence[dict[str, _Found]]) -> str:

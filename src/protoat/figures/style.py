@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protoat.evaluation import Count
+from protoat.evaluation.statistics import percentage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -100,8 +101,7 @@ def shown(count: Count) -> str:
     >>> shown(Count(621, 1000))
     '62.1 % [59.1, 65.1], 621 of 1000'
     """
-    low, high = count.interval
-    return f"{100 * count.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}], {count.correct} of {count.total}"
+    return f"{percentage(count.accuracy, count.interval, beside=' %')}, {count.correct} of {count.total}"
 
 
 def error_bars(counts: Sequence[Count]) -> dict[str, Any]:

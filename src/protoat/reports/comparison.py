@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare
+from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, in_words
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, count_of, threat_text
+from protoat.reports.records import Records, accuracy, count_of, difference, threat_text
 from protoat.reports.sections.pictures import retrieved
 
 __all__ = ["comparison"]
-
-_NONE, _SOME = "no difference shown", "a difference"
 
 
 def comparison(found: Sequence[Records], images: int) -> list[Section]:
@@ -118,18 +116,15 @@ def _pair(first: Records, other: Records, name: str, other_name: str) -> list[Bl
 
 def _row(found: Comparison) -> list[str]:
     pair = found.pair
-    low, high = pair.interval()
     modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes)
     return [
         found.attack,
-        _SOME if found.shown else _NONE,
-        f"{100 * pair.difference:+.2f}",
-        f"{100 * low:+.2f} to {100 * high:+.2f}",
-        f"{pair.p_value:.2g}",
+        in_words(found.shown),
+        *difference(pair.difference, pair.interval(), pair.p_value),
         f"{100 * found.first.accuracy:.1f}",
         f"{100 * found.second.accuracy:.1f}",
         f"{pair.only_first} / {pair.only_second}",
-        f"{modes}; {_SOME if found.shown_in_worst_mode else _NONE}",
+        f"{modes}; {in_words(found.shown_in_worst_mode)}",
     ]
 
 

@@ -10,7 +10,7 @@ import protoat
 from protoat.experiments.store import write
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
-from protoat.reports.records import Records, read_records
+from protoat.reports.records import Records, records_of
 from protoat.reports.sections.measured import attacks, groups
 from protoat.reports.sections.pictures import embedding, retrieved
 from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
@@ -39,7 +39,7 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
         raise ValueError(f"images={images} must be 0 or more")
     if not folders or len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError("name at least one folder, and none of them twice")
-    found = [read_records(folder) for folder in folders]
+    found = [records_of(folder) for folder in folders]
     chapters = [_chapter(number, records, images) for number, records in enumerate(found, 1)]
     if len(found) > 1:
         chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, images)))

@@ -9,10 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from protoat.evaluation import Count
+from protoat.evaluation.statistics import percentage, worst
 from protoat.experiments.measure import read_record
 from protoat.experiments.store import StoredRun, read_run
 
-__all__ = ["Records", "accuracy", "count_of", "groups_of", "percent", "read_records", "threat_text"]
+__all__ = [
+    "Records",
+    "accuracy",
+    "count_of",
+    "difference",
+    "groups_of",
+    "interval_text",
+    "lowest",
+    "percent",
+    "records_of",
+    "threat_text",
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Records:
         return self.run is not None and self.run.outdated
 
 
-def read_records(folder: Path | str) -> Records:
+def records_of(folder: Path | str) -> Records:
     """The records of a run folder, or of one that ``protoat evaluate --out`` or ``protoat audit --out`` has written.
 
     Raises:
@@ -90,6 +102,17 @@ def groups_of(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
     return {name: count_of(counts) for name, counts in entry[kind].items()}
 
 
+def lowest(entry: Mapping[str, Any]) -> list[str]:
+    """The class and the mode with the lowest accuracy, in per cent.
+
+    >>> counts = {"cat": {"correct": 1, "total": 2}, "dog": {"correct": 1, "total": 4}}
+    >>> lowest({"per_class": counts, "per_mode": {"black cat": {"correct": 0, "total": 1}}})
+    ['dog: 25.0', 'black cat: 0.0']
+    """
+    found = (worst(groups_of(entry, kind)) for kind in ("per_class", "per_mode"))
+    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in found]
+
+
 def percent(count: Count) -> str:
     """The accuracy.
 
@@ -105,8 +128,27 @@ def accuracy(count: Count) -> str:
     >>> accuracy(Count(621, 1000))
     '62.1 [59.1, 65.1]'
     """
+    return percentage(count.accuracy, count.interval)
+
+
+def interval_text(count: Count) -> str:
+    """Its interval alone, in per cent.
+
+    >>> interval_text(Count(621, 1000))
+    '59.1 to 65.1'
+    """
     low, high = count.interval
-    return f"{100 * count.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def difference(of: float, interval: tuple[float, float], p: float) -> list[str]:
+    """A difference of accuracies in points, its interval, and the p of a test.
+
+    >>> difference(0.08, (0.02, 0.15), 0.0386)
+    ['+8.00', '+2.00 to +15.00', '0.039']
+    """
+    low, high = interval
+    return [f"{100 * of:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}"]
 
 
 def threat_text(threat: Mapping[str, Any]) -> str:

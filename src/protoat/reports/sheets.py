@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
 
+from protoat.evaluation.statistics import percentage
 from protoat.tables.fill import Filled, Measured
 from protoat.tables.table import Cell, Line
 from protoat.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
@@ -153,7 +154,6 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
 
 
 def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
-    low, high = (f"{100 * min(max(end, 0.0), 1.0):.1f}" for end in found.interval)
     deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
     fewest, most = found.images
     size = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
@@ -161,7 +161,7 @@ def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
         *([size] if usual is None or not usual[0] == fewest == most else []),
         *([_of_seeds(found.seeds)] if usual is None or usual[1] != found.seeds else []),
     ]
-    return f"{100 * found.mean:.1f}{deviation} [{low}, {high}]" + (f" ({', '.join(told)})" if told else "")
+    return percentage(found.mean, found.interval, beside=deviation) + (f" ({', '.join(told)})" if told else "")
 
 
 def _of_seeds(seeds: int) -> str:
@@ -174,8 +174,8 @@ def _reading(table: Filled) -> list[str]:
     lines = [
         "In brackets the 95 % interval: "
         + (
-            "of the mean of several seeds, on these images, Student's, behind the standard deviation of a seed; "
-            * several
+            "of the mean of several seeds, behind the standard deviation of a seed, Student's over seeds, or Wilson's "
+            "over the images of one where that is wider; " * several
         )
         + "of one run Wilson's, over its images, which knows nothing of other seeds."
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from protoat.evaluation.compare import recorded_name
 from protoat.evaluation.statistics import Count, worst
 from protoat.experiments.store import StoredRun
 
@@ -53,14 +54,11 @@ def _worst(kind: str) -> Callable[[StoredRun, str], Reading]:
 
 
 def _entry(run: StoredRun, attack: str) -> Mapping[str, Any]:
-    """What the evaluation has of an attack; ``aa`` is recorded under the name of its version."""
     assert run.evaluation is not None
-    attacks: dict[str, dict[str, Any]] = run.evaluation["attacks"]
-    if attack == "aa":
-        attack = next(
-            name for name, entry in attacks.items() if entry["parameters"]["attack"] == "AutoAttack" and "@" not in name
-        )
-    return attacks[attack]
+    name = recorded_name(run.evaluation, attack)
+    assert name is not None, f"{run.path} holds no {attack}"
+    entry: Mapping[str, Any] = run.evaluation["attacks"][name]
+    return entry
 
 
 def _minutes(run: StoredRun, attack: str) -> Reading:

@@ -21,7 +21,7 @@ class Spread(NamedTuple):
     Attributes:
         mean: of the seeds.
         deviation: standard deviation of a seed; None of one.
-        interval: 95 %, of one run over images (Wilson), of several over seeds (Student).
+        interval: 95 %; see `protoat.evaluation.compare.Seeds`.
         images: fewest and most of a seed.
         seeds: how many.
     """
@@ -35,14 +35,11 @@ class Spread(NamedTuple):
 
 def spread(values: Sequence[Measured]) -> Spread | None:
     """Of the accuracies in a cell; None where it holds none."""
-    counts = [value.reading.count for value in values if value.reading.count is not None]
-    if not counts:
+    seeds = Seeds(tuple(value.reading.count for value in values if value.reading.count is not None))
+    if not seeds.counts:
         return None
-    images = min(count.total for count in counts), max(count.total for count in counts)
-    if len(counts) == 1:
-        return Spread(counts[0].accuracy, None, counts[0].interval, images, 1)
-    seeds = Seeds(tuple(count.accuracy for count in counts))
-    return Spread(seeds.mean, seeds.deviation, seeds.interval, images, len(counts))
+    totals = [count.total for count in seeds.counts]
+    return Spread(seeds.mean, seeds.deviation, seeds.interval, (min(totals), max(totals)), len(totals))
 
 
 @dataclass(frozen=True)

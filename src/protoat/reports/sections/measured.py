@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from protoat.evaluation.compare import WORST_CASE, worst_mode
-from protoat.evaluation.statistics import Count, worst
+from protoat.evaluation.compare import WORST_CASE
+from protoat.evaluation.statistics import Count
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, count_of, groups_of
+from protoat.reports.records import Records, accuracy, count_of, groups_of, interval_text, lowest
 
 __all__ = ["attacks", "groups"]
 
@@ -25,7 +25,7 @@ def attacks(records: Records) -> Section:
         blocks = blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
         return Section("attacks", "Attacks", blocks)
     found = _all(record)
-    rows = [[name, *_cells(name, entry)] for name, entry in found.items()]
+    rows = [[name, *_cells(entry)] for name, entry in found.items()]
     columns = ["attack", "accuracy %", "95 % interval", "right", "images", "worst class", "worst mode", "seconds"]
     blocks += [
         Chart(
@@ -50,16 +50,14 @@ def _all(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record["attacks"], **({WORST_CASE: case} if case else {})}
 
 
-def _cells(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _cells(entry: Mapping[str, Any]) -> list[str]:
     count = count_of(entry)
-    low, high = count.interval
-    lows = [worst(groups_of(entry, "per_class")), worst_mode(entry)]
     return [
         f"{100 * count.accuracy:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
+        interval_text(count),
         str(count.correct),
         str(count.total),
-        *(f"{group}: {100 * part.accuracy:.1f}" for group, part in lows),
+        *lowest(entry),
         f"{entry['seconds']:.1f}",
     ]
 

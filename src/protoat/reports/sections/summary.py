@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from protoat.evaluation.compare import worst_mode
-from protoat.evaluation.statistics import Count, worst
+from protoat.evaluation.statistics import worst
 from protoat.experiments.store import StoredRun
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import Records, count_of, groups_of, percent, threat_text
+from protoat.reports.records import Records, count_of, groups_of, interval_text, percent, threat_text
 
 __all__ = ["described", "summary"]
 
@@ -38,12 +38,10 @@ def _headline(record: Mapping[str, Any] | None) -> Iterator[Cards]:
     ]
     if "clean" in record["attacks"]:
         items.insert(0, ("clean", count_of(record["attacks"]["clean"]), "no attack"))
-    yield Cards([(name, percent(count), f"{_sure(count)}; {what}") for name, count, what in items])
-
-
-def _sure(count: Count) -> str:
-    low, high = count.interval
-    return f"95 % interval {100 * low:.1f} to {100 * high:.1f}, {count.total} images"
+    sure = "95 % interval {}, {} images; {}"
+    yield Cards(
+        [(name, percent(count), sure.format(interval_text(count), count.total, what)) for name, count, what in items]
+    )
 
 
 def described(run: StoredRun) -> dict[str, str]:
