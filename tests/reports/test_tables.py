@@ -74,7 +74,7 @@ def test_it_says_who_is_best_and_where_no_difference_is_shown(printed: Document)
     assert "ours ended after epoch 2 of 2, which was taken back: it collapsed." in said
     (sheet,) = printed.sheets
     assert sheet.best == {(2, sheet.header.index("PGD10, ours"))}
-    assert "CIFAR10, pgd10: Ours is highest, and marked; all others are lower." in said
+    assert "CIFAR10, pgd10: Ours is highest, and marked; lower: PGD-AT." in said  # and not Free, which is not measured
 
 
 def test_a_short_run_is_never_called_a_reproduction(printed: Document, measured: Filled) -> None:
@@ -83,6 +83,16 @@ def test_a_short_run_is_never_called_a_reproduction(printed: Document, measured:
     assert "eproduction" not in document(3, paper).budget
     for text in (to_markdown(printed), to_latex(printed), to_terminal(printed)):
         assert "Not a reproduction: a short run." in " ".join(text.split())
+
+
+def test_notes_say_that_a_short_run_is_not_what_they_describe(printed: Document, measured: Filled) -> None:
+    about, note = printed.notes
+    assert note == TABLE.notes[0]
+    assert "of budget paper. The runs here are of budget mine: data, networks" in about
+    for text in (to_markdown(printed), to_latex(printed), to_terminal(printed)):
+        assert "The runs here are of budget mine" in " ".join(text.split())
+    paper = Filled(TABLE, read_budget("paper"), (0,), measured.store, measured.rows, measured.columns)
+    assert document(3, paper).notes == list(TABLE.notes)
 
 
 def test_the_spread_that_a_cell_has_is_said(printed: Document) -> None:

@@ -72,7 +72,7 @@ def document(number: int, table: Filled) -> Document:
             *_pretraining(table),
             *_ended_early(table),
         ],
-        list(table.table.notes),
+        _notes(table),
         [(task.job.name, task.command(table.store)) for task in table.missing()],
     )
 
@@ -82,6 +82,15 @@ def _budget(table: Filled) -> str:
     nature = "" if budget.reproduction else " Not a reproduction: a short run."
     seeds = f"{'Seeds' if len(table.seeds) > 1 else 'Seed'} {', '.join(map(str, table.seeds))}"
     return f"Budget {budget.name}: {budget.about.rstrip('.')}. {seeds}.{nature}"
+
+
+def _notes(table: Filled) -> list[str]:
+    """Deviations from the paper; a short run has others, too."""
+    notes, budget = list(table.table.notes), table.budget
+    if notes and not budget.reproduction:
+        said = f"These notes are of budget paper. The runs here are of budget {budget.name}"
+        notes.insert(0, f"{said}: data, networks, radii, attacks and schedules that notes name may be others here.")
+    return notes
 
 
 def _sheet(table: Filled, columns: Sequence[Line], judged: dict[Cell, Verdict]) -> Sheet:
@@ -189,7 +198,7 @@ def _said(ranking: Ranking, attack: str) -> str:
     of = ranking.of
     what = f"{of.data.label}, {attack}" + f", {of.read}" * (of.read != "accuracy")
     if not ranking.alike:
-        return f"{what}: {ranking.best} is highest, and marked; all others are lower."
+        return f"{what}: {ranking.best} is highest, and marked; lower: {', '.join(ranking.lower)}."
     lower = f"; lower: {', '.join(ranking.lower)}" if ranking.lower else ""
     return f"{what}: no difference shown between {', '.join([ranking.best, *ranking.alike])}{lower}."
 
