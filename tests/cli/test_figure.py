@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from protoat.cli import figure
+from protoat.cli import figure, launching
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
-from protoat.experiments.job import Job, Task
+from protoat.experiments.job import Task
 from protoat.experiments.launch import Failure
 from protoat.experiments.recipe import read_recipe
-from protoat.experiments.store import claim
-from protoat.figures import FIGURES
+from protoat.experiments.store import StoredRun, claim, read_run
+from protoat.figures import FIGURES, View
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys
     assert str(out) in capsys.readouterr().out
     written = out.read_text()
     assert "<i>" not in written and f"Runs: {tmp_path}/&lt;i&gt;." in written
+    assert f"Drawn by: protoat figure curves &#x27;{tmp_path}/&lt;i&gt;&#x27; --out {out}" in written
 
 
 def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
@@ -58,6 +60,14 @@ def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
         (["eps", "RUN"], "has no evaluation.json; measure it first: protoat evaluate"),
         (["nearest", "RUN"], "weights yet; train it to the end"),
         (["usage", "RUN", "--images", "-1"], "images=-1 must be at least 1"),
+        (["curves", "RUN", "--images", "5"], "leave out --images: figure curves does not depend on it"),
+        (["3", "--images", "1000"], "leave out --images: figure 3 does not depend on it"),
+        (["eps", "--attack", "aa"], "leave out --attack: figure eps does not depend on it"),
+        (["4", "--classes", "0-4"], "leave out --classes: figure 4 does not depend on it"),
+        (["curves", "RUN", "--budget", "smoke"], "leave out --budget: the runs are given"),
+        (["curves", "RUN", "--executor-options", "time=5"], "leave out --executor-options: the runs are given"),
+        (["3", "--attack", "pdg10"], "attack 'pdg10' is unknown; did you mean 'pgd10'?"),
+        (["curves", "--executor-options", "gpu"], "write KEY=VALUE"),
     ],
 )
 def test_mistakes_are_one_line_and_no_file_appears(
@@ -78,16 +88,79 @@ def test_a_run_that_failed_is_left_out_and_said(
     def fails(tasks: Sequence[Task], store: Path, **options: object) -> list[Failure]:
         return [Failure(task, "no memory") for task in tasks[:broken]]
 
-    def found(task: Task, store: Path) -> object:
-        return None if broken == 2 or "pgd" in task.job.name else object()
+    def found(task: Task, store: Path) -> StoredRun | None:
+        return None if broken == 2 or "pgd" in task.job.name else read_run(folder)
 
-    monkeypatch.setattr(figure, "launch", fails)
+    monkeypatch.setattr(launching, "launch", fails)
     monkeypatch.setattr(figure, "finished", found)
-    monkeypatch.setattr(Job, "folder", lambda self, store: folder)
     out = tmp_path / "curves.html"
     assert run("figure", main, ["curves", "--out", str(out)]) == broken
     assert "mnist-2-pgd-smoke-0 failed: no memory" in caplog.text
     assert out.exists() == (broken == 1)
+
+
+@pytest.fixture
+def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """Every run is done, measured under what is asked for; holds the tasks that were launched."""
+    asked: list[Task] = []
+
+    def launched(tasks: Sequence[Task], store: Path, **options: object) -> list[Failure]:
+        asked.extend(tasks)
+        return []
+
+    def found(task: Task, store: Path) -> StoredRun:
+        entries = {name: {"correct": 7, "total": task.images, "parameters": {}} for name in task.attacks}
+        subject = {"images": task.images, "data": "Digits test", "data_sha256": "0", "threat": {"norm": "l2", "eps": 1}}
+        return replace(read_run(folder), evaluation={"subject": subject, "attacks": entries})
+
+    monkeypatch.setattr(launching, "launch", launched)
+    monkeypatch.setattr(figure, "finished", found)
+    return asked
+
+
+def test_runs_that_are_planned_are_measured_under_the_attack_and_drawn_from_that_measurement(
+    planned: list[Task], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def draw(runs: Sequence[Path], view: View) -> list[str]:
+        drawn.append((list(runs), view))
+        return [FIGURES["3"].title]
+
+    monkeypatch.setitem(FIGURES, "3", replace(FIGURES["3"], draw=draw))
+    out = tmp_path / "3.html"
+    args = ["3", "--attack", "pgd5@0.05", "--store", str(tmp_path / "elsewhere"), "--out", str(out)]
+    assert run("figure", main, args) == 0
+    assert {task.attacks for task in planned} == {("clean", "pgd5@0.05")}
+    ((runs, view),) = drawn
+    assert (len(runs), view.attack, view.images) == (5, "pgd5@0.05", 1000)
+    assert view.records is not None
+    assert set(view.records[folder]["attacks"]) == {"clean", "pgd5@0.05"}
+    assert view.records[folder]["subject"]["images"] == 100
+    assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
+
+
+def test_options_reach_what_draws_and_stand_in_the_file(
+    planned: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def draw(runs: Sequence[Path], view: View) -> list[str]:
+        seen.append(view)
+        return ["drawn"]
+
+    monkeypatch.setitem(FIGURES, "1", replace(FIGURES["1"], draw=draw))
+    out = tmp_path / "1.html"
+    args = ["1", "--images", "50", "--attack", "aa", "--classes", "0-4", "--out", str(out)]
+    assert run("figure", main, args) == 0
+    ((images, attack, classes, _),) = seen
+    assert (images, attack, classes) == (50, "aa", ("0-4",))
+    assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
+
+
+def test_what_a_figure_takes_is_there() -> None:
+    assert {option for drawing in FIGURES.values() for option in drawing.takes} <= set(View._fields)
+    assert FIGURES["3"].takes == ("attack",)
 
 
 @pytest.mark.slow

@@ -49,6 +49,13 @@ def test_runs_that_cannot_stand_in_it_are_refused(ours: Path, plain: Path, tmp_p
         accuracy_against_prototypes([ours, with_number(ours, tmp_path / "same", "3", 1)])
 
 
+def test_autoattack_is_found_under_its_version(ours: Path) -> None:
+    record = json.loads((ours / "evaluation.json").read_text())
+    record["attacks"]["aa-k2"] = record["attacks"]["pgd10"] | {"correct": 50, "parameters": {"attack": "AutoAttack"}}
+    figure = accuracy_against_prototypes([ours], attack="aa", records={ours: record}).to_dict()
+    assert [(trace["name"], list(trace["y"])) for trace in figure["data"]][1] == ("aa", [50])
+
+
 def test_another_difference_between_recipes_is_said(ours: Path, tmp_path: Path) -> None:
     other = with_number(ours, tmp_path / "other", "5", 60)
     text = (other / "recipe.yaml").read_text()

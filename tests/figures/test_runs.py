@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from protoat.experiments import setups
 from protoat.experiments.budget import read_budget
 from protoat.experiments.recipe import differing_keys
@@ -30,6 +32,16 @@ def test_figure_3_varies_the_prototypes_only() -> None:
     for recipe in recipes[1:]:
         (difference,) = differing_keys(recipes[0].text, recipe.text)
         assert difference.startswith("regularizer.prototypes_per_class ")
+
+
+def test_figure_3_is_measured_under_the_attack_that_it_shows() -> None:
+    smoke = read_budget("smoke")
+    assert {task.attacks for task in prototype_sweep(smoke)} == {("clean", "pgd10")}
+    assert {task.attacks for task in prototype_sweep(smoke, "aa")} == {("clean", "aa")}
+    with pytest.raises(ValueError, match="attack 'pdg10' is unknown; did you mean 'pgd10'"):
+        prototype_sweep(smoke, "pdg10")
+    with pytest.raises(ValueError, match="attack 'clean' is none; name one"):
+        prototype_sweep(smoke, "clean")
 
 
 def test_sweeps_go_by_the_radius_of_the_recipe() -> None:

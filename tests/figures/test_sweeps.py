@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from protoat.evaluation import Count
 from protoat.experiments.measure import read_record
+from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
 
 
@@ -60,6 +62,27 @@ def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Pa
         ValueError, match=r"no attack with several values of eps; measure them: protoat evaluate .* pgd10@"
     ):
         accuracy_against_eps([tmp_path])
+
+
+def test_a_record_that_is_given_is_drawn_in_place_of_that_of_the_folder(ours: Path) -> None:
+    record = json.loads((ours / "evaluation.json").read_text())
+    record["attacks"]["pgd10@0.15"]["correct"] = 3
+    record["subject"]["images"] = 1000
+    for draw, place in ((accuracy_against_eps, -1), (accuracy_against_steps, None)):
+        figure = draw([ours], records={ours: record}).to_dict()
+        assert "1000 test images" in figure["layout"]["title"]["text"]
+        if place is not None:
+            assert figure["data"][0]["y"][place] == 3
+
+
+def test_a_record_of_earlier_weights_is_refused(ours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ours, run)
+    accuracy_against_eps([run])
+    (run / "best.safetensors").write_bytes(b"trained on since")
+    for draw in (accuracy_against_eps, accuracy_against_steps, accuracy_against_prototypes):
+        with pytest.raises(ValueError, match="is of earlier weights; measure again: protoat evaluate"):
+            draw([run])
 
 
 def test_a_folder_without_record_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:

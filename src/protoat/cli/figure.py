@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import Namespace
 
-from protoat.experiments.budget import Budget, budget_names, read_budget
+from protoat.cli.launching import OPTIONS, add_options, launched, say_failed
+from protoat.experiments.budget import Budget, read_budget
 from protoat.experiments.job import Task
 from protoat.experiments.laboratory import finished
-from protoat.experiments.launch import launch
 from protoat.experiments.parser import Parser, nearest
-from protoat.experiments.store import write
-from protoat.figures import FIGURES, View
+from protoat.experiments.store import StoredRun, write
+from protoat.figures import FIGURES, Drawing, View
 from protoat.figures.page import page
 
 __all__ = ["main"]
 
-logger = logging.getLogger(__name__)
+_OF_VIEW = ("images", "attack", "classes")
 
 
 def main(args: list[str]) -> int:
     """Draws a figure from runs, or first does the runs it needs; 1 where one of these failed."""
-    options = _parser().parse_args(args)
+    parser = _parser()
+    options = parser.parse_args(args)
     if options.name is None:
         for name, drawing in FIGURES.items():
             print(f"protoat figure {name:<12} {drawing.title}")
@@ -34,18 +33,22 @@ def main(args: list[str]) -> int:
     if options.name not in FIGURES:
         raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, FIGURES)}")
     drawing, failed = FIGURES[options.name], False
-    view = View(options.images or None, options.attack)
+    _check(drawing, options, given=parser.parse_args(args, defaults=False))
+    view = View(options.images or None, options.attack, tuple(options.classes) or None)
+    lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
         parts = drawing.draw(options.runs, view)
-        lines = ["Runs as they were given; their recipes say how they were trained.", _named(options.runs)]
+        lines = ["Runs as they were given; their recipes say how they were trained.", *lines, _named(options.runs)]
     else:
         budget = read_budget(options.budget)
-        tasks, lines = drawing.tasks(budget), _about(budget, options)
+        tasks, lines = drawing.tasks(budget, view), [*_about(budget), *lines]
         if drawing.planned is not None:
             parts = drawing.planned(tasks)
         else:
             runs, failed = _done(tasks, options)
-            parts, lines = drawing.draw(runs, view), [*lines, _named(runs)]
+            folders = [run.path for run in runs]
+            records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
+            parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, _named(folders)]
     out = options.out or Path(f"figure-{options.name}.html")
     write(out, page(drawing.title, lines, parts))
     print(f"figure {options.name} is in {out}")
@@ -62,40 +65,41 @@ def _parser() -> Parser:
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN", help="draw from these; without them, the runs it needs are done"
     )
-    parser.add_argument(
-        "--budget",
-        type=str,
-        default="smoke",
-        help=f"how long these runs are: {', '.join(budget_names())}, or a YAML file of the same form; default smoke, "
-        "which takes seconds for each run, needs no data and is no result",
-    )
-    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of these runs; default runs")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--executor", type=Literal["local", "slurm"], default="local", help="where they run")
+    add_options(parser)
     parser.add_argument("--images", type=int, default=1000, help="test images that it looks at; 0 for all")
     parser.add_argument("--attack", type=str, default="pgd10", help="attack that it shows, as for protoat evaluate")
+    parser.add_argument("--classes", nargs="+", type=str, default=[], help="images of these only, by name; default all")
     parser.add_argument("--out", type=Path | None, help="HTML file; default figure-NAME.html")
     return parser
 
 
-def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[Path], bool]:
-    """Folders of the tasks that are done now, and whether one failed.
+def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
+    """Refuses options that would change nothing."""
+    idle = {key: f"figure {options.name} does not depend on it" for key in _OF_VIEW if key not in drawing.takes}
+    if options.runs:
+        idle |= dict.fromkeys(OPTIONS, "the runs are given")
+    for key, reason in idle.items():
+        if key in given:
+            raise ValueError(f"leave out --{key.replace('_', '-')}: {reason}")
+
+
+def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], bool]:
+    """The runs of the tasks that are done now, with the evaluation that each asks for, and whether one failed.
 
     Raises:
         ValueError: all of them failed.
     """
-    failures = launch(tasks, options.store, executor=options.executor, jobs=options.jobs)
-    for failure in failures:
-        logger.error("%s failed: %s", failure.task.job.name, failure.error)
-    done = [task.job.folder(options.store) for task in tasks if finished(task, options.store) is not None]
+    failures = launched(tasks, options)
+    say_failed(failures)
+    done = [run for task in tasks if (run := finished(task, options.store)) is not None]
     if not done:
         raise ValueError(f"none of the {len(tasks)} runs that figure {options.name} needs could be done; see above")
     return done, bool(failures)
 
 
-def _about(budget: Budget, options: Namespace) -> list[str]:
+def _about(budget: Budget) -> list[str]:
     measured = "all" if budget.images is None else str(budget.images)
     lines = [f"Budget {budget.name}: {budget.about}; {measured} test images measured."]
     if not budget.reproduction:
         lines.append("Runs of this budget are not those of the paper, so this is no reproduction of its figure.")
-    return [*lines, f"Drawn by: {shlex.join(['protoat', 'figure', options.name, '--budget', options.budget])}"]
+    return lines

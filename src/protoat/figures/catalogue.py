@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +15,7 @@ from protoat.figures.framework import framework, framework_of_recipe
 from protoat.figures.map import embedding_map
 from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage, usage_over_time
+from protoat.figures.records import Record
 from protoat.figures.retrieval import retrieval
 from protoat.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
@@ -27,15 +28,19 @@ __all__ = ["FIGURES", "Drawing", "View"]
 
 
 class View(NamedTuple):
-    """How much a figure that is computed from weights looks at.
+    """What a figure looks at; `Drawing.takes` says which of it matters.
 
     Attributes:
-        images: test images, a share of each mode; None takes all.
+        images: test images, a share of each mode, where it is computed from weights; None takes all.
         attack: name as for ``protoat evaluate``.
+        classes: images of these only; None takes all.
+        records: evaluations of runs that are drawn in place of their ``evaluation.json``.
     """
 
     images: int | None = 1000
     attack: str = "pgd10"
+    classes: tuple[str, ...] | None = None
+    records: Mapping[Path, Record] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,14 @@ class Drawing:
         title: what it shows, in a line.
         draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
         tasks: the runs it needs when it is given none.
+        takes: what else of a `View` it depends on than its records.
         planned: draws from the recipes of these runs, which then need not be done.
     """
 
     title: str
     draw: Callable[[Sequence[Path], View], list[Figure | str]]
-    tasks: Callable[[Budget], list[Task]]
+    tasks: Callable[[Budget, View], list[Task]]
+    takes: tuple[str, ...] = ()
     planned: Callable[[Sequence[Task]], list[Figure | str]] | None = None
 
 
@@ -61,70 +68,81 @@ def _each(one: Callable[[Path, View], Figure | str]) -> Callable[[Sequence[Path]
 
 
 def _map(run: Path, view: View) -> Figure:
-    return embedding_map(run, images=view.images, attack=view.attack)
+    return embedding_map(run, images=view.images, attack=view.attack, classes=view.classes)
 
 
 FIGURES: dict[str, Drawing] = {
     "1": Drawing(
         "Figure 1: map of embeddings, with attacked images placed on it",
         _each(_map),
-        lambda budget: plain(budget, PGD),
+        lambda budget, view: plain(budget, PGD),
+        ("images", "attack", "classes"),
     ),
     "2": Drawing(
         "Figure 2: the framework, drawn from the objects of a recipe",
         _each(lambda run, view: framework(run)),
-        lambda budget: retrieval_runs(budget)[-1:],
-        lambda tasks: [framework_of_recipe(task.job.recipe, task.job.name) for task in tasks],
+        lambda budget, view: retrieval_runs(budget)[-1:],
+        planned=lambda tasks: [framework_of_recipe(task.job.recipe, task.job.name) for task in tasks],
     ),
     "3": Drawing(
         "Figure 3: accuracy against the number of prototypes",
-        lambda runs, view: [accuracy_against_prototypes(runs, attack=view.attack)],
-        prototype_sweep,
+        lambda runs, view: [accuracy_against_prototypes(runs, attack=view.attack, records=view.records)],
+        lambda budget, view: prototype_sweep(budget, view.attack),
+        ("attack",),
     ),
     "4": Drawing(
         "Figure 4: retrieval by embedding, for clean and attacked queries",
         lambda runs, view: [retrieval(runs, images=view.images, attack=view.attack)],
-        retrieval_runs,
+        lambda budget, view: retrieval_runs(budget),
+        ("images", "attack"),
     ),
     "prototypes": Drawing(
         "prototypes of each class against epochs",
         _each(lambda run, view: prototype_counts(run)),
-        lambda budget: plain(budget, OURS),
+        lambda budget, view: plain(budget, OURS),
     ),
     "usage": Drawing(
         "how images are shared out over the prototypes of their class",
         _each(lambda run, view: prototype_usage(run, images=view.images)),
-        lambda budget: plain(budget, OURS),
+        lambda budget, view: plain(budget, OURS),
+        ("images",),
     ),
     "usage-over-time": Drawing(
         "how training examples were shared out over prototypes, against epochs",
         _each(lambda run, view: usage_over_time(run)),
-        lambda budget: plain(budget, OURS),
+        lambda budget, view: plain(budget, OURS),
     ),
     "agreement": Drawing(
         "prototypes against true modes, with NMI and purity",
         _each(lambda run, view: agreement_map(run, images=view.images)),
-        lambda budget: plain(budget, OURS),
+        lambda budget, view: plain(budget, OURS),
+        ("images",),
     ),
     "nearest": Drawing(
         "the images nearest to each prototype",
         _each(lambda run, view: nearest_images(run, images=view.images)),
-        lambda budget: plain(budget, OURS),
+        lambda budget, view: plain(budget, OURS),
+        ("images",),
     ),
     "transitions": Drawing(
         "from which prototype or mode to which an attack moves images",
         _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
-        lambda budget: plain(budget, PGD, OURS),
+        lambda budget, view: plain(budget, PGD, OURS),
+        ("images", "attack"),
     ),
     "eps": Drawing(
-        "accuracy against the radius of the attack", lambda runs, view: [accuracy_against_eps(runs)], eps_sweep
+        "accuracy against the radius of the attack",
+        lambda runs, view: [accuracy_against_eps(runs, records=view.records)],
+        lambda budget, view: eps_sweep(budget),
     ),
     "steps": Drawing(
-        "accuracy against the steps of the attack", lambda runs, view: [accuracy_against_steps(runs)], steps_sweep
+        "accuracy against the steps of the attack",
+        lambda runs, view: [accuracy_against_steps(runs, records=view.records)],
+        lambda budget, view: steps_sweep(budget),
     ),
     "curves": Drawing(
         "training: loss and held-out accuracy against epochs",
         lambda runs, view: [training_curves(runs)],
-        lambda budget: plain(budget, PGD, OURS),
+        lambda budget, view: plain(budget, PGD, OURS),
     ),
 }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from protoat.evaluation import Count
-from protoat.evaluation.compare import check_comparable, overlap
+from protoat.evaluation.compare import check_comparable, overlap, recorded_name
 from protoat.experiments.recipe import differing_keys
 from protoat.experiments.store import StoredRun, read_run
+from protoat.figures.records import Record, measured
 from protoat.figures.style import accuracy_axis, chosen, heading, label
-from protoat.figures.sweeps import Point, line, measured
+from protoat.figures.sweeps import Point, line
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,22 +26,25 @@ PAPER = (
 _KEY = "regularizer.prototypes_per_class"
 
 
-def accuracy_against_prototypes(runs: Sequence[Path | str], *, attack: str = "pgd10") -> Figure:
+def accuracy_against_prototypes(
+    runs: Sequence[Path | str], *, attack: str = "pgd10", records: Mapping[Path, Record] | None = None
+) -> Figure:
     """Clean and attacked accuracy, with intervals, against the prototypes that each class begins with.
 
     Args:
         runs: of one recipe but for ``prototypes_per_class``; weights are not needed.
-        attack: as the records call it.
+        attack: as the records call it, or ``aa``.
+        records: evaluations of these runs that are drawn in place of their ``evaluation.json``.
 
     Raises:
-        ValueError: a run without prototypes or without that attack in its record, measurements that cannot be compared,
-            or two runs with the same number.
+        ValueError: a run without prototypes or without that attack in its record, a record of earlier weights,
+            measurements that cannot be compared, or two runs with the same number.
     """
     from plotly import graph_objects as go
 
     folders = chosen(runs)
-    records = {str(folder): measured(folder) for folder in folders}
-    check_comparable(records)
+    found = {folder: measured(folder, records) for folder in folders}
+    check_comparable({str(folder): record for folder, record in found.items()})
     stored = {_number(run): run for run in map(read_run, folders)}
     if len(stored) < len(folders):
         raise ValueError("two of the runs begin with the same number of prototypes; name one run for each number")
@@ -48,11 +52,11 @@ def accuracy_against_prototypes(runs: Sequence[Path | str], *, attack: str = "pg
     figure = go.Figure()
     verdicts = []
     for turn, name in enumerate(("clean", attack)):
-        counts = {_words(number): _count(records[str(stored[number].path)], name, stored[number]) for number in order}
+        counts = {_words(number): _count(found[stored[number].path], name, stored[number]) for number in order}
         figure.add_trace(line(label(name), [Point(x, name, count) for x, count in enumerate(counts.values())], turn))
         verdicts.append(f"{label(name)}: {_verdict(counts)}")
     left = [f"{_words(number)}: {_left(stored[number])}" for number in order]
-    subject = records[str(folders[0])]["subject"]
+    subject = found[folders[0]]["subject"]
     figure.update_layout(
         **heading(
             "Accuracy against the number of prototypes",
@@ -96,13 +100,13 @@ def _words(number: tuple[int, ...]) -> str:
     return "/".join(map(str, number))
 
 
-def _count(record: Mapping[str, Any], attack: str, run: StoredRun) -> Count:
-    entry = record["attacks"].get(attack)
-    if entry is None:
+def _count(record: Record, attack: str, run: StoredRun) -> Count:
+    name = recorded_name(record, attack)
+    if name is None:
         raise ValueError(
             f"{run.path} is not measured under {attack}; do so: protoat evaluate {run.path} --attacks clean {attack}"
         )
-    return Count(entry["correct"], entry["total"])
+    return Count(*(record["attacks"][name][key] for key in ("correct", "total")))
 
 
 def _verdict(counts: Mapping[str, Count]) -> str:

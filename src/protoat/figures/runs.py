@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoat.evaluation import attack_of_name
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Task
 from protoat.experiments.setups import CIFAR10_2, MNIST_2, OURS, PGD, ROCL, TLA, Data, Setup, with_prototypes
@@ -34,9 +35,16 @@ def steps_sweep(budget: Budget) -> list[Task]:
     return [Task(task.job, attacks, task.images) for task in plain(budget, PGD, OURS)]
 
 
-def prototype_sweep(budget: Budget) -> list[Task]:
-    """CIFAR10-2 with several numbers of prototypes for each class, which never merge."""
-    return [_task(with_prototypes(number, number), CIFAR10_2, budget) for number in SWEPT_PROTOTYPES]
+def prototype_sweep(budget: Budget, attack: str = "pgd10") -> list[Task]:
+    """CIFAR10-2 with several numbers of prototypes for each class, which never merge, under an attack.
+
+    Raises:
+        ValueError: an attack that no record could hold under this name, before anything is trained for it.
+    """
+    tasks = [_task(with_prototypes(number, number), CIFAR10_2, budget) for number in SWEPT_PROTOTYPES]
+    if not attack.startswith("adaptive-") and attack_of_name(attack, tasks[0].job.recipe.threat) is None:
+        raise ValueError(f"attack {attack!r} is none; name one, such as pgd10")
+    return [Task(task.job, ("clean", attack), task.images) for task in tasks]
 
 
 def retrieval_runs(budget: Budget) -> list[Task]:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from protoat.evaluation import Count
-from protoat.experiments.measure import read_record
+from protoat.figures.records import Record, measured
 from protoat.figures.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-__all__ = ["Point", "accuracy_against_eps", "accuracy_against_steps", "line", "measured"]
-
-Record = Mapping[str, Any]
+__all__ = ["Point", "accuracy_against_eps", "accuracy_against_steps", "line"]
 
 
 class Point(NamedTuple):
@@ -29,19 +27,7 @@ class Point(NamedTuple):
     right: Count
 
 
-def measured(folder: Path | str) -> dict[str, Any]:
-    """The ``evaluation.json`` of a folder.
-
-    Raises:
-        ValueError: there is none, or it is damaged.
-    """
-    record = read_record(Path(folder))
-    if record is None:
-        raise ValueError(f"{folder} has no evaluation.json; measure it first: protoat evaluate {folder}")
-    return record
-
-
-def accuracy_against_eps(runs: Sequence[Path | str]) -> Figure:
+def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
     """Accuracy against the radius, a line for each attack that is recorded at several, such as pgd10 and pgd10@0.1.
 
     Attacks belong to one line when all else is equal; step sizes count in units of ``eps / steps``. The clean
@@ -49,28 +35,37 @@ def accuracy_against_eps(runs: Sequence[Path | str]) -> Figure:
 
     Args:
         runs: folders with an ``evaluation.json``; weights are not needed.
+        records: evaluations of these folders that are drawn in place of that.
 
     Raises:
-        ValueError: a folder without record, or one in which no attack has two radii.
+        ValueError: a folder without record, or with one of earlier weights; or one in which no attack has two radii.
     """
-    return _sweep(runs, "eps", "radius eps", "pgd10 pgd10@RADIUS", through_clean=True)
+    return _sweep(runs, records, "eps", "radius eps", "pgd10 pgd10@RADIUS", through_clean=True)
 
 
-def accuracy_against_steps(runs: Sequence[Path | str]) -> Figure:
+def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
     """Accuracy against the number of steps, a line for each attack that is recorded with several, as pgd10 and pgd50.
 
     See `accuracy_against_eps`.
     """
-    return _sweep(runs, "steps", "steps", "pgd10 pgd50 pgd100", through_clean=False)
+    return _sweep(runs, records, "steps", "steps", "pgd10 pgd50 pgd100", through_clean=False)
 
 
-def _sweep(runs: Sequence[Path | str], key: str, axis: str, example: str, *, through_clean: bool) -> Figure:
+def _sweep(
+    runs: Sequence[Path | str],
+    records: Mapping[Path, Record] | None,
+    key: str,
+    axis: str,
+    example: str,
+    *,
+    through_clean: bool,
+) -> Figure:
     from plotly import graph_objects as go
 
     folders = chosen(runs)
     figure, about = go.Figure(), []
     for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
-        record = measured(folder)
+        record = measured(folder, records)
         lines = _lines(record["attacks"], key)
         if not lines:
             raise ValueError(

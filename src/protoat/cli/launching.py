@@ -1,0 +1,63 @@
+"""How tables and figures do many runs: where they are, where they run, and what became of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from protoat.experiments.budget import budget_names
+from protoat.experiments.job import Task
+from protoat.experiments.launch import Failure, launch
+from protoat.experiments.parser import Parser
+
+__all__ = ["OPTIONS", "add_options", "launched", "say_failed"]
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = ("budget", "store", "jobs", "executor", "executor_options")
+
+
+def add_options(parser: Parser) -> None:
+    """Adds `OPTIONS`."""
+    parser.add_argument(
+        "--budget",
+        type=str,
+        default="smoke",
+        help=f"how long runs are: {', '.join(budget_names())}, or a YAML file of the same form; default smoke, which "
+        "takes seconds for each run, needs no data and is no result",
+    )
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of the runs; default runs")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--executor", type=Literal["local", "slurm"], default="local", help="where they run")
+    parser.add_argument(
+        "--executor-options", nargs="+", type=str, default=[], metavar="KEY=VALUE", help="for Slurm, as for sbatch"
+    )
+
+
+def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
+    """Does what is missing of the tasks as the options say.
+
+    Raises:
+        ValueError: an option that is no KEY=VALUE; see `protoat.experiments.launch.launch`.
+        Interrupted: see there.
+    """
+    pairs = _pairs(options.executor_options)
+    return launch(tasks, options.store, executor=options.executor, jobs=options.jobs, options=pairs)
+
+
+def say_failed(failures: Sequence[Failure]) -> None:
+    """A line for each."""
+    for failure in failures:
+        logger.error("%s failed: %s", failure.task.job.name, failure.error)
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
+    """What KEY=VALUE options say."""
+    for option in options:
+        if "=" not in option:
+            raise ValueError(f"--executor-options {option!r}: write KEY=VALUE, such as partition=gpu")
+    return dict(option.split("=", 1) for option in options)
