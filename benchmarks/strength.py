@@ -1,10 +1,10 @@
 """How much accuracy our attacks leave on MNIST, beside other libraries on the same models, images and budgets.
 
-    PROTOAT_DATA=... OMP_NUM_THREADS=1 python benchmarks/strength.py --folder runs/strength
+    PROTOAT_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.strength --folder runs/strength
 
-Trains a normal, a PGD-AT and a SoftTriple model once (a few minutes each) and prints a Markdown table. Libraries that
-are not installed are left out; `pip install foolbox pyautoattack` and `pip install --no-deps torchattacks adv-lib`
-brings all of them. Seconds are processor time, so other work on the machine disturbs them little.
+Takes a normal, a PGD-AT and a SoftTriple model from the runs ``normal``, ``pgd-at`` and ``softtriple`` of the folder,
+or trains them once (a few minutes each), and prints a Markdown table. Libraries that are not installed are left out;
+`make oracles` brings all of them. Seconds are processor time, so other work on the machine disturbs them little.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from protoat import L2, Linf, Objective, fit
 from protoat.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, CarliniWagnerL2, DeepFool, Square
 from protoat.data import MNIST, ImageLoader
+from protoat.experiments.subject import subject_of_run
 from protoat.functional.ball import distance
 from protoat.methods import PGDAT, Standard
 from protoat.models import LeNet
@@ -51,7 +52,9 @@ class Logits(nn.Module):
 
 
 def trained(kind: str, folder: Path, root: Path | None) -> nn.Module:
-    """The model of one kind, trained here unless its weights are in the folder."""
+    """The model of one kind: of the run of this name in the folder, or trained here unless its weights are there."""
+    if (folder / kind / "recipe.yaml").exists():
+        return subject_of_run(folder / kind).model
     torch.manual_seed(0)
     model, path = LeNet(10, 1, 28), folder / f"{kind}.safetensors"
     if not path.exists():
