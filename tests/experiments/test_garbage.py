@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from filelock import FileLock
 from protoat.cli import gc, rm
 from protoat.experiments import garbage
 from protoat.experiments.garbage import check_removable, find_waste, remove, size
-from protoat.experiments.job import Job
+from protoat.experiments.lock import working_on
 from protoat.experiments.recipe import read_recipe
 from protoat.training import DiskError
 
-JOB = Job("done", ("--config", "digits"))
+HOST = platform.node()
+ENDED = f"20250101-000000-{HOST}-{2**22 + 1}"  # above the highest number of a process
 TEXTS = [read_recipe("digits", ["--seed", str(seed)]).text for seed in range(4)]
 
 
@@ -47,9 +49,10 @@ def store(tmp_path: Path) -> Path:
     write(store / "measuring/evaluation.partial/a.json")
     write(store / "done/.evaluation.json.partial")
     write(store / ".gone-7.removed/last.safetensors")
-    write(store / f".jobs/20250101-000000-{2**22 + 1}/1_0_log.err")  # above the highest number of a process
-    write(store / f".jobs/20250101-000000-{os.getpid()}/2_0_log.err")
+    for logs in (ENDED, f"20250101-000000-{HOST}-{os.getpid()}", f"20250101-000000-other-node-{2**22 + 1}"):
+        write(store / f".jobs/{logs}/1_0_log.err")
     write(store / ".locks/a.lock", b"")
+    write(store / "interrupted/.lock", b"")  # its process was killed
     at_rest(store, 2 * 86400)
     return store
 
@@ -62,30 +65,56 @@ ALWAYS = {
     "done/checkpoints",
     "done/.evaluation.json.partial",
     ".gone-7.removed",
-    f".jobs/20250101-000000-{2**22 + 1}",
+    f".jobs/{ENDED}",
     ".locks/a.lock",
+    "interrupted/.lock",
 }
 
 
 def test_what_nobody_needs(store: Path) -> None:
     assert wasted(store) == ALWAYS
-    assert wasted(store, incomplete=True) == ALWAYS | {"interrupted", "measuring/evaluation.partial"}
+    assert wasted(store, incomplete=True) == ALWAYS - {"interrupted/.lock"} | {
+        "interrupted",
+        "measuring/evaluation.partial",
+    }
 
 
 def test_what_is_in_use_stays(store: Path) -> None:
     os.utime(store / "interrupted/checkpoints/00000007/common.safetensors")
     os.utime(store / "done/.evaluation.json.partial")
-    with FileLock(store / ".locks/a.lock"), FileLock(store / f".locks/{JOB.identity}.lock"):
+    with FileLock(store / ".locks/a.lock"), working_on(store / "done"):
         assert wasted(store, incomplete=True) == {
             ".gone-7.removed",
-            f".jobs/20250101-000000-{2**22 + 1}",
+            f".jobs/{ENDED}",
+            "interrupted/.lock",
             "measuring/evaluation.partial",
         }
-        remove(store / ".locks/a.lock")
-        assert (store / ".locks/a.lock").exists()
+        for path in (store / ".locks/a.lock", store / "done"):
+            with pytest.raises(ValueError, match="a process has just begun to work on"):
+                remove(path)
+            assert path.exists()
         with pytest.raises(ValueError, match="a process is at work on"):
             check_removable(store / "done")
     check_removable(store / "done")
+
+
+def test_a_run_at_work_stays_however_long_its_epoch_takes(store: Path) -> None:
+    with FileLock(store / "interrupted/.lock"):
+        assert not [path for path in wasted(store, incomplete=True) if path.startswith("interrupted")]
+    with working_on(store / "done/prototypes"), pytest.raises(ValueError, match="a process is at work on"):
+        check_removable(store / "done")
+
+
+def test_gc_goes_on_where_a_process_has_just_begun(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = find_waste(store, incomplete=True)
+    monkeypatch.setattr(gc, "find_waste", lambda *_, **__: found)
+    with working_on(store / "interrupted"):
+        gc.main([str(store), "--incomplete"])
+    assert f"a process has just begun to work on {store / 'interrupted'}, so it stays" in capsys.readouterr().out
+    assert (store / "interrupted/recipe.yaml").exists()
+    assert not (store / "done/checkpoints").exists()
 
 
 def test_a_damaged_run_is_for_the_user_to_remove(store: Path) -> None:
@@ -117,6 +146,12 @@ def test_rm_removes_runs_and_nothing_else(store: Path, capsys: pytest.CaptureFix
     assert sorted(path.name for path in store.glob("[!.]*")) == ["interrupted", "measuring"]
     assert not list(store.glob(".done*"))
     assert capsys.readouterr().out.count("store/done") == 1
+
+
+def test_rm_takes_the_folder_it_stands_in_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store / "done")
+    assert rm.main([".", "../done", "--yes"]) == 0
+    assert not (store / "done").exists()
 
 
 @pytest.mark.parametrize(

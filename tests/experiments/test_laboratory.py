@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from protoat.attacks import AutoAttack
 from protoat.data import Digits
-from protoat.experiments import laboratory
+from protoat.experiments import answers, laboratory
 from protoat.experiments.job import Job, Task, identity_of_folder
 from protoat.experiments.laboratory import carry_out, finished
 from protoat.experiments.measure import measure
+from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.run import train
 from protoat.experiments.subject import subject_of_run
 
@@ -101,12 +103,18 @@ def test_only_what_is_missing_is_measured(own: Path, monkeypatch: pytest.MonkeyP
 def test_names_that_are_recorded_as_others(own: Path, job: Job, attacks: tuple[str, ...], holds: set[str]) -> None:
     task = Task(job, attacks, 40)
     assert finished(task, own) is None
-    path = job.folder(own) / "evaluation.json"
-    record = json.loads(path.read_text())
+    folder = job.folder(own)
+    record = json.loads((folder / "evaluation.json").read_text())
+    subject = subject_of_run(folder)
+    meant = {} if "transfer" in attacks[0] else named_attacks(attacks, subject)
     for name in holds:
         assert finished(task, own) is None
-        record["attacks"][name] = record["attacks"]["pgd2"]
-        path.write_text(json.dumps(record))
+        attack = meant.get(name)
+        if isinstance(attack, AutoAttack):
+            attack.num_classes = subject.data.num_classes
+        parameters = {} if attack is None else json.loads(json.dumps(attack.parameters()))
+        record["attacks"][name] = {**record["attacks"]["pgd2"], "parameters": parameters}
+        (folder / "evaluation.json").write_text(json.dumps(record))
     assert finished(task, own) is not None
 
 
@@ -127,7 +135,7 @@ def test_records_on_other_numbers_of_images_live_side_by_side(own: Path) -> None
         run = carry_out(task, own)
         assert run.evaluation is not None
         totals[task] = run.evaluation["subject"]["images"]
-    assert totals == {TASK: 60, few: 20, many: 60}
+    assert totals == {TASK: 40, few: 20, many: 60}
     assert len(list(OURS.folder(own).glob("evaluation*.json"))) == 3  # on 20, 40 and 60
 
 
@@ -147,16 +155,61 @@ def test_all_images_are_all_there_are(own: Path, monkeypatch: pytest.MonkeyPatch
         nothing_may_happen(monkeypatch)
 
 
-def test_an_evaluation_of_other_weights_or_another_radius_does_not_count(own: Path) -> None:
+OTHER: list[dict[str, Any]] = [
+    {"sha256": "0" * 64},
+    {"threat": {"norm": "linf", "eps": 0.3}},
+    {"data_sha256": "0" * 64},
+    {"head": "prototypes"},
+    {"weights": "best.safetensors"},
+]
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_an_evaluation_of_another_subject_does_not_count(own: Path, change: dict[str, Any]) -> None:
     path = OURS.folder(own) / "evaluation.json"
     text = path.read_text()
-    for change in ({"sha256": "0" * 64}, {"threat": {"norm": "linf", "eps": 0.3}}):
-        record = json.loads(text)
-        record["subject"] |= change
-        path.write_text(json.dumps(record))
-        assert finished(TASK, own) is None
+    record = json.loads(text)
+    record["subject"] |= change
+    path.write_text(json.dumps(record))
+    assert finished(TASK, own) is None
     path.write_text(text)
     assert finished(TASK, own) is not None
+
+
+def test_an_attack_that_its_name_no_longer_stands_for_is_measured_again(own: Path) -> None:
+    path = OURS.folder(own) / "evaluation.json"
+    record = json.loads(path.read_text())
+    record["attacks"]["pgd2"]["parameters"]["steps"] = 1
+    path.write_text(json.dumps(record))
+    assert finished(TASK, own) is None
+    run = carry_out(TASK, own)
+    assert run.evaluation is not None
+    assert run.evaluation["attacks"]["pgd2"]["parameters"]["steps"] == 2
+    del run.evaluation["attacks"]["pgd2"]["parameters"]["random_start"]  # as if a later version had brought it
+    path.write_text(json.dumps(run.evaluation))
+    assert finished(TASK, own) is not None
+
+
+def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
+    folder = OURS.folder(own)
+    shutil.copy(folder / "last.safetensors", folder / "best.safetensors")
+    assert finished(TASK, own) is None
+    run = carry_out(TASK, own)
+    assert run.evaluation is not None
+    assert run.evaluation["subject"]["weights"] == "best.safetensors"
+    # What is measured of the last ones lives beside it, and fills no cell.
+    measure(subject_of_run(folder, weights="last"), ["clean", "pgd2", "fgsm"], limit=40)
+    assert json.loads((folder / "evaluation.json").read_text())["subject"]["weights"] == "last.safetensors"
+    run = carry_out(TASK, own)
+    assert run.evaluation is not None
+    assert run.evaluation["subject"]["weights"] == "best.safetensors"
+    assert finished(replace(TASK, attacks=("fgsm",)), own) is None
+    for name in ("best.safetensors", "last.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "best.json").write_text("{}")
+    assert finished(TASK, own) is not None
+    assert finished(replace(TASK, attacks=("fgsm",)), own) is None
 
 
 def test_records_without_weights_are_enough_and_are_never_touched(own: Path) -> None:
@@ -174,10 +227,60 @@ def test_records_without_weights_are_enough_and_are_never_touched(own: Path) -> 
     assert state(folder) == before
 
 
+CHECKED = Task(OURS, ("clean",), 40, audit=True, checks=("A1", "C1"))
+
+
+def audited(folder: Path, **changes: Any) -> None:
+    """Writes an audit of two checks."""
+    subject = json.loads((folder / "evaluation.json").read_text())["subject"]
+    del subject["images"]
+    audit = {
+        "threat": subject.pop("threat"),
+        "subject": subject | changes.pop("subject", {}),
+        "images": 40,
+        "test_images": 500,
+        "checks": [{"id": number, "status": "pass", "reason": "."} for number in ("A1", "C1")],
+    }
+    (folder / "audit.json").write_text(json.dumps(audit | changes))
+
+
+NOT_RUN = [{"id": "A1", "status": "pass", "reason": "."}, {"id": "C1", "status": "not run", "reason": "needs a record"}]
+ANOTHER: list[dict[str, Any]] = [
+    {"images": 39},
+    {"threat": {"norm": "linf", "eps": 0.3}},
+    {"checks": NOT_RUN},
+    {"checks": NOT_RUN[:1]},
+    *({"subject": change} for change in OTHER if "threat" not in change),
+]
+
+
+@pytest.mark.parametrize("changes", ANOTHER)
+def test_an_audit_of_anything_else_does_not_count(own: Path, changes: dict[str, Any]) -> None:
+    audited(OURS.folder(own))
+    assert finished(CHECKED, own) is not None
+    audited(OURS.folder(own), **changes)
+    assert finished(CHECKED, own) is None
+
+
+def test_an_audit_before_any_evaluation_is_all_there_is(own: Path) -> None:
+    folder = OURS.folder(own)
+    audited(folder, checks=NOT_RUN)
+    kept = (folder / "evaluation.json").rename(folder / "kept")
+    assert finished(replace(CHECKED, attacks=()), own) is not None
+    kept.rename(folder / "evaluation.json")
+    assert finished(replace(CHECKED, attacks=()), own) is None
+    for path in [*folder.glob("*.safetensors"), folder / "checkpoints"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert finished(CHECKED, own) is not None  # without weights it cannot be made again
+    audited(folder, subject={"sha256": "0" * 64})
+    assert finished(CHECKED, own) is None
+
+
 @pytest.mark.slow
 def test_an_audit_is_made_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = replace(TASK, audit=True)
-    monkeypatch.setattr(laboratory, "_AUDITED", 10)
+    for module in (laboratory, answers):
+        monkeypatch.setattr(module, "AUDITED", 10)
     assert finished(task, own) is None
     carry_out(task, own)
     nothing_may_happen(monkeypatch)

@@ -21,13 +21,17 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     if not options.store.is_dir():
         raise ValueError(f"there is no folder {options.store}; name the one that holds the runs")
-    found = find_waste(options.store, incomplete=options.incomplete)
-    for waste in found:
-        if not options.dry_run:
-            remove(waste.path)
-        print(f"{waste.path}: {waste.reason}, {megabytes(waste.bytes)}")
-    total = megabytes(sum(waste.bytes for waste in found))
-    print(f"{total} {'would be freed' if options.dry_run else 'freed'}")
+    total = 0
+    for waste in find_waste(options.store, incomplete=options.incomplete):
+        try:
+            if not options.dry_run:
+                remove(waste.path)
+        except ValueError as error:
+            print(error)
+        else:
+            print(f"{waste.path}: {waste.reason}, {megabytes(waste.bytes)}")
+            total += waste.bytes
+    print(f"{megabytes(total)} {'would be freed' if options.dry_run else 'freed'}")
 
 
 def megabytes(count: int) -> str:

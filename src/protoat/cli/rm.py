@@ -18,7 +18,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(args)
-    runs = list(dict.fromkeys(options.runs))
+    runs = list(dict.fromkeys(run if run.is_symlink() else run.resolve() for run in options.runs))
     for run in runs:
         check_removable(run)
     for run in runs:

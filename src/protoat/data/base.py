@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -99,6 +100,18 @@ class ImageData:
         owner = torch.full((len(self.mode_names),), -1, dtype=torch.int64, device=self.labels.device)
         owner[self.modes] = self.labels
         return owner
+
+    def digest(self) -> str:
+        """SHA-256 of images, labels and modes, with their names.
+
+        >>> one, other = (ImageData(torch.full((1, 1, 2, 2), x).byte(), torch.tensor([0]), ("a",)) for x in (0, 1))
+        >>> one.digest() == one.to("cpu").digest(), one.digest() == other.digest()
+        (True, False)
+        """
+        total = sha256(repr((self.shape, self.class_names, self.mode_names)).encode())
+        for part in (*self.images.split(1024), self.labels, self.modes):
+            total.update(part.cpu().contiguous().numpy())
+        return total.hexdigest()
 
     def subset(self, indices: Tensor) -> ImageData:
         """The images at `indices` ((M,) int64), in that order; class and mode names stay."""

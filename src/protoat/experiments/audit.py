@@ -11,7 +11,8 @@ import torch
 
 from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
-from protoat.experiments.measure import read_record
+from protoat.experiments.lock import working_on
+from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import load_surrogate, named_attacks
 from protoat.experiments.recipe import recipe_from_text
 from protoat.experiments.store import origin, write
@@ -34,8 +35,8 @@ def audit_subject(
 ) -> AuditReport:
     """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
 
-    What lies in the folder is used: ``evaluation.json``, where it is of this very subject, for the checks of what was
-    reported, and the recipe for the attack of training. The prototypes of a run with SoftTriple are attacked as well.
+    What lies in the folder is used: the last evaluation of this very subject for the checks of what was reported, and
+    the recipe for the attack of training. The prototypes of a run with SoftTriple are attacked as well.
 
     Args:
         subject: what is judged.
@@ -43,30 +44,32 @@ def audit_subject(
         surrogates: run folders to transfer from; those of the method `Standard` count as undefended.
 
     Raises:
-        ValueError: see `audit` and `load_surrogate`.
+        ValueError: see `audit` and `load_surrogate`; or another process is at work on the folder.
         DiskError: the file cannot be written; the one before is intact.
     """
     device = make_accelerator().device
-    report = audit(
-        subject.model,
-        subject.data,
-        subject.threat,
-        images=images,
-        batch_size=batch_size,
-        adaptive=_adaptive(subject),
-        surrogates=[_surrogate(folder, subject, device) for folder in surrogates],
-        record=_record(subject),
-        training=_training(subject.folder),
-        only=only,
-        device=device,
-        advance=advance,
-    )
-    content = {
-        "subject": subject.identity,
-        **report.to_json(),
-        **origin(),
-    }
-    write(subject.folder / "audit.json", json.dumps(content, indent=1))
+    with working_on(subject.folder):
+        report = audit(
+            subject.model,
+            subject.data,
+            subject.threat,
+            images=images,
+            batch_size=batch_size,
+            adaptive=_adaptive(subject),
+            surrogates=[_surrogate(folder, subject, device) for folder in surrogates],
+            record=_record(subject),
+            training=_training(subject.folder),
+            only=only,
+            device=device,
+            advance=advance,
+        )
+        content = {
+            "subject": subject.identity,
+            "test_images": len(subject.data),
+            **report.to_json(),
+            **origin(),
+        }
+        write(subject.folder / "audit.json", json.dumps(content, indent=1))
     return report
 
 
@@ -87,10 +90,10 @@ def _method(folder: Path) -> Method:
 
 
 def _record(subject: Subject) -> dict[str, Any] | None:
-    """The evaluation of this very subject and threat model, if there is one."""
-    record = read_record(subject.folder)
+    """The last evaluation of this very subject and threat model, if there is one."""
     judged = subject.identity | {"threat": {"norm": subject.threat.norm, "eps": subject.threat.eps}}
-    return record if record is not None and judged.items() <= record["subject"].items() else None
+    found = (record for record in read_records(subject.folder) if judged.items() <= record["subject"].items())
+    return next(found, None)
 
 
 def _training(folder: Path) -> dict[str, Any] | None:

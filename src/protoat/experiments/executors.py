@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -226,8 +227,8 @@ class _Slurm:
 
 
 def _logs(store: Path) -> Path:
-    """A new folder, since numbers of processes come again."""
-    return store / ".jobs" / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    """A new folder, since numbers of processes come again; `protoat gc` reads off its name whose it is."""
+    return store / ".jobs" / f"{datetime.now():%Y%m%d-%H%M%S}-{platform.node()}-{os.getpid()}"
 
 
 def _local(store: Path, jobs: int, options: Mapping[str, str]) -> Executor:

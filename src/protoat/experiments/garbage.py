@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from protoat.experiments.job import identity_of_folder
+from protoat.experiments.lock import LOCK, is_at_work, is_free
 from protoat.experiments.store import read_run
 from protoat.training import DiskError
 
@@ -47,7 +48,7 @@ def check_removable(folder: Path) -> None:
     inner = [path.parent for path in folder.rglob("recipe.yaml") if path.parent != folder]
     if inner:
         raise ValueError(f"{folder} holds other runs, such as {inner[0]}; name the runs one by one")
-    if _at_work(folder):
+    if is_at_work(folder):
         raise ValueError(f"a process is at work on {folder}; stop it first")
 
 
@@ -55,19 +56,23 @@ def remove(path: Path) -> None:
     """Removes a file or folder; a folder is renamed first, so that no half of a run is ever taken for a run.
 
     Raises:
+        ValueError: a process has begun to work on it.
         DiskError: it cannot be removed.
     """
+    if not path.is_symlink():
+        path = path.resolve()  # "." has no name to change
     try:
         if path.is_symlink() or not path.is_dir():
-            with FileLock(path, timeout=0) if path.suffix == ".lock" else nullcontext():
+            with FileLock(path, timeout=0) if path.name.endswith(".lock") else nullcontext():
                 path.unlink(missing_ok=True)
             return
         aside = path if path.name.endswith(".removed") else path.with_name(f".{path.name}-{os.getpid()}.removed")
-        path.rename(aside)
+        with FileLock(path / LOCK, timeout=0) if (path / "recipe.yaml").exists() else nullcontext():
+            path.rename(aside)
         (aside / "recipe.yaml").unlink(missing_ok=True)
         shutil.rmtree(aside)
     except Timeout:
-        return  # a process has taken the lock just now
+        raise ValueError(f"a process has just begun to work on {path}, so it stays") from None
     except OSError as error:
         raise DiskError(f"could not remove {path}: {error.strerror or error}") from error
 
@@ -85,7 +90,8 @@ def find_waste(store: Path, *, incomplete: bool = False) -> list[Waste]:
     for pattern, reason in ((".*.partial", "part of a file"), (".*.removed", "half removed")):
         found |= {path: reason for path in sorted(store.rglob(pattern)) if not _inside(path, found) and _rests(path)}
     found |= {path: "logs of processes that ended" for path in sorted(store.glob(".jobs/*")) if _is_over(path)}
-    found |= {path: "lock that nobody holds" for path in sorted(store.glob(".locks/*.lock")) if _is_free(path)}
+    locks = sorted([*store.glob(".locks/*.lock"), *store.rglob(LOCK)])
+    found |= {path: "lock that nobody holds" for path in locks if not _inside(path, found) and is_free(path)}
     return [Waste(path, reason, size(path)) for path, reason in found.items()]
 
 
@@ -95,7 +101,7 @@ def _runs(store: Path) -> list[Path]:
 
 def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:
     complete = (run / "last.safetensors").exists()
-    if _at_work(run) or not (complete or _rests(run)):
+    if is_at_work(run) or not (complete or _rests(run)):
         return []
     if not complete:
         return [(run, "run that has not ended")] if incomplete and not _is_record(run) else []
@@ -113,24 +119,14 @@ def _is_record(run: Path) -> bool:
         return True
 
 
-def _at_work(run: Path) -> bool:
-    """Whether a process holds the lock of a run."""
-    held = [path.stem for path in run.parent.glob(".locks/*.lock") if not _is_free(path)]
-    return bool(held) and identity_of_folder(run) in held
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        with FileLock(lock, timeout=0):
-            return True
-    except Timeout:
-        return False
-
-
 def _is_over(logs: Path) -> bool:
-    """Whether the process that a folder of logs is named after has ended, and nothing there has moved for a day."""
-    number = logs.name.rpartition("-")[2]
-    return not (number.isdigit() and _runs_here(int(number))) and _rests(logs, _DAY)
+    """Whether the process that a folder of logs is named after has ended, and nothing there has moved for a day.
+
+    Of a process of another machine that cannot be told from here.
+    """
+    machine, _, number = logs.name.partition("-")[2].partition("-")[2].rpartition("-")
+    here = machine == platform.node() and number.isdigit()
+    return here and not _runs_here(int(number)) and _rests(logs, _DAY)
 
 
 def _runs_here(process: int) -> bool:

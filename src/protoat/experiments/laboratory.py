@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from protoat.data import DataNotFoundError, ImageData
-from protoat.evaluation.masking_audit import NOT_ASKED
+from protoat.experiments.answers import AUDITED, answer, is_audited, unanswered
 from protoat.experiments.audit import audit_subject
 from protoat.experiments.job import Job, Task
-from protoat.experiments.measure import measure, read_records
-from protoat.experiments.named_attacks import named_attacks
+from protoat.experiments.lock import locked, working_on
+from protoat.experiments.measure import measure
 from protoat.experiments.recipe import resolve, shared_parser
-from protoat.experiments.run import load_images, train
-from protoat.experiments.store import StoredRun, locked, read_run, write
-from protoat.experiments.subject import Subject, subject_of_run
+from protoat.experiments.run import train
+from protoat.experiments.store import StoredRun, read_run, write
+from protoat.experiments.subject import subject_of_run
 
 __all__ = ["carry_out", "finished"]
 
-logger = logging.getLogger(__name__)
-
-_AUDITED = 1000
-
 
 def finished(task: Task, store: Path) -> StoredRun | None:
-    """The run of a task, when its record holds all the task asks for.
+    """The run of a task, when its records hold all the task asks for; see `protoat.experiments.answers`.
 
-    A store of records without weights will do. Where a folder has several evaluations, on other numbers of images, the
-    `StoredRun` has the one that answers.
+    A store of records without weights will do. Where a folder has several evaluations, the `StoredRun` has the one that
+    answers.
 
     Raises:
         ValueError: a damaged record, or an attack that cannot be.
@@ -47,11 +35,11 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     if not run.complete or "num_classes" not in run.facts:
         return None
     if task.attacks:
-        record = next((found for found in _records(task.job, run) if _answers(task, run, found)), None)
+        record = answer(task, run)
         if record is None:
             return None
         run = replace(run, evaluation=record)
-    return None if task.audit and not _audited(task, run) else run
+    return None if task.audit and not is_audited(task, run) else run
 
 
 def carry_out(task: Task, store: Path) -> StoredRun:
@@ -70,7 +58,11 @@ def carry_out(task: Task, store: Path) -> StoredRun:
     job = task.job
     if job.start is not None:
         carry_out(Task(job.start), store)
-    with locked(store / ".locks" / f"{job.identity}.lock", job.name):
+    # One process does a run, whatever its tables call it; and what is done by hand there comes to its end first.
+    with (
+        locked(store / ".locks" / f"{job.identity}.lock", job.name, wait=True),
+        working_on(job.folder(store), wait=True),
+    ):
         done = finished(task, store)
         if done is not None:
             return done
@@ -107,73 +99,11 @@ def _trained(job: Job, store: Path) -> Path:
 def _measure(task: Task, folder: Path) -> None:
     """Measures and audits what is missing."""
     run = read_run(folder)
-    missing = [name for name in task.attacks if not _holds(task, run, name)]
-    if not missing and (not task.audit or _audited(task, run)):
+    missing = unanswered(task, run)
+    if not missing and (not task.audit or is_audited(task, run)):
         return
     subject = subject_of_run(folder)
     if missing:
         measure(subject, missing, limit=task.images)
     if task.audit:
-        audit_subject(subject, images=min(task.images or _AUDITED, _AUDITED), only=task.checks)
-
-
-def _records(job: Job, run: StoredRun) -> list[dict[str, Any]]:
-    """Evaluations of the run's weights under the threat model of its recipe."""
-    threat = job.recipe.evaluation_threat or job.recipe.threat
-    wanted = {"norm": threat.norm, "eps": threat.eps}
-    found = [record for record in read_records(run.path) if record["subject"].get("threat") == wanted]
-    return [record for record in found if run.is_of(record["subject"])]
-
-
-def _answers(task: Task, run: StoredRun, record: Mapping[str, Any]) -> bool:
-    """Whether an evaluation holds every attack of the task, on as many images."""
-    names = {recorded for name in task.attacks for recorded in _recorded(name, task.job, run.facts["num_classes"])}
-    return names <= record["attacks"].keys() and record["subject"]["images"] >= _wanted(task, record)
-
-
-def _holds(task: Task, run: StoredRun, name: str) -> bool:
-    """Whether the evaluation on just as many images holds an attack, so that it need not be measured again."""
-    return any(
-        _recorded(name, task.job, run.facts["num_classes"]) <= record["attacks"].keys()
-        and record["subject"]["images"] == _wanted(task, record)
-        for record in _records(task.job, run)
-    )
-
-
-def _wanted(task: Task, record: Mapping[str, Any]) -> int:
-    """How many images the task asks for, where all there are may be fewer."""
-    there = record.get("test_images")
-    if there is None:  # written by an earlier version
-        try:
-            there = len(load_images(task.job.recipe, "test"))
-        except DataNotFoundError:
-            there = task.images or record["subject"]["images"] + 1
-    return there if task.images is None else min(task.images, there)
-
-
-@lru_cache(maxsize=4096)
-def _recorded(name: str, job: Job, classes: int) -> frozenset[str]:
-    """What an evaluation calls the attacks of a name: AutoAttack has versions, ``adaptive`` is four attacks."""
-    if name.startswith("transfer:"):
-        return frozenset([name])
-    recipe = job.recipe
-    with torch.random.fork_rng():
-        regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, 2)
-    images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
-    data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
-    threat = recipe.evaluation_threat or recipe.threat
-    blank = Subject(job.name, nn.Identity(), data, threat, regularizer, Path(job.name), {})
-    return frozenset(named_attacks([name], blank))
-
-
-def _audited(task: Task, run: StoredRun) -> bool:
-    """Whether there is an audit of the run's weights that was asked for all checks of the task."""
-    path = run.path / "audit.json"
-    if not path.exists():
-        return False
-    audit = json.loads(path.read_text())
-    asked = {check["id"] for check in audit["checks"] if check["reason"] != NOT_ASKED}
-    wanted = {check["id"] for check in audit["checks"]} if task.checks is None else set(task.checks)
-    threat = task.job.recipe.evaluation_threat or task.job.recipe.threat
-    same = audit["threat"] == {"norm": threat.norm, "eps": threat.eps} and run.is_of(audit["subject"])
-    return same and wanted <= asked
+        audit_subject(subject, images=min(task.images or AUDITED, AUDITED), only=task.checks)

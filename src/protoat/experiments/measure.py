@@ -18,6 +18,7 @@ from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.robustness import Advance, check_output
 from protoat.evaluation.threat_lint import Finding, lint
+from protoat.experiments.lock import working_on
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
 from protoat.experiments.store import origin, write
@@ -55,7 +56,7 @@ def measure(
         What this call measured, on every process; the file may hold more.
 
     Raises:
-        ValueError: see `named_attacks` and `protoat.evaluate`.
+        ValueError: see `named_attacks` and `protoat.evaluate`; or another process is at work on the folder.
         DiskError: a file cannot be written; the record before is intact.
         Interrupted: by the keyboard.
     """
@@ -68,43 +69,46 @@ def measure(
     for attack in chosen.values():
         if isinstance(attack, Transfer):
             attack.surrogate.to(accelerator.device)
-    findings = _lint(subject, chosen) if accelerator.is_main_process else []
-    partial = Partial(subject.folder / "evaluation.partial", subject.identity)
-    try:
-        report = evaluate(
-            subject.model,
-            subject.data,
-            chosen,
-            threat=subject.threat,
-            batch_size=batch_size,
-            limit=limit,
-            budget_seconds=budget_seconds,
-            accelerator=accelerator,
-            saved=partial,
-            advance=advance,
-        )
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; run the same command again to go on where it stopped", signal.SIGINT) from None
-    wanted = min(limit or len(subject.data), len(subject.data))
-    if accelerator.is_main_process:
-        made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
-        record = _record(subject, report, made_with)
-        record["lint"] = [finding._asdict() for finding in findings]
-        if (before := read_record(subject.folder)) is not None:
-            _keep_if_lost(path, before, record)
-        write(path, json.dumps(record, indent=1))
-        _aside(path, record["subject"]).unlink(missing_ok=True)  # what it held is now in the record
-    accelerator.wait_for_everyone()
-    if len(report.indices) == wanted:
-        partial.clear()
-    else:
-        logger.warning(
-            "the budget of %g s ended after %d of %d images; run the same command again to go on",
-            budget_seconds,
-            len(report.indices),
-            wanted,
-        )
-    return report
+    with working_on(subject.folder):
+        findings = _lint(subject, chosen) if accelerator.is_main_process else []
+        partial = Partial(subject.folder / "evaluation.partial", subject.identity)
+        try:
+            report = evaluate(
+                subject.model,
+                subject.data,
+                chosen,
+                threat=subject.threat,
+                batch_size=batch_size,
+                limit=limit,
+                budget_seconds=budget_seconds,
+                accelerator=accelerator,
+                saved=partial,
+                advance=advance,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; run the same command again to go on where it stopped", signal.SIGINT
+            ) from None
+        wanted = min(limit or len(subject.data), len(subject.data))
+        if accelerator.is_main_process:
+            made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
+            record = _record(subject, report, made_with)
+            record["lint"] = [finding._asdict() for finding in findings]
+            if (before := read_record(subject.folder)) is not None:
+                _keep_if_lost(path, before, record)
+            write(path, json.dumps(record, indent=1))
+            _aside(path, record["subject"]).unlink(missing_ok=True)  # what it held is now in the record
+        accelerator.wait_for_everyone()
+        if len(report.indices) == wanted:
+            partial.clear()
+        else:
+            logger.warning(
+                "the budget of %g s ended after %d of %d images; run the same command again to go on",
+                budget_seconds,
+                len(report.indices),
+                wanted,
+            )
+        return report
 
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:

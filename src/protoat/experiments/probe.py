@@ -19,6 +19,7 @@ from protoat.data import ImageData, ImageLoader
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.experiments.encoder import build_network, load_encoder
 from protoat.experiments.initialise import digest
+from protoat.experiments.lock import working_on
 from protoat.experiments.run import load_images
 from protoat.experiments.store import read_run, write
 from protoat.methods import PGDAT
@@ -143,7 +144,7 @@ def probe_run(
         The record: ``encoders`` -> ``trained`` or ``random`` -> ``standard`` or ``robust`` -> attack -> counts.
 
     Raises:
-        ValueError: see `load_encoder`, `attack_of_name` and `protoat.evaluate`.
+        ValueError: see `load_encoder`, `attack_of_name` and `protoat.evaluate`; or another process is at work there.
         DataNotFoundError: the images are not there.
         DiskError: the record cannot be written.
 
@@ -158,36 +159,37 @@ def probe_run(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         untrained = build_network(recipe, facts["num_classes"], tuple(facts["shape"]))
-    encoders = {}
-    for name, encoder in (("trained", model), ("random", untrained)):
-        logger.info("%s encoder: linear heads on %d training images", name, len(train))
-        probe = LinearProbe(encoder, train, PartialState().device)
-        probe.fit_clean(train)
-        heads = {"standard": evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)}
-        probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed)
-        heads["robust"] = evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)
-        encoders[name] = {head: report.to_json()["attacks"] for head, report in heads.items()}
-    record = {
-        "subject": {
-            "weights": path.name,
-            "sha256": digest(path),
-            "branch": branch,
-            "data": recipe.data.name,
-            "train_images": len(train),
-        },
-        "heads": {
-            "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
-            "robust": {
-                "attack": f"pgd{_STEPS}",
-                "updates": updates,
-                "batch_size": _BATCH_SIZE,
-                "lr": _LR,
-                "weight_decay": _WEIGHT_DECAY,
+    with working_on(Path(folder)):
+        encoders = {}
+        for name, encoder in (("trained", model), ("random", untrained)):
+            logger.info("%s encoder: linear heads on %d training images", name, len(train))
+            probe = LinearProbe(encoder, train, PartialState().device)
+            probe.fit_clean(train)
+            heads = {"standard": evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)}
+            probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed)
+            heads["robust"] = evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)
+            encoders[name] = {head: report.to_json()["attacks"] for head, report in heads.items()}
+        record = {
+            "subject": {
+                "weights": path.name,
+                "sha256": digest(path),
+                "branch": branch,
+                "data": recipe.data.name,
+                "train_images": len(train),
             },
-        },
-        "encoders": encoders,
-        "protoat": protoat.__version__,
-        "torch": torch.__version__,
-    }
-    write(Path(folder) / "probe.json", json.dumps(record, indent=1))
+            "heads": {
+                "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
+                "robust": {
+                    "attack": f"pgd{_STEPS}",
+                    "updates": updates,
+                    "batch_size": _BATCH_SIZE,
+                    "lr": _LR,
+                    "weight_decay": _WEIGHT_DECAY,
+                },
+            },
+            "encoders": encoders,
+            "protoat": protoat.__version__,
+            "torch": torch.__version__,
+        }
+        write(Path(folder) / "probe.json", json.dumps(record, indent=1))
     return record

@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.optim import Optimizer
 
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
+from protoat.experiments.lock import on_main, working_on
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
-from protoat.training import Averaging, DiskError, FitResult, fit, make_accelerator, parameter_groups
+from protoat.training import Averaging, FitResult, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.types import as_output
 
@@ -123,7 +123,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
 def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
     """Trains into a run folder, or resumes the run it holds.
 
-    Nothing is written before data and objects are there and fit together.
+    Nothing is written before data and objects are there and fit together, and one process at a time trains there.
 
     Args:
         recipe: from `read_recipe`.
@@ -131,7 +131,8 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
         progress: show a progress bar; None shows it on a terminal only.
 
     Raises:
-        ValueError: choices that do not fit, or a folder that holds another recipe (the keys that differ are named).
+        ValueError: choices that do not fit; a folder that holds another recipe (the keys that differ are named), was
+            begun with other data, or that another process is at work on.
         DataNotFoundError: the data is not there.
         NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
     """
@@ -141,34 +142,31 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
     loader = _loader(recipe, parts.train, accelerator)
     memory_format = recipe.memory_format or _fastest_format(recipe, parts.model, accelerator.device)
-    refusals: list[Exception | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            claim(out, recipe.text, _facts(parts), environment(accelerator.device, accelerator.num_processes))
-        except (ValueError, DiskError) as error:
-            refusals = [error]
-    broadcast_object_list(refusals)  # the other processes must not wait for one that has left
-    if refusals[0] is not None:
-        raise refusals[0]
-    logger.info(_levers(recipe, accelerator, memory_format))
-    return fit(
-        parts.model,
-        loader,
-        parts.objective,
-        epochs=recipe.epochs,
-        optimizer=parts.optimizer,
-        schedule=recipe.schedule,
-        validation=parts.validation,
-        validate_every=recipe.validate_every,
-        out=out,
-        checkpoint_every=recipe.checkpoint_every,
-        accelerator=accelerator,
-        averaging=recipe.averaging,
-        compile=recipe.compile,
-        memory_format="channels_last" if memory_format == "channels_last" else None,
-        seed=recipe.seed,
-        progress=progress,
-    )
+
+    def begin() -> None:
+        claim(out, recipe.text, _facts(parts), environment(accelerator.device, accelerator.num_processes))
+
+    with working_on(out):
+        on_main(begin)
+        logger.info(_levers(recipe, accelerator, memory_format))
+        return fit(
+            parts.model,
+            loader,
+            parts.objective,
+            epochs=recipe.epochs,
+            optimizer=parts.optimizer,
+            schedule=recipe.schedule,
+            validation=parts.validation,
+            validate_every=recipe.validate_every,
+            out=out,
+            checkpoint_every=recipe.checkpoint_every,
+            accelerator=accelerator,
+            averaging=recipe.averaging,
+            compile=recipe.compile,
+            memory_format="channels_last" if memory_format == "channels_last" else None,
+            seed=recipe.seed,
+            progress=progress,
+        )
 
 
 def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
@@ -215,6 +213,7 @@ def _facts(parts: Parts) -> dict[str, Any]:
         "mode_names": list(parts.train.mode_names),
         "train_images": len(parts.train),
         "validation_images": 0 if parts.validation is None else len(parts.validation),
+        "data_sha256": [part.digest() for part in (parts.train, parts.validation) if part is not None],
     } | ({} if parts.initialised is None else {"initialised": parts.initialised})
 
 

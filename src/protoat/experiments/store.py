@@ -8,8 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -19,15 +18,15 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 
 import protoat
 from protoat.experiments.initialise import digest
+from protoat.experiments.lock import LOCK
 from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
-__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "locked", "origin", "read_run", "write"]
+__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "origin", "read_run", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,13 @@ class StoredRun:
         """Epoch, clean and robust accuracy of the best checkpoint on held-out images."""
         path = self.path / "best.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def weights(self) -> str:
+        """Name of the file of weights that count: the best on held-out images where there are such, else the last."""
+        best = "best.safetensors"
+        there = (self.path / best).exists() or (self.is_record and self.best is not None)
+        return best if there else "last.safetensors"
 
     @property
     def outdated(self) -> bool:
@@ -187,7 +193,9 @@ def check_free(folder: Path, recipe_text: str) -> None:
             raise ValueError(
                 f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
             )
-    elif folder.exists() and (not folder.is_dir() or any(path.name != "run.json" for path in folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or any(path.name not in ("run.json", LOCK) for path in folder.iterdir())
+    ):
         raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
 
 
@@ -201,7 +209,8 @@ def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[s
     check_free(folder, recipe_text)
     before = read_run(folder).facts if (folder / "recipe.yaml").exists() else {}
     known = before.get("sessions", [])
-    changed = [f"{key} {before.get(key)} then, {new} now" for key, new in facts.items() if before.get(key) != new]
+    both = [key for key in facts if key in before]  # an earlier version knew less
+    changed = [f"{key} {before[key]} then, {facts[key]} now" for key in both if before[key] != facts[key]]
     if known and changed:
         raise ValueError(f"the data of {folder} has changed since ({'; '.join(changed)}); choose another --out")
     write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
@@ -222,29 +231,6 @@ def write(path: Path, text: str) -> None:
         raise DiskError(
             f"could not write {path}: {error.strerror or error}; what was there before is intact"
         ) from error
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds a lock file, for which another process that holds it is waited for; it ends with its process.
-
-    Raises:
-        DiskError: the lock cannot be made.
-    """
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.info("%s: another process is at it; waiting", what)
-            lock.acquire()
-    except OSError as error:
-        raise DiskError(f"could not lock {path}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:
