@@ -6,15 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from protoat.data import Digits
-from protoat.experiments.budget import budget_names, read_budget
+from protoat.experiments.budget import Budget, budget_names, read_budget
 from protoat.experiments.job import Job
 from protoat.experiments.recipe import read_recipe, recipe_names
 from protoat.experiments.run import build
+from protoat.experiments.setups import (
+    CIFAR10,
+    CIFAR10_2,
+    CIFAR100,
+    CIFAR100_10,
+    FAST,
+    FREE,
+    MNIST,
+    MNIST_2,
+    OURS_FAST,
+    OURS_FREE,
+    PGD,
+    TINY_IMAGENET,
+    Data,
+)
 from protoat.models import LeNet
-from protoat.training import StepDecay
+from protoat.training import Cyclic, StepDecay
 
 ROWS: dict[str, Sequence[str]] = {
     "ours": [],
@@ -50,8 +66,7 @@ def test_smoke_is_small_and_needs_no_download(name: str) -> None:
     assert recipe.epochs <= 2
     parts = build(recipe)
     assert parts.train.num_classes == {"cifar10-2": 2, "mnist-2": 2, "digits-2": 2}.get(name, 10)
-    network = parts.model if name in PRETRAINS else None
-    assert network is not None or isinstance(parts.model, LeNet)
+    assert any(isinstance(part, LeNet) for part in parts.model.modules())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -61,6 +76,40 @@ def test_the_paper_changes_nothing(name: str) -> None:
 
 def test_rows_stay_different_at_smoke() -> None:
     assert len({recipe_under("smoke", "cifar10", row).identity for row in ROWS.values()}) == len(ROWS)
+
+
+@pytest.mark.parametrize("data", [MNIST, MNIST_2, CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, TINY_IMAGENET])
+@pytest.mark.parametrize("budget", budget_names())
+def test_fast_and_free_keep_their_schedule(budget: str, data: Data) -> None:
+    chosen = read_budget(budget)
+    usual = PGD.job(data, chosen, seed=0).recipe
+    for row in (FAST, FREE, OURS_FAST, OURS_FREE):
+        recipe = row.job(data, chosen, seed=0).recipe
+        assert isinstance(recipe.schedule, Cyclic)
+        assert (recipe.schedule.lr_min, recipe.schedule.peak) == (0.001, 0.5)
+        assert recipe.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.2
+        assert recipe.epochs == (15 if chosen.reproduction else usual.epochs)
+    assert isinstance(usual.schedule, Cyclic) == (budget == "cpu" and "mnist" not in data.name)
+
+
+def test_what_a_budget_says_of_one_recipe_stands_beside_what_it_says_of_all() -> None:
+    width = {"model": {"init_args": {"width": 0.25}}}
+    budget = Budget(
+        "mine",
+        "",
+        train={"model": {"class_path": "ResNet18", "init_args": {"width": 0.5, "mean": None}}, "threat": {"eps": 0.1}},
+        recipes={
+            "cifar10": {**width, "threat": {"norm": "l2"}},
+            "cifar100": {"model": {"class_path": "LeNet", "init_args": {"std": None}}},
+        },
+    )
+    threat = ("--threat.eps", "0.1")
+    assert budget.args("cifar10") == (
+        *("--model", "ResNet18", "--model.width", "0.25", "--model.mean", "none"),
+        *(*threat, "--threat.norm", "l2"),
+    )
+    assert budget.args("cifar100") == ("--model", "LeNet", "--model.std", "none", *threat)
+    assert budget.args("cifar100", keep=["model"]) == threat
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

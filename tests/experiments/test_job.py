@@ -6,13 +6,16 @@ import json
 import pickle
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from protoat.experiments.budget import read_budget
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.job import Job, Task, identity_of_folder
 from protoat.experiments.recipe import read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.experiments.setups import CIFAR10_2, SINGLE_MODE, with_prototypes
 
 BASE = ("--config", "digits")
 ACL = Job("acl", ("--config", "digits-acl"))
@@ -110,6 +113,64 @@ def test_a_recipe_of_a_version_that_knew_fewer_keys_is_still_found(tmp_path: Pat
         del content[key]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
     assert job.folder(tmp_path) == folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"averaging": {"class_path": "planted.Zen"}},
+        {"averaging": "planted.Zen"},
+        {"schedule": "planted.Zen"},
+        {"method": {"init_args": {"loss": "planted.zen"}}},
+        {"surplus": {"class_path": "planted.Zen"}},
+        {"initialise": {"run": "{}", "branch": None, "head": "zero", "finetune": "all", "sha256": None}},
+    ],
+)
+@pytest.mark.parametrize("start", [None, ACL])
+def test_what_only_a_recipe_in_the_store_names_is_never_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], start: Job | None
+) -> None:
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    planted = stored(tmp_path / "planted-run", config="digits-acl")
+    damaged = yaml.safe_load((planted / "recipe.yaml").read_text()) | {"averaging": {"class_path": "planted.Zen"}}
+    (planted / "recipe.yaml").write_text(yaml.safe_dump(damaged))
+    folder = stored(tmp_path / "foreign")
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    for key, value in change.items():
+        value = {**value, "run": str(planted)} if key == "initialise" else value
+        content[key] = {**content[key], **value} if key == "method" else value
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    job = Job("mine", BASE, start)
+    assert job.folder(tmp_path).name.startswith("mine-")
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["--regularizer", "none"], ["--regularizer", "none", "--weight", "0.1", "--norm_weight", "1"]),
+        (["--averaging", "0.99"], ["--averaging", "EMA", "--averaging.decay", "0.99"]),
+    ],
+)
+def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: list[str], other: list[str]) -> None:
+    assert identity(*one) == identity(*other) != identity()
+    folder = stored(tmp_path / "by-hand", *other)
+    assert Job("mine", (*BASE, *one)).folder(tmp_path) == folder
+
+
+def test_single_mode_is_one_prototype_for_each_class() -> None:
+    budget = read_budget("paper")
+    single, one = (row.job(CIFAR10_2, budget, seed=0) for row in (SINGLE_MODE, with_prototypes(1, 1)))
+    assert single.identity == one.identity
+
+
+def test_where_files_lie_is_no_part_but_of_ones_own_images() -> None:
+    assert identity("--data.root", "/a") == identity("--data.root", "/b")
+    assert identity("--data", "ImageFolder", "--data.root", "/a") != identity(
+        "--data", "ImageFolder", "--data.root", "/b"
+    )
 
 
 def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Budget:
         checks: numbers of the checks that an audit makes, None for all.
         reproduction: whether recipes stay as the paper has them; true of `paper` only.
         train, pretrain: changes of every recipe with and without labels, as a recipe file holds them.
-        recipes: further changes of single recipes, by name.
+        recipes: further changes of single recipes, by name, beside those of `train` or `pretrain`: of one class all
+            arguments count, of another one only its own.
     """
 
     name: str
@@ -42,20 +43,21 @@ class Budget:
     pretrain: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def args(self, recipe: str, *, pretrains: bool = False) -> tuple[str, ...]:
+    def args(self, recipe: str, *, pretrains: bool = False, keep: Collection[str] = ()) -> tuple[str, ...]:
         """The changes as arguments, to stand behind all others.
 
         Args:
             recipe: name of the recipe of a data set, or path of a file.
             pretrains: whether it is for ``protoat pretrain``.
+            keep: keys that stay as they are without the budget.
 
         >>> Budget("mine", "", train={"epochs": 2}, recipes={"cifar10": {"model": {"init_args": {"width": 0.5}}}}).args(
         ...     "cifar10"
         ... )
         ('--epochs', '2', '--model.width', '0.5')
         """
-        changes = {**(self.pretrain if pretrains else self.train), **self.recipes.get(Path(recipe).stem, {})}
-        return tuple(word for key, value in changes.items() for word in _words(key, value))
+        changes = _over(self.pretrain if pretrains else self.train, self.recipes.get(Path(recipe).stem, {}))
+        return tuple(word for key, value in changes.items() if key not in keep for word in _words(key, value))
 
 
 def budget_names() -> list[str]:
@@ -107,6 +109,17 @@ def _check(path: Path, content: Any) -> None:
     for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
         if not isinstance(section, Mapping):
             raise ValueError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")  # noqa: TRY004
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both together; where they differ it is `above` that counts, where it names another class with all it says."""
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        one, other = below[key], above[key]
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            anew = "class_path" in other and other["class_path"] != one.get("class_path")
+            both[key] = other if anew else _over(one, other)
+    return both
 
 
 def _words(key: str, value: Any) -> list[str]:

@@ -16,11 +16,13 @@ import yaml
 
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
+from protoat.training import EMA
 
 __all__ = ["Job", "Task", "identity_of_folder"]
 
 _SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 _DIGITS = 12
+_OF_A_REGULARIZER = ("weight", "norm_weight", "norm", "dml_input")
 _USUAL = {entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")}
 
 
@@ -103,9 +105,20 @@ class Job:
         return identity_of_folder(folder) == self.identity
 
     def _could_be(self, folder: Path) -> bool:
-        """Whether no value that both recipes name differs, which is quick to see."""
-        ours, theirs = _flat_text(self.recipe.text), _flat_file(folder / "recipe.yaml")
-        return all(ours[key] == value for key, value in theirs.items() if key in ours)
+        """Whether our recipe says all that the folder's says, and so does that of the run it starts from.
+
+        This is quick to see; and what only a recipe that lies in the store names is then never imported.
+        """
+        ours, theirs = _values(self.recipe.text), _values_of_file(folder / "recipe.yaml")
+        taken = {key for key in theirs if key.startswith("initialise.")}
+        if bool(taken) != (self.start is not None):
+            return False
+        if any(key not in ours or ours[key] != value for key, value in theirs.items() if key not in taken):
+            return False
+        if self.start is None or (folder / "job.json").exists():
+            return True
+        run = load_yaml((folder / "recipe.yaml").read_text())["initialise"]["run"]
+        return run is not None and self.start._could_be(Path(run))
 
     def arguments(self, store: Path) -> list[str]:
         """`args`, with the folder it starts from."""
@@ -187,26 +200,37 @@ def _identity_of_file(path: Path, _modified: int) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _flat_text(text: str) -> Mapping[str, Any]:
-    """`flat_recipe`, which a job asks for at each look for its folder."""
-    return flat_recipe(text)
+def _values(text: str) -> Mapping[str, Any]:
+    """What in a recipe decides on the weights it ends with, where two ways to write one choice are one."""
+    values = flat_recipe(text)
+    if values.get("regularizer", "") is None:
+        values = {key: value for key, value in values.items() if key not in _OF_A_REGULARIZER}
+    if isinstance(values.get("averaging"), float):
+        values |= flat_recipe(yaml.safe_dump({"averaging": _ema(values.pop("averaging"))}))
+    if str(values.get("data.class_path")).endswith(".ImageFolder"):
+        values["data.init_args.root"] = load_yaml(text)["data"]["init_args"]["root"]  # it says which images
+    return values
+
+
+def _ema(decay: float) -> dict[str, Any]:
+    return {"class_path": "protoat.training.EMA", "init_args": vars(EMA(decay=decay))}
 
 
 @lru_cache(maxsize=4096)
-def _flat(path: Path, _modified: int) -> Mapping[str, Any]:
-    return flat_recipe(path.read_text())
+def _read_values(path: Path, _modified: int) -> Mapping[str, Any]:
+    return _values(path.read_text())
 
 
-def _flat_file(path: Path) -> Mapping[str, Any]:
-    """What `flat_recipe` makes of a file; nothing where it is damaged."""
+def _values_of_file(path: Path) -> Mapping[str, Any]:
+    """Those of a recipe file; none where it is damaged."""
     try:
-        return _flat(path, path.stat().st_mtime_ns)
-    except (OSError, AttributeError, yaml.YAMLError):
+        return _read_values(path, path.stat().st_mtime_ns)
+    except (OSError, AttributeError, KeyError, TypeError, yaml.YAMLError):
         return {}
 
 
 def _identity(text: str, choice: Mapping[str, Any], start: str | None) -> str:
     """Of a recipe, what its `initialise` says beside where weights are, and the identity of where they come from."""
     how = {key: choice[key] for key, usual in _USUAL.items() if choice.get(key, usual) != usual}
-    recipe = {key: value for key, value in _flat_text(text).items() if value is not None}
+    recipe = {key: value for key, value in _values(text).items() if value is not None}
     return sha256(json.dumps([recipe, how, start], sort_keys=True).encode()).hexdigest()

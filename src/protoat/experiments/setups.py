@@ -126,9 +126,14 @@ class Setup:
         return self.start is None or bool(data.encoders)
 
     def job(self, data: Data, budget: Budget, *, seed: int) -> Job:
-        """The run. Rows of all seeds start from one encoder, pre-trained with seed 0."""
+        """The run. Rows of all seeds start from one encoder, pre-trained with seed 0.
+
+        A schedule that is part of the method stays at every budget, stretched over its epochs.
+        """
         matching = () if self.start is None else (*data.finetune, *(data.acl if self.start == "acl" else data.rocl))
-        changed = (*self.method(data), *self.changes, *matching, *budget.args(data.recipe))
+        method = self.method(data)
+        keep = ("schedule",) if "--schedule" in method else ()
+        changed = (*method, *self.changes, *matching, *budget.args(data.recipe, keep=keep))
         return Job(
             _slug(data.name, self.name, budget.name, str(seed)),
             ("--config", data.recipe, *changed, "--seed", str(seed)),
@@ -180,7 +185,6 @@ PGD = Setup("pgd", _pgd, _ALONE)
 TLA = Setup("tla", _tla)
 ROCL = Setup("rocl", _pgd, _ALONE, start="rocl")
 ACL = Setup("acl", _trades, _ALONE, start="acl")
-SINGLE_MODE = Setup("single-mode", _pgd, ("--regularizer.prototypes_per_class", "1"))
 OURS = Setup("ours", _pgd, baseline=PGD)
 OURS_FREE = Setup("ours-free", _free, baseline=FREE)
 OURS_FAST = Setup("ours-fast", _fast, baseline=FAST)
@@ -191,9 +195,13 @@ PROXY_ANCHOR = Setup("proxy-anchor", partial(_loss, recipe="proxy-anchor"))
 
 
 def with_prototypes(*counts: int) -> Setup:
-    """Ours with so many prototypes for each class, which never merge."""
-    changes = ("--regularizer.prototypes_per_class", str(list(counts)), "--regularizer.merge_threshold", "0")
+    """Ours with so many prototypes for each class, one number or one for each class, which never merge."""
+    given = counts[0] if len(set(counts)) == 1 else list(counts)  # written alike, so that it is trained once
+    changes = ("--regularizer.prototypes_per_class", str(given), "--regularizer.merge_threshold", "0")
     return Setup(f"ours-{'-'.join(map(str, counts))}", _pgd, changes)
+
+
+SINGLE_MODE = replace(with_prototypes(1), name="single-mode")
 
 
 def with_weight(weight: str) -> Setup:
