@@ -139,8 +139,8 @@ def test_what_only_a_recipe_in_the_store_names_is_never_imported(
     folder = stored(tmp_path / "foreign")
     content = yaml.safe_load((folder / "recipe.yaml").read_text())
     for key, value in change.items():
-        value = {**value, "run": str(planted)} if key == "initialise" else value
-        content[key] = {**content[key], **value} if key == "method" else value
+        started = {**value, "run": str(planted)} if key == "initialise" else value
+        content[key] = {**content[key], **value} if key == "method" else started
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
     job = Job("mine", BASE, start)
     assert job.folder(tmp_path).name.startswith("mine-")

@@ -27,6 +27,15 @@ def test_a_claimed_folder_takes_the_same_recipe_only(tmp_path: Path) -> None:
     assert len(read_run(folder).facts["sessions"]) == 2
 
 
+def test_a_run_goes_on_with_the_data_it_began_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim(folder, TEXT, {"num_classes": 2}, {"started": "a"})  # by a version that kept no digest
+    claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["a"]}, {"started": "b"})
+    claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["a"]}, {"started": "c"})
+    with pytest.raises(ValueError, match=r"the data of .* has changed since \(data_sha256 \['a'\] then, \['b'\] now\)"):
+        claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["b"]}, {"started": "d"})
+
+
 def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {}, {"started": "a"})
     weights = tmp_path / "run" / "best.safetensors"

@@ -61,10 +61,18 @@ Finished = Callable[[Task, Path], StoredRun | None]
 
 
 def by_name(runs: Mapping[str, StoredRun]) -> Finished:
-    """A stand-in for `protoat.experiments.laboratory.finished`: records by the beginning of a run's name."""
+    """A stand-in for `protoat.experiments.laboratory.finished`: a run by its name, where its records hold the task."""
 
     def finished(task: Task, store: Path) -> StoredRun | None:
-        return next((run for name, run in runs.items() if task.job.name == name), None)
+        run = runs.get(task.job.name)
+        if run is None or (task.audit and not (run.path / "audit.json").exists()):
+            return None
+        if task.attacks:
+            assert run.evaluation is not None
+            names = {"standard" if attack == "aa" else attack for attack in task.attacks}
+            enough = run.evaluation["subject"]["images"] >= (task.images or 200)
+            return run if enough and names <= run.evaluation["attacks"].keys() else None
+        return run
 
     return finished
 

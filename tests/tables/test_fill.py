@@ -46,6 +46,15 @@ def test_each_reading_is_what_the_record_holds(filled_with, tmp_path: Path) -> N
     assert table.values(cell(table, 1, "Clean")) == ()
 
 
+def test_a_cell_whose_attack_was_not_measured_stays_empty(filled_with, tmp_path: Path) -> None:
+    run = record(tmp_path, 180, 90, 80)
+    del run.evaluation["attacks"]["standard"]  # type: ignore[index]
+    table = filled_with({"cifar10-pgd-mine-0": run})
+    assert one(table, 0, "PGD10").count == (90, 200)
+    assert table.values(cell(table, 0, "AutoAttack")) == ()
+    assert table.values(cell(table, 0, "Worst mode")) == ()
+
+
 def test_overhead_is_of_an_epoch_since_a_run_may_have_stopped(filled_with, tmp_path: Path) -> None:
     short = record(tmp_path / "pgd", 180, 90, 80, seconds=30.0)
     del short.metrics[1:]
