@@ -14,7 +14,8 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"types", "_version"},
+    {"_version", "errors", "pixels"},
+    {"types"},
     {"functional"},
     {"models", "attacks", "regularizers", "data"},
     {"methods"},

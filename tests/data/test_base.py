@@ -71,7 +71,7 @@ def test_failed_download_is_one_line_that_names_the_folder(tmp_path: Path, monke
     def offline(*args: object, **kwargs: object) -> None:
         raise RuntimeError("Error downloading\nTried nowhere")
 
-    monkeypatch.setattr(MNIST.dataset, "download", offline)
+    monkeypatch.setattr(MNIST().dataset, "download", offline)
     with pytest.raises(
         FileNotFoundError, match=r"MNIST could not be downloaded to .*MNIST/raw: Error downloading Tried"
     ):

@@ -14,9 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 
-import torch.distributed as dist
-
-from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
 __all__ = ["run"]
 
@@ -46,7 +44,8 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             raise
         return _complain(command, error)
     finally:
-        if dist.is_available() and dist.is_initialized():
+        dist = sys.modules.get("torch.distributed")  # refusing a bad name takes no torch
+        if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
 
 

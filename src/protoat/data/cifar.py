@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torchvision import datasets
 
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split, reading
@@ -30,7 +29,14 @@ class CIFAR10(Source):
     """
 
     augment = Augment(padding=4, flip=True)
-    dataset: ClassVar[Any] = datasets.CIFAR10
+    in_torchvision: ClassVar[str] = "CIFAR10"
+
+    @property
+    def dataset(self) -> Any:
+        """The class of torchvision that reads the files."""
+        from torchvision import datasets  # takes seconds
+
+        return getattr(datasets, self.in_torchvision)
 
     def location(self) -> Path:
         return self.root / self.dataset.base_folder
@@ -65,7 +71,7 @@ class CIFAR100(CIFAR10):
     '/data/cifar-100-python'
     """
 
-    dataset = datasets.CIFAR100
+    in_torchvision = "CIFAR100"
 
 
 # The file's own spelling and order: a class's place in this table is its coarse label.

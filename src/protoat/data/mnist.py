@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
-
 from protoat.data.base import ImageData, Source, Split, reading
 
 __all__ = ["MNIST", "FashionMNIST"]
@@ -26,11 +23,18 @@ class MNIST(Source):
     '/data/MNIST/raw'
     """
 
-    dataset: ClassVar[Any] = datasets.MNIST
+    in_torchvision: ClassVar[str] = "MNIST"
     class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
+    @property
+    def dataset(self) -> Any:
+        """The class of torchvision that knows the files."""
+        from torchvision import datasets  # takes seconds
+
+        return getattr(datasets, self.in_torchvision)
+
     def location(self) -> Path:
-        return self.root / self.dataset.__name__ / "raw"
+        return self.root / self.in_torchvision / "raw"
 
     def available(self) -> bool:
         return all((self.location() / Path(archive).stem).is_file() for archive, _ in self.dataset.resources)
@@ -40,6 +44,8 @@ class MNIST(Source):
 
     def read(self, split: Split) -> ImageData:
         # Not through the data set class: it would rather load pickled tensors of an old version, if some lie around.
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
         part = "train" if split == "train" else "t10k"
         with reading(self.location()):
             images = read_image_file(self.location() / f"{part}-images-idx3-ubyte")
@@ -60,5 +66,16 @@ class FashionMNIST(MNIST):
     ('T-shirt/top', 'Trouser', 'Pullover')
     """
 
-    dataset = datasets.FashionMNIST
-    class_names = tuple(datasets.FashionMNIST.classes)
+    in_torchvision = "FashionMNIST"
+    class_names = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torchvision.datasets.utils import download_and_extract_archive
 
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split
@@ -48,6 +47,8 @@ class TinyImageNet(Source):
     def fetch_files(self) -> None:
         if self.available():
             return
+        from torchvision.datasets.utils import download_and_extract_archive  # takes seconds
+
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as scratch:
             download_and_extract_archive(_URL, scratch, md5=_MD5, remove_finished=True)

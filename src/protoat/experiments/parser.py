@@ -13,9 +13,9 @@ import jsonargparse
 import yaml
 from jsonargparse.typing import register_type
 
-from protoat.types import Pixels
+from protoat.pixels import Pixels
 
-__all__ = ["MODE", "Parser", "nearest"]
+__all__ = ["MODE", "Parser", "nearest", "no_yaml"]
 
 MODE = "protoat"
 
@@ -34,10 +34,64 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {ignoring_case[near[0]]!r}?" if near else f"write one of {', '.join(known)}"
 
 
+def no_yaml(error: Exception) -> str:
+    """Where a text stops being YAML, and why, in a line.
+
+    >>> try:
+    ...     yaml.safe_load("epochs: [1")
+    ... except yaml.YAMLError as error:
+    ...     no_yaml(error)
+    "line 1, column 11: expected ',' or ']', but got '<stream end>'"
+    """
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not understood'}"
+
+
+# Inner types before those that hold them.
+_WORDS: dict[str, str | Callable[[re.Match[str]], str]] = {
+    r"<class '(?:\w+\.)*(\w+)'>": r"\1",
+    r"Literal\[([^][]*)\]": lambda found: found[1].replace("'", "").replace(", ", " or "),
+    r"(?:Sequence|list)\[[^][]*\]": "a list",
+    r"(?:Mapping|dict)\[[^][]*\]": "a mapping",
+    r"\bstr\b": "text",
+    r"\bint\b": "whole number",
+    r"\bfloat\b": "number",
+    r"\bbool\b": "true or false",
+    r"\bPath\b": "path",
+    r" \| ": " or ",
+}
+
+
+def _in_words(text: str, *, none_is_a_choice: bool) -> str:
+    """The end of an option's help, in which jsonargparse names types, as a user would say it.
+
+    >>> _in_words("file (type: Path | none, default: none)", none_is_a_choice=False)
+    'file (type: path)'
+    >>> _in_words("groups (type: Union[int, Literal['a'], Mapping[str, Sequence[str]], none])", none_is_a_choice=True)
+    'groups (type: whole number or a or a mapping or none)'
+    """
+    help_text, bracket, end = text.rpartition(" (")
+    if not end.removeprefix("required, ").startswith(("type: ", "one of ", "default: ")):
+        return text
+    kind, comma, default = end.removesuffix(")").partition("default: ")
+    for pattern, words in _WORDS.items():
+        kind = re.sub(pattern, words, kind)
+    kind = re.sub(r"(?:Union|Optional)\[([^][]*)\]", lambda found: found[1].replace(", ", " or "), kind)
+    if not none_is_a_choice:
+        kind = kind.replace(" or none", "")
+        if default in ("none", "[]", "False"):
+            comma = default = ""
+    told = f"{kind}{comma}{default}".removesuffix(", ")
+    return f"{help_text}{bracket}{told})" if told else help_text
+
+
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
     """Names the classes an option takes in short, and no class of other packages."""
 
     choices: Callable[[str], Iterable[str]]
+    none_is_a_choice: bool
 
     def _expand_help(self, action: Any) -> str:
         text = str(super()._expand_help(action)).replace("``", "").replace("null", "none")
@@ -45,7 +99,8 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
         text = re.sub(r"{'class_path': '(?:\w+\.)*(\w+)'}", r"\1", text)
         names = ", ".join(self.choices(action.dest))
         kind = f"one of {names}, or a dotted path" if names else "dotted path of a function"
-        return re.sub(r"type: .*?((?:, default: .*?)?), known subclasses: .*", rf"{kind}\1)", text)
+        text = re.sub(r"type: .*?((?:, default: .*?)?), known subclasses: .*", rf"{kind}\1)", text)
+        return _in_words(text, none_is_a_choice=self.none_is_a_choice)
 
     def start_section(self, heading: str | None) -> None:
         super().start_section(heading and heading.replace("``", ""))
@@ -63,6 +118,7 @@ class Parser(jsonargparse.ArgumentParser):
         choices: for a key whose value is a class, the short names it may have; used in hints.
 
     Attributes:
+        none_is_a_choice: whether help says where nothing is the default, as in a recipe, whose keys may be ``none``.
         named_classes: class names that the command line gives, by key; see `protoat.experiments.recipe.resolve`.
 
     Raises:
@@ -75,8 +131,14 @@ class Parser(jsonargparse.ArgumentParser):
     ValueError: --epoch is unknown; did you mean '--epochs'?
     """
 
+    none_is_a_choice = False
+
     def __init__(self, *args: Any, choices: Callable[[str], Iterable[str]] = lambda key: (), **options: Any) -> None:
-        formatter = type("HelpFormatter", (_HelpFormatter,), {"choices": staticmethod(choices)})
+        formatter = type(
+            "HelpFormatter",
+            (_HelpFormatter,),
+            {"choices": staticmethod(choices), "none_is_a_choice": self.none_is_a_choice},
+        )
         defaults: dict[str, Any] = {"parser_mode": MODE, "allow_abbrev": False, "formatter_class": formatter}
         super().__init__(*args, **defaults | options)
         self.choices = choices

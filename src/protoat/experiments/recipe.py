@@ -20,7 +20,7 @@ from torch import nn
 from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.initialise import Initialise, digest
-from protoat.experiments.parser import Parser, nearest
+from protoat.experiments.parser import Parser, nearest, no_yaml
 from protoat.methods import Method
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
@@ -140,6 +140,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} is negative; a seed is 0 or more")
         if self.validation_size < 0:
             raise ValueError(f"validation_size={self.validation_size} is negative; 0 holds out no images")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
@@ -225,6 +227,8 @@ def shared_parser() -> Parser:
 
 class _RecipeParser(Parser):
     """Knows names by itself, since jsonargparse builds one without arguments to explain a class."""
+
+    none_is_a_choice = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"choices": partial(_class_names, pretrains=False), **options})
@@ -318,10 +322,12 @@ def _start_anew(cfg: Any, named: Mapping[str, str]) -> None:
 
 
 def _classes_of(path: Path) -> dict[str, str]:
-    """Class names in a recipe file, by key; what is wrong with the file is for its reader to say."""
+    """Class names in a recipe file, by key; what else than YAML is wrong with the file is for its reader to say."""
     try:
         content = load_yaml(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {no_yaml(error)}") from error
+    except (OSError, UnicodeDecodeError):
         return {}
     given = {key: content.get(key) for key in _STARTS_ANEW} if isinstance(content, Mapping) else {}
     return {key: str(entry.get("class_path")) for key, entry in given.items() if isinstance(entry, Mapping)}

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from protoat.experiments.budget import Budget
-from protoat.experiments.job import Job
+
+if TYPE_CHECKING:
+    from protoat.experiments.job import Job
 
 __all__ = [
     "ACL",
@@ -130,6 +133,8 @@ class Setup:
 
         A schedule that is part of the method stays at every budget, stretched over its epochs.
         """
+        from protoat.experiments.job import Job  # takes seconds, and tables are listed without
+
         matching = () if self.start is None else (*data.finetune, *(data.acl if self.start == "acl" else data.rocl))
         method = self.method(data)
         keep = ("schedule",) if "--schedule" in method else ()
@@ -142,6 +147,8 @@ class Setup:
 
 
 def _encoder(start: str, data: Data, budget: Budget) -> Job:
+    from protoat.experiments.job import Job
+
     args = tuple(word.format(start) for word in data.encoders)
     recipe, images = args[1], args[-1].lower() if len(args) > 2 else args[1].partition("-")[0]
     return Job(_slug(images, start, budget.name), (*args, *budget.args(recipe, pretrains=True), "--seed", "0"))

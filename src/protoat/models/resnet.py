@@ -5,41 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
-
 from protoat.models.classifier import ImageClassifier
 
 __all__ = ["ResNet18", "ResNet50"]
 
 
-class _Features(TorchvisionResNet):
-    """torchvision's ResNet with a stem for small images, scaled stages, and no head."""
-
-    def __init__(
-        self, block: type[BasicBlock | Bottleneck], blocks: list[int], in_channels: int, image_size: int, width: float
-    ) -> None:
-        self._channels = {planes: round(planes * width) for planes in (64, 128, 256, 512)}
-        self._first_stride = 2 if image_size >= 64 else 1
-        super().__init__(block, blocks, num_classes=1)
-        stem = self._channels[64]
-        self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.maxpool = nn.Identity()
-        self.fc = nn.Identity()
-
-    def _make_layer(
-        self, block: type[BasicBlock | Bottleneck], planes: int, blocks: int, stride: int = 1, dilate: bool = False
-    ) -> nn.Sequential:
-        if planes == 64:
-            self.inplanes, stride = self._channels[64], self._first_stride
-        return super()._make_layer(block, self._channels[planes], blocks, stride, dilate)
-
-
 class _ResNet(ImageClassifier):
-    block: ClassVar[type[BasicBlock | Bottleneck]]
+    block: ClassVar[str]
     blocks: ClassVar[list[int]]
 
     def __init__(
@@ -54,9 +26,12 @@ class _ResNet(ImageClassifier):
     ) -> None:
         if round(64 * width) < 1:
             raise ValueError(f"width={width:g} leaves the first stage without channels; 1 gives it 64")
-        embedding_dim = round(512 * width) * self.block.expansion
+        from protoat.models.stages import BLOCKS, Stages  # takes seconds
+
+        block = BLOCKS[self.block]
+        embedding_dim = round(512 * width) * block.expansion
         super().__init__(num_classes, in_channels, image_size, embedding_dim=embedding_dim, mean=mean, std=std)
-        self.features = _Features(self.block, self.blocks, in_channels, image_size, width)
+        self.features = Stages(block, self.blocks, in_channels, image_size, width)
 
 
 class ResNet18(_ResNet):
@@ -81,7 +56,7 @@ class ResNet18(_ResNet):
     [(2, 10), (2, 64)]
     """
 
-    block = BasicBlock
+    block = "BasicBlock"
     blocks: ClassVar[list[int]] = [2, 2, 2, 2]
 
 
@@ -104,5 +79,5 @@ class ResNet50(_ResNet):
     256
     """
 
-    block = Bottleneck
+    block = "Bottleneck"
     blocks: ClassVar[list[int]] = [3, 4, 6, 3]

@@ -1,8 +1,8 @@
 """Training: `fit`, its schedules, and what it stores."""
 
+from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.training.averaging import EMA, FAWA, SWA, Averaging
 from protoat.training.devices import make_accelerator
-from protoat.training.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.training.fit import FitResult, fit
 from protoat.training.lars import LARS
 from protoat.training.optimizer_state import parameter_groups

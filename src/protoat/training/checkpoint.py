@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from protoat.training.errors import CheckpointError
+from protoat.errors import CheckpointError
 from protoat.training.files import sync_folder, together, write_synced
 
 __all__ = ["Checkpoint", "load", "load_latest", "save", "to_bytes"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from protoat.errors import DiskError
 from protoat.functional.distributed import mean_over_processes
-from protoat.training.errors import DiskError
 
 __all__ = ["sync_folder", "together", "write_by_rename", "write_synced"]
 

@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from protoat.errors import NonFiniteLossError
 from protoat.functional.distributed import mean_over_processes
 from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
 from protoat.training.batches import MemoryFormat
-from protoat.training.errors import NonFiniteLossError
 from protoat.training.weights import part, prefixed
 
 __all__ = ["Learner"]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.errors import Interrupted
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
-from protoat.training.errors import Interrupted
 from protoat.training.learner import Learner
 from protoat.training.metrics_log import MetricsLog
 from protoat.training.progress import ProgressBar

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from protoat.errors import CheckpointError
 from protoat.training import checkpoint
-from protoat.training.errors import CheckpointError
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState

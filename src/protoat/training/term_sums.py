@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from protoat.errors import NonFiniteLossError
 from protoat.functional.distributed import mean_over_processes
-from protoat.training.errors import NonFiniteLossError
 from protoat.types import LossTerms
 
 __all__ = ["TermSums"]
