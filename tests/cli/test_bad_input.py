@@ -59,6 +59,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--schedule Cyclic --schedule.lr_min .nan", "schedule.lr_min=nan is not a number"),
         ("--batch_size 0", "batch_size=0 must be at least 1"),
         ("--epochs 0", "epochs=0"),
+        ("--seed -1", "seed=-1 is negative; a seed is 0 or more"),
         ("--averaging 2", "decay=2"),
         ("--schedule Cyclic --schedule.lr_min 0.5", "lr=0.05, the top of the cycle, is below lr_min=0.5"),
         ("--optimizer.lr 0", "lr=0"),
@@ -238,7 +239,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder: there is no such folder"),
+        (["evaluate", "nowhere", "--out", "/proc/x"], "--out /proc/x cannot be written"),
+        (["report", "nowhere", "--out", "/proc"], "--out /proc is a folder, expected a file to write"),
         (["show", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "name one thing to judge: a run folder, or --model"),
         (["data", "MNITS"], "data set 'MNITS' is unknown; did you mean 'MNIST'?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def test_an_epoch_that_was_taken_back_is_not_counted(runs: Path, capsys: pytest.
     assert "2 of 9, stopped early" in row
     assert main(["show", str(runs / "stopped")]) == 0
     assert "3 (taken back)" in capsys.readouterr().out
+
+
+def test_a_run_is_shown_and_removed_by_its_name_or_digest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mnist-0a1b2c3d", "cifar10-0a1b2c3d"):
+        shutil.copytree("stopped", f"runs/{name}")
+    assert main(["show", "mnist-0a1b2c3d"]) == 0
+    assert capsys.readouterr().out.startswith("runs/mnist-0a1b2c3d: ")
+    assert main(["rm", "0a1b2c3d", "--yes"]) == 2
+    assert "0a1b2c3d is runs/cifar10-0a1b2c3d or runs/mnist-0a1b2c3d; write the whole" in capsys.readouterr().err
+    assert main(["rm", "cifar10-0a1b2c3d", "--yes"]) == 0
+    assert main(["show", "0a1b2c3d"]) == 0
+    assert main(["show", "0a1b"]) == 2
+    assert "0a1b is not a run folder: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["ls", "gc"])
+def test_what_is_no_folder_is_refused_alike(command: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, message in (("nothere", "there is no folder nothere"), ("afile", "afile is a file, expected a folder")):
+        Path("afile").write_text("")
+        assert main([command, place]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_broken_run_is_named_and_the_others_are_listed(

@@ -171,15 +171,17 @@ def test_rm_refuses_a_folder_of_runs(store: Path) -> None:
         rm.main([str(store / "done"), "--yes"])
 
 
-def test_rm_asks(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="write --yes"):
+def test_rm_asks(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="nobody to ask whether to remove runs for good; write --yes"):
         rm.main([str(store / "done")])
+    assert capsys.readouterr().out == ""
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer, code in (("", 1), ("no", 1), ("y", 0)):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert (store / "done").exists()
         assert rm.main([str(store / "done")]) == code
     assert not (store / "done").exists()
+    assert capsys.readouterr().out.endswith(f"removed {store / 'done'}\n")
 
 
 def test_what_cannot_be_removed_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

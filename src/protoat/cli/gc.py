@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protoat.experiments.garbage import find_waste, remove
 from protoat.experiments.parser import Parser
+from protoat.experiments.places import check_is_folder
 
 __all__ = ["main", "megabytes"]
 
@@ -19,8 +20,7 @@ def main(args: list[str]) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     options = parser.parse_args(args)
-    if not options.store.is_dir():
-        raise ValueError(f"there is no folder {options.store}; name the one that holds the runs")
+    check_is_folder(options.store)
     total = 0
     for waste in find_waste(options.store, incomplete=options.incomplete):
         try:

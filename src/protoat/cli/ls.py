@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protoat.cli.tables import print_table
 from protoat.experiments.parser import Parser
+from protoat.experiments.places import check_is_folder
 from protoat.experiments.store import StoredRun, list_runs
 from protoat.reports.records import accuracy, count_of
 
@@ -17,6 +18,7 @@ def main(args: list[str]) -> None:
     parser = Parser("protoat ls")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="default runs")
     folder = parser.parse_args(args).folder
+    check_is_folder(folder)
     runs = list_runs(folder)
     if not runs:
         print(f"no runs below {folder}; protoat train makes one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.experiments.parser import Parser
+from protoat.experiments.places import check_file
 from protoat.reports.html import report
 
 __all__ = ["main"]
@@ -28,5 +29,6 @@ def main(args: list[str]) -> None:
         help="test images of the map and of retrieval; 0 leaves out whatever needs weights and images",
     )
     options = parser.parse_args(args)
+    check_file(options.out)
     out = report(options.folders, options.out, images=options.images)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from protoat.cli.gc import megabytes
 from protoat.experiments.garbage import check_removable, remove, size
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 
 __all__ = ["main"]
@@ -15,12 +16,17 @@ __all__ = ["main"]
 def main(args: list[str]) -> int:
     """Removes run folders with all they hold; 1 where the user says no."""
     parser = Parser("protoat rm")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or runs below runs by name or digest"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(args)
-    runs = list(dict.fromkeys(run if run.is_symlink() else run.resolve() for run in options.runs))
+    named = map(run_named, options.runs)
+    runs = list(dict.fromkeys(run if run.is_symlink() else run.resolve() for run in named))
     for run in runs:
         check_removable(run)
+    if not options.yes and not sys.stdin.isatty():
+        raise ValueError("there is nobody to ask whether to remove runs for good; write --yes to remove them unasked")
     for run in runs:
         print(f"{run}: {megabytes(size(run))}")
     if not options.yes and not _agreed(f"remove {len(runs)} run{'s' * (len(runs) > 1)} for good?"):
@@ -28,10 +34,9 @@ def main(args: list[str]) -> int:
         return 1
     for run in runs:
         remove(run)
+        print(f"removed {run}")
     return 0
 
 
 def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise ValueError("there is nobody to ask whether runs shall be removed for good; write --yes")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

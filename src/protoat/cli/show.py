@@ -7,6 +7,7 @@ from pathlib import Path
 from protoat.cli.ls import parts_of
 from protoat.cli.tables import linear_heads, measurements, print_table
 from protoat.experiments.measure import read_record
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, read_run
 
@@ -16,8 +17,12 @@ __all__ = ["main"]
 def main(args: list[str]) -> None:
     """Shows one run: recipe, training, prototypes, evaluation; of any other model, its evaluation."""
     parser = Parser("protoat show")
-    parser.add_argument("run", type=Path, help="run folder, or a folder that protoat evaluate --out has written")
-    folder = parser.parse_args(args).run
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="run folder, a run below runs by its name or digest, or a folder that protoat evaluate --out has written",
+    )
+    folder = run_named(parser.parse_args(args).run)
     if not (folder / "recipe.yaml").exists() and (record := read_record(folder)) is not None:
         measurements(record["subject"].get("model", str(folder)), record)
         return

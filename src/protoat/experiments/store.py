@@ -22,6 +22,7 @@ import yaml
 import protoat
 from protoat.experiments.initialise import digest
 from protoat.experiments.lock import LOCK
+from protoat.experiments.parser import no_yaml
 from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
@@ -122,9 +123,8 @@ def read_run(folder: Path | str) -> StoredRun:
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
         near = ", ".join(str(run) for run in _folders(path)[:3])
-        raise ValueError(
-            f"{path} is not a run folder: it has no recipe.yaml" + (f"; did you mean {near}?" * bool(near))
-        )
+        reason = "it has no recipe.yaml" if path.exists() else "there is no such folder"
+        raise ValueError(f"{path} is not a run folder: {reason}" + (f"; did you mean {near}?" * bool(near)))
     recipe = _mapping(path / "recipe.yaml")
     if "data" not in recipe:
         raise ValueError(f"{path / 'recipe.yaml'} is no recipe: it names no data")
@@ -165,7 +165,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         content = (load_yaml if path.suffix == ".yaml" else json.loads)(path.read_text())
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is damaged: {no_yaml(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no mapping")  # noqa: TRY004 - one kind of error for a bad file
     return content

@@ -11,7 +11,9 @@ from jsonargparse import Namespace
 
 from protoat import data
 from protoat.data import Groups, Source
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
+from protoat.experiments.places import check_folder
 from protoat.experiments.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.types import Norm, Pixels, ThreatModel
 
@@ -21,7 +23,12 @@ __all__ = ["subject_of", "subject_parser"]
 def subject_parser(prog: str) -> Parser:
     """A parser that knows what to judge: a run folder, or ``--model`` with data and threat model; see `subject_of`."""
     parser = Parser(prog, choices=lambda key: _sources() if key == "data" else ())
-    parser.add_argument("run", nargs="?", type=Path | None, help="run folder; or else --model")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        type=Path | None,
+        help="run folder, or a run below runs by its name or digest; or else --model",
+    )
     parser.add_argument(
         "--model", type=str | None, help="package.module:builder (also from here), timm:name or torchvision:name"
     )
@@ -57,6 +64,8 @@ def subject_of(parser: Parser, options: Namespace) -> Subject:
     """
     if (options.run is None) == (options.model is None):
         raise ValueError("name one thing to judge: a run folder, or --model with --data, --threat.eps and --out")
+    if options.out is not None:
+        check_folder(options.out)
     subject = _run(options) if options.run is not None else _model(parser, options)
     return with_prototype_head(subject) if options.head == "prototypes" else subject
 
@@ -67,7 +76,7 @@ def _run(options: Namespace) -> Subject:
             raise ValueError(f"--{name} goes with --model; a run brings its own")
     if options.weights not in (None, "best", "last"):
         raise ValueError(f"--weights {options.weights!r} of a run is unknown; write best or last")
-    found = subject_of_run(options.run, weights=options.weights)
+    found = subject_of_run(run_named(options.run), weights=options.weights)
     eps, norm = options.threat.eps, options.threat.norm
     threat = ThreatModel(found.threat.eps if eps is None else eps, norm or found.threat.norm)
     return replace(found, threat=threat, folder=options.out or found.folder)
