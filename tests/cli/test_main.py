@@ -30,6 +30,44 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert min(seconds) < 0.5
 
 
+TORCH_FREE = {
+    "table": "protoat table 9 ",
+    "figure": "protoat figure usage-over-time how",
+    "table 12": "table '12' is unknown; write one of 1, 2, 3",
+    "table two": "table 'two' is unknown; write one of 1, 2, 3",
+    "table 2 --budget smok": "did you mean 'smoke'? (a file",
+    "table 2 --rows PGD-ATT": "did you mean 'PGD-AT'?",
+    "table 2 --columns MNST": "did you mean 'MNIST'?",
+    "table --rows PGD-AT": "--rows goes with a table; write its number: protoat table 2 --rows PGD-AT",
+    "figure --budget smoke": "--budget goes with a figure; write its name: protoat figure 1 --budget smoke",
+    "figure curve": "did you mean 'curves'?",
+    "figure 1 --budget smok": "did you mean 'smoke'?",
+    "tabel": "did you mean 'table'?",
+}
+
+
+def test_lists_and_refusals_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from protoat.cli import main\n"
+        f"for words in {list(TORCH_FREE)}: main(words.split())\n"
+        "sys.exit(str({'torch', 'torchvision', 'scipy'} & set(sys.modules) or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for words, message in TORCH_FREE.items():
+        assert message in done.stdout + done.stderr, words
+
+
+def test_the_library_leaves_torchvision_alone_until_it_is_used() -> None:
+    code = (
+        "import sys, protoat, protoat.experiments.run, protoat.experiments.any_model\n"
+        "for name in protoat.__all__: getattr(protoat, name)\n"
+        "sys.exit(str({'torchvision', 'torch._dynamo'} & set(sys.modules) or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"], ["help"]])
 def test_help_lists_every_command(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
@@ -53,6 +91,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         main([command, "--help"])
     assert stop.value.code == 0
     assert f"usage: protoat {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["table", "evaluate", "train"])
+def test_help_names_no_types_of_python(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert not [
+        word
+        for word in ("<class", "Literal[", "Optional[", "Union[", "Mapping", "| none", "type: str", "Path |")
+        if word in shown
+    ]
+    assert ("default: none" in shown) == (command == "train")  # where none is what a key may be
 
 
 def test_the_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:

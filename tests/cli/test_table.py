@@ -93,16 +93,28 @@ def test_a_failed_row_is_named(table, tmp_path: Path, caplog: pytest.LogCaptureF
     [
         (["12"], "table '12' is unknown"),
         (["2", "--budget", "smok"], "budget 'smok' is unknown; did you mean 'smoke'"),
-        (["2", "--rows", "fats"], "--rows 'fats' is unknown in this table; did you mean 'fast'"),
+        (["2", "--rows", "fats"], "--rows 'fats' is unknown in this table; did you mean 'Fast'"),
         (["2", "--seeds", "1", "1"], "name each seed once"),
         (["7", "--rows", "2/2", "--jobs", "0"], "jobs=0 must be at least 1"),
         (["2", "--executor-options", "gpu"], "write KEY=VALUE"),
-        (["two"], "number"),
+        (["2", "--seeds", "0", "-1"], "--seeds -1 is negative; a seed is 0 or more"),
+        (["2", "--columns", "MNIST", "PGD20"], "--columns 'PGD20' is unknown"),
+        (
+            ["3", "--columns", "MNST"],
+            "write one of CIFAR10-2, CIFAR100-10, Clean, PGD10, PGD10 at 8/255, Tiny ImageNet",
+        ),
+        (["2", "--columns", "CIFAR10", "AutoAttack"], "--columns CIFAR10 AutoAttack: none in this table is both"),
+        (["2", "--out", "."], "--out . is a folder, expected a file to write"),
+        (["2", "--out", "own.yaml/2.tex"], "own.yaml is a file, expected a folder"),
+        (["2", "--store", "own.yaml"], "--store own.yaml is a file, expected a folder"),
+        (["2", "--budget", "own.yaml"], "own.yaml, train: --epocs is unknown; did you mean '--epochs'?"),
         (["2", "--format", "html"], "format"),
     ],
 )
-def test_mistakes_are_one_line(table, args: list[str], message: str) -> None:
+def test_mistakes_are_one_line(table, tmp_path: Path, args: list[str], message: str) -> None:
+    (tmp_path / "own.yaml").write_text("about: a typing error\ntrain: {epocs: 1}\n")
     error = table(*args, code=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.yaml"]
     assert message in error
     assert error.startswith("protoat table: error: ")
     assert error.count("\n") == 1

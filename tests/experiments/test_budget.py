@@ -140,7 +140,15 @@ def test_a_file_called_paper_is_no_reproduction(tmp_path: Path) -> None:
     [
         ("train: {epochs: 1}", "is no budget; write about"),
         ("[1, 2]", "is no budget"),
-        ("about: [", "is no YAML"),
+        ("about: [", "is no YAML: line 1, column 9: "),
+        ("{about: x, train: {epocs: 1}}", r"mine\.yaml, train: --epocs is unknown; did you mean '--epochs'"),
+        ("{about: x, train: {epochs: few}}", r"mine\.yaml, train: epochs=few is not valid"),
+        ("{about: x, pretrain: {epocs: 1}}", r"mine\.yaml, pretrain: --epocs is unknown"),
+        (
+            "{about: x, recipes: {cifar: {epochs: 1}}}",
+            r"mine\.yaml, recipes: 'cifar' is unknown; did you mean 'cifar10'",
+        ),
+        ("{about: x, recipes: {mnist: {epocs: 1}}}", r"mine\.yaml, recipes, mnist: --epocs is unknown"),
         ("{about: x, trian: {}}", "key 'trian' is unknown; did you mean 'train'"),
         ("{about: x, images: none}", "images=none is not valid"),
         ("{about: x, images: 0}", "images=0 is not valid"),

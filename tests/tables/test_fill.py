@@ -9,6 +9,7 @@ import pytest
 
 from protoat.experiments.budget import Budget
 from protoat.experiments.setups import FREE, OURS, PGD
+from protoat.tables import table_of
 from protoat.tables.fill import filled
 from protoat.tables.readings import Reading, read
 from protoat.tables.table import Cell, Line, Table
@@ -74,6 +75,18 @@ def test_an_audit_is_read_with_its_failures(tmp_path: Path) -> None:
     assert read("audit", run, "").text == "FAILED A1 (1 not run)"
     (tmp_path / "audit.json").write_text(json.dumps({"checks": checks[1:2]}))
     assert read("audit", run, "").text == "passed"
+    checks = [checks[1], {"id": "C10", "status": "incomplete"}]
+    (tmp_path / "audit.json").write_text(json.dumps({"checks": checks}))
+    assert read("audit", run, "").text == "passed, record lacks C10"
+
+
+def test_a_data_set_and_an_attack_narrow_each_other() -> None:
+    table = table_of(2)
+    assert [line.label for line in table.chosen("columns", ["MNIST", "clean"])] == ["Clean"]
+    assert len(table.chosen("columns", ["clean"])) == 3
+    assert len(table.chosen("columns", ["mnist", "cifar10", "clean", "PGD10"])) == 4
+    assert [line.label for line in table_of(5).chosen("columns", ["CIFAR10-2"])] == ["CIFAR10-2"]
+    assert [line.label for line in table_of(4).chosen("rows", ["cifar10", "TLA"])] == ["CIFAR10: TLA"]
 
 
 def test_a_task_is_one_run_with_all_that_its_row_measures(filled_with) -> None:
@@ -130,8 +143,9 @@ def test_runs_of_all_seeds_start_from_one_encoder() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": ["our"]}, "--rows 'our' is unknown in this table; did you mean 'ours'"),
-        ({"columns": ["pdg10"]}, "--columns 'pdg10' is unknown in this table; did you mean 'pgd10'"),
+        ({"rows": ["our"]}, "--rows 'our' is unknown in this table; did you mean 'Ours'"),
+        ({"columns": ["pdg10"]}, "--columns 'pdg10' is unknown in this table; did you mean 'PGD10'"),
+        ({"seeds": (-1,)}, "--seeds -1 is negative"),
         ({"seeds": (1, 1)}, "name each seed once"),
     ],
 )

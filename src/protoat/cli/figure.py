@@ -13,6 +13,7 @@ from protoat.experiments.budget import Budget, read_budget
 from protoat.experiments.job import Task
 from protoat.experiments.laboratory import finished
 from protoat.experiments.parser import Parser, nearest
+from protoat.experiments.places import check_file, check_no_file
 from protoat.experiments.store import StoredRun, write
 from protoat.figures import FIGURES, Drawing, View
 from protoat.figures.page import page
@@ -27,12 +28,19 @@ def main(args: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(args)
     if options.name is None:
+        if args:
+            raise ValueError(
+                f"{args[0]} goes with a figure; write its name: {shlex.join(['protoat', 'figure', '1', *args])}"
+            )
         for name, drawing in FIGURES.items():
-            print(f"protoat figure {name:<12} {drawing.title}")
+            print(f"protoat figure {name:<{max(map(len, FIGURES))}} {drawing.title}")
         return 0
     if options.name not in FIGURES:
         raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, FIGURES)}")
     drawing, failed = FIGURES[options.name], False
+    out = options.out or Path(f"figure-{options.name}.html")
+    check_file(out)
+    check_no_file(options.store, "--store")
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
@@ -49,7 +57,6 @@ def main(args: list[str]) -> int:
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, _named(folders)]
-    out = options.out or Path(f"figure-{options.name}.html")
     write(out, page(drawing.title, lines, parts))
     print(f"figure {options.name} is in {out}")
     return int(failed)

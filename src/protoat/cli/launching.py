@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
 from protoat.experiments.budget import budget_names
-from protoat.experiments.job import Task
-from protoat.experiments.launch import Failure, launch
 from protoat.experiments.parser import Parser
+
+if TYPE_CHECKING:
+    from protoat.experiments.job import Task
+    from protoat.experiments.launch import Failure
 
 __all__ = ["OPTIONS", "add_options", "launched", "say_failed"]
 
@@ -45,6 +47,8 @@ def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
         ValueError: an option that is no KEY=VALUE; see `protoat.experiments.launch.launch`.
         Interrupted: see there.
     """
+    from protoat.experiments.launch import launch  # torch takes seconds to import, and bad names are refused without
+
     pairs = _pairs(options.executor_options)
     return launch(tasks, options.store, executor=options.executor, jobs=options.jobs, options=pairs)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from protoat.experiments.parser import nearest
+from protoat.experiments.parser import nearest, no_yaml
 
 __all__ = ["Budget", "budget_names", "read_budget"]
 
@@ -73,23 +73,26 @@ def read_budget(name_or_path: str) -> Budget:
     """A budget by name, or from a file of the same form.
 
     Raises:
-        ValueError: an unknown name, no such file, or a file that is no budget.
+        ValueError: an unknown name, no such file, or a file that is no budget or changes what no recipe has.
 
     >>> read_budget("smoke").reproduction, read_budget("paper").reproduction
     (False, True)
     """
     path = _SHIPPED / f"{name_or_path}.yaml" if name_or_path in budget_names() else Path(name_or_path)
     if not path.is_file():
-        hint = f"{nearest(name_or_path, budget_names())}, or the path of a file of your own"
+        hint = f"{nearest(name_or_path, budget_names())} (a file of your own is named by its path)"
         raise ValueError(f"budget {name_or_path!r} is unknown; {hint}")
     try:
         content = yaml.safe_load(path.read_text())
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is no YAML: {no_yaml(error)}") from error
     _check(path, content)
     if content.get("checks") is not None:
         content["checks"] = tuple(content["checks"])
-    return Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
+    budget = Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
+    if path.parent != _SHIPPED:
+        _check_changes(path, budget)
+    return budget
 
 
 def _check(path: Path, content: Any) -> None:
@@ -120,6 +123,26 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
             anew = "class_path" in other and other["class_path"] != one.get("class_path")
             both[key] = other if anew else _over(one, other)
     return both
+
+
+def _check_changes(path: Path, budget: Budget) -> None:
+    """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run."""
+    from protoat.experiments.recipe import read_recipe, recipe_names  # torch takes seconds to import
+
+    if unknown := [name for name in budget.recipes if name not in recipe_names()]:
+        raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
+    general = replace(budget, recipes={})
+    pretrained = [name for name in recipe_names() if name.endswith(("-acl", "-rocl"))]
+    tried = [
+        ("train", general, "cifar10", False),
+        ("pretrain", general, "cifar10-acl", True),
+        *((f"recipes, {name}", budget, name, name in pretrained) for name in budget.recipes),
+    ]
+    for section, changes, name, pretrains in tried:
+        try:
+            read_recipe(name, changes.args(name, pretrains=pretrains))
+        except ValueError as error:
+            raise ValueError(f"{path}, {section}: {error}") from error
 
 
 def _words(key: str, value: Any) -> list[str]:

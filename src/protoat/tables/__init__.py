@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from protoat.experiments.parser import nearest
 from protoat.tables.table import Table
 
 __all__ = ["table_numbers", "table_of"]
@@ -31,6 +30,6 @@ def table_of(number: int | str) -> Table:
     """
     known = [str(each) for each in table_numbers()]
     if str(number) not in known:
-        raise ValueError(f"table {str(number)!r} is unknown; {nearest(str(number), known)}")
+        raise ValueError(f"table {str(number)!r} is unknown; write one of {', '.join(known)}")
     found: Table = import_module(f"protoat.tables.table{number}").TABLE
     return found

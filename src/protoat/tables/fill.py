@@ -151,8 +151,10 @@ def filled(
     """A table, or the rows and columns that are named.
 
     Raises:
-        ValueError: an unknown row or column, or a seed twice.
+        ValueError: an unknown row or column, or a seed that is negative or named twice.
     """
+    if negative := [seed for seed in seeds if seed < 0]:
+        raise ValueError(f"--seeds {negative[0]} is negative; a seed is 0 or more")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))

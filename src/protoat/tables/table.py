@@ -41,11 +41,20 @@ class Line:
     ours: bool = False
 
     @property
-    def names(self) -> list[str]:
-        """What it may be called on a command line."""
-        said = [self.label, self.setup and self.setup.name, self.attack, self.read]
-        of_data = [self.data.label, self.data.name, self.data.recipe] if self.data else []
-        return [name.lower() for name in (*said, *of_data) if name]
+    def headings(self) -> list[str]:
+        """What a hint calls it: heading, data set and way to train."""
+        return [name for name in (self.label, self.data and self.data.label, self.setup and self.setup.name) if name]
+
+    @property
+    def names_of_data(self) -> set[str]:
+        """What its data may be called on a command line, in small letters."""
+        return {name.lower() for name in (self.data.label, self.data.name, self.data.recipe)} if self.data else set()
+
+    @property
+    def names(self) -> set[str]:
+        """What else it may be called."""
+        said = (self.label, self.setup and self.setup.name, self.attack, self.read)
+        return {name.lower() for name in said if name} - self.names_of_data
 
 
 @dataclass(frozen=True)
@@ -107,16 +116,26 @@ class Table:
     def chosen(self, kind: Literal["rows", "columns"], names: Sequence[str]) -> tuple[Line, ...]:
         """Rows or columns by name, all if none is named; in the order of the table.
 
+        Names of data sets and other names narrow each other: MNIST and Clean is the column Clean of MNIST.
+
         Raises:
-            ValueError: an unknown name, with the nearest valid one.
+            ValueError: an unknown name, with the nearest valid one, or names that no line has together.
         """
         lines: tuple[Line, ...] = getattr(self, kind)
-        known = list(dict.fromkeys(name for line in lines for name in line.names))
+        all_data = set().union(*(line.names_of_data for line in lines))
+        all_others = set().union(*(line.names for line in lines))
         for name in names:
-            if name.lower() not in known:
-                raise ValueError(f"--{kind} {name!r} is unknown in this table; {nearest(name.lower(), known)}")
+            if name.lower() not in all_data | all_others:
+                headings = {heading.lower(): heading for line in lines for heading in reversed(line.headings)}
+                raise ValueError(f"--{kind} {name!r} is unknown in this table; {nearest(name, headings.values())}")
         wanted = {name.lower() for name in names}
-        return tuple(line for line in lines if not names or wanted.intersection(line.names))
+        data, others = wanted & all_data, wanted - all_data
+        found = tuple(
+            line for line in lines if (not data or data & line.names_of_data) and (not others or others & line.names)
+        )
+        if not found:
+            raise ValueError(f"--{kind} {' '.join(names)}: none in this table is both; name {kind} of one data set")
+        return found
 
 
 def under(data: Data, columns: Iterable[Line]) -> tuple[Line, ...]:
