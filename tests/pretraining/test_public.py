@@ -196,6 +196,9 @@ def test_a_file_that_holds_code_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no weights file"):
         read_tensors(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"a torch file of plain tensors$"):
+        read_tensors(tmp_path / "x.pt")
     (tmp_path / "x.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="neither safetensors nor"):
         read_tensors(tmp_path / "x.safetensors")

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from protoat.data import ImageData
@@ -54,7 +54,8 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         weights: safetensors, or a state dictionary that ``torch.load(weights_only=True)`` reads.
 
     Raises:
-        ValueError: a model that cannot be found or built, weights of another architecture, no file of weights.
+        ValueError: a model that cannot be found, code of the user's that raises, weights of another architecture, no
+            file of weights.
     """
     home, colon, name = spec.partition(":")
     if not (home and colon and name):
@@ -96,8 +97,10 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         home = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # it is there, and imports something that is not
+            raise _raised(spec, error, None) from error  # it is there, and imports something that is not
         raise ValueError(f"--model {spec}: there is no module {error.name}, here or installed") from None
+    except Exception as error:
+        raise _raised(spec, error, None) from error
     finally:
         sys.path.remove(str(Path.cwd()))
     found = getattr(home, name, None)
@@ -106,10 +109,22 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
     if not isinstance(found, nn.Module):
         torch.manual_seed(0)  # importing may have drawn numbers
-        found = _called(found, data)
+        try:
+            found = _called(found, data) if callable(found) else found
+        except Exception as error:
+            raise _raised(spec, error, home.__file__) from error
     if not isinstance(found, nn.Module):
-        raise ValueError(f"--model {spec} gave a {type(found).__name__}, expected a torch.nn.Module")  # noqa: TRY004
+        raise ValueError(f"--model {spec} is of type {type(found).__name__}, expected torch.nn.Module")  # noqa: TRY004
     return found
+
+
+def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
+    """What the user's own code raised, with the last line of it that was reached."""
+    ours = (__file__, "<frozen")
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    place = next((frame for frame in reversed(frames) if home in (None, frame.filename)), None)
+    where = f" ({Path(place.filename).name}:{place.lineno})" if place else ""
+    return ValueError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
 
 
 def _called(builder: Callable[..., Any], data: ImageData) -> Any:
@@ -138,7 +153,8 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
 
 
 def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
-    models = torchvision.models
+    from torchvision import models  # takes seconds
+
     if name not in models.list_models():
         raise ValueError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
     if num_classes is not None:

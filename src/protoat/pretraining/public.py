@@ -47,7 +47,8 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors ({reason})") from error
+        told = f" ({reason})" if " " in reason else ""  # a bare number tells nobody anything
+        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors{told}") from error
     for key in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
