@@ -163,6 +163,8 @@ def test_names_of_attacks_are_listed(printed) -> None:
         "transfer:RUN",
     ):
         assert f"\n{name}" in f"\n{shown}"
+    lines = [line for line in shown.split("\n\n")[0].splitlines() if "{" not in line]
+    assert {line[26] for line in lines} == {" "} and " " not in {line[27] for line in lines}
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,28 @@ def test_models_that_spoil_a_measurement(builder, code: str, data: ImageData) ->
     assert [module.training for module in model.modules()] == modes
 
 
+@pytest.mark.parametrize(("how", "severity"), [("normalised", "error"), ("a little", "warning")])
+def test_only_a_large_gain_from_other_pixels_is_certain(how: str, severity: str, data: ImageData) -> None:
+    model = prepared(trained(None), "normalised")
+    if how == "a little":
+        model = Mixed(trained(None), model)
+    (found,) = lint(model, data, THREAT, ATTACKS)
+    assert (found.code, found.severity) == ("preparation", severity)
+    assert ("it may expect that" in found.text) == (severity == "warning")
+    assert codes(model, data, pixels_known=True) == []
+
+
+class Mixed(nn.Module):
+    """A model that is right more often on standardised pixels, and often on others."""
+
+    def __init__(self, plain: nn.Module, standardised: nn.Module) -> None:
+        super().__init__()
+        self.plain, self.standardised = plain, standardised
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x) + 2 * self.standardised(x)
+
+
 def test_logits_that_are_not_finite(data: ImageData) -> None:
     class Spoilt(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from protoat.data import Digits
 from protoat.experiments.measure import audit_verdict, measure, read_record
@@ -17,6 +18,7 @@ from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
 from protoat.experiments.subject import Subject, subject_of_run, with_prototype_head
 from protoat.training import Interrupted
+from protoat.types import Output
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 
@@ -198,6 +200,24 @@ def test_what_would_spoil_a_measurement_is_said_and_kept(subject: Subject, said:
     assert said().startswith("warning: PGD: 2 steps of 0.01 move no pixel by more than 0.02")
     findings = {finding["code"]: finding["severity"] for finding in stored(subject)["lint"]}
     assert findings == {"short-reach": "warning", "two-classes": "note"}
+
+
+def test_no_finding_is_called_an_error_where_the_command_succeeds(
+    subject: Subject, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsure = replace(subject, model=nn.Sequential(subject.model, First(), nn.Softmax(1)))
+    measure(unsure, ["clean"], limit=20)
+    assert said().startswith("the numbers below will mean nothing: outputs are probabilities")
+    asked = []
+    monkeypatch.setattr("protoat.experiments.measure.lint", lambda *args, **options: asked.append(options) or [])
+    measure(subject, ["clean"], limit=20)
+    measure(replace(subject, identity=subject.identity | {"model": "mine:net"}), ["clean"], limit=20)
+    assert [options["pixels_known"] for options in asked] == [True, False]
+
+
+class First(nn.Module):
+    def forward(self, output: Output) -> torch.Tensor:
+        return output.logits
 
 
 def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> None:

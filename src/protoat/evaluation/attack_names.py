@@ -94,7 +94,7 @@ def describe_names() -> str:
     families = _families()
     shortened = [family for name, family in families.items() if name in _SHORT]
     shown = {name: family for name, family in families.items() if name in _SHORT or family not in shortened}
-    lines = []
+    lines = {}
     for name, family in sorted(shown.items()):
         of_class = family.func if isinstance(family, partial) else family
         takes = inspect.signature(family).parameters
@@ -103,8 +103,8 @@ def describe_names() -> str:
         rule = "[:RULE]" * bool(getattr(of_class, "can_target", False))
         summary = str(inspect.getdoc(of_class)).split("\n")[0]
         loss = f" On {family.keywords['loss'].__name__}." if isinstance(family, partial) else ""
-        lines.append(f"{name + numbers + rule:<24} {summary}{loss}")
-    return "\n".join(lines)
+        lines[name + numbers + rule] = f"{summary}{loss}"
+    return "\n".join(f"{name:<26} {told}" for name, told in lines.items())
 
 
 def _families() -> dict[str, Family]:

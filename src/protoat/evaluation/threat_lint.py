@@ -53,6 +53,7 @@ def lint(
     *,
     targets: Tensor | None = None,
     images: int = 128,
+    pixels_known: bool = False,
 ) -> list[Finding]:
     """Looks for the mistakes that most often make a robustness number wrong; a few forwards, no attack.
 
@@ -65,6 +66,7 @@ def lint(
         attacks: by name; None is the measurement of clean images.
         targets: (N,) classes that targeted attacks are to reach, where they are given and not drawn.
         images: forwarded at most, a share of each mode.
+        pixels_known: the model was trained on pixels as they come here, so it is not asked whether it wants others.
 
     Raises:
         ValueError: no images.
@@ -87,7 +89,7 @@ def lint(
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
     x, y = pixels[rows].to(where), labels[rows].to(where)
     x = x if x.is_floating_point() else x.float() / (255 if isinstance(data, ImageData) else 1)
-    case = _Case(network, x, y, eval_logits(network, x), labels, threat, attacks, targets)
+    case = _Case(network, x, y, eval_logits(network, x), labels, threat, attacks, targets, pixels_known)
     return [finding for rule in _RULES for finding in rule(case)]
 
 
@@ -103,6 +105,7 @@ class _Case:
     threat: ThreatModel
     attacks: Mapping[str, Attack | None]
     targets: Tensor | None
+    pixels_known: bool
 
     @property
     def classes(self) -> int:
@@ -173,17 +176,23 @@ def _probabilities(case: _Case) -> Iterator[Finding]:
 
 
 def _preparation(case: _Case) -> Iterator[Finding]:
-    """Whether the model wants other pixels than it gets: it would then be right far more often with these."""
+    """Whether the model wants other pixels than it gets: it would then be right far more often with these.
+
+    A model that has not learned enough gains from standardised pixels too, so only a large gain makes it certain.
+    """
     right = case.logits.argmax(1) == case.y
-    named = ((how, eval_logits(case.model, x).argmax(1) == case.y) for how, x in _other_pixels(case.x))
+    other_pixels = () if case.pixels_known else _other_pixels(case.x)
+    named = [("", right), *((how, eval_logits(case.model, x).argmax(1) == case.y) for how, x in other_pixels)]
     how, best = max(named, key=lambda item: int(item[1].sum()))
     pair, accuracy = Paired.of(right, best), float(right.float().mean())
     if pair.difference > 0.1 and pair.p_above < 0.001:
+        certain = pair.difference > 0.4
         text = (
             f"the model is right on {accuracy:.0%} of clean images as they are and on {accuracy + pair.difference:.0%} "
-            f"{how}: it expects that in front of it; put it inside the model (protoat.models.Normalize)"
+            f"{how}: it {'expects' if certain else 'may expect'} that in front of it; then put it inside the model "
+            "(protoat.models.Normalize)"
         )
-        yield Finding("preparation", "error", text)
+        yield Finding("preparation", "error" if certain else "warning", text)
     elif binomtest(int(right.sum()), len(right), _chance(case.y), "greater").pvalue > 0.01:
         text = f"the model is right on {accuracy:.0%} of clean images, no more than chance: are these its weights?"
         yield Finding("chance", "warning", text)

@@ -24,15 +24,15 @@ from protoat.types import ThreatModel
 __all__ = ["HELP", "default_names", "load_surrogate", "named_attacks"]
 
 HELP = f"""\
-clean                    No attack.
+clean                      No attack.
 {describe_names()}
-adaptive[N][xR]          Attacks that know the prototypes of a run with SoftTriple, all four: adaptive-combined,
-                         adaptive-leave, adaptive-approach, adaptive-displace.
-transfer:RUN             Adversarial images made on the model of another run, with pgd50.
-transfer:ATTACK:RUN      The same with another attack.
-package.module.Class     Your own subclass of protoat.attacks.Attack.
+adaptive[N][xR]            Attacks that know the prototypes of a run with SoftTriple, all four: adaptive-combined,
+                           adaptive-leave, adaptive-approach, adaptive-displace.
+transfer:RUN               Adversarial images made on the model of another run, with pgd50.
+transfer:ATTACK:RUN        The same with another attack.
+package.module.Class       Your own subclass of protoat.attacks.Attack.
 {{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
-                         Any class with any arguments, as YAML; called after its class.
+                           Any class with any arguments, as YAML; called after its class.
 
 N: steps, queries or draws. R: restarts. STEP: size of a step in pixels, for PGD 2.5 * radius / N if not given.
 RULE: least_likely, next, random or all wrong classes as targets.
