@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_without_a_record_and_other_models_it_says_what_is_missing(
     assert "--surrogate RUN" in shown
     assert (tmp_path / "audit.json").exists()
     assert not (runs["plain"] / "audit.json").exists()
+
+
+def test_a_record_that_lacks_attacks_does_not_fail_the_model(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(runs["ours"]), "--n", "20", "--out", str(tmp_path)]
+    assert main(["evaluate", *options, "--attacks", "pgd2"]) == 0
+    assert main(["audit", *options]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("the record lacks what C10, C11 ask for; ")
+    assert last.endswith(f"protoat evaluate {runs['ours']} --out {tmp_path} --attacks aa")
+    said = audit_verdict(replace(subject_of_run(runs["ours"]), folder=tmp_path))
+    assert said.startswith(f"audit passed: {tmp_path / 'audit.json'}; the record then lacked what C10, C11 ask for")
 
 
 def test_a_record_of_another_radius_is_none(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -32,16 +32,12 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 
 TORCH_FREE = {
     "table": "protoat table 9 ",
-    "figure": "protoat figure usage-over-time how",
     "table 12": "table '12' is unknown; write one of 1, 2, 3",
     "table two": "table 'two' is unknown; write one of 1, 2, 3",
     "table 2 --budget smok": "did you mean 'smoke'? (a file",
     "table 2 --rows PGD-ATT": "did you mean 'PGD-AT'?",
     "table 2 --columns MNST": "did you mean 'MNIST'?",
     "table --rows PGD-AT": "--rows goes with a table; write its number: protoat table 2 --rows PGD-AT",
-    "figure --budget smoke": "--budget goes with a figure; write its name: protoat figure 1 --budget smoke",
-    "figure curve": "did you mean 'curves'?",
-    "figure 1 --budget smok": "did you mean 'smoke'?",
     "tabel": "did you mean 'table'?",
 }
 

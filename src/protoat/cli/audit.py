@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 import time
 
 from rich.console import Console
 from rich.status import Status
 
 from protoat.cli.tables import print_table
+from protoat.evaluation.masking_audit import CHECKS
 from protoat.experiments.audit import audit_subject
 from protoat.experiments.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 
 def main(args: list[str]) -> int:
@@ -32,6 +37,11 @@ def main(args: list[str]) -> int:
         if options[name] < 1:
             raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
     subject = subject_of(parser, options)
+    logger.info(
+        "%d checks on %d images: minutes for a small network, far longer for a large one; --n 100 is quicker",
+        len(CHECKS),
+        min(options.n, len(subject.data)),
+    )
     started = time.monotonic()
     with Status("", console=Console(stderr=True)) as status:
         report = audit_subject(
@@ -48,4 +58,9 @@ def main(args: list[str]) -> int:
     verdict = f"FAILED: {', '.join(report.failed)}" if report.failed else "passed, which rules out common mistakes only"
     print(f"audit {verdict}; {silent} checks were not run; {time.monotonic() - started:.0f} s")
     print(f"{subject.folder / 'audit.json'} holds the figures; what to do: docs/audit.md")
+    if report.incomplete:
+        named = ["protoat", "evaluate", *args] if options.run is None else ["protoat", "evaluate", str(options.run)]
+        place = ["--out", str(options.out)] if options.run is not None and options.out is not None else []
+        command = shlex.join([*named, *place, "--attacks", "aa"])
+        print(f"the record lacks what {', '.join(report.incomplete)} ask for; measure that and audit again: {command}")
     return 1 if report.failed else 0

@@ -19,7 +19,7 @@ def main(args: list[str]) -> None:
     if best:
         measured = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
         print(f"best epoch {best['epoch']} of {recipe.epochs}, on {best['images']} held-out images: {measured}")
-    print(f"files are in {out}; next: protoat evaluate {out} --attacks clean fgsm pgd10 pgd100")
+    print(f"files are in {out}; next: protoat evaluate {out}")
 
 
 def start(command: str, args: list[str], default: str, *, pretrains: bool = False) -> tuple[Recipe, Path]:

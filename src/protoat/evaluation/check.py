@@ -11,9 +11,9 @@ from torch import Tensor
 from protoat.evaluation.lab import Lab
 from protoat.evaluation.paired import Paired
 
-__all__ = ["Check", "Status", "Verdict", "all_of", "judged", "not_above", "not_run", "percent", "too_many"]
+__all__ = ["Check", "Status", "Verdict", "all_of", "complete", "judged", "not_above", "not_run", "percent", "too_many"]
 
-Status = Literal["pass", "fail", "not run"]
+Status = Literal["pass", "fail", "incomplete", "not run"]
 _DOUBT = 0.05
 
 
@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     """What a check found.
 
     Attributes:
-        status: ``"pass"``, ``"fail"`` or ``"not run"``.
+        status: ``"pass"``, ``"fail"``, ``"incomplete"`` where only the record lacks something, or ``"not run"``.
         reason: one line with the decisive figures; what is missing where it did not run.
         figures: JSON values; a count of images under the name of an attack is what it leaves right.
     """
@@ -43,6 +43,11 @@ class Check(NamedTuple):
 def judged(passed: bool, reason: str, **figures: Any) -> Verdict:
     """The verdict of a check that ran."""
     return Verdict("pass" if passed else "fail", reason, figures)
+
+
+def complete(whole: bool, reason: str, **figures: Any) -> Verdict:
+    """The verdict of a check that says nothing of the model, only whether the record holds what it should."""
+    return Verdict("pass" if whole else "incomplete", reason, figures)
 
 
 def not_run(missing: str) -> Verdict:

@@ -36,7 +36,7 @@ class CheckResult:
     Attributes:
         id: ``A1`` to ``A5``, the symptoms of Athalye et al.; ``C1`` to ``C22``, the checklist of Carlini et al.
         title: what holds where it passes.
-        status: ``"pass"``, ``"fail"`` or ``"not run"``.
+        status: ``"pass"``, ``"fail"``, ``"incomplete"`` where only the record lacks something, or ``"not run"``.
         figures: JSON values; a count under the name of an attack is how many of ``images`` it leaves right.
         reason: one line with the decisive figures, or what is missing.
         seconds: time it took; attacks that several checks look at are charged to the first.
@@ -66,13 +66,21 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """No check failed; those that did not run say nothing."""
+        """No check failed; those that did not run say nothing, and an incomplete record nothing of the model."""
         return not self.failed
 
     @property
     def failed(self) -> list[str]:
         """Numbers of the checks that failed."""
-        return [check.id for check in self.checks if check.status == "fail"]
+        return self._with("fail")
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Numbers of the checks that miss something in the record."""
+        return self._with("incomplete")
+
+    def _with(self, status: Status) -> list[str]:
+        return [check.id for check in self.checks if check.status == status]
 
     def __getitem__(self, number: str) -> CheckResult:
         return next(check for check in self.checks if check.id == number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from protoat.evaluation.check import Check, Verdict, judged, not_run
+from protoat.evaluation.check import Check, Verdict, complete, judged, not_run
 from protoat.evaluation.lab import Lab
 
 __all__ = ["CHECKS"]
@@ -34,9 +34,9 @@ def _of_record(look: Callable[[Lab, Record], Verdict]) -> Callable[[Lab], Verdic
 def _clean(lab: Lab, record: Record) -> Verdict:
     clean = [entry for entry in record["attacks"].values() if entry["parameters"]["attack"] is None]
     if not clean:
-        return judged(False, "clean accuracy is not in the record; measure it: --attacks clean")
+        return complete(False, "clean accuracy is not in the record; measure it: --attacks clean")
     right, total = clean[0]["correct"], clean[0]["total"]
-    return judged(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
+    return complete(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
 
 
 def _worst_case(lab: Lab, record: Record) -> Verdict:
@@ -56,7 +56,7 @@ def _diverse(lab: Lab, record: Record) -> Verdict:
     found = {word for parameters in _attacks(record) for word in _words(parameters)}
     missing = [kind for kind, words in _KINDS.items() if not found.intersection(words)]
     reason = f"no attack of the kind {', '.join(missing)}; measure aa" if missing else "all four kinds of attacks"
-    return judged(not missing, reason, missing=missing)
+    return complete(not missing, reason, missing=missing)
 
 
 def _beyond_training(lab: Lab, record: Record) -> Verdict:
@@ -68,7 +68,7 @@ def _beyond_training(lab: Lab, record: Record) -> Verdict:
 
     new = sum(not known(parameters) for parameters in _attacks(record))
     reason = f"{new} attacks are neither single-step nor the one of training" + "; measure aa" * (new == 0)
-    return judged(new > 0, reason, attacks=new)
+    return complete(new > 0, reason, attacks=new)
 
 
 def _parameters_are_there(lab: Lab, record: Record) -> Verdict:
@@ -82,7 +82,7 @@ def _parameters_are_there(lab: Lab, record: Record) -> Verdict:
         if lacking := sorted(needed - parameters.keys()):
             missing[parameters["attack"]] = lacking
     reason = f"not in the record: {missing}" if missing else "radius, norm, seed and batch norm of every attack"
-    return judged(not missing, reason, missing=missing)
+    return complete(not missing, reason, missing=missing)
 
 
 def _attacks(record: Record) -> Iterator[Record]:

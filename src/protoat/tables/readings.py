@@ -73,8 +73,11 @@ def _prototypes(run: StoredRun, attack: str) -> Reading:
 def _audit(run: StoredRun, attack: str) -> Reading:
     audit = json.loads((run.path / "audit.json").read_text())
     failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
+    lacking = [check["id"] for check in audit["checks"] if check["status"] == "incomplete"]
     silent = sum(check["status"] == "not run" for check in audit["checks"])
-    return Reading(text=(f"FAILED {', '.join(failed)}" if failed else "passed") + f" ({silent} not run)" * bool(silent))
+    verdict = f"FAILED {', '.join(failed)}" if failed else "passed"
+    lacks = f", record lacks {', '.join(lacking)}" * bool(lacking)
+    return Reading(text=verdict + lacks + f" ({silent} not run)" * bool(silent))
 
 
 _READ: dict[str, Callable[[StoredRun, str], Reading]] = {

@@ -33,7 +33,11 @@ def audit(records: Records) -> Section:
         if failed
         else Text(f"No check failed, which rules out common mistakes only. {silent} checks were not run.")
     )
-    blocks: list[Block] = [verdict, *_audited(records, record)]
+    lacking = [check["id"] for check in record["checks"] if check["status"] == "incomplete"]
+    lacks = (
+        [Text(f"The record lacks what {', '.join(lacking)} ask for: add --attacks aa.", "missing")] if lacking else []
+    )
+    blocks: list[Block] = [verdict, *lacks, *_audited(records, record)]
     rows = [[check["id"], check["title"], check["status"], check["reason"]] for check in record["checks"]]
     figures = [[check["id"], json.dumps(check["figures"])] for check in record["checks"] if check["figures"]]
     blocks += [
