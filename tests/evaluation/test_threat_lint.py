@@ -97,26 +97,28 @@ def test_models_that_spoil_a_measurement(builder, code: str, data: ImageData) ->
     assert [module.training for module in model.modules()] == modes
 
 
-@pytest.mark.parametrize(("how", "severity"), [("normalised", "error"), ("a little", "warning")])
-def test_only_a_large_gain_from_other_pixels_is_certain(how: str, severity: str, data: ImageData) -> None:
+@pytest.mark.parametrize(("learned", "severity"), [("all", "error"), ("a part", "warning")])
+def test_only_a_large_gain_from_other_pixels_is_certain(learned: str, severity: str, data: ImageData) -> None:
     model = prepared(trained(None), "normalised")
-    if how == "a little":
-        model = Mixed(trained(None), model)
+    if learned == "a part":
+        model = Ignorant(model)
     (found,) = lint(model, data, THREAT, ATTACKS)
     assert (found.code, found.severity) == ("preparation", severity)
     assert ("it may expect that" in found.text) == (severity == "warning")
     assert codes(model, data, pixels_known=True) == []
 
 
-class Mixed(nn.Module):
-    """A model that is right more often on standardised pixels, and often on others."""
+class Ignorant(nn.Module):
+    """Wrong on about a quarter of the images, on whatever scale their pixels come."""
 
-    def __init__(self, plain: nn.Module, standardised: nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.plain, self.standardised = plain, standardised
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.plain(x) + 2 * self.standardised(x)
+        logits = self.model(x)
+        known = x.flatten(1).argmax(1) % 4 > 0
+        return torch.where(known[:, None], logits, logits.roll(1, 1))
 
 
 def test_logits_that_are_not_finite(data: ImageData) -> None:

@@ -105,7 +105,7 @@ def test_weights_come_from_every_plain_file(here: Path, form: str) -> None:
         ("my_models:smal", "my_models has no smal; did you mean 'small'"),
         ("my_models:number", "my_models:number is of type int, expected torch.nn.Module"),
         ("my_models:__name__", "my_models:__name__ is of type str, expected torch.nn.Module"),
-        ("my_models:raising", r"^--model my_models:raising raised ValueError: boom \(my_models\.py:20\)$"),
+        ("my_models:raising", r"^--model my_models:raising raised ValueError: boom \(my_models\.py:21\)$"),
         (
             "my_models:asking_too_much",
             r"my_models:asking_too_much raised TypeError: asking_too_much\(\) missing .* 'd'$",

@@ -61,6 +61,6 @@ def main(args: list[str]) -> int:
     if report.incomplete:
         named = ["protoat", "evaluate", *args] if options.run is None else ["protoat", "evaluate", str(options.run)]
         place = ["--out", str(options.out)] if options.run is not None and options.out is not None else []
-        command = shlex.join([*named, *place, "--attacks", "aa"])
-        print(f"the record lacks what {', '.join(report.incomplete)} ask for; measure that and audit again: {command}")
+        command, lacking = shlex.join([*named, *place, "--attacks", "aa"]), ", ".join(report.incomplete)
+        print(f"the record is incomplete ({lacking}); measure what it lacks and audit again: {command}")
     return 1 if report.failed else 0

@@ -213,5 +213,5 @@ def audit_verdict(subject: Subject) -> str:
         [check["id"] for check in audit["checks"] if check["status"] == status] for status in ("fail", "incomplete")
     )
     verdict = "audit passed" if audit["passed"] else f"audit FAILED ({', '.join(failed)})"
-    lacks = f"; the record then lacked what {', '.join(lacking)} ask for; audit again: {command}" if lacking else ""
+    lacks = f"; the record was incomplete then ({', '.join(lacking)}), audit again: {command}" if lacking else ""
     return f"{verdict}: {path}{lacks}"

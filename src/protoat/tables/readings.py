@@ -76,7 +76,7 @@ def _audit(run: StoredRun, attack: str) -> Reading:
     lacking = [check["id"] for check in audit["checks"] if check["status"] == "incomplete"]
     silent = sum(check["status"] == "not run" for check in audit["checks"])
     verdict = f"FAILED {', '.join(failed)}" if failed else "passed"
-    lacks = f", record lacks {', '.join(lacking)}" * bool(lacking)
+    lacks = f", record incomplete: {', '.join(lacking)}" * bool(lacking)
     return Reading(text=verdict + lacks + f" ({silent} not run)" * bool(silent))
 
 

@@ -34,9 +34,7 @@ def audit(records: Records) -> Section:
         else Text(f"No check failed, which rules out common mistakes only. {silent} checks were not run.")
     )
     lacking = [check["id"] for check in record["checks"] if check["status"] == "incomplete"]
-    lacks = (
-        [Text(f"The record lacks what {', '.join(lacking)} ask for: add --attacks aa.", "missing")] if lacking else []
-    )
+    lacks = [Text(f"The record was incomplete ({', '.join(lacking)}); add --attacks aa.", "missing")] if lacking else []
     blocks: list[Block] = [verdict, *lacks, *_audited(records, record)]
     rows = [[check["id"], check["title"], check["status"], check["reason"]] for check in record["checks"]]
     figures = [[check["id"], json.dumps(check["figures"])] for check in record["checks"] if check["figures"]]
