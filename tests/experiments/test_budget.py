@@ -92,6 +92,21 @@ def test_fast_and_free_keep_their_schedule(budget: str, data: Data) -> None:
     assert isinstance(usual.schedule, Cyclic) == (budget == "cpu" and "mnist" not in data.name)
 
 
+@pytest.mark.parametrize(
+    ("data", "radii", "paper"),
+    [(MNIST, 1.25, 0.375), (MNIST_2, 1.25, 0.375), (CIFAR10, 1, 8 / 255), (TINY_IMAGENET, 0.5, 4 / 255)],
+)
+def test_fast_steps_as_far_in_the_ball_at_every_budget(data: Data, radii: float, paper: float) -> None:
+    for name in budget_names():
+        recipe = FAST.job(data, read_budget(name), seed=0).recipe
+        assert recipe.method(recipe.threat).attack.step_size == pytest.approx(radii * recipe.threat.eps)
+    own = Budget("own", "", train={"threat": {"eps": 0.02}})
+    assert FAST.job(data, own, seed=0).recipe.threat.eps == 0.02
+    assert f"step_size: {0.02 * radii:g}\n" in FAST.job(data, own, seed=0).recipe.text
+    step = {0.375: "0.375", 8 / 255: "8/255", 4 / 255: "4/255"}[paper]
+    assert f"step_size: {step}\n" in FAST.job(data, read_budget("paper"), seed=0).recipe.text
+
+
 def test_what_a_budget_says_of_one_recipe_stands_beside_what_it_says_of_all() -> None:
     width = {"model": {"init_args": {"width": 0.25}}}
     budget = Budget(

@@ -15,7 +15,7 @@ from jsonargparse.typing import register_type
 
 from protoat.pixels import Pixels
 
-__all__ = ["MODE", "Parser", "nearest", "no_yaml"]
+__all__ = ["MODE", "Parser", "nearest", "no_yaml", "plain_pixels"]
 
 MODE = "protoat"
 
@@ -243,10 +243,10 @@ def _none_is_null(value: Any) -> Any:
     return None if value == "none" else value
 
 
-def _plain_pixels(value: float) -> str | float:
+def plain_pixels(value: float) -> str | float:
     """``8/255`` where that is exact, else the number.
 
-    >>> _plain_pixels(8 / 255), _plain_pixels(0.3)
+    >>> plain_pixels(8 / 255), plain_pixels(0.3)
     ('8/255', 0.3)
     """
     fraction = f"{round(value * 255)}/255"
@@ -256,4 +256,4 @@ def _plain_pixels(value: float) -> str | float:
 jsonargparse.set_loader(MODE, _load, exceptions=(yaml.YAMLError,))
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # that of libyaml, where it is there, is much faster
 jsonargparse.set_dumper(MODE, lambda value: yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=False))
-register_type(Pixels, serializer=_plain_pixels, deserializer=Pixels)
+register_type(Pixels, serializer=plain_pixels, deserializer=Pixels)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from protoat.experiments.budget import Budget
+from protoat.experiments.parser import plain_pixels
 
 if TYPE_CHECKING:
     from protoat.experiments.job import Job
@@ -52,7 +53,7 @@ class Data:
         label: as the paper calls it.
         name: part of the names of its runs.
         replays: of Free adversarial training (paper, section 4.2).
-        fast_step: step size of Fast adversarial training.
+        fast_step: step size of Fast adversarial training, in radii of training, whatever a budget makes of these.
         pgd: further arguments of all rows but Fast and Free.
         finetune: further arguments of rows that start from an encoder.
         tla: recipe of TLA over it.
@@ -64,7 +65,7 @@ class Data:
     label: str
     name: str
     replays: int = 8
-    fast_step: str = "8/255"
+    fast_step: float = 1.0  # paper, section 4.2: 8/255
     pgd: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
     tla: str = "tla"
@@ -78,7 +79,7 @@ MNIST = Data(
     label="MNIST",
     name="mnist",
     replays=4,
-    fast_step="0.375",
+    fast_step=1.25,  # as its authors; the paper's 8/255 would be a tenth of the radius
     finetune=("--method.ramp_epochs", "1"),
     tla="tla-mnist",
     encoders=("--config", "mnist-{}"),
@@ -96,7 +97,7 @@ TINY_IMAGENET = Data(
     "Tiny ImageNet",
     "tiny-imagenet",
     replays=4,
-    fast_step="4/255",
+    fast_step=0.5,  # paper, section 4.2: 4/255
     tla="tla-tiny-imagenet",
     encoders=(),
 )
@@ -108,7 +109,7 @@ class Setup:
 
     Attributes:
         name: part of the names of its runs, and what ``--rows`` takes.
-        method: arguments of the method on a data set, laid over its recipe, which is multi-prototype PGD-AT.
+        method: arguments of the method on a data set at a budget, laid over its recipe, multi-prototype PGD-AT.
         changes: further arguments, such as another regularizer.
         start: what pre-trains the encoder it starts from, ``acl`` or ``rocl``.
         baseline: the same without prototypes, to tell what these cost.
@@ -119,7 +120,7 @@ class Setup:
     """
 
     name: str
-    method: Callable[[Data], tuple[str, ...]]
+    method: Callable[[Data, Budget], tuple[str, ...]]
     changes: tuple[str, ...] = ()
     start: str | None = None
     baseline: Setup | None = None
@@ -136,7 +137,7 @@ class Setup:
         from protoat.experiments.job import Job  # takes seconds, and tables are listed without
 
         matching = () if self.start is None else (*data.finetune, *(data.acl if self.start == "acl" else data.rocl))
-        method = self.method(data)
+        method = self.method(data, budget)
         keep = ("schedule",) if "--schedule" in method else ()
         changed = (*method, *self.changes, *matching, *budget.args(data.recipe, keep=keep))
         return Job(
@@ -162,28 +163,36 @@ _DAWNBENCH = ("--optimizer.lr", "0.2", "--schedule", "Cyclic", "--schedule.lr_mi
 _ALONE = ("--regularizer", "none")
 
 
-def _pgd(data: Data) -> tuple[str, ...]:
+def _pgd(data: Data, budget: Budget) -> tuple[str, ...]:
     return data.pgd
 
 
-def _trades(data: Data) -> tuple[str, ...]:
+def _trades(data: Data, budget: Budget) -> tuple[str, ...]:
     return ("--method", "TRADES", *data.pgd)
 
 
-def _tla(data: Data) -> tuple[str, ...]:
-    return _loss(data, data.tla)
+def _tla(data: Data, budget: Budget) -> tuple[str, ...]:
+    return _loss(data, budget, data.tla)
 
 
-def _loss(data: Data, recipe: str) -> tuple[str, ...]:
+def _loss(data: Data, budget: Budget, recipe: str) -> tuple[str, ...]:
     return ("--config", recipe, *data.pgd)
 
 
-def _free(data: Data) -> tuple[str, ...]:
+def _free(data: Data, budget: Budget) -> tuple[str, ...]:
     return ("--method", "FreeAT", "--method.replays", str(data.replays), *_DAWNBENCH)
 
 
-def _fast(data: Data) -> tuple[str, ...]:
-    return ("--method", "FastAT", "--method.step_size", data.fast_step, *_DAWNBENCH)
+def _fast(data: Data, budget: Budget) -> tuple[str, ...]:
+    step = plain_pixels(data.fast_step * _radius(data, budget))
+    return ("--method", "FastAT", "--method.step_size", str(step), *_DAWNBENCH)
+
+
+def _radius(data: Data, budget: Budget) -> float:
+    """Of training on the data at a budget."""
+    from protoat.experiments.job import Job
+
+    return Job(data.name, ("--config", data.recipe, *budget.args(data.recipe))).recipe.threat.eps
 
 
 FAST = Setup("fast", _fast, _ALONE)
