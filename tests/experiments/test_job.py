@@ -15,7 +15,7 @@ from protoat.experiments.budget import read_budget
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.job import Job, Task, identity_of_folder
 from protoat.experiments.recipe import read_recipe, recipe_from_text, recipe_parser, resolve
-from protoat.experiments.setups import CIFAR10_2, SINGLE_MODE, with_prototypes
+from protoat.experiments.setups import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
 
 BASE = ("--config", "digits")
 ACL = Job("acl", ("--config", "digits-acl"))
@@ -213,3 +213,21 @@ def test_a_task_travels_without_what_is_cached() -> None:
     assert again == task
     assert vars(again.job).keys() == {"name", "args", "start"}
     assert again.job.identity == known
+
+
+@pytest.mark.parametrize("setup", [FAST, OURS_ACL])
+def test_a_command_says_each_option_once_and_asks_for_the_same_run(setup: Setup) -> None:
+    job = setup.job(CIFAR10, read_budget("smoke"), seed=0)
+    said = job.arguments(Path("runs"))
+    options = [word for word in said if word.startswith("--") and word != "--config"]
+    assert len(set(options)) == len(options) < len([word for word in job.args if word.startswith("--")]) + 1
+    given = said[: said.index("--initialise.run")] if "--initialise.run" in said else said
+    assert Job("x", tuple(given), job.start).identity == job.identity
+
+
+def test_a_class_that_is_named_again_keeps_its_arguments_and_another_one_does_not() -> None:
+    args = ("--schedule", "Cyclic", "--schedule.peak", "0.2", "--schedule", "Cyclic", "--schedule.lr_min", "0")
+    assert Job("x", (*BASE, *args)).arguments(Path()) == [*BASE, *args[:4], *args[6:]]
+    assert Job("x", (*BASE, *args, "--schedule", "none")).arguments(Path()) == [*BASE, "--schedule", "none"]
+    layers = ("--config", "trades", "--epochs", "3")
+    assert Job("x", (*BASE, *layers)).arguments(Path()) == [*BASE, *layers]

@@ -89,6 +89,24 @@ class Job:
                 raise ValueError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
         return pairs
 
+    @property
+    def _said_once(self) -> list[str]:
+        """`args`, without what a later one replaces: a value by another, a class with its arguments by another class.
+
+        >>> args = ("--config", "mnist", "--schedule", "Cyclic", "--schedule.lr_min", "0.1", "--epochs", "15")
+        >>> Job("x", (*args, "--epochs", "2", "--schedule", "none")).arguments(Path("runs"))
+        ['--config', 'mnist', '--epochs', '2', '--schedule', 'none']
+        """
+        said: dict[str, tuple[str, ...]] = {}
+        for place, (option, *values) in enumerate(self._pairs):
+            if option == "--config":  # files are laid over one another
+                said[f"{option} {place}"] = (option, *values)
+            elif said.get(option) != (option, *values):  # a class that is named again keeps its arguments
+                if said.pop(option, None) is not None:
+                    said = {key: pair for key, pair in said.items() if not key.startswith(f"{option}.")}
+                said[option] = (option, *values)
+        return [word for pair in said.values() for word in pair]
+
     def folder(self, store: Path) -> Path:
         """Where in the store it is: a folder of this identity, whatever its name; else the one it will have.
 
@@ -121,8 +139,8 @@ class Job:
         return run is not None and self.start._could_be(Path(run))
 
     def arguments(self, store: Path) -> list[str]:
-        """`args`, with the folder it starts from."""
-        return [*self.args, *([] if self.start is None else ["--initialise.run", str(self.start.folder(store))])]
+        """`args` as far as none takes back another, each option once, with the folder it starts from."""
+        return [*self._said_once, *([] if self.start is None else ["--initialise.run", str(self.start.folder(store))])]
 
     def command(self, store: Path) -> str:
         """The shell command that does it by hand."""

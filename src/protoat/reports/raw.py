@@ -20,7 +20,7 @@ _COLUMNS = [
 
 
 def to_csv(number: int, table: Filled) -> str:
-    """Counts with Wilson's interval of each run, the paper's value, and the command that makes the run."""
+    """Counts with Wilson's interval of each run, the paper's value, and of missing runs the command that does them."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -30,7 +30,7 @@ def to_csv(number: int, table: Filled) -> str:
 
 def _lines(table: Filled) -> Iterator[dict[str, object]]:
     judged = verdicts(table)
-    tasks = {task.job.identity: task for task in table.tasks()}
+    missing = {task.job.identity: task.command(table.store) for task in table.missing()}
     for row, column, cell in table.cells():
         found = {value.seed: value for value in table.values(cell)}
         for seed in table.seeds:
@@ -41,7 +41,7 @@ def _lines(table: Filled) -> Iterator[dict[str, object]]:
                 **_numbers(found.get(seed)),
                 "verdict": judged.get(cell, ""),
                 "folder": str(job.folder(table.store)),
-                "command": tasks[job.identity].command(table.store),
+                "command": "" if seed in found else missing.get(job.identity, ""),
             }
 
 
