@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from protoat.reports.markdown import to_markdown
 from protoat.reports.raw import to_csv
 from protoat.reports.sheets import Document, document
 from protoat.reports.terminal import to_terminal
+from protoat.tables import table_numbers, table_of
 from protoat.tables.fill import Filled, filled
 
 from ..tables.records import TABLE, by_name, record, table
@@ -86,13 +88,42 @@ def test_a_short_run_is_never_called_a_reproduction(printed: Document, measured:
 
 
 def test_notes_say_that_a_short_run_is_not_what_they_describe(printed: Document, measured: Filled) -> None:
-    about, note = printed.notes
-    assert note == TABLE.notes[0]
+    about, *notes = printed.notes
+    assert notes == [note.text for note in TABLE.notes]
     assert "of budget paper. The runs here are of budget mine: data, networks" in about
     for text in (to_markdown(printed), to_latex(printed), to_terminal(printed)):
         assert "The runs here are of budget mine" in " ".join(text.split())
     paper = Filled(TABLE, read_budget("paper"), (0,), measured.store, measured.rows, measured.columns)
-    assert document(3, paper).notes == list(TABLE.notes)
+    assert document(3, paper).notes == notes
+
+
+def test_notes_are_of_the_rows_and_columns_shown_under_their_heading(
+    printed: Document, measured: Filled, tmp_path: Path
+) -> None:
+    heading = "Where this is not what the paper did, or it does not say what it did:"
+    for text in (to_markdown(printed), to_latex(printed), to_terminal(printed)):
+        assert text.index(heading) < text.index("A note with 100")
+    assert printed.notes[-1] == "Of Free alone."
+    assert "Of Free alone." not in document(3, replace(measured, rows=measured.rows[:1])).notes
+    chosen = filled(table_of(2), Budget("mine", ""), seeds=[0], store=tmp_path, rows=["pgd"], columns=["MNIST"])
+    notes = " ".join(document(2, chosen).notes)
+    assert "steps of 0.01" in notes and "AutoAttack are ours" in notes
+    for word in ("TLA", "ACL", "RoCL", "Free:", "Ours:", "Fast:", "CIFAR"):
+        assert word not in notes, word
+
+
+@pytest.mark.parametrize("number", table_numbers())
+def test_every_note_is_about_a_cell_of_its_table(number: int) -> None:
+    declared = table_of(number)
+    cells = [cell for row in declared.rows for column in declared.columns if (cell := declared.cell(row, column))]
+    assert [note.text for note in declared.notes if not any(map(note.is_about, cells))] == []
+
+
+def test_nothing_is_said_of_numbers_where_there_are_none(printed: Document, measured: Filled) -> None:
+    said = " ".join(printed.remarks)
+    assert "In brackets" in said and "That is no test" in said and "`protoat compare`" in said
+    nothing = document(3, replace(measured, rows=measured.rows[1:2]))
+    assert nothing.remarks == ["Columns called 'paper' repeat the numbers that the paper prints."]
 
 
 def test_the_spread_that_a_cell_has_is_said(printed: Document) -> None:
@@ -151,16 +182,12 @@ def test_csv_holds_raw_counts_of_every_cell_and_seed(measured: Filled) -> None:
 
 
 def test_pretraining_is_stated(tmp_path: Path) -> None:
-    from protoat.tables import table_of
-
     budget = Budget("mine", "", pretrain={"epochs": 7})
     chosen = filled(table_of(2), budget, seeds=[0], store=tmp_path, rows=["acl"], columns=["aa"])
     assert "Encoder mnist-acl-mine: pre-trained for 7 epochs." in document(2, chosen).remarks
 
 
 def test_columns_of_several_data_sets_are_parted(tmp_path: Path) -> None:
-    from protoat.tables import table_of
-
     two = filled(table_of(2), Budget("mine", ""), seeds=[0], store=tmp_path, rows=["pgd"], columns=["clean", "aa"])
     sheets = document(2, two).sheets
     assert [sheet.title for sheet in sheets] == ["MNIST", "CIFAR10", "CIFAR100"]

@@ -11,6 +11,7 @@ from protoat.experiments.job import Task
 from protoat.experiments.setups import CIFAR10, FREE, OURS, PGD
 from protoat.experiments.store import StoredRun
 from protoat.tables.fill import Filled, filled
+from protoat.tables.notes import Note
 from protoat.tables.table import Line, Table
 
 BUDGET = Budget("mine", "a budget of tests", images=200)
@@ -31,7 +32,7 @@ TABLE = Table(
         81.20 40.00 -
         82.30 60.00 101
     """,
-    notes=("A note with 100 % & more.",),
+    notes=(Note("A note with 100 % & more."), Note("Of Free alone.", setups=("free",))),
     base=Line("", data=CIFAR10),
 )
 

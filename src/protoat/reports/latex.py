@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protoat.reports.sheets import Document, Sheet
+from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_latex"]
 
@@ -47,7 +47,8 @@ def to_latex(document: Document) -> str:
     }
     <BLANKLINE>
     """
-    below = [*document.remarks, *document.notes, *_missing(document)]
+    notes = [ABOUT_NOTES, *document.notes] if document.notes else []
+    below = [*document.remarks, *notes, *_missing(document)]
     lines = [
         r"% needs \usepackage{booktabs,graphicx} and \usepackage[T1]{fontenc}",
         *(line for sheet in document.sheets for line in _sheet(sheet, document)),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from protoat.reports.sheets import Document, Sheet
+from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_markdown"]
 
@@ -30,7 +31,8 @@ def to_markdown(document: Document) -> str:
         _escaped(document.budget),
         *map(_sheet, document.sheets),
     ]
-    blocks += [_bullets([_escaped(line) for line in lines]) for lines in (document.remarks, document.notes) if lines]
+    for heading, lines in (("", document.remarks), (ABOUT_NOTES, document.notes)):
+        blocks += [*([heading] if heading else []), _bullets(map(_escaped, lines))] if lines else []
     if document.missing:
         commands = "\n".join(f"# {name}\n{command}" for name, command in document.missing)
         blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
@@ -50,7 +52,7 @@ def _sheet(sheet: Sheet) -> str:
     return "\n".join([*([_escaped(sheet.title), ""] if sheet.title else []), *lines])
 
 
-def _bullets(lines: list[str]) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 

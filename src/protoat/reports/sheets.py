@@ -13,7 +13,9 @@ from protoat.tables.fill import Filled, Measured
 from protoat.tables.table import Cell, Line
 from protoat.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
 
-__all__ = ["Document", "Sheet", "document"]
+__all__ = ["ABOUT_NOTES", "Document", "Sheet", "document"]
+
+ABOUT_NOTES = "Where this is not what the paper did, or it does not say what it did:"
 
 _MISSING = "—"
 
@@ -68,7 +70,7 @@ def document(number: int, table: Filled) -> Document:
         [_sheet(table, list(columns), judged) for _, columns in groupby(table.columns, key=lambda line: line.data)],
         [
             *_reading(table),
-            *(_said(ranking, table.attack(ranking.of)) for ranking, _ in rankings(table)),
+            *_compared(table),
             *_pretraining(table),
             *_ended_early(table),
         ],
@@ -85,8 +87,9 @@ def _budget(table: Filled) -> str:
 
 
 def _notes(table: Filled) -> list[str]:
-    """Deviations from the paper; a short run has others, too."""
-    notes, budget = list(table.table.notes), table.budget
+    """Deviations from the paper that are about cells of the table; a short run has others, too."""
+    cells, budget = [cell for _, _, cell in table.cells()], table.budget
+    notes = [note.text for note in table.table.notes if any(map(note.is_about, cells))]
     if notes and not budget.reproduction:
         said = f"These notes are of budget paper. The runs here are of budget {budget.name}"
         notes.insert(0, f"{said}: data, networks, radii, attacks and schedules that notes name may be others here.")
@@ -178,19 +181,32 @@ def _of_seeds(seeds: int) -> str:
 
 
 def _reading(table: Filled) -> list[str]:
-    """How to read the cells."""
-    several = len(table.seeds) > 1
-    lines = [
-        "In brackets the 95 % interval: "
-        + (
-            "of the mean of several seeds, behind the standard deviation of a seed, Student's over seeds, or Wilson's "
-            "over the images of one where that is wider; " * several
+    """How to read the cells, as far as there are such."""
+    lines = []
+    if any(spread(table.values(cell)) is not None for _, _, cell in table.cells()):
+        several = len(table.seeds) > 1
+        lines.append(
+            "In brackets the 95 % interval: "
+            + (
+                "of the mean of several seeds, behind the standard deviation of a seed, Student's over seeds, or "
+                "Wilson's over the images of one where that is wider; " * several
+            )
+            + "of one run Wilson's, over its images, which knows nothing of other seeds."
         )
-        + "of one run Wilson's, over its images, which knows nothing of other seeds."
-    ]
     if any(table.table.printed(row, column) for row, column, _ in table.cells()):
         lines.append("Columns called 'paper' repeat the numbers that the paper prints.")
     return lines
+
+
+def _compared(table: Filled) -> list[str]:
+    """Rows against the best of them, and by which rule."""
+    ranked = [_said(ranking, table.attack(ranking.of)) for ranking, _ in rankings(table)]
+    rule = (
+        "Below, rows whose intervals overlap with that of the highest are said to show no difference. That is no test: "
+        "rows are measured on the same images, and `protoat compare` of two runs looks at these one by one, which is "
+        "sharper."
+    )
+    return [rule, *ranked] if ranked else []
 
 
 def _said(ranking: Ranking, attack: str) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from protoat.reports.sheets import Document, Sheet
+from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["show", "to_terminal"]
 
@@ -39,7 +39,7 @@ def show(document: Document, console: Console | None = None) -> None:
     for line in document.remarks:
         console.print(Text(line))
     if document.notes:
-        console.print(Text("Where this is not what the paper did, or it does not say what it did:", style="bold"))
+        console.print(Text(ABOUT_NOTES, style="bold"))
     for line in document.notes:
         console.print(Text(f"- {line}"))
     if document.missing:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from protoat.experiments.parser import nearest
 from protoat.experiments.setups import Data, Setup
+from protoat.tables.notes import Note
 
 __all__ = ["Cell", "Line", "Read", "Table", "under"]
 
@@ -66,7 +67,7 @@ class Table:
         rows, columns: its lines.
         paper: the paper's values, a line of text for each row that is not `Line.ours`, a word for each such column,
             ``-`` where the paper has none.
-        notes: where this is not what the paper did, or did not say.
+        notes: where this is not what the paper did, or did not say, each with the cells it is about.
         base: what no line says.
 
     Raises:
@@ -82,7 +83,7 @@ class Table:
     rows: tuple[Line, ...]
     columns: tuple[Line, ...]
     paper: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     base: Line = Line("")
 
     def __post_init__(self) -> None:

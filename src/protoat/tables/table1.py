@@ -33,14 +33,23 @@ TABLE = Table(
     """,
     notes=(
         notes.SCHEDULES,
-        notes.FAST,
+        *notes.FAST,
         notes.FREE,
         notes.FGSM,
-        "Training time is the sum over epochs, validation included, on the machine named in each run.json, and two "
-        "runs side by side slow each other down; overhead is that of an epoch over an epoch of the row above it. The "
-        "paper's times are of a GTX 1080Ti; its Fast runs took 11.5 minutes for each of 15 epochs, where two of eight "
-        "passes predict 6, so they may have been longer.",
-        "The paper's clean accuracies of Free-AT and Fast-AT are the same number, and its Table 2 gives Free another.",
+        notes.Note(
+            "Training time is the sum over epochs, validation included, on the machine named in each run.json, and two "
+            "runs side by side slow each other down; overhead is that of an epoch over an epoch of the row above it. "
+            "The paper's times are of a GTX 1080Ti; its Fast runs took 11.5 minutes for each of 15 epochs, where two "
+            "of eight passes predict 6, so they may have been longer.",
+            reads=("minutes", "overhead"),
+        ),
+        notes.Note(
+            "The paper's clean accuracies of Free-AT and Fast-AT are the same number, and its Table 2 gives Free "
+            "another.",
+            setups=("free", "fast"),
+            attacks=("clean",),
+            reads=("accuracy",),
+        ),
         *notes.COMMON,
     ),
     base=Line("", data=CIFAR10),

@@ -52,9 +52,9 @@ TABLE = Table(
         99.28 95.28 85.95 53.23 56.63 29.10
     """,
     notes=(
-        notes.MNIST,
+        *notes.MNIST,
         notes.SCHEDULES,
-        notes.FAST,
+        *notes.FAST,
         notes.FREE,
         notes.TLA,
         notes.ACL_ROCL,

@@ -52,10 +52,10 @@ TABLE = Table(
         87.82 63.33 62.32 34.02 -     -
     """,
     notes=(
-        notes.GROUPS,
+        *notes.GROUPS,
         notes.TINY,
         notes.SCHEDULES,
-        notes.FAST,
+        *notes.FAST,
         notes.FREE,
         notes.TLA,
         notes.ACL_ROCL,

@@ -36,5 +36,5 @@ TABLE = Table(
         86.64 80.31 67.82 62.14 66.01
         87.82 81.89 69.44 63.33 68.77
     """,
-    notes=(notes.FGSM, notes.BIM, notes.CW, notes.GROUPS, notes.TLA, notes.ACL_ROCL, *notes.COMMON),
+    notes=(notes.FGSM, notes.BIM, notes.CW, *notes.GROUPS, notes.TLA, notes.ACL_ROCL, *notes.COMMON),
 )

@@ -13,9 +13,11 @@ TABLE = Table(
         59.22 59.60 60.90 63.33 60.74
     """,
     notes=(
-        "The paper's values at 0.5 are those of its Ours + ACL; Ours (PGD) has 53.15 and 62.14 there in its Tables 2 "
-        "and 3. Here no column starts from ACL, so that the weight alone differs.",
-        notes.GROUPS,
+        notes.Note(
+            "The paper's values at 0.5 are those of its Ours + ACL; Ours (PGD) has 53.15 and 62.14 there in its Tables "
+            "2 and 3. Here no column starts from ACL, so that the weight alone differs.",
+        ),
+        *notes.GROUPS,
         *notes.COMMON,
     ),
     base=Line("", attack="pgd10"),
