@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,30 @@ def run(tmp_path: Path):
 def test_two_runs_image_by_image(run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", run("a", "PGDAT", 0, 100), run("b", "TRADES", 0, 130, aa=90)]) == 0
     shown = capsys.readouterr().out
+    flat = shown.replace("\n", "")
+    assert re.search(r"^\S*/a and \S*/b, 200 images", flat)
+    assert "after Holm's correction for the 3 tests made here" in shown.replace("\n", " ")
     row = next(line for line in shown.splitlines() if line.startswith("│ pgd10"))
-    for cell in ("50.0", "65.0", "+15.00", "1.9e-09", "0 / 30", "a difference"):
+    for cell in ("50.0", "65.0", "+15.00", "1.9e-09", "5.6e-09", "0 / 30", "a difference"):
         assert f" {cell} " in row
     assert "no difference shown" in next(line for line in shown.splitlines() if line.startswith("│ clean"))
     assert "high: 0.0 [0.0, 3.7]" in shown
     assert "One run each: this says nothing about other seeds" in shown
     assert "b is over aa" in shown.replace("\n", " ")
+
+
+def test_the_more_is_tested_the_surer_each_must_be(run, capsys: pytest.CaptureFixture[str]) -> None:
+    def verdict(*folders: str) -> str:
+        assert main(["compare", *folders]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ pgd10"))
+
+    a, b, c = run("a", "PGDAT", 0, 100), run("b", "TRADES", 0, 108), run("c", "FreeAT", 0, 100)
+    row = verdict(a, b)
+    assert " 0.0078 " in row and " 0.023 " in row and "a difference" in row  # one of three tests
+    row = verdict(a, b, c)
+    assert " 0.0078 " in row and " 0.047 " in row and "a difference" in row  # of six
+    row = verdict(a, b, c, run("d", "MART", 0, 100))
+    assert " 0.0078 " in row and " 0.07 " in row and "no difference shown" in row
 
 
 def test_seeds_of_one_recipe_are_told_apart_from_single_runs(run, capsys: pytest.CaptureFixture[str]) -> None:

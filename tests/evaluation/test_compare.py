@@ -17,6 +17,7 @@ from protoat.evaluation.compare import (
     check_comparable,
     common_attacks,
     compare,
+    decided,
     overlap,
     recorded_name,
     welch,
@@ -67,8 +68,6 @@ def test_differences_are_image_by_image() -> None:
     assert pgd.pair == (0, 9, 40)
     assert (pgd.first, pgd.second) == ((20, 40), (29, 40))
     assert pgd.pair.difference == pytest.approx(9 / 40)
-    assert pgd.shown
-    assert not clean.shown
     assert worst.pair == (0, 5, 40)
     assert pgd.worst_modes == (("high", (0, 20)), ("high", (9, 20)))
     assert pgd.shown_in_worst_mode
@@ -79,8 +78,27 @@ def test_no_difference_where_chance_could_make_it() -> None:
     few = record({"pgd10": "1" * 22 + "0" * 18})
     (pgd, _) = compare(record({"pgd10": "0" + "1" * 19 + "0" * 20}), few)
     assert pgd.pair == (0, 3, 40)
-    assert not pgd.shown
-    assert not compare(FIRST, FIRST)[0].shown
+    assert not decided({"pgd10": pgd.pair.p_value})["pgd10"][1]
+    assert compare(FIRST, FIRST)[0].pair.p_value == 1
+
+
+def test_one_of_many_tests_must_be_the_surer() -> None:
+    alone = {"pgd10": 0.02}
+    assert decided(alone)["pgd10"][1]
+    corrected = decided(alone | {"clean": 0.5, "aa": 0.04})
+    assert [shown for _, shown in corrected.values()] == [False] * 3
+    assert decided(alone | {"clean": 0.5, "aa": 0.001})["aa"] == (pytest.approx(0.003), True)
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_step_by_step_as_he_wrote(p_values: list[float]) -> None:
+    steps = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    rejected = set()
+    for rank, place in enumerate(steps):
+        if p_values[place] * (len(p_values) - rank) >= 0.05:
+            break
+        rejected.add(place)
+    assert {place for place, (_, shown) in decided(dict(enumerate(p_values))).items() if shown} == rejected
 
 
 def test_an_attack_with_other_parameters_is_another_attack() -> None:

@@ -187,6 +187,7 @@ def test_comparison_says_what_is_shown_and_what_is_not(
         "pgd5@0.2": "no difference shown",
         "worst case": "no difference shown",
     }
+    assert "Holm's correction for the 4 tests made here" in found.words
     total = json.loads((ours / "evaluation.json").read_text())["attacks"]["clean"]
     assert rows[1][rows[0].index("difference")] == f"{-100 * total['correct'] / total['total']:+.2f}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from protoat.evaluation.compare import (
     check_comparable,
     common_attacks,
     compare,
+    decided,
     entry,
     in_words,
     overlap,
@@ -22,9 +23,11 @@ from protoat.evaluation.compare import (
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.records import Record, measured
-from protoat.reports.records import accuracy, count_of, difference
+from protoat.reports.records import HOLM, accuracy, count_of, difference, holm_in_words
 
 __all__ = ["main"]
+
+_Tests = Mapping[tuple[str, str], tuple[float, bool]]
 
 
 class _Group(NamedTuple):
@@ -56,12 +59,20 @@ def main(args: list[str]) -> None:
     records = {folder: _read(folder) for folder in folders}
     check_comparable({str(folder): record for folder, record in records.items()})
     groups = _groups(records)
-    if any(len(group.records) > 1 for group in groups):
-        _over_seeds(groups)
     first, *others = groups
-    for other in others:
-        if len(first.records) == len(other.records) == 1:
-            _image_by_image(first, other)
+    singles = [other for other in others if len(first.records) == len(other.records) == 1]
+    pairs = [(other, compare(first.records[0], other.records[0])) for other in singles]
+    lines = _lines(groups) if any(len(group.records) > 1 for group in groups) else {}
+    p_values = {(other.name, each.attack): each.pair.p_value for other, found in pairs for each in found}
+    for name, seeds in lines.items():
+        for other, own in zip(others, seeds[1:], strict=True):
+            if (tested := welch(seeds[0], own)) is not None:
+                p_values[other.name, name] = tested[1]
+    tests = decided(p_values)
+    if lines:
+        _over_seeds(groups, lines, tests)
+    for other, found in pairs:
+        _image_by_image(first, other, found, tests)
 
 
 def _read(folder: Path) -> Record:
@@ -99,14 +110,11 @@ def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     return all(key.startswith("seed ") for key in differing_keys(*(path.read_text() for path in texts)))
 
 
-def _image_by_image(first: _Group, other: _Group) -> None:
-    one, two = first.records[0], other.records[0]
-    found = compare(one, two)
-    images = one["subject"]["images"]
+def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], tests: _Tests) -> None:
     print_table(
-        f"{other.name} against {first.name}, {images} images",
-        ["attack", first.name, other.name, "difference", "95 % interval", "p", "only right in", "verdict"],
-        [_row(comparison) for comparison in found],
+        f"{first.name} and {other.name}, {first.records[0]['subject']['images']} images",
+        ["attack", first.name, other.name, "difference", "95 % interval", "p", HOLM, "only right in", "verdict"],
+        [_row(comparison, tests[other.name, comparison.attack]) for comparison in found],
     )
     rows = []
     for comparison in found:
@@ -114,21 +122,24 @@ def _image_by_image(first: _Group, other: _Group) -> None:
         rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
     print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
     print(
-        "difference in points; p: exact McNemar test on the images that only one gets right; interval: bootstrap over "
-        "images. One run each: this says nothing about other seeds of the same recipes."
+        f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
+        f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
+        "The interval is a bootstrap over images and decides nothing. Worst modes are of different images: there is a "
+        "difference where their intervals do not overlap. One run each: this says nothing about other seeds of the "
+        "same recipes."
     )
     _left_out(first, other)
 
 
-def _row(comparison: Comparison) -> list[str]:
+def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
     pair = comparison.pair
     return [
         comparison.attack,
         f"{100 * comparison.first.accuracy:.1f}",
         f"{100 * comparison.second.accuracy:.1f}",
-        *difference(pair.difference, pair.interval(), pair.p_value),
+        *difference(pair.difference, pair.interval(), pair.p_value, test[0]),
         f"{pair.only_first} / {pair.only_second}",
-        in_words(comparison.shown),
+        in_words(test[1]),
     ]
 
 
@@ -142,14 +153,18 @@ def _left_out(first: _Group, other: _Group) -> None:
             print(f"only the worst case of {group.name} is over {', '.join(own)}")
 
 
-def _over_seeds(groups: Sequence[_Group]) -> None:
-    first, *others = groups
+def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:
+    """What the runs of each group leave right, by attack, and by attack in the worst mode."""
     attacks = common_attacks([record for group in groups for record in group.records])
-    lines = {
+    return {
         attack + ", worst mode" * in_worst_mode: [group.seeds(attack, in_worst_mode=in_worst_mode) for group in groups]
         for in_worst_mode in (False, True)
         for attack in attacks
     }
+
+
+def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], tests: _Tests) -> None:
+    first, *others = groups
     print_table(
         "accuracy in %: mean and standard deviation over seeds; of one run, its interval over images",
         ["attack", *(group.name for group in groups)],
@@ -160,14 +175,18 @@ def _over_seeds(groups: Sequence[_Group]) -> None:
     for place, other in enumerate(others, 1):
         if len(first.records) > 1 or len(other.records) > 1:
             print_table(
-                f"{other.name} against {first.name}",
-                ["attack", "difference", "95 % interval", "p", "verdict"],
-                [[name, *_difference(seeds[0], seeds[place])] for name, seeds in lines.items()],
+                f"{first.name} and {other.name}",
+                ["attack", "difference", "95 % interval", "p", HOLM, "verdict"],
+                [
+                    [name, *_difference(seeds[0], seeds[place], tests.get((other.name, name)))]
+                    for name, seeds in lines.items()
+                ],
             )
     print(
-        "difference of means in points, Welch's interval and p over seeds. A single run has no spread over seeds, and "
-        "that of seeds which all agree is unknown: there is a difference then only where the intervals of the means, "
-        "over images at least, do not overlap."
+        "difference of means in points, the second less the first; Welch's interval and p over seeds. There is a "
+        f"difference where p is below 0.05 after {holm_in_words(len(tests))}. A single run has no spread over seeds, "
+        "and that of seeds which all agree is unknown: there is a difference then only where the intervals of the "
+        "means, over images at least, do not overlap."
     )
 
 
@@ -177,10 +196,9 @@ def _spread(seeds: Seeds) -> str:
     return f"{100 * seeds.mean:.1f} ± {100 * seeds.deviation:.1f}"
 
 
-def _difference(first: Seeds, other: Seeds) -> list[str]:
+def _difference(first: Seeds, other: Seeds, test: tuple[float, bool] | None) -> list[str]:
     """Of two recipes, over their seeds; where that cannot be told, whether the intervals of the means overlap."""
     of, tested = other.mean - first.mean, welch(first, other)
-    if tested is None:
-        return [f"{100 * of:+.2f}", "", "", in_words(not overlap(first.interval, other.interval))]
-    (low, high), p = tested
-    return [*difference(of, (low, high), p), in_words(not low <= 0 <= high)]
+    if tested is None or test is None:
+        return [f"{100 * of:+.2f}", "", "", "", in_words(not overlap(first.interval, other.interval))]
+    return [*difference(of, *tested, test[0]), in_words(test[1])]

@@ -82,5 +82,5 @@ def _prototypes(run: StoredRun) -> None:
     print_table("prototypes in use, before and after merging", columns, rows)
     print(
         "One seed and a small set: where the intervals overlap no difference is shown, whichever number is larger, and "
-        "another seed can turn the order around."
+        "another seed can turn the order around. Overlap is no test; protoat compare looks at the images one by one."
     )

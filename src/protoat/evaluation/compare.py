@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from scipy.stats import t as student
 from torch import Tensor
 
 from protoat.evaluation.paired import Paired
-from protoat.evaluation.statistics import Count, interval_of_mean, worst
+from protoat.evaluation.statistics import Count, holm, interval_of_mean, worst
 
 __all__ = [
     "WORST_CASE",
@@ -22,6 +22,7 @@ __all__ = [
     "check_comparable",
     "common_attacks",
     "compare",
+    "decided",
     "entry",
     "in_words",
     "overlap",
@@ -32,6 +33,7 @@ __all__ = [
 
 Record = Mapping[str, Any]
 WORST_CASE = "worst case"
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,8 @@ class Comparison:
     worst_modes: tuple[tuple[str, Count], tuple[str, Count]]
 
     @property
-    def shown(self) -> bool:
-        """Whether there is a difference beyond chance: p below 0.05, and an interval without 0."""
-        low, high = self.pair.interval()
-        return self.pair.p_value < 0.05 and not low <= 0 <= high
-
-    @property
     def shown_in_worst_mode(self) -> bool:
-        """The same for the worst modes, whose images differ: their intervals must not overlap."""
+        """Whether the worst modes differ beyond chance: they are of different images, so intervals must not overlap."""
         (_, first), (_, second) = self.worst_modes
         return not overlap(first.interval, second.interval)
 
@@ -128,6 +124,16 @@ def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float] | No
     error = math.sqrt(a + b)
     half = float(student.ppf(0.975, freedom)) * error
     return (difference - half, difference + half), 2 * float(student.sf(abs(difference) / error, freedom))
+
+
+def decided(p_values: Mapping[Key, float]) -> dict[Key, tuple[float, bool]]:
+    """Each p of the tests that are made together after Holm's correction, and whether it shows a difference (5 %).
+
+    >>> decided({"clean": 0.03, "pgd10": 0.01})
+    {'clean': (0.03, True), 'pgd10': (0.02, True)}
+    """
+    corrected = holm(list(p_values.values()))
+    return {key: (p, p < 0.05) for key, p in zip(p_values, corrected, strict=True)}
 
 
 def in_words(shown: bool) -> str:

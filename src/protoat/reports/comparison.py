@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, in_words
+from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, decided, in_words
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, count_of, difference, threat_text
+from protoat.reports.records import HOLM, Records, accuracy, count_of, difference, holm_in_words, threat_text
 from protoat.reports.sections.pictures import retrieved
 
 __all__ = ["comparison"]
@@ -84,43 +84,54 @@ def _audited(records: Records) -> str:
 def _differences(found: Sequence[Records]) -> Section:
     first, *others = found
     name, *other_names = names([records.folder for records in found])
+    pairs = {
+        other_name: _compared(first, other, name, other_name)
+        for other, other_name in zip(others, other_names, strict=True)
+    }
+    compared = {key: pair for key, pair in pairs.items() if not isinstance(pair, Text)}
+    tests = decided({(key, each.attack): each.pair.p_value for key, pair in compared.items() for each in pair})
+    columns = ["attack", "verdict", "difference", "95 % interval", "p", HOLM, name]
     blocks: list[Block] = []
-    for other, other_name in zip(others, other_names, strict=True):
-        blocks += _pair(first, other, name, other_name)
+    for key, pair in pairs.items():
+        if isinstance(pair, Text):
+            blocks.append(pair)
+        else:
+            rows = [_row(each, tests[key, each.attack]) for each in pair]
+            header = [*columns, key, "only right in", "worst modes"]
+            blocks.append(Grid(f"{name} and {key}, image by image", header, rows, text=2))
     blocks.append(
         Text(
-            "Difference in points. p: exact McNemar test on the images that only one of the two gets right; interval: "
-            "bootstrap over images; neither is corrected for how many comparisons stand here. Worst modes are of "
-            "different images, so a difference is said only where their intervals do not overlap. One run each: this "
-            "says nothing about other seeds of the same recipes; protoat compare puts seeds together."
+            "Difference in points, the second less the first. The p of the exact McNemar test on the images that only "
+            "one of the two gets right decides: there is a difference where it is below 0.05 after "
+            f"{holm_in_words(len(tests))}. The interval is a bootstrap over images and decides nothing. Worst modes "
+            "are of different images, so a difference is said only where their intervals do not overlap. One run each: "
+            "this says nothing about other seeds of the same recipes; protoat compare puts seeds together."
         )
     )
     return Section("differences", "Differences, image by image", blocks)
 
 
-def _pair(first: Records, other: Records, name: str, other_name: str) -> list[Block]:
+def _compared(first: Records, other: Records, name: str, other_name: str) -> list[Comparison] | Text:
+    """A comparison for each attack, or why there is none."""
     records = {key: of.evaluation for key, of in ((name, first), (other_name, other)) if of.evaluation is not None}
     if missing := [key for key in (name, other_name) if key not in records]:
-        return [Text(f"{other_name} against {name}: {' and '.join(missing)} not measured.", "missing")]
+        return Text(f"{name} and {other_name}: {' and '.join(missing)} not measured.", "missing")
     if old := [key for key, record in records.items() if not {"data_sha256", "threat"} <= record["subject"].keys()]:
-        return [Text(f"{other_name} against {name}: {' and '.join(old)} measured by an earlier version.", "missing")]
+        return Text(f"{name} and {other_name}: {' and '.join(old)} measured by an earlier version.", "missing")
     try:
         check_comparable(records)
     except ValueError as error:
-        return [Text(str(error), "missing")]
-    rows = [_row(found) for found in compare(records[name], records[other_name])]
-    accuracies = [name, other_name]
-    columns = ["attack", "verdict", "difference", "95 % interval", "p", *accuracies, "only right in", "worst modes"]
-    return [Grid(f"{other_name} against {name}, image by image", columns, rows, text=2)]
+        return Text(str(error), "missing")
+    return compare(records[name], records[other_name])
 
 
-def _row(found: Comparison) -> list[str]:
+def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
     pair = found.pair
     modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes)
     return [
         found.attack,
-        in_words(found.shown),
-        *difference(pair.difference, pair.interval(), pair.p_value),
+        in_words(test[1]),
+        *difference(pair.difference, pair.interval(), pair.p_value, test[0]),
         f"{100 * found.first.accuracy:.1f}",
         f"{100 * found.second.accuracy:.1f}",
         f"{pair.only_first} / {pair.only_second}",

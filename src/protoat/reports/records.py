@@ -14,17 +14,21 @@ from protoat.experiments.measure import read_record
 from protoat.experiments.store import StoredRun, read_run
 
 __all__ = [
+    "HOLM",
     "Records",
     "accuracy",
     "count_of",
     "difference",
     "groups_of",
+    "holm_in_words",
     "interval_text",
     "lowest",
     "percent",
     "records_of",
     "threat_text",
 ]
+
+HOLM = "p by Holm"
 
 
 @dataclass(frozen=True)
@@ -141,14 +145,23 @@ def interval_text(count: Count) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def difference(of: float, interval: tuple[float, float], p: float) -> list[str]:
-    """A difference of accuracies in points, its interval, and the p of a test.
+def difference(of: float, interval: tuple[float, float], p: float, corrected: float) -> list[str]:
+    """A difference of accuracies in points, its interval, and the p of a test, plain and corrected.
 
-    >>> difference(0.08, (0.02, 0.15), 0.0386)
-    ['+8.00', '+2.00 to +15.00', '0.039']
+    >>> difference(0.08, (0.02, 0.15), 0.0386, 0.1158)
+    ['+8.00', '+2.00 to +15.00', '0.039', '0.12']
     """
     low, high = interval
-    return [f"{100 * of:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}"]
+    return [f"{100 * of:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}", f"{corrected:.2g}"]
+
+
+def holm_in_words(tests: int) -> str:
+    """What the column `HOLM` is corrected for.
+
+    >>> holm_in_words(6)
+    "Holm's correction for the 6 tests made here"
+    """
+    return f"Holm's correction for the {tests} test{'s' * (tests != 1)} made here"
 
 
 def threat_text(threat: Mapping[str, Any]) -> str:
