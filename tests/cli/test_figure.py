@@ -39,8 +39,28 @@ def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys
     assert run("figure", main, ["curves", str(folder), "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
     written = out.read_text()
-    assert "<i>" not in written and f"Runs: {tmp_path}/&lt;i&gt;." in written
+    assert "<i>" not in written and f"<p>Run {tmp_path}/&lt;i&gt;: data Digits, classes joined: 2, model " in written
+    assert ", epochs 1 of 30, seed 0, trained for linf 0.1." in written
     assert f"Drawn by: protoat figure curves &#x27;{tmp_path}/&lt;i&gt;&#x27; --out {out}" in written
+
+
+def test_a_dry_run_says_what_is_there_and_does_nothing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(task: Task, store: Path) -> StoredRun | None:
+        return read_run(folder) if "pgd" in task.job.name else None
+
+    monkeypatch.setattr(figure, "finished", found)
+    out, store = tmp_path / "curves.html", tmp_path / "store"
+    options = ["--dry-run", "--out", str(out), "--store", str(store)]
+    assert run("figure", main, ["curves", *options]) == 0
+    needs, done, command = capsys.readouterr().out.splitlines()
+    assert needs == "figure curves needs 2 runs"
+    assert done.startswith(f"done: {store}/mnist-2-pgd-smoke-0-")
+    assert command.startswith("protoat train --config mnist-2 ") and " && protoat evaluate " in command
+    assert run("figure", main, ["2", *options]) == 0
+    assert capsys.readouterr().out == "figure 2 needs 0 runs and is drawn from recipes\n"
+    assert not out.exists() and not store.exists()
 
 
 def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
@@ -59,12 +79,16 @@ def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
         (["1", "--budget", "smok"], "budget 'smok' is unknown; did you mean 'smoke'?"),
         (["eps", "RUN"], "has no evaluation.json; measure it first: protoat evaluate"),
         (["nearest", "RUN"], "weights yet; train it to the end"),
-        (["usage", "RUN", "--images", "-1"], "images=-1 must be at least 1"),
+        (
+            ["usage", "RUN", "--images", "-1"],
+            "--images -1 is negative; write how many test images to look at, or 0 for all",
+        ),
         (["curves", "RUN", "--images", "5"], "leave out --images: figure curves does not depend on it"),
         (["3", "--images", "1000"], "leave out --images: figure 3 does not depend on it"),
         (["eps", "--attack", "aa"], "leave out --attack: figure eps does not depend on it"),
         (["4", "--classes", "0-4"], "leave out --classes: figure 4 does not depend on it"),
         (["curves", "RUN", "--budget", "smoke"], "leave out --budget: the runs are given"),
+        (["curves", "RUN", "--dry-run"], "leave out --dry-run: the runs are given"),
         (["curves", "RUN", "--executor-options", "time=5"], "leave out --executor-options: the runs are given"),
         (["3", "--attack", "pdg10"], "attack 'pdg10' is unknown; did you mean 'pgd10'?"),
         (["curves", "--executor-options", "gpu"], "write KEY=VALUE"),

@@ -14,9 +14,11 @@ from protoat.experiments.job import Task
 from protoat.experiments.laboratory import finished
 from protoat.experiments.parser import Parser, nearest
 from protoat.experiments.places import check_file, check_no_file
-from protoat.experiments.store import StoredRun, write
+from protoat.experiments.store import StoredRun, read_run, write
 from protoat.figures import FIGURES, Drawing, View
 from protoat.figures.page import page
+from protoat.reports.records import threat_text
+from protoat.reports.sections.summary import described
 
 __all__ = ["main"]
 
@@ -46,24 +48,40 @@ def main(args: list[str]) -> int:
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
         parts = drawing.draw(options.runs, view)
-        lines = ["Runs as they were given; their recipes say how they were trained.", *lines, _named(options.runs)]
+        lines = ["Runs as they were given.", *lines, *map(_about_run, options.runs)]
     else:
         budget = read_budget(options.budget)
         tasks, lines = drawing.tasks(budget, view), [*_about(budget), *lines]
+        if options.dry_run:
+            _print_plan(options.name, [] if drawing.planned is not None else tasks, options.store)
+            return 0
         if drawing.planned is not None:
             parts = drawing.planned(tasks)
         else:
             runs, failed = _done(tasks, options)
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
-            parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, _named(folders)]
+            parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
     write(out, page(drawing.title, lines, parts))
     print(f"figure {options.name} is in {out}")
     return int(failed)
 
 
-def _named(runs: Sequence[Path]) -> str:
-    return f"Runs: {', '.join(map(str, runs))}."
+def _about_run(folder: Path) -> str:
+    """What was trained, and how, in a line; of a measurement without a run, where it is."""
+    if not (folder / "recipe.yaml").exists():
+        return f"Measured: {folder}."
+    run = read_run(folder)
+    told = described(run) | {"trained for": threat_text(run.recipe["threat"])}
+    return f"Run {folder}: {', '.join(f'{key} {value}' for key, value in told.items())}."
+
+
+def _print_plan(name: str, tasks: Sequence[Task], store: Path) -> None:
+    """Which of the runs are there, and the commands that do the rest."""
+    print(f"figure {name} needs {len(tasks)} run{'s' * (len(tasks) != 1)}" + " and is drawn from recipes" * (not tasks))
+    for task in tasks:
+        there = finished(task, store) is not None
+        print(f"done: {task.job.folder(store)}" if there else task.command(store))
 
 
 def _parser() -> Parser:
@@ -88,6 +106,8 @@ def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
     for key, reason in idle.items():
         if key in given:
             raise ValueError(f"leave out --{key.replace('_', '-')}: {reason}")
+    if options.images < 0:
+        raise ValueError(f"--images {options.images} is negative; write how many test images to look at, or 0 for all")
 
 
 def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], bool]:

@@ -20,7 +20,7 @@ __all__ = ["OPTIONS", "add_options", "launched", "say_failed"]
 
 logger = logging.getLogger(__name__)
 
-OPTIONS = ("budget", "store", "jobs", "executor", "executor_options")
+OPTIONS = ("budget", "store", "jobs", "executor", "executor_options", "dry_run")
 
 
 def add_options(parser: Parser) -> None:
@@ -37,6 +37,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--executor", type=Literal["local", "slurm"], default="local", help="where they run")
     parser.add_argument(
         "--executor-options", nargs="+", type=str, default=[], metavar="KEY=VALUE", help="for Slurm, as for sbatch"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="do no runs; print what is there, and the commands that do the rest"
     )
 
 

@@ -63,9 +63,6 @@ def _parser() -> Parser:
     add_options(parser)
     parser.add_argument("--format", type=Literal["terminal", "markdown", "latex", "csv"], default="terminal")
     parser.add_argument("--out", type=Path | None, help="write it to this file")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="do no runs; print what is there, and the commands that do the rest"
-    )
     return parser
 
 

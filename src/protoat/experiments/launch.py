@@ -50,7 +50,7 @@ def launch(
         jobs: how many tasks run at a time; of Slurm, how many are in its queue.
         options: of Slurm, as for ``sbatch``: partition, time (minutes; one that runs out is queued again), mem,
             cpus_per_task, gpus_per_node, account, qos, constraint.
-        say: is told in a line what begins and ends.
+        say: is told in a line which runs there are to do, and what begins and ends.
 
     Raises:
         ValueError: no such executor or option, or no Slurm.
@@ -64,6 +64,7 @@ def launch(
     waiting, failures = _open(tasks, store)
     if not waiting:
         return failures
+    say(f"to do: {', '.join(task.job.name for task in waiting)}")
     where = EXECUTORS[executor](store, jobs, options or {})
     run = _Launch(where, jobs, say, waiting)
     with StopRequest() if where.apart else nullcontext() as stop:

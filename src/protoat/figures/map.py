@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
 __all__ = ["embedding_map", "place"]
+
+logger = logging.getLogger(__name__)
 
 _PERPLEXITY = 30
 _MOST_MODES = 20
@@ -84,6 +87,7 @@ def embedding_map(
 
     seen = Pictured(run, images, classes=None if classes is None else tuple(classes))
     data, clean, attacked = seen.data, seen.clean, seen.attacked(attack)
+    logger.info("%s: arranging %d points, which takes a while", run, 2 * len(data))
     positions = dict(zip(_SYMBOLS, place(clean.embedding, attacked.embedding, seed=seed), strict=True))
     modes = data.modes.unique().tolist()
     figure = go.Figure(_legend([mode for mode in modes if len(modes) <= _MOST_MODES], data.mode_names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator
 
 __all__ = ["Pictured"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Pictured:
     @cached_property
     def clean(self) -> Embedded:
         """What the model makes of them as they are."""
+        logger.info("%s: embedding %d test images", self.run, len(self.indices))
         return embed(self.subject.model, self.subject.data, self.indices)
 
     def attacked(self, name: str) -> Embedded:
@@ -80,7 +84,9 @@ class Pictured:
         Raises:
             ValueError: an unknown attack, or a name that stands for none or several.
         """
-        return embed(self.subject.model, self.subject.data, self.indices, attack=self._attack(name))
+        attack = self._attack(name)
+        logger.info("%s: embedding %d test images under %s", self.run, len(self.indices), name)
+        return embed(self.subject.model, self.subject.data, self.indices, attack=attack)
 
     def _attack(self, name: str) -> Attack:
         found = list(named_attacks([name], self.subject).values())
