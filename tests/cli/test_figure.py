@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protoat.cli import figure, launching
+from protoat.cli import figure
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
 from protoat.experiments.job import Task
@@ -115,7 +115,7 @@ def test_a_run_that_failed_is_left_out_and_said(
     def found(task: Task, store: Path) -> StoredRun | None:
         return None if broken == 2 or "pgd" in task.job.name else read_run(folder)
 
-    monkeypatch.setattr(launching, "launch", fails)
+    monkeypatch.setattr("protoat.experiments.launch.launch", fails)
     monkeypatch.setattr(figure, "finished", found)
     out = tmp_path / "curves.html"
     assert run("figure", main, ["curves", "--out", str(out)]) == broken
@@ -137,7 +137,7 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         subject = {"images": task.images, "data": "Digits test", "data_sha256": "0", "threat": {"norm": "l2", "eps": 1}}
         return replace(read_run(folder), evaluation={"subject": subject, "attacks": entries})
 
-    monkeypatch.setattr(launching, "launch", launched)
+    monkeypatch.setattr("protoat.experiments.launch.launch", launched)
     monkeypatch.setattr(figure, "finished", found)
     return asked
 

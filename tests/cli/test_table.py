@@ -42,7 +42,7 @@ def test_a_dry_run_prints_commands_and_writes_nothing(table, tmp_path: Path) -> 
     shown = table(*ONE_ROW, "--dry-run")
     assert "│ 2/2 │        78.48 │           — │" in shown
     (command,) = [line for line in shown.splitlines() if line.startswith("protoat train ")]
-    assert "--regularizer.prototypes_per_class '[2, 2]'" in command
+    assert "--regularizer.prototypes_per_class 2 --regularizer.merge_threshold 0" in command
     assert "--epochs 2" in command
     assert command.endswith(" --attacks clean --n 100")
     assert "Not a reproduction" in shown
@@ -71,10 +71,10 @@ def test_one_row_fails_and_the_rest_goes_on(table, tmp_path: Path) -> None:
     )
     smoke += "model: {class_path: LeNet, init_args: {mean: none, std: none}}, validation_size: 0, schedule: none}"
     (tmp_path / "own.yaml").write_text(f"about: ten classes\nimages: 50\ntrain: {smoke}\n")
-    args = ("7", "--rows", "2/2", "ours", "--columns", "clean", "--budget", "own.yaml")
+    args = ("7", "--rows", "2/3", "ours", "--columns", "clean", "--budget", "own.yaml")
     assert main(["table", *args, "--format", "csv", "--out", "own.csv"]) == 1
     lines = (tmp_path / "own.csv").read_text().splitlines()
-    assert lines[1].startswith("7,2/2,Clean,CIFAR10-2,ours-2-2,clean,accuracy,False,0,,,,,")
+    assert lines[1].startswith("7,2/3,Clean,CIFAR10-2,ours-2-3,clean,accuracy,False,0,,,,,")
     assert ",50," in lines[2]
 
 

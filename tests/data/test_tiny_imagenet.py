@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from protoat.data import DataNotFoundError, Source, TinyImageNet
-from protoat.data import tiny_imagenet as module
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_download_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         (part.parent / "words.txt").touch()
         (part / "val_annotations.txt").touch()
 
-    monkeypatch.setattr(module, "download_and_extract_archive", download)
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
     source, broken = TinyImageNet(root=tmp_path / "sets", download=True), True
     with pytest.raises(DataNotFoundError, match=r"could not be downloaded to .*tiny-imagenet-200: cut"):
         source.load("train")

@@ -57,7 +57,7 @@ def test_a_wrong_option_is_named_with_what_is_valid(overrides: str, message: str
         ("threat: {epps: 8/255}", "threat.epps is unknown; did you mean 'eps'?"),
         ("method: {class_path: PGDAT, init_args: {stepz: 7}}", "method.stepz is unknown; did you mean 'steps'?"),
         ("data: {class_path: Digits}", "required: model"),
-        ("data: {class_path: Digits", "recipe.yaml is no YAML: line 1, column 26: expected ',' or '}'"),
+        ("data: {class_path: Digits", "recipe.yaml is no YAML: line 2, column 1: did not find expected ',' or '}'"),
         ("only words", "only words"),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(tmp_path: Path) -> None:
     claim(folder, TEXT, {"num_classes": 2}, {"started": "a"})  # by a version that kept no digest
     claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["a"]}, {"started": "b"})
     claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["a"]}, {"started": "c"})
-    with pytest.raises(ValueError, match=r"the data of .* has changed since \(data_sha256 \['a'\] then, \['b'\] now\)"):
+    with pytest.raises(ValueError, match=r"the data of .* has changed since \(as many images, but others\)"):
         claim(folder, TEXT, {"num_classes": 2, "data_sha256": ["b"]}, {"started": "d"})
 
 
@@ -83,7 +83,7 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
     assert [run.path for run in list_runs(tmp_path)] == [tmp_path / "a/deep", tmp_path / "b"]
     with pytest.raises(ValueError, match=r"did you mean .*a/deep"):
         read_run(tmp_path)
-    with pytest.raises(ValueError, match=r"no recipe\.yaml$"):
+    with pytest.raises(ValueError, match="is not a run folder: there is no such folder"):
         read_run(tmp_path / "nowhere")
 
 

@@ -210,9 +210,12 @@ def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[s
     before = read_run(folder).facts if (folder / "recipe.yaml").exists() else {}
     known = before.get("sessions", [])
     both = [key for key in facts if key in before]  # an earlier version knew less
-    changed = [f"{key} {before[key]} then, {facts[key]} now" for key in both if before[key] != facts[key]]
+    changed = {key: f"{key} {before[key]} then, {facts[key]} now" for key in both if before[key] != facts[key]}
+    if changed.pop("data_sha256", None) and not changed:
+        changed["images"] = "as many images, but others"
     if known and changed:
-        raise ValueError(f"the data of {folder} has changed since ({'; '.join(changed)}); choose another --out")
+        reason = "; ".join(changed.values())
+        raise ValueError(f"the data of {folder} has changed since ({reason}); choose another --out")
     write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
     if not (folder / "recipe.yaml").exists():
         write(folder / "recipe.yaml", recipe_text)

@@ -46,9 +46,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        told = f" ({reason})" if " " in reason else ""  # a bare number tells nobody anything
-        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors{told}") from error
+        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors") from error
     for key in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
