@@ -10,17 +10,23 @@ import torch.distributed as dist
 from protoat.experiments.lock import is_at_work, working_on
 from protoat.training import make_accelerator
 
-free, taken = map(Path, sys.argv[1:])
-accelerator = make_accelerator()
-for _ in range(2):
-    with working_on(free):
-        assert is_at_work(free)
-        accelerator.wait_for_everyone()
-try:
-    with working_on(taken):
-        raise AssertionError("it was free")
-except ValueError as error:
-    assert "another process is at work" in str(error)
-accelerator.wait_for_everyone()
-assert not free.exists()
-dist.destroy_process_group()
+
+def main() -> None:
+    free, taken = map(Path, sys.argv[1:])
+    accelerator = make_accelerator()
+    for _ in range(2):
+        with working_on(free):
+            assert is_at_work(free)
+            accelerator.wait_for_everyone()
+    try:
+        with working_on(taken):
+            raise AssertionError("it was free")
+    except ValueError as error:
+        assert "another process is at work" in str(error)
+    accelerator.wait_for_everyone()
+    assert not free.exists()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

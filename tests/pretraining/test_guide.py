@@ -33,7 +33,7 @@ def test_the_cost_of_a_step(name: str) -> None:
 
 def test_its_commands_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = re.findall(r"^protoat (train|pretrain) (.*?)(?:  +#.*)?$", GUIDE, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 13
     for command, options in commands:
         recipe_parser(pretrains=command == "pretrain").parse_args(shlex.split(re.sub("--out .*", "", options)))
 
