@@ -75,17 +75,19 @@ def test_without_a_record_and_other_models_it_says_what_is_missing(
     assert not (runs["plain"] / "audit.json").exists()
 
 
-def test_a_record_that_lacks_attacks_does_not_fail_the_model(
+def test_a_record_that_lacks_attacks_is_no_pass_and_no_failure(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [str(runs["ours"]), "--n", "20", "--out", str(tmp_path)]
     assert main(["evaluate", *options, "--attacks", "pgd2"]) == 0
-    assert main(["audit", *options]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("the record is incomplete (C10); ")
+    assert main(["audit", *options]) == 1
+    shown = capsys.readouterr().out
+    assert "audit incomplete; " in shown and "FAILED" not in shown
+    last = shown.splitlines()[-1]
+    assert last.startswith("the record lacks what C10 look for; ")
     assert last.endswith(f"protoat evaluate {runs['ours']} --out {tmp_path} --attacks aa")
     said = audit_verdict(replace(subject_of_run(runs["ours"]), folder=tmp_path))
-    assert said.startswith(f"audit passed: {tmp_path / 'audit.json'}; the record was incomplete then (C10)")
+    assert said.startswith("audit incomplete, the record lacked what C10 look for; audit again: ")
 
 
 def test_a_record_of_another_radius_is_none(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(args: list[str]) -> int:
-    """Audits a run or any other model, prints the checks and writes ``audit.json``; 1 where one of them failed."""
+    """Audits a run or any other model, prints the checks and writes ``audit.json``; 0 only where it passed."""
     parser = subject_parser("protoat audit")
     parser.add_argument("--n", type=int, default=1000, help="attack this many test images, a share of each mode")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")
@@ -55,12 +55,14 @@ def main(args: list[str]) -> int:
     rows = [[check.id, check.title, check.status, check.reason] for check in report.checks]
     print_table(title, ["check", "what should hold", "result", "what was found"], rows, text=4)
     silent = sum(check.status == "not run" for check in report.checks)
-    verdict = f"FAILED: {', '.join(report.failed)}" if report.failed else "passed, which rules out common mistakes only"
+    verdict = "passed, which rules out common mistakes only" if report.passed else "incomplete"
+    if report.failed:
+        verdict = f"FAILED: {', '.join(report.failed)}"
     print(f"audit {verdict}; {silent} checks were not run; {time.monotonic() - started:.0f} s")
     print(f"{subject.folder / 'audit.json'} holds the figures; what to do: docs/audit.md")
     if report.incomplete:
-        named = ["protoat", "evaluate", *args] if options.run is None else ["protoat", "evaluate", str(options.run)]
-        place = ["--out", str(options.out)] if options.run is not None and options.out is not None else []
-        command, lacking = shlex.join([*named, *place, "--attacks", "aa"]), ", ".join(report.incomplete)
-        print(f"the record is incomplete ({lacking}); measure what it lacks and audit again: {command}")
-    return 1 if report.failed else 0
+        place = [] if options.out is None else ["--out", str(options.out)]
+        named = ["--model", str(options.model), "..."] if options.run is None else [str(options.run)]
+        command = shlex.join(["protoat", "evaluate", *named, *place, "--attacks", "aa"])
+        print(f"the record lacks what {', '.join(report.incomplete)} look for; measure it and audit again: {command}")
+    return 0 if report.passed else 1

@@ -66,8 +66,8 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """No check failed; those that did not run say nothing, and an incomplete record nothing of the model."""
-        return not self.failed
+        """No check failed, and the record lacks nothing that a check looks for; those that did not run say nothing."""
+        return not self.failed and not self.incomplete
 
     @property
     def failed(self) -> list[str]:

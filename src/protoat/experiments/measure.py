@@ -212,6 +212,8 @@ def audit_verdict(subject: Subject) -> str:
     failed, lacking = (
         [check["id"] for check in audit["checks"] if check["status"] == status] for status in ("fail", "incomplete")
     )
-    verdict = "audit passed" if audit["passed"] else f"audit FAILED ({', '.join(failed)})"
-    lacks = f"; the record was incomplete then ({', '.join(lacking)}), audit again: {command}" if lacking else ""
-    return f"{verdict}: {path}{lacks}"
+    if audit["passed"]:
+        return f"audit passed: {path}"
+    if failed:
+        return f"audit FAILED ({', '.join(failed)}): {path}"
+    return f"audit incomplete, the record lacked what {', '.join(lacking)} look for; audit again: {command}"

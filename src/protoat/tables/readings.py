@@ -75,9 +75,8 @@ def _audit(run: StoredRun, attack: str) -> Reading:
     failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
     lacking = [check["id"] for check in audit["checks"] if check["status"] == "incomplete"]
     silent = sum(check["status"] == "not run" for check in audit["checks"])
-    verdict = f"FAILED {', '.join(failed)}" if failed else "passed"
-    lacks = f", record incomplete: {', '.join(lacking)}" * bool(lacking)
-    return Reading(text=verdict + lacks + f" ({silent} not run)" * bool(silent))
+    words = [f"{word} {', '.join(ids)}" for word, ids in (("FAILED", failed), ("record incomplete:", lacking)) if ids]
+    return Reading(text=("; ".join(words) or "passed") + f" ({silent} not run)" * bool(silent))
 
 
 _READ: dict[str, Callable[[StoredRun, str], Reading]] = {
