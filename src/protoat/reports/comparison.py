@@ -78,7 +78,10 @@ def _entries(record: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _audited(records: Records) -> str:
-    return "not audited" if records.audit is None else "no check failed" if records.audit["passed"] else "failed"
+    if records.audit is None:
+        return "not audited"
+    failed = any(check["status"] == "fail" for check in records.audit["checks"])
+    return "failed" if failed else "no check failed" if records.audit["passed"] else "incomplete"
 
 
 def _differences(found: Sequence[Records]) -> Section:

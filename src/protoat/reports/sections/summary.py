@@ -98,7 +98,8 @@ def _missing(records: Records) -> Iterator[Text]:
         yield Text(f"Not audited for masked gradients; do so: protoat audit {records.folder}", "missing")
     elif records.audit is not None and not records.audit["passed"]:
         failed = [check["id"] for check in records.audit["checks"] if check["status"] == "fail"]
-        yield Text(f"The audit failed: {', '.join(failed)}; see below before any number is believed.", "warning")
+        found = f"failed: {', '.join(failed)}" if failed else "is incomplete"
+        yield Text(f"The audit {found}; see below before any number is believed.", "warning")
     if run is not None:
         yield Text("One run, one seed: intervals speak about images, and know nothing of the spread between seeds.")
 
