@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 
 from protoat.data.augment import Augment
-from protoat.data.base import ImageData, Source, Split, reading
+from protoat.data.base import ImageData, Split, reading
+from protoat.data.torchvision_set import TorchvisionSet
 
 __all__ = ["CIFAR10", "CIFAR100", "CIFAR100_SUPERCLASSES"]
 
 
-class CIFAR10(Source):
+class CIFAR10(TorchvisionSet):
     """50,000 + 10,000 colour photographs of 32x32 pixels, in ``root/cifar-10-batches-py``.
 
     The files are pickles; torchvision compares each with its published MD5 before it reads any.
@@ -29,14 +29,7 @@ class CIFAR10(Source):
     """
 
     augment = Augment(padding=4, flip=True)
-    in_torchvision: ClassVar[str] = "CIFAR10"
-
-    @property
-    def dataset(self) -> Any:
-        """The class of torchvision that reads the files."""
-        from torchvision import datasets  # takes seconds
-
-        return getattr(datasets, self.in_torchvision)
+    in_torchvision = "CIFAR10"
 
     def location(self) -> Path:
         return self.root / self.dataset.base_folder
@@ -44,9 +37,6 @@ class CIFAR10(Source):
     def available(self) -> bool:
         names = [name for name, _ in self.dataset.train_list + self.dataset.test_list]
         return all((self.location() / name).is_file() for name in [*names, self.dataset.meta["filename"]])
-
-    def fetch_files(self) -> None:
-        self.dataset(self.root, download=True)
 
     def read(self, split: Split) -> ImageData:
         with reading(self.location()):

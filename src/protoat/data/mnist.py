@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from protoat.data.base import ImageData, Source, Split, reading
+from protoat.data.base import ImageData, Split, reading
+from protoat.data.torchvision_set import TorchvisionSet
 
 __all__ = ["MNIST", "FashionMNIST"]
 
 
-class MNIST(Source):
+class MNIST(TorchvisionSet):
     """60,000 + 10,000 handwritten digits of 28x28 grey pixels, in ``root/MNIST/raw``; not augmented.
 
     Args:
@@ -23,24 +24,14 @@ class MNIST(Source):
     '/data/MNIST/raw'
     """
 
-    in_torchvision: ClassVar[str] = "MNIST"
+    in_torchvision = "MNIST"
     class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
-
-    @property
-    def dataset(self) -> Any:
-        """The class of torchvision that knows the files."""
-        from torchvision import datasets  # takes seconds
-
-        return getattr(datasets, self.in_torchvision)
 
     def location(self) -> Path:
         return self.root / self.in_torchvision / "raw"
 
     def available(self) -> bool:
         return all((self.location() / Path(archive).stem).is_file() for archive, _ in self.dataset.resources)
-
-    def fetch_files(self) -> None:
-        self.dataset(self.root, download=True)
 
     def read(self, split: Split) -> ImageData:
         # Not through the data set class: it would rather load pickled tensors of an old version, if some lie around.

@@ -1,0 +1,29 @@
+"""Data sets that torchvision knows and fetches."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from protoat.data.base import Source
+
+__all__ = ["TorchvisionSet"]
+
+
+class TorchvisionSet(Source):
+    """A source whose files are those of a class of ``torchvision.datasets``.
+
+    Attributes:
+        in_torchvision: name of that class.
+    """
+
+    in_torchvision: ClassVar[str]
+
+    @property
+    def dataset(self) -> Any:
+        """The class itself."""
+        from torchvision import datasets  # takes seconds
+
+        return getattr(datasets, self.in_torchvision)
+
+    def fetch_files(self) -> None:
+        self.dataset(self.root, download=True)
