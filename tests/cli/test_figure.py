@@ -44,6 +44,18 @@ def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys
     assert f"Drawn by: protoat figure curves &#x27;{tmp_path}/&lt;i&gt;&#x27; --out {out}" in written
 
 
+def test_a_picture_is_written_as_its_ending_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+    monkeypatch.setattr(figure, "check_browser", lambda: started.append("checked"))
+    monkeypatch.setattr(figure, "snapshot", lambda page, kind: f"{kind} of {page[:15]}".encode())
+    assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.pdf")]) == 0
+    assert (tmp_path / "curves.pdf").read_bytes() == b".pdf of <!DOCTYPE html>" and started == ["checked"]
+    assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.jpg")]) == 2
+    assert "curves.jpg has to end in .html, .png or .pdf" in capsys.readouterr().err
+
+
 def test_a_dry_run_says_what_is_there_and_does_nothing(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

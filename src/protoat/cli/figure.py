@@ -17,6 +17,7 @@ from protoat.experiments.places import check_file, check_no_file
 from protoat.experiments.store import StoredRun, read_run, write
 from protoat.figures import FIGURES, Drawing, View
 from protoat.figures.page import page
+from protoat.figures.snapshot import SUFFIXES, check_browser, snapshot
 from protoat.reports.records import threat_text
 from protoat.reports.sections.summary import described
 
@@ -41,7 +42,7 @@ def main(args: list[str]) -> int:
         raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, FIGURES)}")
     drawing, failed = FIGURES[options.name], False
     out = options.out or Path(f"figure-{options.name}.html")
-    check_file(out)
+    _check_out(out)
     check_no_file(options.store, "--store")
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
@@ -62,7 +63,8 @@ def main(args: list[str]) -> int:
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
-    write(out, page(drawing.title, lines, parts))
+    drawn = page(drawing.title, lines, parts)
+    write(out, snapshot(drawn, out.suffix) if out.suffix in SUFFIXES else drawn)
     print(f"figure {options.name} is in {out}")
     return int(failed)
 
@@ -94,8 +96,17 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=int, default=1000, help="test images that it looks at; 0 for all")
     parser.add_argument("--attack", type=str, default="pgd10", help="attack that it shows, as for protoat evaluate")
     parser.add_argument("--classes", nargs="+", type=str, default=[], help="images of these only, by name; default all")
-    parser.add_argument("--out", type=Path | None, help="HTML file; default figure-NAME.html")
+    parser.add_argument("--out", type=Path | None, help="HTML file, or .png, .pdf; default figure-NAME.html")
     return parser
+
+
+def _check_out(out: Path) -> None:
+    """Refuses a file that cannot be written, and a picture where there is no browser to make it."""
+    check_file(out)
+    if out.suffix in SUFFIXES:
+        check_browser()
+    elif out.suffix != ".html":
+        raise ValueError(f"--out {out} has to end in .html, {' or '.join(SUFFIXES)}")
 
 
 def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:

@@ -221,7 +221,7 @@ def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[s
         write(folder / "recipe.yaml", recipe_text)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Writes a record whole or not at all.
 
     Raises:
@@ -229,7 +229,7 @@ def write(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_by_rename(path, text.encode())
+        write_by_rename(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise DiskError(
             f"could not write {path}: {error.strerror or error}; what was there before is intact"

@@ -19,6 +19,7 @@ figcaption { font-size: .8rem }
 #shown { position: fixed; right: 1rem; bottom: 1rem; background: #fff; border: 1px solid #888; padding: .5rem;
   text-align: center; max-width: 12rem }
 #shown img { width: 8rem; image-rendering: pixelated }
+@media print { .modebar-container { display: none } }
 """
 # The image of the point under the pointer; texts come with the escapes that plotly reads.
 _SCRIPT = """
