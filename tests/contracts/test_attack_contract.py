@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import protoat.attacks
-from protoat.attacks import PGD, Attack, AutoAttack, CarliniWagnerL2, Targeted, Transfer, UniformNoise
+from protoat.attacks import APGD, PGD, Attack, AutoAttack, CarliniWagnerL2, Square, Targeted, Transfer, UniformNoise
 from protoat.functional.ball import distance
 from protoat.types import L2, Linf, ThreatModel, as_output
 
@@ -38,6 +40,7 @@ NATURAL: dict[type[Attack], ThreatModel] = {CarliniWagnerL2: L2(3)}
 WEAK = ("UniformNoise",)
 # The first run of FAB draws nothing, and a later one shows only where it finds something nearer.
 SELDOM_RANDOM = ("FAB", "FABT")
+WITHOUT_GRADIENTS = ("CornerNoise", "Square", "UniformNoise")
 ATTACKS = parts.concrete(Attack, protoat.attacks)
 
 each = pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
@@ -302,6 +305,43 @@ def test_a_broken_model_breaks_no_budget(kind: type[Attack]) -> None:
     else:
         attack = build(kind)
     assert legal(attack.perturb(Broken(), x, y), x, LINF.eps, LINF)
+
+
+class Blind(nn.Module):
+    """A linear model with a root that is always 0: logits as without it, and gradients of 0 times infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return self.linear(flat) + (0 * flat.sum(1, keepdim=True)).sqrt()
+
+
+@each
+def test_gradients_that_are_no_numbers_are_told_once(kind: type[Attack], recwarn: pytest.WarningsRecorder) -> None:
+    x, model = torch.rand(6, 1, 8, 8), Blind()
+    y = predicted(model, x)
+    attack = Transfer(PGD(LINF, steps=3), model) if kind is Transfer else build(kind)
+    attack.perturb(model, x, y)
+    told = [str(warning.message) for warning in recwarn]
+    assert len(told) == (kind.__name__ not in WITHOUT_GRADIENTS)
+    assert all(re.match(r"\d+ of the \d+ gradients .* are not finite.*overstates robustness", text) for text in told)
+
+
+@each_threat
+@pytest.mark.filterwarnings("ignore:.*not finite:RuntimeWarning")
+def test_gradients_that_are_no_numbers_make_no_attack_weaker_than_its_parts(threat: ThreatModel) -> None:
+    model, x = Blind(), torch.rand(40, 1, 8, 8)
+    y = predicted(model, x)
+    threat = replace(threat, eps=threat.eps / 5)
+    square = Square(threat, queries=200)
+    whole = AutoAttack(threat)
+    whole.parts = lambda _: {"apgd-ce": APGD(threat, steps=3), "square": square}  # type: ignore[method-assign]
+    left = int(square(model, x, y).correct.sum())
+    assert left < 30
+    assert int(whole(model, x, y).correct.sum()) <= left + 2
 
 
 class TestMistakes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.gradient import input_gradient
 from protoat.attacks.standing import fallen, leading, select, worst_case
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.ball import ascent_step, distance, project
@@ -94,11 +95,8 @@ def _surface_start(problem: Problem, norm: Norm) -> Tensor:
 
 def _measure(problem: Problem, x_adv: Tensor, score: Score, aims: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, its gradient and the logits, all from one forward."""
-    x_adv = x_adv.detach().requires_grad_()
-    output = problem.model(x_adv)
-    loss = score(output, problem.y, aims)
-    (gradient,) = torch.autograd.grad(loss.sum(), x_adv)
-    return loss.detach(), gradient, output.logits.detach()
+    gradient, loss, output = input_gradient(problem.model, x_adv, problem.y, lambda output, y: score(output, y, aims))
+    return loss, gradient, output.logits.detach()
 
 
 def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:

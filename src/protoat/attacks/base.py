@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ class Problem(NamedTuple):
     """One batch as an attack sees it.
 
     Attributes:
-        model: images -> `Output`, in the mode the attack asked for, parameters frozen.
+        model: images -> `Output`, in the mode the attack asked for, parameters frozen. What is not finite in the
+            gradients that it gives its images is 0.
         x: (B, ...) clean images in [0, 1].
         y: (B,) true labels.
         targets: (B,) classes to reach, or None.
@@ -138,6 +140,9 @@ class Attack(ABC):
         Raises:
             ValueError: images that are no floats in [0, 1], labels or targets outside the model's classes, targets
                 equal to labels or for an attack that has no targeted form, a negative radius.
+
+        Warns:
+            RuntimeWarning: some gradients are not finite; 0 takes their place.
         """
         radius = self.threat.eps if eps is None else eps
         with self.posed(model, x, y, targets=targets, eps=radius, generator=generator) as problem:
@@ -165,8 +170,17 @@ class Attack(ABC):
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             network = bare(model)
+            watched = _Watched(network, y, targets)
             with attacking(network, self.bn), _own_random_state(x.device, generator.initial_seed() + 1):
-                yield Problem(_Watched(network, y, targets), x, y, targets, eps, generator)
+                yield Problem(watched, x, y, targets, eps, generator)
+        spoilt = int(watched.spoilt)
+        if spoilt:
+            warnings.warn(
+                f"{spoilt} of the {watched.gradients} gradients that the model gave its images are not finite, and "
+                "count as 0, so this attack cannot move them as it should: accuracy under it overstates robustness",
+                RuntimeWarning,
+                stacklevel=4,  # past `perturb` and its context manager
+            )
 
     def __call__(
         self,
@@ -198,13 +212,25 @@ class Attack(ABC):
 
 
 class _Watched:
-    """The model as an attack calls it; the first output shows whether labels and targets fit."""
+    """The model as an attack calls it; the first output shows whether labels and targets fit.
+
+    Every gradient comes back to its images through here, so here is where one that is no number is stopped: it would
+    make an image of such numbers, which no model classifies, and so pass for a success.
+
+    Attributes:
+        gradients: of one image each, that came back.
+        spoilt: how many of them were not finite.
+    """
 
     def __init__(self, network: nn.Module, y: Tensor, targets: Tensor | None) -> None:
         self.network = network
+        self.gradients = 0
+        self.spoilt: int | Tensor = 0
         self.unseen = {"labels": y} if targets is None else {"labels": y, "targets": targets}
 
     def __call__(self, images: Tensor) -> Output:
+        if images.requires_grad:
+            images.register_hook(self._finite)
         output = as_output(self.network(images))
         for name, values in self.unseen.items():
             low, high = (int(value) for value in torch.aminmax(values))
@@ -214,6 +240,12 @@ class _Watched:
                 )
         self.unseen = {}
         return output
+
+    def _finite(self, gradient: Tensor) -> Tensor:
+        finite = gradient.isfinite()
+        self.gradients += len(gradient)
+        self.spoilt = self.spoilt + (~finite.flatten(1).all(1)).sum()
+        return torch.where(finite, gradient, 0.0)
 
 
 @contextmanager

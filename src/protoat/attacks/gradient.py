@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +14,36 @@ from protoat.functional.ball import Radius, ascent_step, project, random_start
 from protoat.functional.losses import cross_entropy
 from protoat.types import Output, Pixels, ThreatModel
 
-__all__ = ["FGSM", "PGD", "input_gradient"]
+__all__ = ["FGSM", "PGD", "InputGradient", "input_gradient"]
 
 _SCALE = 2.0**8
 
 
-def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss: AttackLoss) -> tuple[Tensor, Output]:
-    """Gradient of the summed loss with respect to the images only, shape of `x`, and the output it was taken at.
+class InputGradient(NamedTuple):
+    """A gradient with respect to images, and where it was taken.
+
+    Attributes:
+        gradient: (B, ...) of the summed loss.
+        loss: (B,) of each image, detached.
+        output: what the model returned.
+    """
+
+    gradient: Tensor
+    loss: Tensor
+    output: Output
+
+
+def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss: AttackLoss) -> InputGradient:
+    """Gradient of the summed loss with respect to the images only, the loss of each, and the output it was taken at.
 
     The sum keeps each example's gradient free of the batch size, and a power of two, which is exact, keeps small ones
     from vanishing on their way through a model that computes in float16.
     """
     x = x.detach().requires_grad_()
     output = model(x)
-    (gradient,) = torch.autograd.grad(_SCALE * loss(output, y).sum(), x)
-    return gradient / _SCALE, output
+    losses = loss(output, y)
+    (gradient,) = torch.autograd.grad(_SCALE * losses.sum(), x)
+    return InputGradient(gradient / _SCALE, losses.detach(), output)
 
 
 class PGD(Attack):
@@ -91,28 +106,19 @@ class PGD(Attack):
         if self.random_start:
             x_adv = random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        blind = torch.zeros_like(rows, dtype=torch.bool)
         for _ in range(self.steps):
             labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
-            gradient, output = input_gradient(problem.model, x_adv, labels, self.loss)
+            gradient, _, output = input_gradient(problem.model, x_adv, labels, self.loss)
             if leave and bool((fell := fallen(problem, output.logits)).any()):
                 result[rows[fell]] = x_adv[fell]
                 problem, rows, x_adv, gradient = select(problem, ~fell), rows[~fell], x_adv[~fell], gradient[~fell]
                 if not len(rows):
                     break
-            blind[rows] |= ~gradient.flatten(1).isfinite().all(1)
             # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.
             step: Radius = self.step_size * (problem.eps / self.threat.eps)
             stepped = x_adv + sign * ascent_step(gradient, step, self.threat.norm)
             x_adv = project(stepped, problem.x, problem.eps, self.threat.norm)
         result[rows] = x_adv
-        if bool(blind.any()):
-            warnings.warn(
-                f"the gradient of {int(blind.sum())} of {len(result)} images is not finite, so this attack cannot move "
-                "them as it should: accuracy under it overstates robustness",
-                RuntimeWarning,
-                stacklevel=2,
-            )
         return result
 
 

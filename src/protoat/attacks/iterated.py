@@ -92,7 +92,7 @@ class MIM(Attack):
         labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
         x_adv, momentum = problem.x, torch.zeros_like(problem.x)
         for _ in range(self.steps):
-            gradient, _ = input_gradient(problem.model, x_adv, labels, self.loss)
+            gradient, _, _ = input_gradient(problem.model, x_adv, labels, self.loss)
             size = gradient.flatten(1).abs().mean(1).clamp_min(1e-12)
             momentum = self.decay * momentum + gradient / leading(size, gradient)
             x_adv = x_adv + sign * ascent_step(momentum, step, self.threat.norm)

@@ -70,7 +70,7 @@ class TPGD(Attack):
         noise = torch.empty_like(x).normal_(generator=problem.generator)
         x_adv = project(x + _START * noise, x, eps, norm)
         for _ in range(self.steps):
-            gradient, _ = input_gradient(problem.model, x_adv, problem.y, loss)
+            gradient, _, _ = input_gradient(problem.model, x_adv, problem.y, loss)
             x_adv = project(x_adv + ascent_step(gradient, step, norm), x, eps, norm)
         return x_adv
 

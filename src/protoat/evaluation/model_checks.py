@@ -81,7 +81,7 @@ def gradients_are_healthy(lab: Lab) -> Verdict:
 
 def _gradients(lab: Lab, loss: AttackLoss) -> list[Tensor]:
     with attacking(lab.network), torch.random.fork_rng([lab.device] if lab.device.type == "cuda" else []):
-        return [input_gradient(lab.network, x, y, loss)[0] for x, y in lab.batches()]
+        return [input_gradient(lab.network, x, y, loss).gradient for x, y in lab.batches()]
 
 
 def outputs_are_logits(lab: Lab) -> Verdict:
