@@ -11,10 +11,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import APGD, BIM, FAB, FGSM, MIM, PGD, Attack, AutoAttack, DeepFool, Square, Targeted, UniformNoise
+from protoat.attacks import (
+    APGD,
+    BIM,
+    FAB,
+    FGSM,
+    MIM,
+    PGD,
+    Attack,
+    AutoAttack,
+    DeepFool,
+    Square,
+    Targeted,
+    Transfer,
+    UniformNoise,
+)
 from protoat.data import ImageData
 from protoat.evaluation import Count, evaluate, fair_order
 from protoat.evaluation.robustness import Advance
+from protoat.training.validation import Validation
 from protoat.types import L2, Linf, Output
 
 from .small import MODES, NAMES, Halves, Kept, digits, halves
@@ -162,6 +177,25 @@ def test_no_images_and_other_data_are_refused(data: ImageData) -> None:
         evaluate(Halves(), data.subset(torch.zeros(0, dtype=torch.int64)), {"clean": None})
     with pytest.raises(TypeError, match=r"data is a list, expected protoat\.data\.ImageData"):
         evaluate(nn.Flatten(), [], {"clean": None})  # type: ignore[arg-type]
+
+
+class SpoiltBright(nn.Module):
+    """Says class 0, but nothing of images that are bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x.flatten(1).mean(1, keepdim=True)
+        return torch.cat([level + 1, level], 1).masked_fill(level > 0.5, float("nan"))
+
+
+def test_logits_that_are_no_numbers_are_never_right() -> None:
+    images = torch.tensor([0, 50, 200, 250], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2).contiguous()
+    data = ImageData(images, torch.zeros(4, dtype=torch.int64), ("a", "b"))
+    report = evaluate(SpoiltBright(), data, {"noise": UniformNoise(Linf(0.01), draws=2)})
+    assert report["clean"].correct_mask.tolist() == report["noise"].correct_mask.tolist() == [True, True, False, False]
+    validation = Validation(data, PGD(Linf(0.01), steps=1), device=torch.device("cpu"))
+    assert validation(SpoiltBright()) == {"images": 4, "clean": 0.5, "robust": 0.5}
+    result = PGD(Linf(0.01), steps=1)(SpoiltBright(), images.float() / 255, data.labels, targets=1 - data.labels)
+    assert (result.correct.tolist(), result.success.any().item()) == ([True, True, False, False], False)
 
 
 def test_any_callable_and_any_object_with_logits_will_do(data: ImageData) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
+from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, as_output
 
 __all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking"]
@@ -27,7 +28,7 @@ class AttackResult(NamedTuple):
     Attributes:
         x_adv: (B, ...) images inside the budget and [0, 1].
         success: (B,) bool; the label was left (untargeted) or the target was reached (targeted).
-        correct: (B,) bool; the model still gives the true label.
+        correct: (B,) bool; the model still gives the true label, which it does not where logits are not finite.
     """
 
     x_adv: Tensor
@@ -196,9 +197,9 @@ class Attack(ABC):
         x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
         network = bare(model)
         with attacking(network), _own_random_state(x.device, self.seed), torch.no_grad():
-            predicted = as_output(network(x_adv)).logits.argmax(1) if len(x) else y
-        correct = predicted == y
-        return AttackResult(x_adv, ~correct if targets is None else predicted == targets, correct)
+            classes = predicted(as_output(network(x_adv)).logits) if len(x) else y
+        correct = classes == y
+        return AttackResult(x_adv, ~correct if targets is None else classes == targets, correct)
 
     def _check_targets(self, y: Tensor, targets: Tensor | None) -> None:
         if targets is None:

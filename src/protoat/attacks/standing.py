@@ -9,6 +9,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Problem
 from protoat.functional.ball import project
+from protoat.functional.prediction import predicted
 from protoat.types import Norm
 
 __all__ = ["fallen", "leading", "select", "worst_case"]
@@ -33,8 +34,8 @@ def select(problem: Problem, rows: Tensor) -> Problem:
 
 def fallen(problem: Problem, logits: Tensor) -> Tensor:
     """(B,) bool: the label was left or, where the problem has targets, the target was reached."""
-    predicted = logits.argmax(1)
-    return predicted != problem.y if problem.targets is None else predicted == problem.targets
+    classes = predicted(logits)
+    return classes != problem.y if problem.targets is None else classes == problem.targets
 
 
 @torch.no_grad()

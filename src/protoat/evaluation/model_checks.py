@@ -23,6 +23,7 @@ from protoat.evaluation.check import Check, Verdict, judged, percent, too_many
 from protoat.evaluation.lab import Lab
 from protoat.functional.ball import ascent_step
 from protoat.functional.losses import cross_entropy, margin
+from protoat.functional.prediction import predicted
 from protoat.types import as_output
 
 __all__ = ["CHECKS"]
@@ -93,7 +94,7 @@ def outputs_are_logits(lab: Lab) -> Verdict:
 def attack_and_judge_agree(lab: Lab) -> Verdict:
     """The crafted images once more, the other way round, past the code of attacks."""
     parts = zip(lab.crafted.x_adv.flip(0).split(97), lab.y.flip(0).split(97), strict=True)
-    again = torch.cat([eval_logits(lab.network, x).argmax(1) == y for x, y in parts]).flip(0)
+    again = torch.cat([predicted(eval_logits(lab.network, x)) == y for x, y in parts]).flip(0)
     changed = int((again != lab.crafted.correct).sum())
     beyond = too_many(changed, len(lab), 0.001)
     reason = f"pgd20 counts {percent(lab.crafted.correct)} right, and its images, looked at again, {percent(again)}"
@@ -126,7 +127,10 @@ def broader_robustness(lab: Lab) -> Verdict:
     }
     right = {
         name: torch.cat(
-            [eval_logits(lab.network, x).argmax(1) == y for x, y in zip(images.split(97), lab.y.split(97), strict=True)]
+            [
+                predicted(eval_logits(lab.network, x)) == y
+                for x, y in zip(images.split(97), lab.y.split(97), strict=True)
+            ]
         )
         for name, images in seen.items()
     }

@@ -23,6 +23,7 @@ from protoat.evaluation.behaviour import (
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
+from protoat.functional.prediction import predicted
 from protoat.types import ThreatModel
 
 __all__ = ["Finding", "Severity", "lint"]
@@ -181,9 +182,9 @@ def _preparation(case: _Case) -> Iterator[Finding]:
     One that has not learned enough gains from standardised pixels too, so it is certain only where under a quarter of
     the mistakes is left.
     """
-    right = case.logits.argmax(1) == case.y
+    right = predicted(case.logits) == case.y
     other_pixels = () if case.pixels_known else _other_pixels(case.x)
-    named = [("", right), *((how, eval_logits(case.model, x).argmax(1) == case.y) for how, x in other_pixels)]
+    named = [("", right), *((how, predicted(eval_logits(case.model, x)) == case.y) for how, x in other_pixels)]
     how, best = max(named, key=lambda item: int(item[1].sum()))
     pair, accuracy = Paired.of(right, best), float(right.float().mean())
     if pair.difference > 0.1 and pair.p_above < 0.001:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack, BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.distributed import mean_over_processes
+from protoat.functional.prediction import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
 from protoat.methods.trades import trades_loss
 from protoat.types import Pixels, ThreatModel, Views
@@ -113,7 +114,7 @@ class CFA(AdversarialTraining):
         logits = views.adv.logits.detach()
         if not len(self._seen):
             self._correct, self._seen = logits.new_zeros(2, logits.shape[1], dtype=torch.float32)
-        correct = (logits.argmax(1) == y).float()
+        correct = (predicted(logits) == y).float()
         self._correct = self._correct.to(y.device).index_add(0, y, correct)
         self._seen = self._seen.to(y.device).index_add(0, y, torch.ones_like(correct))
 

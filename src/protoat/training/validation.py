@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.functional.distributed import mean_over_processes
+from protoat.functional.prediction import predicted
 from protoat.methods import Standard
 from protoat.objective import Objective
 from protoat.training.seeding import derived_seed
@@ -78,7 +79,7 @@ class Validation:
                 continue
             x, y = images.to(self.device), labels.to(self.device)
             with attacking(model), torch.no_grad():
-                clean = as_output(model(x)).logits.argmax(1) == y
+                clean = predicted(as_output(model(x)).logits) == y
             robust = clean
             if self.attack is not None:
                 generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
