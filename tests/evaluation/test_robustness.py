@@ -28,7 +28,9 @@ from protoat.attacks import (
 )
 from protoat.data import ImageData
 from protoat.evaluation import Count, evaluate, fair_order
+from protoat.evaluation.embedding import embed
 from protoat.evaluation.robustness import Advance
+from protoat.functional.losses import margin
 from protoat.training.validation import Validation
 from protoat.types import L2, Linf, Output
 
@@ -198,6 +200,17 @@ def test_logits_that_are_no_numbers_are_never_right() -> None:
     assert (result.correct.tolist(), result.success.any().item()) == ([True, True, False, False], False)
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda a: a, lambda a: Targeted(a, "next"), lambda a: Transfer(a, Halves(), name="x")]
+)
+def test_an_attack_that_moves_the_running_statistics_is_refused(data: ImageData, wrap) -> None:
+    attack = wrap(PGD(Linf(0.1), bn="train"))
+    with pytest.raises(ValueError, match=r"attack 'moves' .* mode 'train', .*write bn='train_frozen'"):
+        evaluate(Halves().eval(), data, {"moves": attack})
+    with pytest.raises(ValueError, match="write bn='train_frozen'"):
+        embed(Halves().eval(), data, torch.arange(2), attack=attack)
+
+
 def test_any_callable_and_any_object_with_logits_will_do(data: ImageData) -> None:
     model, attacks = Halves().eval(), {"fgsm": FGSM(Linf("12/255"))}
     expected = evaluate(model, data, attacks).to_json()["attacks"]["fgsm"]["outcomes"]
@@ -280,6 +293,15 @@ def test_nothing_is_attacked_twice_nor_mixed_up() -> None:
     other = evaluate(model, data, {"a": strong}, saved=saved)
     assert torch.equal(first["a"].correct_mask, again["a"].correct_mask)
     assert other["a"].count.correct < first["a"].count.correct
+
+
+def test_attacks_whose_records_agree_keep_their_own_outcomes() -> None:
+    model, data = digits(2)
+    one, two = (PGD(Linf(0.3), steps=2, loss=lambda output, y, sign=sign: sign * margin(output, y)) for sign in (1, -1))
+    assert one.parameters() == two.parameters()
+    kept, fresh = (evaluate(model, data, {"up": one, "down": two}, saved=saved) for saved in (Kept(), None))
+    assert fresh["up"].count.correct < fresh["down"].count.correct
+    assert [kept[name].count for name in ("up", "down")] == [fresh[name].count for name in ("up", "down")]
 
 
 def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
+from protoat.evaluation.robustness import check_batch_norm
 from protoat.types import as_output
 
 __all__ = ["Embedded", "embed", "embed_images"]
@@ -74,8 +75,9 @@ def embed(
         batch_size: images attacked at once; another one draws other random starts.
 
     Raises:
-        ValueError: see `embed_images`.
+        ValueError: an attack with ``bn="train"``; see also `embed_images`.
     """
+    check_batch_norm(attack, type(attack).__name__)
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     seen = []
     for place, rows in enumerate(indices.split(batch_size)):

@@ -25,7 +25,7 @@ from protoat.evaluation.report import AttackReport, Report, worst_case
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.types import Output, ThreatModel
 
-__all__ = ["Advance", "Saved", "check_output", "evaluate"]
+__all__ = ["Advance", "Saved", "check_batch_norm", "check_output", "evaluate"]
 
 
 class Advance(NamedTuple):
@@ -93,8 +93,8 @@ def evaluate(
         advance: called after each batch.
 
     Raises:
-        ValueError: no attacks or no images, a number below 1, a model that cannot take the images, whose output does
-            not fit the classes, or is not finite.
+        ValueError: no attacks or no images, a number below 1, an attack with ``bn="train"``, a model that cannot take
+            the images, whose output does not fit the classes, or is not finite.
 
     >>> from protoat.data import Digits
     >>> from protoat.types import Linf
@@ -114,6 +114,8 @@ def evaluate(
         raise ValueError(f"budget_seconds={budget_seconds:g} must be positive")
     if not len(data):
         raise ValueError("the data holds no images")
+    for name, attack in attacks.items():
+        check_batch_norm(attack, name)
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
     order = fair_order(data)[:limit]
     with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
@@ -164,7 +166,7 @@ class _Job:
                 break
             standing = torch.ones(len(self.batches[place]), dtype=torch.bool)
             for row, (name, attack) in rows:
-                correct, took = self._outcome(place, attack, standing)
+                correct, took = self._outcome(place, name, attack, standing)
                 if attack is None:
                     standing = correct
                 outcomes[row, self.batches[place]] = torch.where(correct, _RIGHT, _WRONG).to(torch.int8)
@@ -180,10 +182,10 @@ class _Job:
         )
         return outcomes.round(), seconds
 
-    def _outcome(self, place: int, attack: Attack | None, standing: Tensor) -> tuple[Tensor, float]:
+    def _outcome(self, place: int, name: str, attack: Attack | None, standing: Tensor) -> tuple[Tensor, float]:
         """Which images of a batch stay right, (B,) bool on the CPU, and the seconds it took to find out."""
         batch = self.batches[place]
-        key = json.dumps([_parameters(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
+        key = json.dumps([name, _parameters(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
         known = None if self.saved is None else self.saved.get(key)
         if known is not None:
             return torch.tensor([outcome == "1" for outcome in known[0]]), known[1]
@@ -241,6 +243,19 @@ def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[I
     finally:
         if where != before:
             network.to(before)
+
+
+def check_batch_norm(attack: Attack | None, name: str) -> None:
+    """Refuses an attack that would move the running statistics of the model it measures, or of its surrogate.
+
+    Raises:
+        ValueError: its batch norm is in mode ``"train"``.
+    """
+    if attack is not None and attack.bn == "train":
+        raise ValueError(
+            f"attack {name!r} has batch norm in mode 'train', which moves the running statistics of the model and so "
+            "changes every number after it; write bn='train_frozen'"
+        )
 
 
 def check_output(network: InPieces, data: ImageData, device: torch.device) -> None:
