@@ -13,7 +13,7 @@ from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation.threat_lint import lint
 from protoat.types import L2, Linf, Output, ThreatModel
 
-from .cheats import THREAT, BatchStatistics, Noisy, build, sound, trained
+from .cheats import THREAT, BatchStatistics, Noisy, Quantised, Saturated, build, sound, trained
 
 ATTACKS = {"clean": None, "fgsm": FGSM(THREAT), "ffgsm": FFGSM(THREAT), "mim10": MIM(THREAT), "pgd10": PGD(THREAT)}
 
@@ -40,8 +40,19 @@ def prepared(model: nn.Module, how: str) -> nn.Module:
     return Prepared()
 
 
+class RootOfZero(nn.Module):
+    """Logits as without the root, and gradients of 0 times infinity."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x) + (0 * x.flatten(1).sum(1, keepdim=True)).sqrt()
+
+
 def test_a_sound_measurement_has_no_findings(data: ImageData) -> None:
-    for model in (trained(None), sound()):
+    for model in (trained(None), sound(), Saturated(trained(None), 1000.0)):
         assert codes(model, data) == []
         assert codes(lambda x, model=model: Output(model(x), torch.zeros(len(x), 3)), data) == []
     assert codes(trained(None), data, L2(0.5), attacks={"pgd10": PGD(L2(0.5))}) == []
@@ -84,6 +95,8 @@ class Detached(nn.Sequential):
         (lambda: trained(None, BatchStatistics), "batch"),
         (lambda: nn.Sequential(trained(None), nn.Softmax(1)), "probabilities"),
         (lambda: Detached(trained(None)), "no-gradient"),
+        (lambda: Quantised(trained(None), 16).eval(), "zero-gradient"),
+        (lambda: RootOfZero(trained(None)), "finite"),
         (lambda: prepared(trained(None), "[-1, 1]"), "preparation"),
         (lambda: prepared(trained(None), "[0, 255]"), "preparation"),
         (lambda: prepared(trained(None), "normalised"), "preparation"),

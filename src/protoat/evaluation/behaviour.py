@@ -8,12 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks import AttackLoss
 from protoat.attacks.base import attacking
+from protoat.attacks.gradient import input_gradient
 from protoat.types import as_output
 
 __all__ = [
     "are_probabilities",
     "differing",
+    "eval_gradient",
     "eval_logits",
     "passes_gradients",
     "unlike_eval_mode",
@@ -27,6 +30,17 @@ def eval_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, C) in eval mode, in float32 or wider; the model's modes and the random state stay as they are."""
     with attacking(model), _random_state_kept(x):
         return _logits(model, x)
+
+
+def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> Tensor:
+    """Gradient of `loss` at the images in eval mode, in their shape; modes and random state stay as they are.
+
+    >>> from protoat.functional.losses import margin
+    >>> eval_gradient(nn.Flatten(), torch.zeros(1, 1, 1, 2), torch.tensor([0]), margin)
+    tensor([[[[-1.,  1.]]]])
+    """
+    with attacking(model), _random_state_kept(x), torch.enable_grad():
+        return input_gradient(lambda images: as_output(model(images)), x, y, loss).gradient
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import AttackLoss
-from protoat.attacks.base import attacking
-from protoat.attacks.gradient import input_gradient
 from protoat.evaluation.behaviour import (
     are_probabilities,
+    eval_gradient,
     eval_logits,
     unlike_eval_mode,
     unlike_in_company,
@@ -62,7 +60,7 @@ def gradients_are_healthy(lab: Lab) -> Verdict:
         return judged(False, f"{cut}; {_INSTEAD}", images=len(lab))
     zeros, spoilt = {}, 0
     for loss in (cross_entropy, margin):
-        gradients = [gradient.flatten(1) for gradient in _gradients(lab, loss)]
+        gradients = [eval_gradient(lab.network, x, y, loss).flatten(1) for x, y in lab.batches()]
         zeros[loss.__name__] = sum(int((gradient == 0).all(1).sum()) for gradient in gradients)
         spoilt += sum(int((~gradient.isfinite()).any(1).sum()) for gradient in gradients)
     flat, flat_margin = (too_many(count, len(lab), 0.01) for count in zeros.values())
@@ -78,11 +76,6 @@ def gradients_are_healthy(lab: Lab) -> Verdict:
     return judged(
         not (flat or spoilt), reason, images=len(lab), zero_gradient=zeros, not_finite=spoilt, limit_share=0.01
     )
-
-
-def _gradients(lab: Lab, loss: AttackLoss) -> list[Tensor]:
-    with attacking(lab.network), torch.random.fork_rng([lab.device] if lab.device.type == "cuda" else []):
-        return [input_gradient(lab.network, x, y, loss).gradient for x, y in lab.batches()]
 
 
 def outputs_are_logits(lab: Lab) -> Verdict:
@@ -104,8 +97,8 @@ def attack_and_judge_agree(lab: Lab) -> Verdict:
 def gradient_points_uphill(lab: Lab) -> Verdict:
     """A small step along the gradient must raise the loss above what a step against it gives."""
     step, agreeing = lab.threat.eps / 100, 0
-    for (x, y), gradient in zip(lab.batches(), _gradients(lab, cross_entropy), strict=True):
-        along = ascent_step(gradient, step, lab.threat.norm)
+    for x, y in lab.batches():
+        along = ascent_step(eval_gradient(lab.network, x, y, cross_entropy), step, lab.threat.norm)
         ahead, behind = (
             cross_entropy(as_output(eval_logits(lab.network, (x + sign * along).clamp(0, 1))), y) for sign in (1, -1)
         )

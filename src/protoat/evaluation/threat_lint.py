@@ -14,15 +14,18 @@ from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.evaluation.behaviour import (
     are_probabilities,
+    eval_gradient,
     eval_logits,
     passes_gradients,
     unlike_eval_mode,
     unlike_in_company,
     unlike_itself,
 )
+from protoat.evaluation.check import too_many
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
+from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import ThreatModel
 
@@ -56,7 +59,7 @@ def lint(
     images: int = 128,
     pixels_known: bool = False,
 ) -> list[Finding]:
-    """Looks for the mistakes that most often make a robustness number wrong; a few forwards, no attack.
+    """Looks for the mistakes that most often make a robustness number wrong; a few forwards and a backward, no attack.
 
     Model, gradients and global random state are afterwards as before.
 
@@ -98,7 +101,7 @@ def lint(
 class _Case:
     """What the rules look at: a part of the images with labels and logits, and all labels."""
 
-    model: nn.Module
+    model: InPieces
     x: Tensor
     y: Tensor
     logits: Tensor
@@ -168,6 +171,23 @@ def _gradient(case: _Case) -> Iterator[Finding]:
             "no_grad), so only attacks without gradients can run; try square, or transfer from another model"
         )
         yield Finding("no-gradient", "error", text)
+        return
+    # Of the class that the model says, as labels may be no classes; its lead has a gradient wherever the model has one.
+    said, total = case.logits.argmax(1), len(case.x)
+    gradient = case.model.retrying(lambda: eval_gradient(case.model, case.x, said, margin), total).flatten(1)
+    if spoilt := int((~gradient.isfinite().all(1)).sum()):
+        text = (
+            f"the gradient is not finite for {spoilt} of {total} images, whatever the logits are: something overflows, "
+            "or is infinitely steep (a root or a norm at 0), so attacks that follow gradients cannot move them"
+        )
+        yield Finding("finite", "error", text)
+    if too_many(flat := int((gradient == 0).all(1).sum()), total, 0.01):
+        text = (
+            f"the lead of the likeliest class has no gradient for {flat} of {total} images: some part passes none "
+            "(rounding, a threshold), so attacks that follow gradients cannot move them; attack with a smooth stand-in "
+            "for that part (BPDA), try square, or transfer from another model"
+        )
+        yield Finding("zero-gradient", "error", text)
 
 
 def _probabilities(case: _Case) -> Iterator[Finding]:
