@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from protoat.attacks import FGSM, PGD, Attack
 from protoat.attacks.gradient import input_gradient
 from protoat.functional.ball import random_start
 from protoat.functional.losses import cross_entropy, margin
+from protoat.functional.margins import capped_margin
 from protoat.types import L2, Linf, Norm, Output, ThreatModel
 
 Vector = list[float]
@@ -272,3 +274,8 @@ def test_defaults() -> None:
         "restarts": 1,
         "loss": "protoat.functional.losses.cross_entropy",
     }
+
+
+def test_the_record_tells_losses_with_other_settings_apart() -> None:
+    attack = PGD(Linf(0.1), loss=partial(capped_margin, kappa=50.0))
+    assert attack.parameters()["loss"] == "protoat.functional.margins.capped_margin(kappa=50.0)"

@@ -26,7 +26,7 @@ THREATS = {"linf": LINF, "l2": L2(1.5)}
 # Attacks that need more than a threat model to be built.
 ROWS: dict[type[Attack], Callable[[ThreatModel], Attack]] = {
     Targeted: lambda threat: Targeted(PGD(threat, steps=3), "random"),
-    Transfer: lambda threat: Transfer(PGD(threat, steps=3), parts.trained()[0]),
+    Transfer: lambda threat: Transfer(PGD(threat, steps=3), parts.trained()[0], name="itself"),
 }
 # Searches too long for a test, made short; everything else is as it comes.
 SHORT = {"steps": 3, "queries": 20, "search_steps": 2, "draws": 5}
@@ -200,7 +200,7 @@ def test_two_classes(kind: type[Attack], threat: ThreatModel) -> None:
     model, x, y = parts.trained(classes=2)
     attack = build(kind, threat)
     if kind is Transfer:
-        attack = Transfer(PGD(threat, steps=3), parts.trained(classes=2)[0])
+        attack = Transfer(PGD(threat, steps=3), parts.trained(classes=2)[0], name="itself")
     result = attack(model, x, y)
     assert legal(result.x_adv, x, threat.eps, threat)
     if attack.can_target:
@@ -301,7 +301,7 @@ def test_a_broken_model_breaks_no_budget(kind: type[Attack]) -> None:
 
     _, x, y = parts.trained()
     if kind is Transfer:
-        attack: Attack = Transfer(PGD(LINF, steps=3), Broken())
+        attack: Attack = Transfer(PGD(LINF, steps=3), Broken(), name="itself")
     else:
         attack = build(kind)
     assert legal(attack.perturb(Broken(), x, y), x, LINF.eps, LINF)
@@ -323,7 +323,7 @@ class Blind(nn.Module):
 def test_gradients_that_are_no_numbers_are_told_once(kind: type[Attack], recwarn: pytest.WarningsRecorder) -> None:
     x, model = torch.rand(6, 1, 8, 8), Blind()
     y = predicted(model, x)
-    attack = Transfer(PGD(LINF, steps=3), model) if kind is Transfer else build(kind)
+    attack = Transfer(PGD(LINF, steps=3), model, name="itself") if kind is Transfer else build(kind)
     attack.perturb(model, x, y)
     told = [str(warning.message) for warning in recwarn]
     assert len(told) == (kind.__name__ not in WITHOUT_GRADIENTS)

@@ -92,12 +92,12 @@ def test_those_who_know_the_cheats_break_them(data: ImageData) -> None:
     )
     assert isinstance(quantised, Quantised)
     assert accuracy(quantised, data, pgd) > 0.85
-    assert accuracy(quantised, data, Transfer(pgd, StraightThrough(quantised))) <= 0.03
-    assert accuracy(quantised, data, Transfer(pgd, plain)) <= 0.03
+    assert accuracy(quantised, data, Transfer(pgd, StraightThrough(quantised), name="smooth")) <= 0.03
+    assert accuracy(quantised, data, Transfer(pgd, plain, name="plain")) <= 0.03
     assert accuracy(saturated, data, pgd) > 0.85
     assert accuracy(saturated, data, APGDT(THREAT, steps=20)) <= 0.03
     mean = Averaged(noisy, 20)
-    assert accuracy(mean, data, Transfer(pgd, mean)) <= 0.03
+    assert accuracy(mean, data, Transfer(pgd, mean, name="mean")) <= 0.03
     for name in ("train mode", "batch statistics"):
         assert accuracy(CHEATS[name][0](), data, APGDT(THREAT, steps=20)) <= 0.1
 

@@ -17,7 +17,7 @@ class Transfer(Attack):
     Args:
         attack: how to attack the surrogate; its threat model is used.
         surrogate: images in [0, 1] -> `Output` or logits, on the device of the images, with the same classes.
-        name: what the record calls the surrogate, such as the folder of its run.
+        name: what the record calls the surrogate, such as the folder of its run; another one for each surrogate.
 
     Source: Papernot et al. 2016; a defence that does worse here than under white-box attack masks its gradients.
 
@@ -28,12 +28,12 @@ class Transfer(Attack):
     'runs/plain'
     """
 
-    def __init__(self, attack: Attack, surrogate: nn.Module, *, name: str = "") -> None:
+    def __init__(self, attack: Attack, surrogate: nn.Module, *, name: str) -> None:
         super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
         self.can_target = attack.can_target  # type: ignore[misc]
         self.attack = attack
         self.surrogate = surrogate
-        self.name = name or type(surrogate).__name__
+        self.name = name
 
     def run(self, problem: Problem) -> Tensor:
         return self.attack.perturb(

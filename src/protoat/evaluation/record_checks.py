@@ -102,7 +102,7 @@ def _parts(parameters: Record) -> Iterator[Record]:
 def _words(parameters: Record) -> Iterator[str]:
     """Name of the attack and of its loss."""
     yield str(parameters["attack"])
-    yield str(parameters.get("loss", "")).rpartition(".")[2]
+    yield str(parameters.get("loss", "")).partition("(")[0].rpartition(".")[2]
 
 
 CHECKS = (
