@@ -246,6 +246,17 @@ def test_targets_draw_images_towards_them(kind: type[Attack]) -> None:
 
 
 @each
+@each_threat
+def test_float64(kind: type[Attack], threat: ThreatModel) -> None:
+    model, x, y = parts.trained(count=6)
+    model, x = model.double(), x.double()
+    attack = Transfer(PGD(threat, steps=3), model, name="itself") if kind is Transfer else build(kind, threat)
+    x_adv = attack.perturb(model, x, y)
+    assert legal(x_adv, x, threat.eps, threat)
+    assert x_adv.dtype == torch.float64
+
+
+@each
 def test_bfloat16_autocast(kind: type[Attack]) -> None:
     model, x, y = parts.trained()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -353,6 +364,8 @@ class TestMistakes:
         ("change", "message"),
         [
             (lambda x, y: ((255 * x).to(torch.uint8), y), "images are torch.uint8.*divide"),
+            (lambda x, y: (x.half(), y), "images are torch.float16.*give float32 and convert inside the model"),
+            (lambda x, y: (x.bfloat16(), y), "images are torch.bfloat16"),
             (lambda x, y: (255 * x, y), r"images lie in \[0, 255\], expected \[0, 1\]"),
             (lambda x, y: (x - 0.01, y), r"images lie in \[-0.01"),
             (lambda x, y: (x.index_fill(0, torch.tensor([1]), float("nan")), y), "nan"),
@@ -375,6 +388,13 @@ class TestMistakes:
         model, x, y = parts.trained()
         with pytest.raises(ValueError, match=message):
             self.attack.perturb(model, x, y, eps=eps)
+
+    def test_a_radius_as_precise_as_it_comes(self) -> None:
+        model, x, y = parts.trained()
+        eps = torch.full((12,), 0.1)
+        assert torch.equal(
+            self.attack.perturb(model, x, y, eps=eps.double()), self.attack.perturb(model, x, y, eps=eps)
+        )
 
     def test_targets(self) -> None:
         model, x, y = parts.trained()

@@ -52,3 +52,11 @@ def test_too_few_classes_are_refused(classes: int) -> None:
     if classes == 2:
         with pytest.raises(ValueError, match="at least 3 classes, the model has 2"):
             dlr(z, y)
+
+
+def test_float64_is_kept() -> None:
+    far = Output(torch.tensor([[1e9 + 1, 1e9, 1e9 - 1, 0]], dtype=torch.float64), torch.zeros(1, 0))
+    y, target = torch.tensor([0]), torch.tensor([1])
+    assert difference(far, y, target).tolist() == [-1.0]
+    torch.testing.assert_close(dlr(far, y), torch.tensor([-0.5], dtype=torch.float64))
+    assert dlr_targeted(far, y, target).dtype == torch.float64

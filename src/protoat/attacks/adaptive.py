@@ -13,6 +13,7 @@ from protoat.attacks.apgd import APGD, climb
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import worst_case
 from protoat.functional.losses import cross_entropy
+from protoat.functional.precision import at_least_float32
 from protoat.functional.prototypes import prototype_similarity
 from protoat.types import Output, ThreatModel, as_output
 
@@ -178,7 +179,7 @@ class EmbeddingDisplacement(Attack):
 
 
 def _features(output: Output) -> Tensor:
-    return (output.embedding if output.embedding.shape[1] else output.logits).flatten(1).float()
+    return at_least_float32(output.embedding if output.embedding.shape[1] else output.logits).flatten(1)
 
 
 class PrototypeClassifier(nn.Module):

@@ -133,15 +133,15 @@ class Attack(ABC):
         Args:
             model: images -> `Output` or logits. Its modes, gradients, ``requires_grad``, batch-norm statistics (unless
                 ``bn="train"``) and the global random state are as before afterwards, also when the attack raises.
-            x: (B, ...) images in [0, 1].
+            x: (B, ...) images in [0, 1], float32 or float64.
             y: (B,) int64 true labels.
             targets: (B,) classes to reach, each different from the label.
             eps: radius in place of the threat model's, a number or (B,); used by ramps and class-wise budgets.
             generator: randomness, on the device of `x`; the attack's own seed otherwise.
 
         Raises:
-            ValueError: images that are no floats in [0, 1], labels or targets outside the model's classes, targets
-                equal to labels or for an attack that has no targeted form, a negative radius.
+            ValueError: images outside [0, 1] or in half precision, labels or targets outside the model's classes,
+                targets equal to labels or for an attack that has no targeted form, a negative radius.
 
         Warns:
             RuntimeWarning: some gradients are not finite; 0 takes their place.
@@ -166,7 +166,7 @@ class Attack(ABC):
     ) -> Iterator[Problem]:
         """The checked problem, with the model in attack mode for as long as the context lasts."""
         with torch.inference_mode(False), torch.enable_grad():
-            x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, len(x))
+            x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, x)
             targets = None if targets is None else _usable(targets)
             self._check_targets(y, targets)
             if generator is None:
@@ -267,14 +267,15 @@ def _usable(values: Tensor) -> Tensor:
     return values.clone() if values.is_inference() else values
 
 
-def _checked_radius(eps: Radius, count: int) -> Radius:
-    if isinstance(eps, Tensor) and eps.shape not in ((), (count,)):
+def _checked_radius(eps: Radius, x: Tensor) -> Radius:
+    """A number, or radii as the images `x` are: where they are, and as precise."""
+    if isinstance(eps, Tensor) and eps.shape not in ((), (len(x),)):
         raise ValueError(
-            f"eps has shape {tuple(eps.shape)}, expected a number or one radius for each of {count} images"
+            f"eps has shape {tuple(eps.shape)}, expected a number or one radius for each of {len(x)} images"
         )
     if not bool((eps >= 0).all() if isinstance(eps, Tensor) else eps >= 0):
         raise ValueError(f"eps={eps} must not be negative")
-    return _usable(eps) if isinstance(eps, Tensor) else eps
+    return _usable(eps).to(x) if isinstance(eps, Tensor) else eps
 
 
 def _checked(x: Tensor, y: Tensor) -> Tensor:
@@ -283,6 +284,10 @@ def _checked(x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
     if not x.is_floating_point():
         raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"images are {x.dtype}, whose rounding leaves the ball; give float32 and convert inside the model"
+        )
     if not len(x):
         return x.detach()
     low, high = (float(value) for value in torch.aminmax(x.detach()))

@@ -97,7 +97,7 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     def run(self, problem: Problem) -> Tensor:
         nearest = problem.x.clone()
-        reach = torch.full_like(problem.y, torch.inf, dtype=torch.float32)
+        reach = torch.full_like(problem.y, torch.inf, dtype=nearest.dtype)
         done = torch.zeros_like(problem.y, dtype=torch.bool)
         const = torch.full_like(reach, self.initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, torch.inf)

@@ -62,7 +62,7 @@ class DeepFool(MinimalNormAttack):
         x_adv, total, classes = problem.x, torch.zeros_like(problem.x), None
         for _ in range(self.steps):
             x_adv = x_adv.detach().requires_grad_()
-            logits = problem.model(x_adv).logits.float()
+            logits = problem.model(x_adv).logits.to(x_adv.dtype)
             if classes is None:
                 classes = ranked_wrong_classes(logits.detach(), problem.y)[:, : self.candidates]
             lead, slope = nearest_boundary(logits, x_adv, problem.y, classes, self.norm)

@@ -72,7 +72,7 @@ class FAB(MinimalNormAttack):
         logits = problem.model(problem.x).logits
         groups = self.groups(logits, problem.y) if problem.targets is None else [problem.targets[:, None]]
         nearest = problem.x.clone()
-        reach = torch.full_like(logits[:, 0], torch.inf, dtype=torch.float32).masked_fill(fallen(problem, logits), 0)
+        reach = torch.full_like(logits[:, 0], torch.inf, dtype=nearest.dtype).masked_fill(fallen(problem, logits), 0)
         for classes in groups:
             for restart in range(self.restarts):
                 rows = (reach > problem.eps).nonzero().squeeze(1)
@@ -96,7 +96,7 @@ class FAB(MinimalNormAttack):
     def _search(self, problem: Problem, classes: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """One run from `x_adv`: the nearest adversarial images it met and their distances, inf where none."""
         nearest = problem.x.clone()
-        reach = torch.full_like(problem.y, torch.inf, dtype=torch.float32)
+        reach = torch.full_like(problem.y, torch.inf, dtype=nearest.dtype)
         rows = torch.arange(len(reach), device=reach.device)
         for step in range(self.steps + 1):
             with torch.enable_grad():
@@ -106,7 +106,7 @@ class FAB(MinimalNormAttack):
             if bool(fell.any()):
                 length = distance(x_adv, problem.x, self.norm)
                 closer = fell & (length < reach[rows])
-                nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer].float()
+                nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
                 x_adv = torch.where(leading(fell, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
                 done = fell & (length <= problem.eps)
                 if bool(done.any()):
@@ -117,7 +117,9 @@ class FAB(MinimalNormAttack):
                 if bool(fell.any()):
                     leaf = x_adv.detach().requires_grad_()
                     logits = problem.model(leaf).logits
-                lead, slope = nearest_boundary(logits.float(), leaf, _rivals(problem, logits), classes, self.norm)
+                lead, slope = nearest_boundary(
+                    logits.to(leaf.dtype), leaf, _rivals(problem, logits), classes, self.norm
+                )
             x_adv = self._step(problem.x, x_adv, lead, slope)
         return nearest, reach
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.attacks import AttackLoss
 from protoat.attacks.base import attacking
 from protoat.attacks.gradient import input_gradient
+from protoat.functional.precision import at_least_float32
 from protoat.types import as_output
 
 __all__ = [
@@ -44,8 +45,7 @@ def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> T
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    logits = as_output(model(x)).logits
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return at_least_float32(as_output(model(x)).logits)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.precision import at_least_float32
+
 __all__ = [
     "boosted_cross_entropy",
     "jensen_shannon",
@@ -16,10 +18,6 @@ __all__ = [
     "misclassification_kl",
     "uniform_cross_entropy",
 ]
-
-
-def _full(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -34,7 +32,7 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     >>> kl_divergence(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 2.0]]))
     tensor([0.4621])
     """
-    log_p, log_q = F.log_softmax(_full(p), 1), F.log_softmax(_full(q), 1)
+    log_p, log_q = F.log_softmax(at_least_float32(p), 1), F.log_softmax(at_least_float32(q), 1)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
@@ -50,7 +48,7 @@ def jensen_shannon(*logits: Tensor, floor: float = 1e-7) -> Tensor:
     >>> jensen_shannon(torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]]))
     tensor([0.6931])
     """
-    log_ps = torch.stack([F.log_softmax(_full(one), 1) for one in logits])
+    log_ps = torch.stack([F.log_softmax(at_least_float32(one), 1) for one in logits])
     ps = log_ps.exp()
     log_mixture = ps.mean(0).clamp(floor, 1).log()
     return (ps * (log_ps - log_mixture)).sum(2).mean(0)
@@ -70,7 +68,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     >>> boosted_cross_entropy(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
     tensor([1.3861])
     """
-    logits = _full(logits)
+    logits = at_least_float32(logits)
     rival = logits.softmax(1).scatter(1, y[:, None], -1.0).amax(1)
     return F.cross_entropy(logits, y, reduction="none") - (1.0001 - rival + 1e-12).log()
 
@@ -89,8 +87,8 @@ def misclassification_kl(clean: Tensor, adv: Tensor, y: Tensor) -> Tensor:
     >>> misclassification_kl(torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
     tensor([0.1243])
     """
-    log_clean = F.log_softmax(_full(clean), 1)
-    log_adv = (_full(adv).softmax(1) + 1e-12).log()
+    log_clean = F.log_softmax(at_least_float32(clean), 1)
+    log_adv = (at_least_float32(adv).softmax(1) + 1e-12).log()
     divergence = (log_clean.exp() * (log_clean - log_adv)).sum(1)
     own = log_clean.gather(1, y[:, None]).squeeze(1).exp()
     return divergence * (1.0000001 - own)
@@ -102,4 +100,4 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
     >>> uniform_cross_entropy(torch.zeros(1, 2))
     tensor([0.6931])
     """
-    return -F.log_softmax(_full(logits), 1).mean(1)
+    return -F.log_softmax(at_least_float32(logits), 1).mean(1)

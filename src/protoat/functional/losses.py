@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.precision import at_least_float32
 from protoat.types import Output
 
 __all__ = ["cross_entropy", "margin"]
@@ -23,7 +23,7 @@ def cross_entropy(output: Output, y: Tensor) -> Tensor:
     >>> cross_entropy(Output(torch.zeros(1, 2), torch.zeros(1, 0)), torch.tensor([0]))
     tensor([0.6931])
     """
-    logits = _wide(output.logits)
+    logits = at_least_float32(output.logits)
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
     return F.softplus(others - own.squeeze(1))
@@ -38,10 +38,6 @@ def margin(output: Output, y: Tensor) -> Tensor:
     >>> margin(Output(torch.tensor([[2.0, 1.0, 0.5]]), torch.zeros(1, 0)), torch.tensor([0]))
     tensor([-1.])
     """
-    logits = _wide(output.logits)
+    logits = at_least_float32(output.logits)
     own = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

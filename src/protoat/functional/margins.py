@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from protoat.functional.losses import margin
+from protoat.functional.precision import at_least_float32
 from protoat.types import Output
 
 __all__ = ["capped_margin", "difference", "dlr", "dlr_targeted"]
@@ -35,7 +36,7 @@ def difference(output: Output, y: Tensor, target: Tensor) -> Tensor:
     >>> difference(Output(torch.tensor([[2.0, 1.0]]), torch.zeros(1, 0)), torch.tensor([0]), torch.tensor([1]))
     tensor([-1.])
     """
-    logits = output.logits.float()
+    logits = at_least_float32(output.logits)
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
 
@@ -58,7 +59,7 @@ def dlr(output: Output, y: Tensor) -> Tensor:
     >>> dlr(z, torch.tensor([0]))
     tensor([-0.6667])
     """
-    logits = output.logits.float()
+    logits = at_least_float32(output.logits)
     if logits.shape[1] < 3:
         raise ValueError(f"DLR needs at least 3 classes, the model has {logits.shape[1]}; climb the margin instead")
     top = logits.topk(3, dim=1).values
@@ -83,7 +84,7 @@ def dlr_targeted(output: Output, y: Tensor, target: Tensor) -> Tensor:
     >>> dlr_targeted(z, torch.tensor([0]), torch.tensor([1]))
     tensor([-0.4444])
     """
-    logits = output.logits.float()
+    logits = at_least_float32(output.logits)
     if logits.shape[1] < 4:
         raise ValueError(f"targeted DLR needs at least 4 classes, the model has {logits.shape[1]}; climb z_t - z_y")
     top = logits.topk(4, dim=1).values
