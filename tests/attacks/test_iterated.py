@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import BIM, CWPGD, MIM, PGD
+from protoat.attacks import BIM, CWPGD, MIM, PGD, TPGD
 from protoat.functional.losses import margin
 from protoat.types import L2, Linf, ThreatModel
 
@@ -96,3 +96,10 @@ def test_the_record_is_complete_and_mistakes_are_named() -> None:
         CWPGD(Linf(0.3), kappa=-1)
     with pytest.raises(ValueError, match="steps=0"):
         MIM(Linf(0.3), steps=0)
+
+
+@pytest.mark.parametrize("kind", [PGD, BIM, MIM, CWPGD, TPGD])
+@pytest.mark.parametrize("step_size", [0.0, -0.01, float("nan")])
+def test_steps_that_lead_nowhere_are_refused(kind: Any, step_size: float) -> None:
+    with pytest.raises(ValueError, match=r"step_size=\S+ must be positive|is not a pixel distance"):
+        kind(Linf(0.3), step_size=step_size)

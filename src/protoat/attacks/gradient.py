@@ -14,7 +14,7 @@ from protoat.functional.ball import Radius, ascent_step, project, random_start
 from protoat.functional.losses import cross_entropy
 from protoat.types import Output, Pixels, ThreatModel
 
-__all__ = ["FGSM", "PGD", "InputGradient", "input_gradient"]
+__all__ = ["FGSM", "PGD", "InputGradient", "input_gradient", "step_length"]
 
 _SCALE = 2.0**8
 
@@ -44,6 +44,18 @@ def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss
     losses = loss(output, y)
     (gradient,) = torch.autograd.grad(_SCALE * losses.sum(), x)
     return InputGradient(gradient / _SCALE, losses.detach(), output)
+
+
+def step_length(step_size: Pixels | None, default: float) -> float:
+    """A step in pixels, or the default where none is given; it must be positive, as one of 0 stands still.
+
+    >>> step_length("2/255", 0.1) * 255
+    2.0
+    """
+    length = default if step_size is None else float(Pixels(step_size))
+    if not length > 0:
+        raise ValueError(f"step_size={length:g} must be positive")
+    return length
 
 
 class PGD(Attack):
@@ -88,9 +100,7 @@ class PGD(Attack):
         if restarts > 1 and not random_start:
             raise ValueError("restarts without a random start repeat the same run; write random_start=True")
         self.steps = steps
-        self.step_size = 2.5 * threat.eps / steps if step_size is None else float(Pixels(step_size))
-        if self.step_size <= 0:
-            raise ValueError(f"step_size={self.step_size:g} must be positive")
+        self.step_size = step_length(step_size, 2.5 * threat.eps / steps)
         self.random_start = random_start
         self.restarts = restarts
         self.loss = loss

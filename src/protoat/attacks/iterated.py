@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.gradient import PGD, input_gradient
+from protoat.attacks.gradient import PGD, input_gradient, step_length
 from protoat.attacks.standing import leading
 from protoat.functional.ball import ascent_step, project
 from protoat.functional.losses import cross_entropy, margin
@@ -60,7 +60,7 @@ class MIM(Attack):
         bn: batch norm while attacking.
 
     Raises:
-        ValueError: fewer than one step.
+        ValueError: fewer than one step, or a step that is not positive.
 
     Source: Dong et al., CVPR 2018, Alg. 1.
 
@@ -83,7 +83,7 @@ class MIM(Attack):
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
         self.steps = steps
-        self.step_size = threat.eps / steps if step_size is None else float(Pixels(step_size))
+        self.step_size = step_length(step_size, threat.eps / steps)
         self.decay = decay
         self.loss = loss
 

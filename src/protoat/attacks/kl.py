@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.gradient import input_gradient
+from protoat.attacks.gradient import input_gradient, step_length
 from protoat.functional.ball import Radius, ascent_step, project
 from protoat.functional.consistency import kl_divergence
 from protoat.types import Pixels, ThreatModel
@@ -57,9 +57,7 @@ class TPGD(Attack):
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
         self.steps = steps
-        self.step_size = threat.eps / 4 if step_size is None else float(Pixels(step_size))
-        if self.step_size <= 0:
-            raise ValueError(f"step_size={self.step_size:g} must be positive")
+        self.step_size = step_length(step_size, threat.eps / 4)
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:
