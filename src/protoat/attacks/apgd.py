@@ -184,7 +184,7 @@ class APGD(Attack):
         self.rho = rho
 
     def run(self, problem: Problem) -> Tensor:
-        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+        labels, sign = problem.goal
 
         def score(output: Output, _: Tensor, labels: Tensor) -> Tensor:
             return sign * self.loss(output, labels)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
+from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, as_output
 
@@ -56,6 +57,16 @@ class Problem(NamedTuple):
     targets: Tensor | None
     eps: Radius
     generator: torch.Generator
+
+    @property
+    def goal(self) -> tuple[Tensor, float]:
+        """Where a loss is climbed: the classes it is taken at, (B,), and 1 at the labels, -1 at targets."""
+        return (self.y, 1.0) if self.targets is None else (self.targets, -1.0)
+
+    def lead(self, output: Output) -> Tensor:
+        """(B,) by how much the attack is ahead: positive exactly where it has succeeded."""
+        classes, sign = self.goal
+        return sign * margin(output, classes)
 
 
 @contextmanager

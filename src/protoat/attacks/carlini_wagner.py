@@ -11,8 +11,7 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
 from protoat.functional.ball import distance
-from protoat.functional.losses import margin
-from protoat.types import Norm, Output, ThreatModel
+from protoat.types import Norm, ThreatModel
 
 __all__ = ["CarliniWagnerL2"]
 
@@ -116,10 +115,6 @@ class CarliniWagnerL2(MinimalNormAttack):
             const = torch.where(high.isinf(), 10 * const, (low + high) / 2)
         return nearest
 
-    def _lead(self, output: Output, problem: Problem) -> Tensor:
-        """(B,) how far the attack is ahead: positive where it has succeeded."""
-        return margin(output, problem.y) if problem.targets is None else -margin(output, problem.targets)
-
     def _search(self, problem: Problem, const: Tensor) -> tuple[Tensor, Tensor]:
         """Adam for one value of `c` each: the nearest successes on its way and their distances, inf where none."""
         anchor = torch.atanh((2 * problem.x - 1) * 0.999)
@@ -132,7 +127,7 @@ class CarliniWagnerL2(MinimalNormAttack):
             w = at.w.requires_grad_()
             x_adv = (torch.tanh(w) + 1) / 2
             squared = (x_adv - problem.x).flatten(1).square().sum(1)
-            lead = self._lead(problem.model(x_adv), problem)
+            lead = problem.lead(problem.model(x_adv))
             loss = squared + const * (self.kappa - lead).clamp_min(0)
             (gradient,) = torch.autograd.grad(loss.sum(), w)
             x_adv, length, won = x_adv.detach(), squared.detach().sqrt(), (lead > 0) & (lead >= self.kappa)

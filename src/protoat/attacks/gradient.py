@@ -117,7 +117,7 @@ class PGD(Attack):
             x_adv = random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(self.steps):
-            labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+            labels, sign = problem.goal
             gradient, _, output = input_gradient(problem.model, x_adv, labels, self.loss)
             if leave and bool((fell := fallen(problem, output.logits)).any()):
                 result[rows[fell]] = x_adv[fell]

@@ -89,7 +89,7 @@ class MIM(Attack):
 
     def run(self, problem: Problem) -> Tensor:
         step = self.step_size * (problem.eps / self.threat.eps)
-        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+        labels, sign = problem.goal
         x_adv, momentum = problem.x, torch.zeros_like(problem.x)
         for _ in range(self.steps):
             gradient, _, _ = input_gradient(problem.model, x_adv, labels, self.loss)

@@ -84,7 +84,7 @@ class RFGSM(Attack):
         norm, scale = self.threat.norm, problem.eps / self.threat.eps
         noise = torch.empty_like(problem.x).normal_(generator=problem.generator)
         start = (problem.x + ascent_step(noise, self.alpha * scale, norm)).clamp(0, 1)
-        labels, sign = (problem.y, 1.0) if problem.targets is None else (problem.targets, -1.0)
+        labels, sign = problem.goal
         gradient, _, _ = input_gradient(problem.model, start, labels, self.loss)
         step = ascent_step(gradient, (self.threat.eps - self.alpha) * scale, norm)
         return project(start + sign * step, problem.x, problem.eps, norm)

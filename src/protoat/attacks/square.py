@@ -10,8 +10,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import leading, select, worst_case
-from protoat.functional.losses import margin
-from protoat.types import Output, ThreatModel
+from protoat.types import ThreatModel
 
 __all__ = ["Square"]
 
@@ -72,7 +71,7 @@ class Square(Attack):
         start, propose = (_stripes, _recolour) if linf else (_bumps, _move_budget)
         x_adv = start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        lead = _lead(problem.model(x_adv), problem.y, problem.targets)
+        lead = problem.lead(problem.model(x_adv))
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
         draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
         for query, draw in enumerate(draws):
@@ -85,8 +84,7 @@ class Square(Attack):
             moved, new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)
             if not len(moved):
                 continue
-            targets = None if problem.targets is None else problem.targets[moved]
-            gained = _lead(problem.model(new), problem.y[moved], targets)
+            gained = select(problem, moved).lead(problem.model(new))
             better = gained > lead[moved]
             x_adv[moved[better]], lead[moved[better]] = new[better], gained[better]
         result[rows] = x_adv
@@ -101,11 +99,6 @@ class Square(Attack):
         """
         halvings = sum(query > mark for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
         return min(max(round(math.sqrt(self.p_init / 2**halvings * height * width)), 1), height, width)
-
-
-def _lead(output: Output, y: Tensor, targets: Tensor | None) -> Tensor:
-    """(B,) what the search raises: positive where it has succeeded."""
-    return margin(output, y) if targets is None else -margin(output, targets)
 
 
 def _coin(problem: Problem, *shape: int) -> Tensor:
