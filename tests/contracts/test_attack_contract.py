@@ -279,6 +279,19 @@ def test_plain_logits_and_channels_last_change_nothing(kind: type[Attack]) -> No
 
 
 @each
+@each_threat
+def test_the_memory_format_of_the_images_changes_no_draw(kind: type[Attack], threat: ThreatModel) -> None:
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)), torch.rand(6, 3, 6, 6)
+    y = predicted(model, x)
+    attack = Transfer(PGD(threat, steps=3), model, name="itself") if kind is Transfer else build(kind, threat)
+    expected, last = (
+        attack.perturb(model, images, y, eps=threat.eps / 10, generator=seed(0))
+        for images in (x, x.contiguous(memory_format=torch.channels_last))
+    )
+    torch.testing.assert_close(last, expected, rtol=0, atol=1e-6)
+
+
+@each
 def test_works_inside_inference_mode(kind: type[Attack]) -> None:
     model, x, y = parts.trained()
     attack = build(kind)

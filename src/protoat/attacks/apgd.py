@@ -13,7 +13,7 @@ from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.standing import fallen, leading, select, worst_case
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.functional.ball import ascent_step, distance, project
+from protoat.functional.ball import ascent_step, far_start, project
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted
 from protoat.types import Norm, Output, ThreatModel
@@ -85,14 +85,6 @@ class _Climb:
         self.rises = torch.zeros_like(self.rises)
 
 
-def _surface_start(problem: Problem, norm: Norm) -> Tensor:
-    """A random image at distance eps, before it is cut to [0, 1]."""
-    noise, draw = torch.empty_like(problem.x), problem.generator
-    noise = noise.uniform_(-1, 1, generator=draw) if norm == "linf" else noise.normal_(generator=draw)
-    length = distance(noise, torch.zeros_like(noise), norm).clamp_min(1e-12)
-    return (problem.x + noise * leading(problem.eps / length, noise)).clamp(0, 1)
-
-
 def _measure(problem: Problem, x_adv: Tensor, score: Score, aims: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, its gradient and the logits, all from one forward."""
     gradient, loss, output = input_gradient(problem.model, x_adv, problem.y, lambda output, y: score(output, y, aims))
@@ -113,7 +105,7 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     Returns:
         (B, ...) images: the ones that fell, and the points of highest score of the others.
     """
-    x_adv = _surface_start(problem, norm)
+    x_adv = far_start(problem.x, problem.eps, norm, problem.generator)
     result = x_adv.clone()
     loss, gradient, logits = _measure(problem, x_adv, score, aims)
     rows, step, none = torch.arange(len(aims), device=aims.device), 0 * loss + 2 * problem.eps, torch.zeros_like(loss)

@@ -9,7 +9,7 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.standing import fallen, leading, select
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.functional.ball import distance
+from protoat.functional.ball import distance, far_start
 from protoat.functional.hyperplane import hyperplane_step
 from protoat.types import ThreatModel
 
@@ -79,19 +79,12 @@ class FAB(MinimalNormAttack):
                 if not len(rows):
                     return nearest
                 part = select(problem, rows)
-                start = self._random_start(part, reach[rows]) if restart else part.x
+                radius = reach[rows].clamp(max=self.threat.eps) / 2
+                start = far_start(part.x, radius, self.norm, part.generator) if restart else part.x
                 x_adv, length = self._search(part, classes[rows], start)
                 closer = length < reach[rows]
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
         return nearest
-
-    def _random_start(self, problem: Problem, reach: Tensor) -> Tensor:
-        noise, draw = torch.empty_like(problem.x), problem.generator
-        linf = self.norm == "linf"
-        noise = noise.uniform_(-1, 1, generator=draw) if linf else noise.normal_(generator=draw)
-        length = distance(noise, torch.zeros_like(noise), self.norm).clamp_min(1e-12)
-        radius = reach.clamp(max=self.threat.eps) / 2
-        return (problem.x + noise * leading(radius / length, noise)).clamp(0, 1)
 
     def _search(self, problem: Problem, classes: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """One run from `x_adv`: the nearest adversarial images it met and their distances, inf where none."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient, step_length
-from protoat.functional.ball import Radius, ascent_step, project
+from protoat.functional.ball import Radius, ascent_step, noise_like, project
 from protoat.functional.consistency import kl_divergence
 from protoat.types import Pixels, ThreatModel
 
@@ -65,7 +65,7 @@ class TPGD(Attack):
         # A ramped or class-wise radius scales the step with it, as in PGD.
         step: Radius = self.step_size * (eps / self.threat.eps)
         loss = self.loss or _divergence_from_clean(problem)
-        noise = torch.empty_like(x).normal_(generator=problem.generator)
+        noise = noise_like(x, "normal", problem.generator)
         x_adv = project(x + _START * noise, x, eps, norm)
         for _ in range(self.steps):
             gradient, _, _ = input_gradient(problem.model, x_adv, problem.y, loss)

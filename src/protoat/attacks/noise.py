@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
-from protoat.functional.ball import ascent_step, project, random_start
+from protoat.functional.ball import ascent_step, noise_like, project, random_start
 from protoat.types import ThreatModel
 
 __all__ = ["CornerNoise", "UniformNoise"]
@@ -100,6 +100,6 @@ class CornerNoise(_RandomSearch):
     """
 
     def draw(self, problem: Problem) -> Tensor:
-        signs = torch.empty_like(problem.x).uniform_(-1, 1, generator=problem.generator).sign()
+        signs = noise_like(problem.x, "uniform", problem.generator).sign()
         step = ascent_step(signs, problem.eps, self.threat.norm)
         return project(problem.x + step, problem.x, problem.eps, self.threat.norm)

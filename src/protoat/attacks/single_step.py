@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
-from protoat.functional.ball import ascent_step, project
+from protoat.functional.ball import ascent_step, noise_like, project
 from protoat.functional.losses import cross_entropy
 from protoat.types import Pixels, ThreatModel
 
@@ -82,7 +81,7 @@ class RFGSM(Attack):
 
     def run(self, problem: Problem) -> Tensor:
         norm, scale = self.threat.norm, problem.eps / self.threat.eps
-        noise = torch.empty_like(problem.x).normal_(generator=problem.generator)
+        noise = noise_like(problem.x, "normal", problem.generator)
         start = (problem.x + ascent_step(noise, self.alpha * scale, norm)).clamp(0, 1)
         labels, sign = problem.goal
         gradient, _, _ = input_gradient(problem.model, start, labels, self.loss)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from protoat.types import Norm
 
-__all__ = ["ascent_step", "distance", "project", "random_start"]
+__all__ = ["ascent_step", "distance", "far_start", "noise_like", "project", "random_start"]
 
 Radius = float | Tensor
 
@@ -53,6 +55,29 @@ def project(x_adv: Tensor, x: Tensor, eps: Radius, norm: Norm) -> Tensor:
     return (x + delta * (eps / _lengths(delta)).clamp_(max=1)).clamp_(0, 1).to(x.dtype)
 
 
+def noise_like(x: Tensor, kind: Literal["uniform", "normal"], generator: torch.Generator | None = None) -> Tensor:
+    """Random numbers in the shape of `x`, uniform in [-1, 1) or standard normal.
+
+    They are drawn in one order whatever the memory format of `x`, so that this changes no result.
+
+    >>> noise_like(torch.zeros(2, 3), "uniform", torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
+    """
+    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return noise.uniform_(-1, 1, generator=generator) if kind == "uniform" else noise.normal_(generator=generator)
+
+
+def far_start(x: Tensor, radius: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
+    """An image at distance `radius` from `x` in the direction of noise (uniform for L-inf), then cut to [0, 1].
+
+    >>> far_start(torch.full((1, 3), 0.5), 0.1, "linf", torch.Generator().manual_seed(0)).sub(0.5).abs().max()
+    tensor(0.1000)
+    """
+    noise = noise_like(x, "uniform" if norm == "linf" else "normal", generator)
+    length = distance(noise, torch.zeros_like(noise), norm).clamp_min(1e-12)
+    return (x + noise * _per_example(radius / length, noise)).clamp(0, 1)
+
+
 def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
     """A legal image drawn around `x`: uniform in the cube (L-inf) or uniform in the ball (L2), then cut to [0, 1].
 
@@ -61,11 +86,9 @@ def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator 
     True
     """
     radius = _per_example(eps, x)
-    # Drawn in one order whatever the memory format of the images, so that it changes no result.
-    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if norm == "linf":
-        return project(x + noise.uniform_(-1, 1, generator=generator) * radius, x, eps, norm)
-    noise.normal_(generator=generator)
+        return project(x + noise_like(x, "uniform", generator) * radius, x, eps, norm)
+    noise = noise_like(x, "normal", generator)
     share = torch.rand(len(x), generator=generator, device=x.device).pow(1 / x[0].numel())
     return project(x + noise / _lengths(noise) * _per_example(share, x) * radius, x, eps, norm)
 
