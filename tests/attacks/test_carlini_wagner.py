@@ -103,3 +103,15 @@ def test_mistakes_are_named() -> None:
     for settings in ({"steps": 0}, {"search_steps": 0}, {"kappa": -1.0}):
         with pytest.raises(ValueError, match="must be at least 1, kappa"):
             CarliniWagnerL2(L2(1), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_images_already_wrong_are_at_distance_zero_and_kept(digits: Callable[..., Any], targeted: bool) -> None:
+    model, x, _ = digits(count=6)
+    said = model(x).logits.argmax(1)
+    y, targets = (said + 1) % 10, said if targeted else None
+    attack = CarliniWagnerL2(L2(1), steps=3, search_steps=1)
+    found = attack.closest(model, x, y, targets=targets)
+    assert torch.equal(found.x_adv, x)
+    assert not found.distance.any()
+    assert torch.equal(attack.perturb(model, x, y, targets=targets), x)

@@ -96,8 +96,9 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     def run(self, problem: Problem) -> Tensor:
         nearest = problem.x.clone()
+        with torch.no_grad():
+            done = self._won(problem.lead(problem.model(nearest)))
         reach = torch.full_like(problem.y, torch.inf, dtype=nearest.dtype)
-        done = torch.zeros_like(problem.y, dtype=torch.bool)
         const = torch.full_like(reach, self.initial_const)
         low, high = torch.zeros_like(const), torch.full_like(const, torch.inf)
         for _ in range(self.search_steps):
@@ -115,6 +116,9 @@ class CarliniWagnerL2(MinimalNormAttack):
             const = torch.where(high.isinf(), 10 * const, (low + high) / 2)
         return nearest
 
+    def _won(self, lead: Tensor) -> Tensor:
+        return (lead > 0) & (lead >= self.kappa)
+
     def _search(self, problem: Problem, const: Tensor) -> tuple[Tensor, Tensor]:
         """Adam for one value of `c` each: the nearest successes on its way and their distances, inf where none."""
         anchor = torch.atanh((2 * problem.x - 1) * 0.999)
@@ -130,7 +134,7 @@ class CarliniWagnerL2(MinimalNormAttack):
             lead = problem.lead(problem.model(x_adv))
             loss = squared + const * (self.kappa - lead).clamp_min(0)
             (gradient,) = torch.autograd.grad(loss.sum(), w)
-            x_adv, length, won = x_adv.detach(), squared.detach().sqrt(), (lead > 0) & (lead >= self.kappa)
+            x_adv, length, won = x_adv.detach(), squared.detach().sqrt(), self._won(lead)
             inside = won & (distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
             closer = won & (length < reach[at.rows]) | inside
             nearest[at.rows[closer]], reach[at.rows[closer]] = x_adv[closer], length[closer]
