@@ -108,7 +108,7 @@ class Attack(ABC):
     Args:
         threat: what the adversary may do.
         bn: batch norm while attacking, see `attacking`.
-        seed: makes a call repeatable when no generator is passed.
+        seed: makes a call repeatable when no generator is passed: each then draws the same noise.
     """
 
     can_target: ClassVar[bool] = True
@@ -148,7 +148,8 @@ class Attack(ABC):
             y: (B,) int64 true labels.
             targets: (B,) classes to reach, each different from the label.
             eps: radius in place of the threat model's, a number or (B,); used by ramps and class-wise budgets.
-            generator: randomness, on the device of `x`; the attack's own seed otherwise.
+            generator: randomness, on the device of `x`. Without one, the attack's seed starts a new one, so that every
+                call draws the same noise; in a training loop pass one that lives on from call to call.
 
         Raises:
             ValueError: images outside [0, 1] or in half precision, labels or targets outside the model's classes,
