@@ -71,18 +71,6 @@ class StraightThrough(nn.Module):
         return self.cheat.model(x + (rounded - x).detach())
 
 
-class Averaged(nn.Module):
-    """For the attacker: the mean logits of a random model over many draws (EOT)."""
-
-    def __init__(self, cheat: nn.Module, draws: int) -> None:
-        super().__init__()
-        self.cheat = cheat
-        self.draws = draws
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cheat(x.repeat(self.draws, 1, 1, 1)).view(self.draws, len(x), -1).mean(0)
-
-
 def build(norm: type[nn.BatchNorm2d] = nn.BatchNorm2d, dropout: float = 0.0) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),

@@ -16,12 +16,12 @@ from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.check import judged, not_above, too_many
 from protoat.evaluation.lab import Lab
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
+from protoat.models import MeanLogits
 from protoat.types import L2, Linf, Output, ThreatModel
 
 from .cheats import (
     ATTACK,
     THREAT,
-    Averaged,
     BatchStatistics,
     Noisy,
     Quantised,
@@ -96,8 +96,7 @@ def test_those_who_know_the_cheats_break_them(data: ImageData) -> None:
     assert accuracy(quantised, data, Transfer(pgd, plain, name="plain")) <= 0.03
     assert accuracy(saturated, data, pgd) > 0.85
     assert accuracy(saturated, data, APGDT(THREAT, steps=20)) <= 0.03
-    mean = Averaged(noisy, 20)
-    assert accuracy(mean, data, Transfer(pgd, mean, name="mean")) <= 0.03
+    assert accuracy(MeanLogits(noisy, 20), data, pgd) <= 0.03
     for name in ("train mode", "batch statistics"):
         assert accuracy(CHEATS[name][0](), data, APGDT(THREAT, steps=20)) <= 0.1
 

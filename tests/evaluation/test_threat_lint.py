@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.attacks import FFGSM, FGSM, MIM, PGD, AutoAttack, Targeted
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation.threat_lint import lint
+from protoat.models import MeanLogits
 from protoat.types import L2, Linf, Output, ThreatModel
 
 from .cheats import THREAT, BatchStatistics, Noisy, Quantised, Saturated, build, sound, trained
@@ -108,6 +109,11 @@ def test_models_that_spoil_a_measurement(builder, code: str, data: ImageData) ->
     modes = [module.training for module in model.modules()]
     assert codes(model, data) == [code]
     assert [module.training for module in model.modules()] == modes
+
+
+def test_the_mean_of_a_random_model_is_only_noted_to_vary(data: ImageData) -> None:
+    (found,) = lint(MeanLogits(Noisy(trained(None), 0.1), 5), data, THREAT, ATTACKS)
+    assert (found.code, found.severity) == ("random", "note")
 
 
 @pytest.mark.parametrize(("learned", "severity"), [("all", "error"), ("a part", "warning")])

@@ -39,7 +39,7 @@ def perturbation_is_legal(lab: Lab) -> Verdict:
 
 def answers_repeat(lab: Lab) -> Verdict:
     causes: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], str]] = {
-        "two forwards": (unlike_itself, "it is random in eval mode; attack and judge its mean over many draws (EOT)"),
+        "two forwards": (unlike_itself, "it is random in eval mode; attack and judge its MeanLogits (EOT)"),
         "the rest of the batch": (unlike_in_company, "it uses batch statistics in eval mode; let it use running ones"),
         "its mode": (unlike_eval_mode, "it came in train mode; call model.eval() before anyone measures it"),
     }

@@ -27,6 +27,7 @@ from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
+from protoat.models import MeanLogits
 from protoat.types import ThreatModel
 
 __all__ = ["Finding", "Severity", "lint"]
@@ -145,11 +146,16 @@ def _answers(case: _Case) -> Iterator[Finding]:
     if not bool(case.logits.isfinite().all()):
         yield Finding("finite", "error", "some logits are not finite; the weights may be spoilt")
     elif share := float(unlike_itself(case.model, case.x).float().mean()):
-        text = (
-            f"two forwards of one image differ for {share:.0%} of the images: the model is random also in eval mode; "
-            "attack the mean of its logits over many draws (EOT), and judge by that mean"
-        )
-        yield Finding("random", "error", text)
+        differ = f"two forwards of one image differ for {share:.0%} of the images"
+        if isinstance(case.model.network, MeanLogits):
+            text = f"{differ}: means over {case.model.network.draws} draws still vary; more draws vary less"
+            yield Finding("random", "note", text)
+        else:
+            text = (
+                f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
+                "draws (EOT): protoat.models.MeanLogits"
+            )
+            yield Finding("random", "error", text)
     elif bool(unlike_in_company(case.model, case.x).any()):
         text = (
             "what the model says of an image depends on the other images of the batch, also in eval mode: it uses "

@@ -12,6 +12,7 @@ from protoat.models.embedding import WithEmbedding, with_embedding
 from protoat.models.freeze import FrozenBatchNorm, freeze_all_but
 from protoat.models.head import linear_head
 from protoat.models.lenet import LeNet
+from protoat.models.mean_logits import MeanLogits
 from protoat.models.normalize import Normalize
 from protoat.models.resnet import ResNet18, ResNet50
 
@@ -20,6 +21,7 @@ __all__ = [
     "FrozenBatchNorm",
     "ImageClassifier",
     "LeNet",
+    "MeanLogits",
     "Normalize",
     "ResNet18",
     "ResNet50",
