@@ -16,7 +16,8 @@ from protoat.experiments.job import Task
 from protoat.experiments.launch import Failure
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import StoredRun, claim, read_run
-from protoat.figures import FIGURES, View
+from protoat.figures import TITLES
+from protoat.figures.catalogue import FIGURES, View
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def test_all_figures_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("figure", main, []) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in shown] == list(FIGURES)
+    assert [line.split()[2] for line in shown] == list(TITLES) == list(FIGURES)
 
 
 def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +63,7 @@ def test_a_dry_run_says_what_is_there_and_does_nothing(
     def found(task: Task, store: Path) -> StoredRun | None:
         return read_run(folder) if "pgd" in task.job.name else None
 
-    monkeypatch.setattr(figure, "finished", found)
+    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
     out, store = tmp_path / "curves.html", tmp_path / "store"
     options = ["--dry-run", "--out", str(out), "--store", str(store)]
     assert run("figure", main, ["curves", *options]) == 0
@@ -128,7 +129,7 @@ def test_a_run_that_failed_is_left_out_and_said(
         return None if broken == 2 or "pgd" in task.job.name else read_run(folder)
 
     monkeypatch.setattr("protoat.experiments.launch.launch", fails)
-    monkeypatch.setattr(figure, "finished", found)
+    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
     out = tmp_path / "curves.html"
     assert run("figure", main, ["curves", "--out", str(out)]) == broken
     assert "mnist-2-pgd-smoke-0 failed: no memory" in caplog.text
@@ -150,7 +151,7 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         return replace(read_run(folder), evaluation={"subject": subject, "attacks": entries})
 
     monkeypatch.setattr("protoat.experiments.launch.launch", launched)
-    monkeypatch.setattr(figure, "finished", found)
+    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
     return asked
 
 
@@ -161,7 +162,7 @@ def test_runs_that_are_planned_are_measured_under_the_attack_and_drawn_from_that
 
     def draw(runs: Sequence[Path], view: View) -> list[str]:
         drawn.append((list(runs), view))
-        return [FIGURES["3"].title]
+        return ["drawn"]
 
     monkeypatch.setitem(FIGURES, "3", replace(FIGURES["3"], draw=draw))
     out = tmp_path / "3.html"

@@ -39,6 +39,10 @@ TORCH_FREE = {
     "table 2 --columns MNST": "did you mean 'MNIST'?",
     "table --rows PGD-AT": "--rows goes with a table; write its number: protoat table 2 --rows PGD-AT",
     "tabel": "did you mean 'table'?",
+    "figure": "protoat figure curves          training: loss",
+    "figure transition": "figure 'transition' is unknown; did you mean 'transitions'?",
+    "figure 1 --budget smok": "did you mean 'smoke'? (a file",
+    "figure --images 5": "--images goes with a figure; write its name: protoat figure 1 --images 5",
 }
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
 from protoat.cli.launching import OPTIONS, add_options, launched, say_failed
 from protoat.experiments.budget import Budget, read_budget
-from protoat.experiments.job import Task
-from protoat.experiments.laboratory import finished
 from protoat.experiments.parser import Parser, nearest
 from protoat.experiments.places import check_file, check_no_file
-from protoat.experiments.store import StoredRun, read_run, write
-from protoat.figures import FIGURES, Drawing, View
+from protoat.figures import TITLES
 from protoat.figures.page import page
 from protoat.figures.snapshot import SUFFIXES, check_browser, snapshot
-from protoat.reports.records import threat_text
-from protoat.reports.sections.summary import described
+
+if TYPE_CHECKING:
+    from protoat.experiments.job import Task
+    from protoat.experiments.store import StoredRun
+    from protoat.figures.catalogue import Drawing
 
 __all__ = ["main"]
 
@@ -35,15 +36,20 @@ def main(args: list[str]) -> int:
             raise ValueError(
                 f"{args[0]} goes with a figure; write its name: {shlex.join(['protoat', 'figure', '1', *args])}"
             )
-        for name, drawing in FIGURES.items():
-            print(f"protoat figure {name:<{max(map(len, FIGURES))}} {drawing.title}")
+        for name, title in TITLES.items():
+            print(f"protoat figure {name:<{max(map(len, TITLES))}} {title}")
         return 0
-    if options.name not in FIGURES:
-        raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, FIGURES)}")
-    drawing, failed = FIGURES[options.name], False
+    if options.name not in TITLES:
+        raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, TITLES)}")
     out = options.out or Path(f"figure-{options.name}.html")
     _check_out(out)
     check_no_file(options.store, "--store")
+    budget = read_budget(options.budget)
+
+    from protoat.experiments.store import write  # torch takes seconds to import, and bad names are refused without
+    from protoat.figures.catalogue import FIGURES, View
+
+    drawing, failed = FIGURES[options.name], False
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
@@ -51,7 +57,6 @@ def main(args: list[str]) -> int:
         parts = drawing.draw(options.runs, view)
         lines = ["Runs as they were given.", *lines, *map(_about_run, options.runs)]
     else:
-        budget = read_budget(options.budget)
         tasks, lines = drawing.tasks(budget, view), [*_about(budget), *lines]
         if options.dry_run:
             _print_plan(options.name, [] if drawing.planned is not None else tasks, options.store)
@@ -63,7 +68,7 @@ def main(args: list[str]) -> int:
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
-    drawn = page(drawing.title, lines, parts)
+    drawn = page(TITLES[options.name], lines, parts)
     write(out, snapshot(drawn, out.suffix) if out.suffix in SUFFIXES else drawn)
     print(f"figure {options.name} is in {out}")
     return int(failed)
@@ -71,6 +76,10 @@ def main(args: list[str]) -> int:
 
 def _about_run(folder: Path) -> str:
     """What was trained, and how, in a line; of a measurement without a run, where it is."""
+    from protoat.experiments.store import read_run
+    from protoat.reports.records import threat_text
+    from protoat.reports.sections.summary import described
+
     if not (folder / "recipe.yaml").exists():
         return f"Measured: {folder}."
     run = read_run(folder)
@@ -80,6 +89,8 @@ def _about_run(folder: Path) -> str:
 
 def _print_plan(name: str, tasks: Sequence[Task], store: Path) -> None:
     """Which of the runs are there, and the commands that do the rest."""
+    from protoat.experiments.laboratory import finished
+
     print(f"figure {name} needs {len(tasks)} run{'s' * (len(tasks) != 1)}" + " and is drawn from recipes" * (not tasks))
     for task in tasks:
         there = finished(task, store) is not None
@@ -127,6 +138,8 @@ def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], b
     Raises:
         ValueError: all of them failed.
     """
+    from protoat.experiments.laboratory import finished
+
     failures = launched(tasks, options)
     say_failed(failures)
     done = [run for task in tasks if (run := finished(task, options.store)) is not None]

@@ -1,5 +1,5 @@
 """Figures of the paper and others, drawn from runs."""
 
-from protoat.figures.catalogue import FIGURES, Drawing, View
+from protoat.figures.titles import TITLES
 
-__all__ = ["FIGURES", "Drawing", "View"]
+__all__ = ["TITLES"]

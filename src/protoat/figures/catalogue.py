@@ -1,4 +1,4 @@
-"""All figures by name: what each shows, the runs it needs when it is given none, and how it is drawn."""
+"""All figures by name: the runs each needs when it is given none, and how it is drawn."""
 
 from __future__ import annotations
 
@@ -48,14 +48,12 @@ class Drawing:
     """A figure.
 
     Attributes:
-        title: what it shows, in a line.
         draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
         tasks: the runs it needs when it is given none.
         takes: what else of a `View` it depends on than its records.
         planned: draws from the recipes of these runs, which then need not be done.
     """
 
-    title: str
     draw: Callable[[Sequence[Path], View], list[Figure | str]]
     tasks: Callable[[Budget, View], list[Task]]
     takes: tuple[str, ...] = ()
@@ -73,75 +71,62 @@ def _map(run: Path, view: View) -> Figure:
 
 FIGURES: dict[str, Drawing] = {
     "1": Drawing(
-        "Figure 1: map of embeddings, with attacked images placed on it",
         _each(_map),
         lambda budget, view: plain(budget, PGD),
         ("images", "attack", "classes"),
     ),
     "2": Drawing(
-        "Figure 2: the framework, drawn from the objects of a recipe",
         _each(lambda run, view: framework(run)),
         lambda budget, view: retrieval_runs(budget)[-1:],
         planned=lambda tasks: [framework_of_recipe(task.job.recipe, task.job.name) for task in tasks],
     ),
     "3": Drawing(
-        "Figure 3: accuracy against the number of prototypes",
         lambda runs, view: [accuracy_against_prototypes(runs, attack=view.attack, records=view.records)],
         lambda budget, view: prototype_sweep(budget, view.attack),
         ("attack",),
     ),
     "4": Drawing(
-        "Figure 4: retrieval by embedding, for clean and attacked queries",
         lambda runs, view: [retrieval(runs, images=view.images, attack=view.attack)],
         lambda budget, view: retrieval_runs(budget),
         ("images", "attack"),
     ),
     "prototypes": Drawing(
-        "prototypes of each class against epochs",
         _each(lambda run, view: prototype_counts(run)),
         lambda budget, view: plain(budget, OURS),
     ),
     "usage": Drawing(
-        "how images are shared out over the prototypes of their class",
         _each(lambda run, view: prototype_usage(run, images=view.images)),
         lambda budget, view: plain(budget, OURS),
         ("images",),
     ),
     "usage-over-time": Drawing(
-        "how training examples were shared out over prototypes, against epochs",
         _each(lambda run, view: usage_over_time(run)),
         lambda budget, view: plain(budget, OURS),
     ),
     "agreement": Drawing(
-        "prototypes against true modes, with NMI and purity",
         _each(lambda run, view: agreement_map(run, images=view.images)),
         lambda budget, view: plain(budget, OURS),
         ("images",),
     ),
     "nearest": Drawing(
-        "the images nearest to each prototype",
         _each(lambda run, view: nearest_images(run, images=view.images)),
         lambda budget, view: plain(budget, OURS),
         ("images",),
     ),
     "transitions": Drawing(
-        "from which prototype or mode to which an attack moves images",
         _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
         lambda budget, view: plain(budget, PGD, OURS),
         ("images", "attack"),
     ),
     "eps": Drawing(
-        "accuracy against the radius of the attack",
         lambda runs, view: [accuracy_against_eps(runs, records=view.records)],
         lambda budget, view: eps_sweep(budget),
     ),
     "steps": Drawing(
-        "accuracy against the steps of the attack",
         lambda runs, view: [accuracy_against_steps(runs, records=view.records)],
         lambda budget, view: steps_sweep(budget),
     ),
     "curves": Drawing(
-        "training: loss and held-out accuracy against epochs",
         lambda runs, view: [training_curves(runs)],
         lambda budget, view: plain(budget, PGD, OURS),
     ),
