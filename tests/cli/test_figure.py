@@ -103,7 +103,6 @@ def test_the_framework_needs_no_run_to_be_done(tmp_path: Path) -> None:
         (["curves", "RUN", "--budget", "smoke"], "leave out --budget: the runs are given"),
         (["curves", "RUN", "--dry-run"], "leave out --dry-run: the runs are given"),
         (["curves", "RUN", "--executor-options", "time=5"], "leave out --executor-options: the runs are given"),
-        (["3", "--attack", "pdg10"], "attack 'pdg10' is unknown; did you mean 'pgd10'?"),
         (["curves", "--executor-options", "gpu"], "write KEY=VALUE"),
     ],
 )
@@ -193,6 +192,25 @@ def test_options_reach_what_draws_and_stand_in_the_file(
     ((images, attack, classes, _),) = seen
     assert (images, attack, classes) == (50, "aa", ("0-4",))
     assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
+
+
+@pytest.mark.parametrize("attack", ["pdg10", "clean", "adaptive", "adaptive-combine"])
+@pytest.mark.parametrize("name", [name for name, drawing in FIGURES.items() if "attack" in drawing.takes])
+def test_an_attack_that_cannot_be_shown_is_refused_before_any_run(
+    name: str, attack: str, planned: list[Task], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("figure", main, [name, "--attack", attack, "--out", str(tmp_path / "figure.html")]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"protoat figure: error: attack {attack!r} ") and len(shown.splitlines()) == 1
+    assert planned == []
+
+
+def test_a_class_that_is_unknown_is_refused_before_any_run(
+    planned: list[Task], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("figure", main, ["1", "--classes", "0-4", "5-8", "--out", str(tmp_path / "figure.html")]) == 2
+    assert capsys.readouterr().err == "protoat figure: error: class '5-8' is unknown; did you mean '5-9'?\n"
+    assert planned == []
 
 
 def test_what_a_figure_takes_is_there() -> None:

@@ -11,7 +11,8 @@ import torch
 from protoat.attacks import APGD, FGSM, PGD, AutoAttack, EmbeddingDisplacement, Transfer
 from protoat.data import Digits, regroup
 from protoat.evaluation.attack_names import describe_names
-from protoat.experiments.named_attacks import HELP, default_names, named_attacks
+from protoat.experiments.job import Job
+from protoat.experiments.named_attacks import HELP, check_one_attack, default_names, named_attacks
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
 from protoat.experiments.subject import Subject, subject_of_run
@@ -72,6 +73,31 @@ def test_names_paths_and_yaml_all_give_attacks(subject: Subject) -> None:
 def test_what_is_no_attack_is_refused(names: list[str], message: str, subject: Subject) -> None:
     with pytest.raises(ValueError, match=message):
         named_attacks(names, subject)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pdg10", "did you mean 'pgd10'"),
+        ("clean", "attack 'clean' is none; name one, such as pgd10"),
+        ("adaptive", "attack 'adaptive' is 4 attacks; name one"),
+        ("adaptive-leav", "did you mean 'adaptive-leave'"),
+        ("protoat.data.MNIST", "is no Attack"),
+        ("transfer:nowhere", "nowhere is not a run folder"),
+        ("transfer:pdg10:nowhere", "did you mean 'pgd10'"),
+    ],
+)
+def test_what_is_no_single_attack_is_refused_before_the_run_is_trained(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_one_attack(name, Job("planned", ("--config", "digits-2")))
+
+
+def test_a_single_attack_passes_before_the_run_is_trained(run: Path) -> None:
+    job = Job("planned", ("--config", "digits", "--regularizer.prototypes_per_class", str(list(range(1, 11)))))
+    for name in ("pgd10@0.1", "aa", "adaptive-leave5", "protoat.attacks.FGSM", f"transfer:{run}"):
+        check_one_attack(name, job)
+    with pytest.raises(ValueError, match="'adaptive-leave' needs prototypes, and planned was not trained with SoftTr"):
+        check_one_attack("adaptive-leave", Job("planned", ("--config", "digits", "--regularizer", "none")))
 
 
 def test_autoattack_is_called_after_its_version(subject: Subject) -> None:

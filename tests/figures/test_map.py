@@ -66,5 +66,5 @@ def test_one_class_alone_can_be_shown(ours: Path) -> None:
         embedding_map(ours, classes=["5-8"])
     with pytest.raises(ValueError, match="images=0 must be at least 1"):
         embedding_map(ours, images=0)
-    with pytest.raises(ValueError, match="attack 'clean' is 1 attacks or none"):
+    with pytest.raises(ValueError, match="attack 'clean' is none; name one, such as pgd10"):
         embedding_map(ours, images=20, attack="clean")

@@ -11,14 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from protoat.attacks import AutoAttack
-from protoat.data import DataNotFoundError, ImageData
+from protoat.data import DataNotFoundError
 from protoat.evaluation import record_checks
 from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.experiments.job import Job, Task
@@ -27,7 +25,7 @@ from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.recipe import Recipe, load_yaml
 from protoat.experiments.run import load_images
 from protoat.experiments.store import StoredRun
-from protoat.experiments.subject import Subject
+from protoat.experiments.subject import blank_subject
 
 __all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
 
@@ -172,11 +170,7 @@ def _expected(name: str, job: Job, classes: int) -> Mapping[str, Any]:
     recipe = job.recipe
     with torch.random.fork_rng():
         regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, 2)
-    images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
-    data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
-    threat = recipe.evaluation_threat or recipe.threat
-    blank = Subject(job.name, nn.Identity(), data, threat, regularizer, Path(job.name), {})
-    attacks = named_attacks([name], blank)
+    attacks = named_attacks([name], blank_subject(job.name, recipe, classes, regularizer))
     for attack in attacks.values():
         if isinstance(attack, AutoAttack):
             attack.num_classes = classes  # says which parts it has

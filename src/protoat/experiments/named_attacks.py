@@ -8,20 +8,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
 from protoat.experiments.initialise import digest
+from protoat.experiments.job import Job
 from protoat.experiments.parser import Parser
 from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
-from protoat.experiments.subject import Subject
+from protoat.experiments.subject import Subject, blank_subject
 from protoat.regularizers import SoftTriple
 from protoat.types import ThreatModel
 
-__all__ = ["HELP", "default_names", "load_surrogate", "named_attacks"]
+__all__ = ["HELP", "check_one_attack", "default_names", "load_surrogate", "named_attacks", "one_attack"]
 
 HELP = f"""\
 clean                      No attack.
@@ -63,6 +65,35 @@ def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | 
     if repeated:
         raise ValueError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
     return dict(found)
+
+
+def one_attack(name: str, subject: Subject) -> Attack:
+    """The attack of a name that stands for a single one.
+
+    Raises:
+        ValueError: see `named_attacks`; or a name that stands for none or several.
+    """
+    attack, *others = named_attacks([name], subject).values()
+    if attack is None or others:
+        number = "none" if attack is None else f"{1 + len(others)} attacks"
+        raise ValueError(f"attack {name!r} is {number}; name one, such as pgd10")
+    return attack
+
+
+def check_one_attack(name: str, job: Job) -> None:
+    """Refuses a name that `one_attack` would refuse once a run is trained, as far as can be told before.
+
+    Raises:
+        ValueError: see `one_attack`.
+    """
+    # The number of classes is not known without images, and decides on no name; any regularizer passes for SoftTriple.
+    with torch.random.fork_rng():
+        regularizer = None if job.recipe.regularizer is None else SoftTriple(2, 2)
+    subject = blank_subject(job.name, job.recipe, 2, regularizer)
+    if name.startswith("transfer:"):
+        load_run(_made_by(name, subject.threat)[1])
+    else:
+        one_attack(name, subject)
 
 
 def _adaptive(subject: Subject) -> dict[str, Family]:
@@ -112,14 +143,20 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
 
 
 def _transfer(name: str, subject: Subject) -> Transfer:
+    attack, folder = _made_by(name, subject.threat)
+    model, path = load_surrogate(folder, subject)
+    return Transfer(attack, model, name=f"{folder}, {path.name} {digest(path)[:12]}")
+
+
+def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
+    """Which attack on which run makes the images of a transfer."""
     made_by, colon, folder = name.removeprefix("transfer:").partition(":")
     if not colon:
         made_by, folder = "pgd50", made_by
-    attack = attack_of_name(made_by, subject.threat)
+    attack = attack_of_name(made_by, threat)
     if attack is None:
         raise ValueError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
-    model, path = load_surrogate(folder, subject)
-    return Transfer(attack, model, name=f"{folder}, {path.name} {digest(path)[:12]}")
+    return attack, folder
 
 
 def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Path]:

@@ -24,7 +24,7 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.training import load_weights
 from protoat.types import ThreatModel, as_output
 
-__all__ = ["Subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
+__all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,14 @@ def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | Non
         Path(folder),
         _identity(path.name, digest(path), recipe.data, data),
     )
+
+
+def blank_subject(name: str, recipe: Recipe, classes: int, regularizer: Regularizer | None) -> Subject:
+    """What attacks are called on a run of a recipe, and what they are, needs no more: neither weights nor images."""
+    images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
+    data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
+    threat = recipe.evaluation_threat or recipe.threat
+    return Subject(name, nn.Identity(), data, threat, regularizer, Path(name), {})
 
 
 def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) -> Regularizer | None:

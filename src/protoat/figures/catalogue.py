@@ -17,7 +17,7 @@ from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.prototypes import nearest_images, prototype_counts, prototype_usage, usage_over_time
 from protoat.figures.records import Record
 from protoat.figures.retrieval import retrieval
-from protoat.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
+from protoat.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep, viewed
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.figures.transitions import agreement_map, transitions
 
@@ -72,7 +72,7 @@ def _map(run: Path, view: View) -> Figure:
 FIGURES: dict[str, Drawing] = {
     "1": Drawing(
         _each(_map),
-        lambda budget, view: plain(budget, PGD),
+        lambda budget, view: viewed(plain(budget, PGD), view.attack, view.classes),
         ("images", "attack", "classes"),
     ),
     "2": Drawing(
@@ -87,7 +87,7 @@ FIGURES: dict[str, Drawing] = {
     ),
     "4": Drawing(
         lambda runs, view: [retrieval(runs, images=view.images, attack=view.attack)],
-        lambda budget, view: retrieval_runs(budget),
+        lambda budget, view: viewed(retrieval_runs(budget), view.attack),
         ("images", "attack"),
     ),
     "prototypes": Drawing(
@@ -115,7 +115,7 @@ FIGURES: dict[str, Drawing] = {
     ),
     "transitions": Drawing(
         _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
-        lambda budget, view: plain(budget, PGD, OURS),
+        lambda budget, view: viewed(plain(budget, PGD, OURS), view.attack),
         ("images", "attack"),
     ),
     "eps": Drawing(

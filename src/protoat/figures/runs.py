@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from protoat.evaluation import attack_of_name
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Task
+from protoat.experiments.named_attacks import check_one_attack
+from protoat.experiments.run import load_images
 from protoat.experiments.setups import CIFAR10_2, MNIST_2, OURS, PGD, ROCL, TLA, Data, Setup, with_prototypes
+from protoat.figures.subject import check_classes
 
-__all__ = ["SWEPT_PROTOTYPES", "eps_sweep", "plain", "prototype_sweep", "retrieval_runs", "steps_sweep"]
+__all__ = ["SWEPT_PROTOTYPES", "eps_sweep", "plain", "prototype_sweep", "retrieval_runs", "steps_sweep", "viewed"]
 
 SWEPT_PROTOTYPES = (1, 2, 3, 5, 10)
 _RADII = (0.25, 0.5, 0.75, 1.5)
@@ -42,14 +47,27 @@ def prototype_sweep(budget: Budget, attack: str = "pgd10") -> list[Task]:
         ValueError: an attack that no record could hold under this name, before anything is trained for it.
     """
     tasks = [_task(with_prototypes(number, number), CIFAR10_2, budget) for number in SWEPT_PROTOTYPES]
-    if not attack.startswith("adaptive-") and attack_of_name(attack, tasks[0].job.recipe.threat) is None:
-        raise ValueError(f"attack {attack!r} is none; name one, such as pgd10")
-    return [Task(task.job, ("clean", attack), task.images) for task in tasks]
+    if not attack.startswith("adaptive-"):
+        attack_of_name(attack, tasks[0].job.recipe.threat)  # a record calls others after their class
+    return [Task(task.job, ("clean", attack), task.images) for task in viewed(tasks, attack)]
 
 
 def retrieval_runs(budget: Budget) -> list[Task]:
     """CIFAR10-2 by PGD-AT, TLA, RoCL (pre-trained and finetuned) and multi-prototype training, as in Figure 4."""
     return [_task(setup, CIFAR10_2, budget) for setup in (PGD, TLA, ROCL, OURS)]
+
+
+def viewed(tasks: list[Task], attack: str, classes: Sequence[str] | None = None) -> list[Task]:
+    """These tasks, whose runs a figure will show under an attack, and images of these classes only.
+
+    Raises:
+        ValueError: it could not, as far as can be told before anything is trained; classes where test images are there.
+    """
+    for job in (task.job for task in tasks):
+        check_one_attack(attack, job)
+        if classes is not None and job.recipe.data.available():
+            check_classes(classes, load_images(job.recipe, "test"))
+    return tasks
 
 
 def _task(setup: Setup, data: Data, budget: Budget) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,20 +11,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
-from protoat.experiments.named_attacks import named_attacks
+from protoat.experiments.named_attacks import one_attack
 from protoat.experiments.parser import nearest
 from protoat.experiments.subject import Subject, subject_of_run
 from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured"]
+__all__ = ["Pictured", "check_classes"]
 
 logger = logging.getLogger(__name__)
+
+
+def check_classes(names: Sequence[str], data: ImageData) -> None:
+    """Refuses names that are no classes.
+
+    Raises:
+        ValueError: names the first of these, and the nearest class.
+    """
+    if unknown := [name for name in names if name not in data.class_names]:
+        raise ValueError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,7 @@ class Pictured:
         data = self.subject.data
         order = fair_order(data)
         if self.classes is not None:
-            if unknown := [name for name in self.classes if name not in data.class_names]:
-                raise ValueError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
+            check_classes(self.classes, data)
             wanted = torch.tensor([data.class_names.index(name) for name in self.classes])
             order = order[torch.isin(data.labels[order], wanted)]
         return order[: self.images]
@@ -84,15 +93,9 @@ class Pictured:
         Raises:
             ValueError: an unknown attack, or a name that stands for none or several.
         """
-        attack = self._attack(name)
+        attack = one_attack(name, self.subject)
         logger.info("%s: embedding %d test images under %s", self.run, len(self.indices), name)
         return embed(self.subject.model, self.subject.data, self.indices, attack=attack)
-
-    def _attack(self, name: str) -> Attack:
-        found = list(named_attacks([name], self.subject).values())
-        if len(found) != 1 or found[0] is None:
-            raise ValueError(f"attack {name!r} is {len(found)} attacks or none; name one, such as pgd10")
-        return found[0]
 
     @property
     def metric(self) -> SoftTriple:
