@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shlex
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ import yaml
 from protoat.experiments.budget import read_budget
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.job import Job, Task, identity_of_folder
-from protoat.experiments.recipe import read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.experiments.recipe import (
+    flat_recipe,
+    read_recipe,
+    recipe_from_text,
+    recipe_names,
+    recipe_parser,
+    resolve,
+)
 from protoat.experiments.setups import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
 
 BASE = ("--config", "digits")
@@ -152,12 +160,44 @@ def test_what_only_a_recipe_in_the_store_names_is_never_imported(
     [
         (["--regularizer", "none"], ["--regularizer", "none", "--weight", "0.1", "--norm_weight", "1"]),
         (["--averaging", "0.99"], ["--averaging", "EMA", "--averaging.decay", "0.99"]),
+        (
+            ["--groups", "2", "--regularizer.prototypes_per_class", "3"],
+            ["--groups", "2", "--regularizer.prototypes_per_class", "[3, 3]"],
+        ),
     ],
 )
 def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: list[str], other: list[str]) -> None:
     assert identity(*one) == identity(*other) != identity()
     folder = stored(tmp_path / "by-hand", *other)
     assert Job("mine", (*BASE, *one)).folder(tmp_path) == folder
+
+
+def test_only_equal_numbers_of_prototypes_are_written_as_one() -> None:
+    def found(part: str, key: str, value: list[int]) -> Any:
+        return flat_recipe(yaml.safe_dump({part: {"init_args": {key: value}}}))[f"{part}.init_args.{key}"]
+
+    for given, kept in (([3, 3], 3), ([2, 3], [2, 3]), ([], [])):
+        assert found("regularizer", "prototypes_per_class", given) == kept
+    assert found("schedule", "milestones", [8]) == [8]
+    assert found("model", "std", [1, 1, 1]) == [1, 1, 1]
+
+
+def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix[1:]: value}
+    return {key: leaf for name, entry in value.items() for key, leaf in flattened(entry, f"{prefix}.{name}").items()}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_has_the_digest_of_its_values_as_they_stand(name: str) -> None:
+    """So runs that are in stores already are found by every later version."""
+    job = Job("x", ("--config", name))
+    values = flattened(yaml.safe_load(job.recipe.text))
+    idle = {"checkpoint_every", "data.init_args.root", "data.init_args.download"}
+    if "regularizer" in values:
+        idle |= {"weight", "norm_weight", "norm", "dml_input"}
+    counted = {key: value for key, value in values.items() if value is not None and key not in idle}
+    assert job.identity == sha256(json.dumps([counted, {}, None], sort_keys=True).encode()).hexdigest()
 
 
 def test_single_mode_is_one_prototype_for_each_class() -> None:

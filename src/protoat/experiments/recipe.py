@@ -64,6 +64,7 @@ _NO_PART_OF_A_RUN = (
     "initialise.weights",
     *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
 )
+_PROTOTYPES = "regularizer.init_args.prototypes_per_class"
 
 
 @dataclass
@@ -278,10 +279,16 @@ def differing_keys(ours: str, theirs: str) -> list[str]:
 def flat_recipe(text: str) -> dict[str, Any]:
     """Keys and values of a recipe text on one level, without what is no part of a run's identity.
 
+    Prototypes of each class are one number where all classes have as many, which is the same training.
+
     >>> flat_recipe("{seed: 0, threat: {eps: 8/255}, checkpoint_every: 10}")
     {'seed': 0, 'threat.eps': '8/255'}
     """
-    return {key: value for key, value in _flat(load_yaml(text)) if not key.endswith(_NO_PART_OF_A_RUN)}
+    values = {key: value for key, value in _flat(load_yaml(text)) if not key.endswith(_NO_PART_OF_A_RUN)}
+    counts = values.get(_PROTOTYPES)
+    if isinstance(counts, list) and counts and counts == counts[:1] * len(counts):
+        values[_PROTOTYPES] = counts[0]
+    return values
 
 
 def load_yaml(text: str) -> Any:
