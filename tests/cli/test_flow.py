@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from protoat.cli import main
@@ -59,6 +60,32 @@ def test_a_complete_run_is_not_trained_again(tmp_path: Path, printed) -> None:
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert "is complete already" in printed("train", *SHORT, "--out", str(run))
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_complete_run_is_one_of_the_same_images_wherever_they_lie(
+    tmp_path: Path, printed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pictures(root: str, shade: int) -> None:
+        for place in range(20):
+            picture = tmp_path / root / f"images/{'ab'[place % 2]}/{place}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), shade + place).save(picture)
+
+    def command(root: str) -> list[str]:
+        own = ["--data", "ImageFolder", "--data.root", str(tmp_path / root), "--groups", "none"]
+        return ["train", *own, *SHORT, "--epochs", "1", "--validation_size", "0", "--out", str(tmp_path / "run")]
+
+    for root, shade in (("here", 0), ("moved", 0), ("other", 100)):
+        pictures(root, shade)
+    printed(*command("here"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert "is complete already" in printed(*command("moved"))
+    assert main(command("other")) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1
+    assert "/run has changed since (as many images, but others); choose another --out" in shown.err
+    assert "is complete already" in printed(*command("nowhere"))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
 def test_an_interrupted_run_says_how_to_resume_and_does(

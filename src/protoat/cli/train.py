@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
-from protoat.experiments.run import train
+from protoat.experiments.run import check_images, train
 from protoat.experiments.store import check_free, read_run
 
 __all__ = ["main", "start"]
@@ -29,6 +29,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         command: as the user types it.
         default: recipe when `args` name none.
         pretrains: whether the method must be one of `protoat.pretraining`, or must not.
+
+    Raises:
+        ValueError: what `args` ask for does not fit, or its folder was filled with another recipe or other images.
     """
     parser = recipe_parser(command, pretrains=pretrains)
     parser.add_argument(
@@ -46,6 +49,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     )
     check_free(out, recipe.text)
     if (out / "recipe.yaml").exists() and read_run(out).complete:
+        check_images(recipe, out)
         print(f"{out} is complete already")
     else:
         result = train(recipe, out)

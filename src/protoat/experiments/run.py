@@ -16,7 +16,7 @@ from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
 from protoat.experiments.lock import on_main, working_on
 from protoat.experiments.recipe import Recipe
-from protoat.experiments.store import check_free, claim, environment
+from protoat.experiments.store import check_data, check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
@@ -24,7 +24,7 @@ from protoat.training import Averaging, FitResult, fit, make_accelerator, parame
 from protoat.training.devices import Precision
 from protoat.types import as_output
 
-__all__ = ["Parts", "build", "load_images", "load_run", "train"]
+__all__ = ["Parts", "build", "check_images", "load_images", "load_run", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,7 @@ def build(recipe: Recipe) -> Parts:
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and not recipe.validation_size:
         raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
-    images, validation = load_images(recipe, "train"), None
-    if recipe.validation_size:
-        try:
-            images, validation = split_validation(images, recipe.validation_size, recipe.seed)
-        except ValueError as error:
-            raise ValueError(f"--validation_size: {error}, or 0 to hold out none") from error
+    images, validation = _learned_from(recipe)
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -95,6 +90,29 @@ def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
     """A split of the recipe's data, regrouped."""
     data = recipe.data.load(split)
     return data if recipe.groups is None else regroup(data, recipe.groups)
+
+
+def _learned_from(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
+    """The images that a run trains on, and those it holds out."""
+    images = load_images(recipe, "train")
+    if not recipe.validation_size:
+        return images, None
+    try:
+        return split_validation(images, recipe.validation_size, recipe.seed)
+    except ValueError as error:
+        raise ValueError(f"--validation_size: {error}, or 0 to hold out none") from error
+
+
+def check_images(recipe: Recipe, folder: Path) -> None:
+    """Refuses images that are not those of a run, as `train` does when it resumes one; says where there are none.
+
+    Raises:
+        ValueError: says what has changed.
+    """
+    if recipe.data.available():
+        check_data(folder, _facts(*_learned_from(recipe)))
+    else:
+        logger.warning("the images of %s are not compared: %s", folder, recipe.data.not_found())
 
 
 def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
@@ -144,7 +162,10 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     memory_format = recipe.memory_format or _fastest_format(recipe, parts.model, accelerator.device)
 
     def begin() -> None:
-        claim(out, recipe.text, _facts(parts), environment(accelerator.device, accelerator.num_processes))
+        facts = _facts(parts.train, parts.validation)
+        if parts.initialised is not None:
+            facts["initialised"] = parts.initialised
+        claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
 
     with working_on(out):
         on_main(begin)
@@ -205,16 +226,16 @@ def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str
     )
 
 
-def _facts(parts: Parts) -> dict[str, Any]:
+def _facts(images: ImageData, validation: ImageData | None) -> dict[str, Any]:
     return {
-        "num_classes": parts.train.num_classes,
-        "shape": list(parts.train.shape),
-        "class_names": list(parts.train.class_names),
-        "mode_names": list(parts.train.mode_names),
-        "train_images": len(parts.train),
-        "validation_images": 0 if parts.validation is None else len(parts.validation),
-        "data_sha256": [part.digest() for part in (parts.train, parts.validation) if part is not None],
-    } | ({} if parts.initialised is None else {"initialised": parts.initialised})
+        "num_classes": images.num_classes,
+        "shape": list(images.shape),
+        "class_names": list(images.class_names),
+        "mode_names": list(images.mode_names),
+        "train_images": len(images),
+        "validation_images": 0 if validation is None else len(validation),
+        "data_sha256": [part.digest() for part in (images, validation) if part is not None],
+    }
 
 
 def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> tuple[nn.Module, Recipe, Path]:

@@ -27,7 +27,7 @@ from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
-__all__ = ["StoredRun", "check_free", "claim", "environment", "list_runs", "origin", "read_run", "write"]
+__all__ = ["StoredRun", "check_data", "check_free", "claim", "environment", "list_runs", "origin", "read_run", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -199,25 +199,36 @@ def check_free(folder: Path, recipe_text: str) -> None:
         raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
 
 
-def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:
-    """Makes `folder` the home of a recipe, or adds a session to the run it holds.
+def check_data(folder: Path, facts: dict[str, Any]) -> None:
+    """Refuses other data than that of a run, once it has begun.
 
     Raises:
-        ValueError: see `check_free`; or the data is no longer what the run began with.
-        DiskError: it cannot be written.
+        ValueError: says what has changed.
     """
-    check_free(folder, recipe_text)
-    before = read_run(folder).facts if (folder / "recipe.yaml").exists() else {}
-    known = before.get("sessions", [])
+    before = read_run(folder).facts
     both = [key for key in facts if key in before]  # an earlier version knew less
     changed = {key: f"{key} {before[key]} then, {facts[key]} now" for key in both if before[key] != facts[key]}
     if changed.pop("data_sha256", None) and not changed:
         changed["images"] = "as many images, but others"
-    if known and changed:
+    if before.get("sessions") and changed:
         reason = "; ".join(changed.values())
         raise ValueError(f"the data of {folder} has changed since ({reason}); choose another --out")
+
+
+def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:
+    """Makes `folder` the home of a recipe, or adds a session to the run it holds.
+
+    Raises:
+        ValueError: see `check_free` and `check_data`.
+        DiskError: it cannot be written.
+    """
+    check_free(folder, recipe_text)
+    begun, known = (folder / "recipe.yaml").exists(), []
+    if begun:
+        check_data(folder, facts)
+        known = read_run(folder).facts.get("sessions", [])
     write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
-    if not (folder / "recipe.yaml").exists():
+    if not begun:
         write(folder / "recipe.yaml", recipe_text)
 
 
