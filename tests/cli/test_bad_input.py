@@ -58,6 +58,10 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--optimizer.lr .nan", "optimizer.lr=nan is not a number"),
         ("--schedule Cyclic --schedule.lr_min .nan", "schedule.lr_min=nan is not a number"),
         ("--batch_size 0", "batch_size=0 must be at least 1"),
+        (
+            "--model ResNet18 --model.width 0.0625 --memory_format channels_last",
+            "memory_format=channels_last can crash on a CPU: layer ",
+        ),
         ("--epochs 0", "epochs=0"),
         ("--seed -1", "seed=-1 is negative; a seed is 0 or more"),
         ("--averaging 2", "decay=2"),

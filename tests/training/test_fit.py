@@ -354,6 +354,15 @@ def test_channels_last(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> No
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_channels_last_is_refused_where_a_cpu_may_crash(small: ModuleType, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    colour = [(torch.rand(8, 3, 8, 8), torch.arange(8) % 2)]
+    options = {"epochs": 1, "optimizer": torch.optim.SGD(net.parameters(), lr=0.1), "out": tmp_path / "run"}
+    with pytest.raises(ValueError, match="memory_format=channels_last can crash on a CPU: layer 0 of the network is a"):
+        fit(net, colour, small.Objective(small.METHODS["pgd"]()), memory_format="channels_last", **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_leaves_the_callers_world(small: ModuleType) -> None:
     net, goal, optimizer = small.built("pgd")
     net.eval()

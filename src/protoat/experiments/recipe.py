@@ -99,7 +99,7 @@ class Recipe:
         seed: of everything random.
         precision: fp32, or mixed precision with fp16 or bf16.
         compile: run the model through torch.compile.
-        memory_format: layout of images in memory; none takes what is fastest on the present device.
+        memory_format: layout of images in memory; none takes what is fastest, and safe, on the present device.
         checkpoint_every: also save inside an epoch, each time this many updates have passed.
 
     Raises:

@@ -22,6 +22,7 @@ from protoat.objective import Objective
 from protoat.pretraining import Contrastive
 from protoat.training import Averaging, FitResult, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
+from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
 from protoat.types import as_output
 
 __all__ = ["Parts", "build", "check_images", "load_images", "load_run", "train"]
@@ -159,7 +160,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     parts = build(recipe)
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
     loader = _loader(recipe, parts.train, accelerator)
-    memory_format = recipe.memory_format or _fastest_format(recipe, parts.model, accelerator.device)
+    memory_format = _memory_format(recipe, parts.model, accelerator.device)
 
     def begin() -> None:
         facts = _facts(parts.train, parts.validation)
@@ -184,7 +185,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             accelerator=accelerator,
             averaging=recipe.averaging,
             compile=recipe.compile,
-            memory_format="channels_last" if memory_format == "channels_last" else None,
+            memory_format=memory_format,
             seed=recipe.seed,
             progress=progress,
         )
@@ -207,22 +208,24 @@ def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> Imag
     )
 
 
-def _fastest_format(recipe: Recipe, model: nn.Module, device: torch.device) -> Literal["contiguous", "channels_last"]:
-    """CPUs and tensor cores want channels last; a GPU computing in float32 wants the plain layout."""
-    if device.type == "cuda":
-        return "contiguous" if recipe.precision == "fp32" else "channels_last"
-    # oneDNN 3.12 (torch 2.14) writes out of bounds in the backward of such layers, seen on a CPU with AVX2 only.
-    pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) != m.stride]
-    return "contiguous" if any(layer.in_channels < 8 for layer in pointwise) else "channels_last"
+def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:
+    """What the recipe says, else the fastest: CPUs and tensor cores want channels last, a GPU in float32 does not."""
+    if recipe.memory_format is None:
+        wanted = recipe.precision != "fp32" if device.type == "cuda" else narrow_layer(model) is None
+    else:
+        wanted = recipe.memory_format == "channels_last"
+    chosen: MemoryFormat = "channels_last" if wanted else None
+    check_memory_format(chosen, model, device)
+    return chosen
 
 
-def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: str) -> str:
+def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
     """What makes this run fast, in one line."""
     bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
     attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode; "
     return (
         f"{accelerator.device.type} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
-        f"{recipe.precision}, {memory_format}, {'compiled' if recipe.compile else 'eager'}"
+        f"{recipe.precision}, {memory_format or 'contiguous'}, {'compiled' if recipe.compile else 'eager'}"
     )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from protoat.training.memory_format import MemoryFormat
 from protoat.training.seeding import seed_global
 
-__all__ = ["Batches", "MemoryFormat"]
-
-MemoryFormat = Literal["channels_last"] | None
+__all__ = ["Batches"]
 
 
 class Batches:

@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 from protoat.attacks import Attack
 from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
-from protoat.training.batches import Batches, MemoryFormat
+from protoat.training.batches import Batches
 from protoat.training.devices import check_processes, make_accelerator
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
+from protoat.training.memory_format import MemoryFormat, check_memory_format
 from protoat.training.metrics_log import MetricsLog
 from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
@@ -101,7 +102,8 @@ def fit(
         averaging: decay in (0, 1) of an exponential moving average of weights and buffers, or a rule: `EMA`, `SWA`,
             `FAWA`. The average is what is validated and exported, and what the model holds at the end.
         compile: run the model through ``torch.compile``.
-        memory_format: ``"channels_last"`` lays model and images out with channels last.
+        memory_format: ``"channels_last"`` lays model and images out with channels last; on a CPU not where it could
+            crash, see `protoat.training.memory_format`.
         seed: of everything random in training.
         progress: show a progress bar; None shows it on a terminal only.
         tensorboard: write TensorBoard files into `out` when it is installed.
@@ -134,6 +136,7 @@ def fit(
     folder, schedule = None if out is None else Path(out), schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
     check_processes(accelerator)
+    check_memory_format(memory_format, model, accelerator.device)
     if accelerator.is_main_process:
         _warn_of_two_decays(objective, optimizer)
     with ExitStack() as stack:

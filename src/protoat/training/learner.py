@@ -21,7 +21,7 @@ from protoat.functional.distributed import mean_over_processes
 from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
-from protoat.training.batches import MemoryFormat
+from protoat.training.memory_format import MemoryFormat
 from protoat.training.weights import part, prefixed
 
 __all__ = ["Learner"]

@@ -1,0 +1,41 @@
+"""How images and weights lie in memory, and which networks that suits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+__all__ = ["MemoryFormat", "check_memory_format", "narrow_layer"]
+
+MemoryFormat = Literal["channels_last"] | None
+
+
+def narrow_layer(model: nn.Module) -> str | None:
+    """Name of a layer that a CPU may not survive with channels last: 1x1, with a stride, over fewer than 8 channels.
+
+    Source: oneDNN 3.12 (torch 2.14) writes out of bounds in the backward of such layers, seen on a CPU with AVX2 only.
+
+    >>> narrow_layer(nn.Sequential(nn.Conv2d(8, 4, 1, stride=2), nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 1, stride=2)))
+    '2'
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) != layer.stride and layer.in_channels < 8:
+            return name
+    return None
+
+
+def check_memory_format(memory_format: MemoryFormat, model: nn.Module, device: torch.device) -> None:
+    """Refuses a layout that could crash the process.
+
+    Raises:
+        ValueError: channels last on a CPU, for a network with a `narrow_layer`.
+    """
+    if memory_format is None or device.type != "cpu":
+        return
+    if (name := narrow_layer(model)) is not None:
+        raise ValueError(
+            f"memory_format={memory_format} can crash on a CPU: layer {name} of the network is a 1x1 convolution with "
+            "stride over fewer than 8 channels; leave memory_format out, or widen the network"
+        )
