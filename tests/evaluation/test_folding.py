@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
 
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.models import LeNet, ResNet18, with_embedding
@@ -93,6 +94,45 @@ def test_what_cannot_be_folded_is_left_alone(kind: str) -> None:
     assert folded.count == 0
     with folded.in_place():
         assert type(model.first) is nn.BatchNorm2d
+
+
+class Doubled(nn.Module):
+    """A parametrisation without a way back from the weight."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+@pytest.mark.parametrize(
+    "reparametrise",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        parametrizations.orthogonal,
+        nn.utils.spectral_norm,
+        lambda conv: parametrize.register_parametrization(conv, "weight", Doubled()),
+    ],
+    ids=["weight_norm", "spectral_norm", "orthogonal", "spectral_norm by a hook", "no way back"],
+)
+def test_a_reparametrised_layer_is_left_alone_and_the_others_folded(reparametrise) -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5), nn.Flatten()]
+    reparametrise(layers[0])
+    model = used(nn.Sequential(*layers), (4, 1, 6, 6))
+    x = torch.rand(3, 1, 6, 6)
+    own = model(x)
+    folded = FoldedBatchNorm(model, x)
+    assert folded.count == 1
+    with folded.in_place():
+        assert type(model[1]) is nn.BatchNorm2d and type(model[3]) is nn.Identity
+        torch.testing.assert_close(model(x), own)
+
+
+def test_what_torch_cannot_fuse_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TypeError("some layer of a later torch")
+
+    monkeypatch.setattr("protoat.evaluation.folding.fuse_conv_bn_eval", refuse)
+    assert FoldedBatchNorm(used(LeNet(10), (4, 1, 28, 28)), torch.rand(1, 1, 28, 28)).count == 0
 
 
 def test_layers_come_back_when_the_attack_fails() -> None:

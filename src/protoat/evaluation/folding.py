@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 from protoat.attacks.base import attacking
 from protoat.types import as_output
@@ -29,8 +30,8 @@ class FoldedBatchNorm:
     Nothing is folded where the model is random, or where the folded one does not give the same outputs for `example`.
 
     Args:
-        model: any network; a layer that is used twice or has hooks is left alone. Its weights and running
-            statistics must not change as long as this object is used.
+        model: any network; a layer that is used twice, is parametrised (weight or spectral norm) or has hooks is left
+            alone. Its weights and running statistics must not change as long as this object is used.
         example: (B, ...) images in [0, 1].
 
     Attributes:
@@ -51,9 +52,13 @@ class FoldedBatchNorm:
         devices = [example.device] if example.device.type == "cuda" else []
         if any(type(module) in _NORMS for module in model.modules()):
             with attacking(model), torch.no_grad(), torch.random.fork_rng(devices):
-                pairs = _pairs(model, example)
-                swaps = _swaps(model, pairs)
-                if pairs and _same(model, example, swaps):
+                try:
+                    pairs = _pairs(model, example)
+                    swaps = _swaps(model, pairs)
+                    same = _same(model, example, swaps)
+                except Exception:  # a model that reaches into its own layers says in its own way that they are others
+                    return
+                if pairs and same:
                     self.count, self._swaps = len(pairs), swaps
 
     @contextmanager
@@ -78,7 +83,11 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
         if id(inputs[0]) in outputs:
             pairs.append((outputs[id(inputs[0])][0], module))
 
-    plain = [m for m in model.modules() if not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks)]
+    plain = [
+        module
+        for module in model.modules()
+        if not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or is_parametrized(module))
+    ]
     with ExitStack() as hooks:
         for module in plain:
             if isinstance(module, _BEFORE):
@@ -104,11 +113,8 @@ def _same(model: nn.Module, example: Tensor, swaps: Sequence[Swap]) -> bool:
     first, again = as_output(model(example)), as_output(model(example))
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
         return False
-    try:
-        with _swapped(swaps):
-            folded = as_output(model(example))
-    except Exception:  # a model that reaches into its own layers says in its own way that they are others
-        return False
+    with _swapped(swaps):
+        folded = as_output(model(example))
     return all(
         a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(a.abs().max())))
         for a, b in zip(first, folded, strict=True)
