@@ -12,14 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
-from protoat.training import CheckpointError, fit
+from protoat.attacks import PGD
+from protoat.methods import AWP, TRADES
+from protoat.training import CheckpointError, FitResult, fit
+from protoat.training.run_state import RunState
 
 KILLS = 5
 
@@ -321,14 +325,15 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path, small: ModuleTy
     net = small.Net(width=12)
     net.head = torch.nn.Linear(16, 10, bias=False)
     net.extra = torch.nn.Linear(2, 2, bias=False)
-    groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0)
+    groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0, weight_decay=5e-4)
     with pytest.raises(ValueError, match="another architecture") as caught:
         fit(
             net,
             small.loader(),
             goal,
             epochs=4,
-            optimizer=torch.optim.SGD(groups),
+            optimizer=torch.optim.SGD(groups, momentum=0.9),
+            validation=small.digits(200, 220),
             schedule=small.Cyclic(),
             out=tmp_path,
             seed=11,
@@ -345,7 +350,7 @@ def test_other_prototypes_are_refused_by_name(tmp_path: Path, small: ModuleType)
     net, _, _ = small.built()
     goal = small.Objective(small.METHODS["pgd"](), small.SoftTriple(10, 16, prototypes_per_class=2), norm_weight=0.001)
     groups = small.parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0)
-    with pytest.raises(ValueError, match=r"prototypes \(10, 4, 16\) for \(10, 2, 16\)"):
+    with pytest.raises(ValueError, match=r"prototypes_per_class \[4, 4, .* there, \[2, 2, "):
         fit(
             net,
             small.loader(),
@@ -374,3 +379,67 @@ def test_another_method_objective_or_optimizer_is_refused(
     options = {"epochs": 4, "schedule": small.Cyclic(), "out": tmp_path, "seed": 11}
     with pytest.raises(ValueError, match=rf"{name} .* there, {re.escape(changed)}"):
         fit(net, small.loader(), goal, optimizer=optimizer, **options)
+
+
+def settled(small: ModuleType, out: Path, **changed: Any) -> FitResult:
+    """A short run; `changed` are settings that a folder of the plain one must not be resumed with."""
+    torch.manual_seed(0)
+    net = small.Net()
+    method = TRADES(small.THREAT, beta=changed.get("beta", 6.0), steps=changed.get("steps", 2))
+    if "gamma" in changed:
+        method = AWP(small.THREAT, method=partial(TRADES, beta=6.0, steps=2), gamma=changed["gamma"])
+    metric = small.SoftTriple(10, 16, prototypes_per_class=4, scale=changed.get("scale", 20.0))
+    goal = small.Objective(method, metric)
+    groups = small.parameter_groups(net, goal, lr=0.1, weight_decay=changed.get("weight_decay", 0.0))
+    optimizer = torch.optim.SGD(groups, momentum=changed.get("momentum", 0.9))
+    attack = PGD(small.THREAT, steps=changed.get("validation_steps", 2))
+    return fit(
+        net,
+        small.loader(80),
+        goal,
+        epochs=1,
+        optimizer=optimizer,
+        validation=small.digits(200, 220),
+        validation_attack=attack,
+        out=out,
+        tensorboard=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"beta": 1.0}, "method settings beta 6.0 there, 1.0 here"),
+        ({"steps": 10}, "method settings attack steps 2 there, 10 here"),
+        ({"scale": 5.0}, "regularizer settings scale 20.0 there, 5.0 here"),
+        ({"weight_decay": 5e-2}, "optimizer settings group 0 weight_decay 0.0 there, 0.05 here"),
+        ({"momentum": 0.5}, "optimizer settings group 1 momentum 0.9 there, 0.5 here"),
+        ({"validation_steps": 3}, "validation attack steps 2 there, 3 here"),
+    ],
+)
+def test_a_changed_setting_is_refused_and_named(
+    changed: dict[str, Any], said: str, tmp_path: Path, small: ModuleType
+) -> None:
+    assert settled(small, tmp_path).updates == settled(small, tmp_path).updates == 2
+    with pytest.raises(ValueError, match=re.escape(said)):
+        settled(small, tmp_path, **changed)
+
+
+def test_a_method_inside_another_counts_too(tmp_path: Path, small: ModuleType) -> None:
+    settled(small, tmp_path, gamma=0.01)
+    with pytest.raises(ValueError, match=r"method settings gamma 0\.01 there, 0\.005 here"):
+        settled(small, tmp_path, gamma=0.005)
+
+
+def test_a_checkpoint_that_knows_fewer_settings_is_resumed() -> None:
+    state = RunState({"epochs": 2, "method settings": {"beta": 6.0, "steps": 2}})
+    state.resume({**state.as_json(), "identity": {"epochs": 2}, "epoch": 1})
+    assert state.epoch == 1
+
+
+def test_objects_that_were_trained_are_those_of_the_same_run(tmp_path: Path, small: ModuleType) -> None:
+    net, goal, optimizer = small.built("fast")
+    options = {"epochs": 3, "schedule": small.Cyclic(), "out": tmp_path, "tensorboard": False}
+    first = fit(net, small.loader(80), goal, optimizer=optimizer, **options)
+    assert goal.regularizer.active.sum() < goal.regularizer.active.numel()
+    assert fit(net, small.loader(80), goal, optimizer=optimizer, **options) == first

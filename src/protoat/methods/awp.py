@@ -59,7 +59,7 @@ class AWP(Method):
         start_epoch: float = 0.0,
         ramp_epochs: float | None = None,
     ) -> None:
-        super().__init__(threat, ramp_epochs=ramp_epochs or 0.0)
+        super().__init__(threat, ramp_epochs=ramp_epochs)
         if gamma <= 0:
             raise ValueError(f"gamma={gamma:g} must be positive; 0.01 moves each kernel by 1 % of its norm")
         if start_epoch < 0:
@@ -73,8 +73,8 @@ class AWP(Method):
         self.method = inner
         self.gamma = gamma
         self.start_epoch = start_epoch
-        self._own_ramp = ramp_epochs is not None
-        self.at_epoch(0.0)
+        if ramp_epochs is not None:
+            inner.ramp_epochs = ramp_epochs
 
     def check_classes(self, num_classes: int) -> None:
         self.method.check_classes(num_classes)
@@ -86,8 +86,6 @@ class AWP(Method):
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         super().at_epoch(epoch, epochs)
         self.method.at_epoch(epoch, epochs)
-        if self._own_ramp:
-            self.method.ramp_epochs = self.ramp_epochs
 
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)

@@ -21,18 +21,20 @@ class Method(ABC):
 
     Args:
         threat: what the adversary may do.
-        ramp_epochs: epochs over which the radius grows linearly from 0 to ``threat.eps``; 0 is full strength at once.
+        ramp_epochs: epochs over which the radius grows linearly from 0 to ``threat.eps``; 0 is full strength at once,
+            None is the whole run, where its length is told, and full strength elsewhere.
 
     Raises:
         ValueError: a negative ramp.
     """
 
-    def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
-        if ramp_epochs < 0:
+    def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
+        if ramp_epochs is not None and ramp_epochs < 0:
             raise ValueError(f"ramp_epochs={ramp_epochs:g} is negative; write 0 for full strength at once")
         self.threat = threat
         self.ramp_epochs = ramp_epochs
         self._epoch = 0.0
+        self._epochs: float | None = None
 
     def check_classes(self, num_classes: int) -> None:
         """Refuses settings that do not fit this many classes; runs call it before they write anything."""
@@ -45,11 +47,12 @@ class Method(ABC):
     @property
     def eps(self) -> float:
         """Present radius, after the ramp."""
-        return self.threat.eps * (min(1.0, self._epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
+        ramp = self._epochs if self.ramp_epochs is None else self.ramp_epochs
+        return self.threat.eps * (min(1.0, self._epoch / ramp) if ramp else 1.0)
 
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         """Tells how far training is, in passes over the data (2.5 is the middle of the third), and of how many."""
-        self._epoch = epoch
+        self._epoch, self._epochs = epoch, epochs
 
     def prepare(self, model: nn.Module) -> None:
         """Builds what the method itself learns for this model; must come before the optimizer. Again is harmless."""

@@ -66,20 +66,14 @@ class DAJAT(OneStep):
         bn: BatchNormMode = "eval",
         ramp_epochs: float | None = None,
     ) -> None:
-        super().__init__(threat, ramp_epochs=ramp_epochs or 0.0)
+        super().__init__(threat, ramp_epochs=ramp_epochs)
         if beta < 0 or js_weight < 0:
             raise ValueError(f"beta={beta:g} and js_weight={js_weight:g} must not be negative; 11 and 2 are usual")
         self.attack = TPGD(threat, steps=steps, step_size=threat.eps if step_size is None else step_size, bn=bn)
         self.beta = beta
         self.js_weight = js_weight
         self.second: SecondBatchNorm | None = None
-        self._whole_run = ramp_epochs is None
         self._loaded: dict[str, Tensor] | None = None
-
-    def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
-        super().at_epoch(epoch, epochs)
-        if self._whole_run:
-            self.ramp_epochs = epochs or 0.0
 
     def prepare(self, model: nn.Module) -> None:
         self._second_set(model)

@@ -75,6 +75,7 @@ class Triplet(_LibraryLoss):
     ) -> None:
         losses = _library("losses")
         super().__init__(losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor))
+        self.margin, self.triplets_per_anchor = margin, triplets_per_anchor
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
         return self.loss(embedding, y)
@@ -120,6 +121,7 @@ class NPair(_LibraryLoss):
         similarity = _library("distances").DotProductSimilarity(normalize_embeddings=normalize)
         super().__init__(_library("losses").NPairsLoss(distance=similarity))
         self.pairs_per_class = pairs_per_class
+        self.normalize = normalize
         self.norm_reg = norm_reg
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
@@ -167,9 +169,10 @@ class ProxyNCA(_LibraryLoss):
         if softmax_scale <= 0:
             raise ValueError(f"softmax_scale={softmax_scale:g} must be positive")
         super().__init__(_library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale))
+        self.softmax_scale = softmax_scale
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(-self.loss.softmax_scale * self.loss.get_logits(embedding), y)
+        return F.cross_entropy(-self.softmax_scale * self.loss.get_logits(embedding), y)
 
 
 class ProxyAnchor(_LibraryLoss):
@@ -196,6 +199,7 @@ class ProxyAnchor(_LibraryLoss):
 
     def __init__(self, num_classes: int, embedding_dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> None:
         super().__init__(_library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha))
+        self.margin, self.alpha = margin, alpha
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
         return self.loss(embedding, y)

@@ -107,6 +107,7 @@ class SoftTriple(Regularizer):
             raise ValueError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
         if merge_every < 1:
             raise ValueError(f"merge_every={merge_every} must be at least 1 epoch; merge_threshold=0 turns merging off")
+        self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
         self.merge_threshold = merge_threshold
         self.merge_start, self.merge_stop, self.merge_every = merge_start, merge_stop, merge_every

@@ -17,6 +17,7 @@ from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_processes, make_accelerator
+from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
 from protoat.training.memory_format import MemoryFormat, check_memory_format
@@ -109,8 +110,8 @@ def fit(
         tensorboard: write TensorBoard files into `out` when it is installed.
 
     Raises:
-        ValueError: settings that do not fit together, a parameter the optimizer lacks, checkpoints of another run or
-            architecture.
+        ValueError: settings that do not fit together, a parameter the optimizer lacks, checkpoints of another run (any
+            setting of method, regularizer, optimizer or validation attack that differs is named) or architecture.
         NonFiniteLossError: a term of the loss is no number; the last good checkpoint stays.
         CheckpointError: every checkpoint in `out` is damaged.
         DiskError: the disk is full; the last checkpoint stays.
@@ -153,8 +154,9 @@ def fit(
                 memory_format=memory_format,
             )
         )
-        identity = _identity(learner, schedule, rule, epochs=epochs, batches=len(batches), seed=seed)
-        state = RunState(identity)
+        watch = _validation(validation, validation_attack, objective, accelerator, seed)
+        attack = None if watch is None else watch.attack
+        state = RunState(identity(learner, schedule, rule, attack, epochs=epochs, batches=len(batches), seed=seed))
         saver = Saver(folder, learner, state)
         saver.begin(resume=resume)
         done = state.epoch * len(batches) + state.batch
@@ -163,7 +165,7 @@ def fit(
             learner=learner,
             batches=batches,
             schedule=schedule,
-            validation=_validation(validation, validation_attack, objective, accelerator, seed),
+            validation=watch,
             state=state,
             saver=saver,
             log=stack.enter_context(MetricsLog(folder, state.history, accelerator, tensorboard=tensorboard)),
@@ -176,28 +178,6 @@ def fit(
         ).run()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
-
-
-def _identity(
-    learner: Learner, schedule: Schedule, rule: Averaging | None, *, epochs: int, batches: int, seed: int
-) -> dict[str, Any]:
-    """What must agree for a resumed run to end where the interrupted one would have, as far as `fit` can see it."""
-    objective = learner.objective
-    return {
-        "epochs": epochs,
-        "batches": batches,
-        "updates_per_batch": objective.updates_per_batch,
-        "processes": learner.accelerator.num_processes,
-        "schedule": f"{type(schedule).__name__}{vars(schedule)}",
-        "lr": learner.base_lrs,
-        "method": f"{type(objective.method).__name__}, {objective.method.threat}",
-        "regularizer": None if objective.regularizer is None else type(objective.regularizer).__name__,
-        "objective": [objective.weight, objective.norm_weight, objective.norm, objective.dml_input],
-        "optimizer": type(learner.raw_optimizer).__name__,
-        "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
-        "precision": learner.accelerator.mixed_precision,
-        "seed": seed,
-    }
 
 
 def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:

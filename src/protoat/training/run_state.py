@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from protoat.training.identity import differences
+
 __all__ = ["RunState"]
 
 
@@ -48,13 +50,7 @@ class RunState:
         Raises:
             ValueError: it was another run; names what differs.
         """
-        theirs = saved["identity"]
-        different = [
-            f"{name} {theirs.get(name)} there, {value} here"
-            for name, value in self.identity.items()
-            if theirs.get(name) != value
-        ]
-        if different:
+        if different := list(differences(saved["identity"], self.identity)):
             raise ValueError(
                 f"the folder holds checkpoints of another run ({'; '.join(different)}); "
                 "resume with the same settings or choose another folder"
