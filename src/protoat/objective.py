@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from protoat.functional.images import check_images
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.types import LossTerms, Views, as_output
@@ -86,7 +87,17 @@ class Objective:
         self.dml_input = dml_input
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
-        """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next."""
+        """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
+
+        Args:
+            model: images -> `Output` or logits.
+            x: (B, ...) images in [0, 1].
+            y: (B,) labels.
+
+        Raises:
+            ValueError: images that are no floats in [0, 1].
+        """
+        check_images(x)
         for views in self.method.updates(model, x, y):
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))

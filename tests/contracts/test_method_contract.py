@@ -19,6 +19,7 @@ from protoat.attacks import PGD
 from protoat.data import ImageData
 from protoat.functional.ball import distance
 from protoat.methods import AdversarialTraining, BiaMAT, FreeAT, Method, Standard
+from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
 from protoat.types import L2, Linf, ThreatModel
 
@@ -244,6 +245,18 @@ def test_an_interrupted_run_goes_on_exactly(kind: type[Method], regularizer: typ
     after, expected = second.state_dict(), goal.state_dict()
     assert after.keys() == expected.keys()
     assert all(torch.equal(after[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("kind", [*METHODS, ACL, RoCL], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(lambda x: (x - 0.13) / 0.31, "images lie in .* expected"), (lambda x: (255 * x).byte(), "divide 8-bit pixels")],
+    ids=["normalised", "bytes"],
+)
+def test_images_outside_the_range_are_refused(kind: type[Method], spoil: Any, said: str) -> None:
+    x, y = batch()
+    with pytest.raises(ValueError, match=said):
+        next(Objective(build(kind)).losses(net(), spoil(x), y))
 
 
 @each

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
+from protoat.functional.images import check_images
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, as_output
@@ -294,19 +295,10 @@ def _checked(x: Tensor, y: Tensor) -> Tensor:
     """`x`, detached and with rounding errors of up to 1e-6 outside [0, 1] cut off."""
     if y.shape != x.shape[:1] or y.is_floating_point():
         raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
-    if not x.is_floating_point():
-        raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
+    check_images(x)
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"images are {x.dtype}, whose rounding leaves the ball; give float32 and convert inside the model"
-        )
-    if not len(x):
-        return x.detach()
-    low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (low >= -1e-6 and high <= 1 + 1e-6):
-        raise ValueError(
-            f"images lie in [{low:.3g}, {high:.3g}], expected [0, 1]; "
-            "put normalisation inside the model (protoat.models.Normalize)"
         )
     return x.detach().clamp(0, 1)
 
