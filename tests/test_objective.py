@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from protoat import Objective
-from protoat.methods import PGDAT, FastAT, FreeAT, Method, Standard
+from protoat.data import ImageData
+from protoat.methods import AWP, CFA, DAJAT, PGDAT, BiaMAT, FastAT, FreeAT, Method, Standard
 from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
 from protoat.types import Linf, Output, Views
 
@@ -175,3 +177,79 @@ def test_a_model_without_embeddings_is_refused(arguments: dict[str, Any]) -> Non
     plain = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(ValueError, match="the model returns logits only"):
         only(Objective(PGDAT(THREAT), **arguments), plain, torch.rand(4, 3, 2, 2))
+
+
+AUXILIARY = ImageData(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+
+
+def own_loop(objective: Objective, epochs: int = 4, *, says: bool = False, ends: bool = False) -> None:
+    """The loop of the README, with or without the calls that say where it is."""
+    torch.manual_seed(0)
+    model = Net()
+    objective.prepare(model)
+    optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1)
+    loader = [(torch.rand(4, 3, 2, 2), Y)] * 2
+    for epoch in range(epochs):
+        for done, (x, y) in enumerate(loader):
+            if says:
+                objective.at_epoch(epoch + done / len(loader), epochs)
+            for terms in objective.losses(model, x, y):
+                optimizer.zero_grad()
+                terms.total.backward()
+                optimizer.step()
+        if ends:
+            objective.end_epoch(epoch + 1, epochs, model, optimizer)
+
+
+class TestALoopOfTheUsers:
+    @pytest.mark.parametrize(
+        ("method", "given_up"),
+        [
+            (PGDAT(THREAT, steps=1, ramp_epochs=2), "the radius does not grow"),
+            (FastAT(THREAT), "nothing watches for catastrophic overfitting"),
+            (CFA(THREAT, steps=1), "classes are not calibrated"),
+            (
+                AWP(THREAT, method=partial(PGDAT, steps=1), start_epoch=2),
+                "weights are perturbed from the first step on",
+            ),
+            (BiaMAT(THREAT, auxiliary=AUXILIARY, steps=1), "there is no warm-up"),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, Method) else "",
+    )
+    def test_that_says_no_epoch_is_warned_once(
+        self, method: Method, given_up: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        own_loop(Objective(method))
+        (warning,) = caplog.messages
+        assert given_up in warning
+        assert "objective.at_epoch(epoch, epochs)" in warning and "objective.end_epoch(" in warning
+
+    @pytest.mark.parametrize("says", [False, True])
+    def test_that_never_ends_an_epoch_is_told_that_prototypes_never_merge(
+        self, says: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        objective = Objective(PGDAT(THREAT, steps=1), SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99))
+        own_loop(objective, says=says)
+        assert objective.regularizer.active.all()
+        assert [("prototypes never merge" in message) for message in caplog.messages] == [True]
+
+    def test_that_makes_both_calls_merges_and_hears_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99)
+        own_loop(Objective(FastAT(THREAT, ramp_epochs=2, guard_drop=0.99), metric), says=True, ends=True)
+        assert metric.active.sum() < 8
+        assert caplog.messages == []
+
+    def test_hears_nothing_where_nothing_depends_on_epochs(self, caplog: pytest.LogCaptureFixture) -> None:
+        own_loop(Objective(PGDAT(THREAT, steps=1), SoftTriple(2, 5, merge_threshold=None)))
+        own_loop(Objective(Standard(THREAT, ramp_epochs=3)))
+        assert caplog.messages == []
+
+    @pytest.mark.parametrize("method", [PGDAT(THREAT, ramp_epochs=5), DAJAT(THREAT), AWP(THREAT, ramp_epochs=5)])
+    def test_trains_at_full_strength(self, method: Method) -> None:
+        assert method.eps == THREAT.eps
+
+    def test_may_start_in_the_middle(self, caplog: pytest.LogCaptureFixture) -> None:
+        objective = Objective(PGDAT(THREAT, steps=1, ramp_epochs=9))
+        objective.at_epoch(5.5, 9)
+        only(objective, Net(), torch.rand(4, 3, 2, 2))
+        assert caplog.messages == []

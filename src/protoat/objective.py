@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,8 @@ from protoat.types import LossTerms, Views, as_output
 
 __all__ = ["EpochEnd", "Objective"]
 
+logger = logging.getLogger(__name__)
+
 
 class EpochEnd(NamedTuple):
     """What the end of an epoch brought: a reason to stop and roll back, or None; and facts for the log."""
@@ -26,6 +29,10 @@ class EpochEnd(NamedTuple):
 
 class Objective:
     """Loss of a method + `weight` x metric term + `norm_weight` x norm term (paper, Eq. 5).
+
+    A loop of your own says where training is: `at_epoch` before each batch, for ramps and warm-ups, and `end_epoch`
+    after each pass, when prototypes merge and guards look. A loop without them trains at full strength and is warned
+    once of what it gives up; `protoat.fit` makes both calls.
 
     Args:
         method: how adversarial examples enter training.
@@ -57,8 +64,15 @@ class Objective:
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> objective = Objective(PGDAT(Linf(0.1)))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    >>> for terms in objective.losses(net, torch.rand(8, 1, 2, 2), torch.arange(8) % 2):
-    ...     optimizer.zero_grad(); terms.total.backward(); optimizer.step()
+    >>> batches = [(torch.rand(8, 1, 2, 2), torch.arange(8) % 2)] * 3
+    >>> for epoch in range(2):
+    ...     for done, (x, y) in enumerate(batches):
+    ...         objective.at_epoch(epoch + done / len(batches), epochs=2)
+    ...         for terms in objective.losses(net, x, y):
+    ...             optimizer.zero_grad(); terms.total.backward(); optimizer.step()
+    ...     end = objective.end_epoch(epoch + 1, 2, net, optimizer)
+    >>> end
+    EpochEnd(stop=None, facts={})
     """
 
     def __init__(
@@ -85,6 +99,9 @@ class Objective:
         self.norm_weight = norm_weight
         self.norm = norm
         self.dml_input = dml_input
+        self._first: float | None = None  # the epoch that was told first
+        self._epoch = 0.0
+        self._ended = self._warned = False
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
@@ -98,9 +115,28 @@ class Objective:
             ValueError: images that are no floats in [0, 1].
         """
         check_images(x)
+        self._warn_of_silence()
         for views in self.method.updates(model, x, y):
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
+
+    def _warn_of_silence(self) -> None:
+        """Once, of what a loop gives up that has not said the epoch, or has gone on to the next without its end."""
+        told = self._ended if self._first is None else self._ended or self._epoch < self._first + 1
+        given_up = self.needs_epochs
+        if told or self._warned or not given_up:
+            return
+        self._warned = True
+        logger.warning(
+            "a loop of your own says where training is by objective.at_epoch(epoch, epochs) before each batch and "
+            "objective.end_epoch(epoch, epochs, model, optimizer) after each pass; without both, %s",
+            ", and ".join(given_up),
+        )
+
+    @property
+    def needs_epochs(self) -> list[str]:
+        """What is given up, in words, in a loop that says neither the epoch nor its end."""
+        return self.method.needs_epochs + ([] if self.regularizer is None else self.regularizer.needs_epochs)
 
     def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
         if self.regularizer is None:
@@ -150,10 +186,12 @@ class Objective:
 
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         """Tells how far training is, in passes over the data, and of how many if that is known."""
+        self._first, self._epoch = epoch if self._first is None else self._first, epoch
         self.method.at_epoch(epoch, epochs)
 
     def end_epoch(self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> EpochEnd:
         """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge."""
+        self._ended = True
         stop = self.method.end_epoch(model)
         if stop is not None or self.regularizer is None:
             return EpochEnd(stop, {})

@@ -260,7 +260,7 @@ def test_the_method_inside_keeps_its_ramp_its_guard_and_its_state(make_net, make
 @pytest.mark.parametrize("inside", [PGDAT, DAJAT])
 def test_its_ramp_is_that_of_the_method_inside(inside: Callable[[ThreatModel], Method]) -> None:
     method = AWP(THREAT, method=inside, ramp_epochs=4)
-    for epoch, share in ((None, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
+    for epoch, share in ((None, 1.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
         if epoch is not None:
             method.at_epoch(epoch, 10)
         assert method.eps == pytest.approx(share * THREAT.eps)

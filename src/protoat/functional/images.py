@@ -14,9 +14,9 @@ def check_images(x: Tensor) -> None:
     Raises:
         ValueError: no floats, or pixels outside the range.
 
-    >>> check_images(torch.tensor([[-0.4, 2.8]]))
+    >>> check_images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     Traceback (most recent call last):
-    ValueError: images lie in [-0.4, 2.8], expected [0, 1]; put normalisation inside the model (protoat.models.Normalize)
+    ValueError: images are torch.uint8, expected floats in [0, 1]; divide 8-bit pixels by 255
     """
     if not x.is_floating_point():
         raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class Method(ABC):
     Args:
         threat: what the adversary may do.
         ramp_epochs: epochs over which the radius grows linearly from 0 to ``threat.eps``; 0 is full strength at once,
-            None is the whole run, where its length is told, and full strength elsewhere.
+            None is the whole run. A loop that does not say the epoch (`at_epoch`) is past every ramp and warm-up.
 
     Raises:
         ValueError: a negative ramp.
@@ -33,7 +34,7 @@ class Method(ABC):
             raise ValueError(f"ramp_epochs={ramp_epochs:g} is negative; write 0 for full strength at once")
         self.threat = threat
         self.ramp_epochs = ramp_epochs
-        self._epoch = 0.0
+        self._epoch = math.inf
         self._epochs: float | None = None
 
     def check_classes(self, num_classes: int) -> None:
@@ -43,6 +44,11 @@ class Method(ABC):
     def updates_per_batch(self) -> int:
         """Optimizer steps that `updates` asks for on each batch."""
         return 1
+
+    @property
+    def needs_epochs(self) -> list[str]:
+        """What is given up, in words, in a loop that says neither the epoch nor its end."""
+        return [] if self.ramp_epochs == 0 else ["the radius does not grow (ramp_epochs)"]
 
     @property
     def eps(self) -> float:

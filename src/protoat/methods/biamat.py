@@ -103,6 +103,10 @@ class BiaMAT(OneStep):
         if self.head is not None:
             self.head.to(device)
 
+    @property
+    def needs_epochs(self) -> list[str]:
+        return super().needs_epochs + (["there is no warm-up (warmup_epochs)"] if self.warmup_epochs else [])
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         network = bare(model)
         generator = self.generator(x)

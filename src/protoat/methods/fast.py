@@ -61,6 +61,11 @@ class FastAT(AdversarialTraining):
         self._previous = 0.0
         self._previous_eps = 0.0
 
+    @property
+    def needs_epochs(self) -> list[str]:
+        unguarded = [] if self.guard is None else ["nothing watches for catastrophic overfitting (guard)"]
+        return super().needs_epochs + unguarded
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         if self.guard is not None and self._watched is None:
             self._watched = (x.detach().clone(), y.clone())

@@ -25,5 +25,9 @@ class Standard(OneStep):
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
 
+    @property
+    def needs_epochs(self) -> list[str]:
+        return []
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         return Examples(x, x, y)

@@ -22,6 +22,11 @@ class Regularizer(nn.Module, ABC):
 
     per_process: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def needs_epochs(self) -> list[str]:
+        """What is given up, in words, in a loop that does not say when an epoch ends."""
+        return []
+
     @abstractmethod
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         """Unweighted scalar term of embeddings (B, D) with labels (B,); for use in any training loop."""

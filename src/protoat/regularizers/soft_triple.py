@@ -116,6 +116,10 @@ class SoftTriple(Regularizer):
         self.register_buffer("active", torch.arange(places) < torch.tensor(counts)[:, None])
         self.register_buffer("mass", torch.zeros(num_classes, places))
 
+    @property
+    def needs_epochs(self) -> list[str]:
+        return ["prototypes never merge (merge_threshold)"] if self.merge_threshold else []
+
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         data, spread, assignment = soft_triple_terms(
             embedding, y, self.prototypes, self.active, scale=self.scale, gamma=self.gamma, margin=self.margin
