@@ -27,3 +27,10 @@ def test_processes_that_accelerate_does_not_know_are_noticed(
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match=r"process group has 2 processes and the accelerator 1; .*make_accelerator"):
         small.train("pgd", None, accelerator=accelerator)
+
+
+def test_accumulation_of_gradients_is_refused(small: ModuleType) -> None:
+    """It would divide each gradient and add none."""
+    accelerator = Accelerator(gradient_accumulation_steps=4)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=4, and every backward here is followed by"):
+        small.train("pgd", None, accelerator=accelerator)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 
-__all__ = ["Precision", "check_processes", "make_accelerator"]
+__all__ = ["Precision", "check_accelerator", "check_processes", "make_accelerator"]
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -48,4 +48,18 @@ def check_processes(accelerator: Accelerator) -> None:
         raise ValueError(
             f"torch's process group has {group} processes and the accelerator {accelerator.num_processes}; "
             "build it with protoat.training.make_accelerator()"
+        )
+
+
+def check_accelerator(accelerator: Accelerator) -> None:
+    """Training needs what `check_processes` asks for, and one optimizer step for each backward.
+
+    Raises:
+        ValueError: another set of processes, or gradients that are to be accumulated.
+    """
+    check_processes(accelerator)
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            f"the accelerator has gradient_accumulation_steps={accelerator.gradient_accumulation_steps}, and every "
+            "backward here is followed by a step; write 1 and use a larger batch or more processes"
         )

@@ -16,7 +16,7 @@ from protoat.attacks import Attack
 from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
-from protoat.training.devices import check_processes, make_accelerator
+from protoat.training.devices import check_accelerator, make_accelerator
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
@@ -136,7 +136,7 @@ def fit(
         raise ValueError(f"{type(rule).__name__} decides by held-out images; pass validation")
     folder, schedule = None if out is None else Path(out), schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
-    check_processes(accelerator)
+    check_accelerator(accelerator)
     check_memory_format(memory_format, model, accelerator.device)
     if accelerator.is_main_process:
         _warn_of_two_decays(objective, optimizer)
