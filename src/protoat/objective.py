@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protoat.functional.images import check_images
+from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.types import LossTerms, Views, as_output
@@ -153,8 +154,8 @@ class Objective:
         if not self.norm_weight:
             return None
         if self.norm == "embedding":
-            return self.norm_weight * _embedding(views).float().square().mean()
-        kernels = [p.float().square().sum() for p in model.parameters() if p.dim() > 1 and p.requires_grad]
+            return self.norm_weight * at_least_float32(_embedding(views)).square().mean()
+        kernels = [at_least_float32(p).square().sum() for p in model.parameters() if p.dim() > 1 and p.requires_grad]
         return self.norm_weight * torch.stack(kernels).sum()
 
     @property

@@ -98,3 +98,10 @@ def test_positive_is_another_image_of_the_class_or_itself() -> None:
         for i, j in enumerate(other_of_class(y, y_candidates, itself).tolist()):
             seen[i].add(j)
     assert seen == [{2}, {0, 5}, {1}, {0, 3}]
+
+
+def test_no_precision_is_lost_in_float64() -> None:
+    u = torch.tensor([[1.0, 1e-9]], dtype=torch.float64)
+    v = torch.tensor([[1e-9, 1.0]], dtype=torch.float64)
+    assert cosine_distance(u, v).item() == pytest.approx(1 - 2e-9, abs=1e-15)
+    assert cosine_distance(u.bfloat16(), v.bfloat16()).dtype == torch.float32

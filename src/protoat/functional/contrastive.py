@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.precision import at_least_float32
+
 __all__ = ["nt_xent"]
 
 
@@ -37,7 +39,7 @@ def nt_xent(groups: Tensor, *, temperature: float = 0.5, detach_keys: bool = Fal
         raise ValueError(f"temperature={temperature:g} must be positive")
     count, batch, _ = groups.shape
     with torch.autocast(groups.device.type, enabled=False):
-        rows = F.normalize(groups.flatten(0, 1).to(torch.promote_types(groups.dtype, torch.float32)), dim=1, eps=1e-8)
+        rows = F.normalize(at_least_float32(groups.flatten(0, 1)), dim=1, eps=1e-8)
         similarity = rows @ (rows.detach() if detach_keys else rows).T / temperature
         own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
         log_denominator = similarity.masked_fill(own, float("-inf")).logsumexp(1)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.precision import at_least_float32
+
 __all__ = [
     "Merge",
     "SoftTripleTerms",
@@ -177,7 +179,7 @@ def prototype_spread(prototypes: Tensor, active: Tensor) -> Tensor:
     """
     _check(None, prototypes, active)
     with torch.autocast(prototypes.device.type, enabled=False):
-        w = _wide(prototypes)
+        w = at_least_float32(prototypes)
         return _spread(_normalised(torch.bmm(w, w.mT))[0], active)
 
 
@@ -218,7 +220,7 @@ def merge_prototypes(prototypes: Tensor, active: Tensor, mass: Tensor, threshold
     todo = torch.arange(len(prototypes), device=active.device)
     merged = []
     while K > 1 and len(todo):
-        unit = F.normalize(_wide(prototypes[todo]), dim=2)
+        unit = F.normalize(at_least_float32(prototypes[todo]), dim=2)
         distance = (2 - 2 * torch.bmm(unit, unit.mT)).clamp_min(0).sqrt()
         live = active[todo, :, None] & active[todo, None, :] & first_of_pair
         nearest, place = distance.masked_fill(~live, float("inf")).flatten(1).min(1)
@@ -277,8 +279,8 @@ class _Products(torch.autograd.Function):
 
 def _cosines(embedding: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of embeddings with prototypes, (B, C, K), and of prototypes within each class, (C, K, K)."""
-    dtype = torch.promote_types(torch.promote_types(embedding.dtype, prototypes.dtype), torch.float32)
-    z, w = embedding.to(dtype), prototypes.to(dtype)
+    dtype = torch.promote_types(embedding.dtype, prototypes.dtype)
+    z, w = at_least_float32(embedding.to(dtype)), at_least_float32(prototypes.to(dtype))
     dots, gram = _Products.apply(z * _inverse_length(z.square().sum(1, keepdim=True)), w)
     gram, inverse = _normalised(gram)
     return dots * inverse, gram
@@ -305,10 +307,6 @@ def _spread(gram: Tensor, active: Tensor) -> Tensor:
     # Rounding can lift a cosine above 1; the distance must not become the root of a negative number.
     distance = ((2 - 2 * gram).clamp_min(0) + _ROOT_EPS).sqrt()
     return torch.where(pairs, distance, 0).sum() / (2 * pairs.sum()).clamp_min(1)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _check(embedding: Tensor | None, prototypes: Tensor, active: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Triplets: cosine distances, the hinge, and the choice of positives and negatives, in float32 whatever comes in."""
+"""Triplets: cosine distances, the hinge, and the choice of positives and negatives, in float32 at least."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.precision import at_least_float32
+
 __all__ = ["cosine_distance", "hardest_negative", "other_of_class", "triplet_hinge"]
 
 
 def _unit(embedding: Tensor) -> Tensor:
-    return F.normalize(embedding.float(), dim=1, eps=1e-12)
+    return F.normalize(at_least_float32(embedding), dim=1, eps=1e-12)
 
 
 def cosine_distance(u: Tensor, v: Tensor, *, absolute: bool = False) -> Tensor:

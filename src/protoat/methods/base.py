@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
+from protoat.functional.precision import at_least_float32
 from protoat.types import ThreatModel, Views, as_output
 
 __all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial"]
@@ -82,7 +83,7 @@ class Method(ABC):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
-        return F.cross_entropy(views.adv.logits.float(), y)
+        return F.cross_entropy(at_least_float32(views.adv.logits), y)
 
     def end_epoch(self, model: nn.Module) -> str | None:
         """Called after each pass over the data. A text is a reason to stop and roll back this pass."""

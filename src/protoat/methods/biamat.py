@@ -12,6 +12,7 @@ from protoat.attacks.kl import TPGD
 from protoat.data import ImageData, Source
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
 from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
 from protoat.types import Output, Pixels, ThreatModel, Views, as_output
@@ -145,7 +146,7 @@ class BiaMAT(OneStep):
             raise ValueError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
         clean, adv = views.clean.logits, views.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
-        inside = F.cross_entropy(clean_head.float(), y.clamp_min(0), reduction="none")
+        inside = F.cross_entropy(at_least_float32(clean_head), y.clamp_min(0), reduction="none")
         inside = inside + self.beta * kl_divergence(clean_head, adv_head)
         undecided = uniform_cross_entropy(clean[:, :classes])
         outside = undecided + self.beta * kl_divergence(clean[:, :classes], adv[:, :classes])
@@ -243,4 +244,4 @@ def _embedding_dim(model: nn.Module, image: Tensor) -> int:
 
 
 def _confidence(result: Output | Tensor) -> Tensor:
-    return as_output(result).logits.float().softmax(1).amax(1)
+    return at_least_float32(as_output(result).logits).softmax(1).amax(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.functional.distributed import bare
+from protoat.functional.precision import at_least_float32
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
 from protoat.types import Views, as_output
@@ -112,7 +113,8 @@ class TLA(Regularizer):
             clean = (as_output(model(x.detach())) if views.clean is None else views.clean).embedding
             term = term + self._triplet(anchor, clean, negative, self.margin_same_image)
             if self.match_l2:
-                term = term + self.match_l2 * (anchor.float() - clean.float()).square().sum(1).mean()
+                apart = at_least_float32(anchor) - at_least_float32(clean)
+                term = term + self.match_l2 * apart.square().sum(1).mean()
         if self.triplets != "A_Ap_B":
             itself = torch.arange(len(pool_y) - len(y), len(pool_y), device=y.device)
             other = as_output(model(pool_x[other_of_class(y, pool_y, itself)])).embedding
@@ -120,9 +122,9 @@ class TLA(Regularizer):
         return term
 
     def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-        norms = (anchor.float().square() + positive.float().square() + negative.float().square()).mean()
+        a, p, n = (at_least_float32(embedding).square() for embedding in (anchor, positive, negative))
         hinge = triplet_hinge(anchor, positive, negative, margin=margin, absolute=self.absolute_cosine)
-        return hinge + self.norm_reg * norms
+        return hinge + self.norm_reg * (a + p + n).mean()
 
     @torch.no_grad()
     def _mine(self, model: nn.Module, x_adv: Tensor, y: Tensor, pool_x: Tensor, pool_y: Tensor) -> Tensor:
