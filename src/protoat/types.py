@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -26,14 +26,28 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
-def as_output(result: Output | Tensor) -> Output:
-    """Lets a plain module, which returns logits, stand where a model that returns `Output` is expected.
+def as_output(result: Any) -> Output:
+    """Lets a plain module stand where a model that returns `Output` is expected.
+
+    Args:
+        result: what a model returned: `Output`, logits (B, C), or an object with an attribute ``logits``, as the models
+            of transformers give. Of the last two the embedding is empty, (B, 0).
+
+    Raises:
+        ValueError: none of these.
 
     >>> import torch
     >>> as_output(torch.zeros(2, 10)).embedding.shape
     torch.Size([2, 0])
     """
-    return Output(result, result.new_empty(result.shape[0], 0)) if isinstance(result, Tensor) else result
+    if isinstance(result, Output):
+        return result
+    logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(  # noqa: TRY004 - it says what a model has to return, whatever came
+            f"the model returned a {type(result).__name__}, expected logits, an object that has them, or protoat.Output"
+        )
+    return Output(logits, logits.new_empty(len(logits), 0))
 
 
 class Views(NamedTuple):

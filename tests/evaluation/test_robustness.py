@@ -165,7 +165,7 @@ class Says(nn.Module):
         (nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), r"gives \(1, 3\) for one image, expected \(1, 2\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), r"cannot take an image of shape \(1, 1, 4, 4\): RuntimeError"),
         (nn.Identity(), r"gives \(1, 1, 4, 4\) for one image"),
-        (Says((torch.zeros(1, 2), None)), "it returned a tuple, expected logits"),
+        (Says((torch.zeros(1, 2), None)), "the model returned a tuple, expected logits"),
         (Says(torch.tensor([[0.0, torch.nan]])), "logits are not finite"),
     ],
 )

@@ -215,5 +215,5 @@ def test_a_module_without_logits_is_told() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.flat(x), x
 
-    with pytest.raises(ValueError, match="the module returned tuple, expected logits"):
+    with pytest.raises(ValueError, match="the model returned a tuple, expected logits"):
         with_embedding(Pair(), "flat")(images())

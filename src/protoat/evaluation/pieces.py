@@ -54,12 +54,7 @@ class InPieces(nn.Module):
         return Output(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
 
     def _whole(self, x: Tensor) -> Output:
-        result = self.network(x)
-        if not isinstance(result, (Tensor, Output)):
-            result = getattr(result, "logits", result)
-        if not isinstance(result, (Tensor, Output)):
-            raise ValueError(f"it returned a {type(result).__name__}, expected logits or protoat.Output")  # noqa: TRY004
-        return as_output(result)
+        return as_output(self.network(x))
 
     def retrying(self, work: Callable[[], T], images: int) -> T:
         """Runs `work` on that many images, again with pieces half as large for as long as memory runs out.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.models.normalize import normalization
-from protoat.types import Output
+from protoat.types import Output, as_output
 
 __all__ = ["WithEmbedding", "with_embedding"]
 
@@ -104,10 +104,7 @@ class WithEmbedding(nn.Module):
             result = self.module(self.normalize(x))
         finally:
             self._captured.outputs = None
-        logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
-        if not isinstance(logits, Tensor):
-            found = type(result).__name__
-            raise ValueError(f"the module returned {found}, expected logits or an object that has them")  # noqa: TRY004
+        logits = as_output(result).logits
         if not outputs:
             raise ValueError(f"layer {self.layer!r} did not run in the module's forward; name one that does")
         embedding = outputs[-1]

@@ -1,0 +1,60 @@
+"""What a model may return is the same wherever a model may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat import Objective, evaluate
+from protoat.attacks import PGD
+from protoat.data import ImageData
+from protoat.evaluation.behaviour import eval_logits
+from protoat.methods import PGDAT, FreeAT
+from protoat.models import with_embedding
+from protoat.types import Linf
+
+THREAT = Linf(0.1)
+X, Y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+DATA = ImageData((255 * X).byte(), Y, ("a", "b"))
+PLACES: dict[str, Callable[[nn.Module], Any]] = {
+    "an attack": lambda model: PGD(THREAT, steps=1)(model, X, Y),
+    "PGDAT": lambda model: next(Objective(PGDAT(THREAT, steps=1)).losses(model, X, Y)).total.backward(),
+    "FreeAT": lambda model: next(Objective(FreeAT(THREAT)).losses(model, X, Y)).total.backward(),
+    "with_embedding": lambda model: with_embedding(model, "layer")(X),
+    "a lint": lambda model: eval_logits(model, X),
+    "evaluate": lambda model: evaluate(model, DATA, {"clean": None}),
+}
+
+
+class Returning(nn.Module):
+    """Wraps its logits as `wrap` says."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.layer(x))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_object_with_logits_is_understood(place: str) -> None:
+    PLACES[place](Returning(lambda logits: SimpleNamespace(logits=logits)))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_tuple_is_refused_in_words(place: str) -> None:
+    with pytest.raises(ValueError, match="the model returned a tuple, expected logits"):
+        PLACES[place](Returning(lambda logits: (logits, logits)))
+
+
+def test_an_object_with_logits_has_no_embedding_to_regularise() -> None:
+    objective = Objective(PGDAT(THREAT, steps=1), norm_weight=0.1)
+    with pytest.raises(ValueError, match="returns logits only"):
+        next(objective.losses(Returning(lambda logits: SimpleNamespace(logits=logits)), X, Y))
