@@ -225,6 +225,12 @@ def test_without_scale_the_loss_is_chance() -> None:
     assert soft_triple(z, y, W, active, scale=1e-9).item() == pytest.approx(math.log(5), abs=1e-6)
 
 
+def test_what_the_library_adds_under_the_root_is_lost_where_ours_is_not() -> None:
+    w = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert SparseCentersRegularizer(1, 2)(w).item() == 0
+    assert prototype_spread(w[None], torch.ones(1, 2, dtype=torch.bool)).item() == pytest.approx(math.sqrt(1e-5) / 2)
+
+
 def test_spread_pulls_prototypes_together() -> None:
     W = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]], requires_grad=True)
     on = torch.ones(1, 2, dtype=torch.bool)

@@ -171,8 +171,8 @@ def prototype_spread(prototypes: Tensor, active: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
 
-    Source: Qian et al., ICCV 2019, Eq. 7 and code. pytorch-metric-learning adds 1e-7 in the root where that code has
-    1e-5, which bounds the slope at equal prototypes by 316.
+    Source: Qian et al., ICCV 2019, Eq. 7 and code, whose 1e-5 in the root bounds the slope at equal prototypes by 316.
+    pytorch-metric-learning 2.9 adds the smallest positive float there, which is lost beside 2 and bounds nothing.
 
     >>> prototype_spread(torch.eye(3).expand(2, 3, 3), torch.ones(2, 3, dtype=torch.bool))
     tensor(0.7071)
