@@ -34,6 +34,13 @@ def test_each_habit_is_told_apart(name: str, x: Tensor) -> None:
     assert found == expected
 
 
+def test_train_mode_shows_with_a_single_image(x: Tensor) -> None:
+    """Batch norm refuses to train on one vector, and a last batch may hold one."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    assert unlike_eval_mode(model.train(), x[:1]).tolist() == [True]
+    assert unlike_eval_mode(model.eval(), x[:1]).tolist() == [False]
+
+
 def test_everything_is_left_as_found(x: Tensor) -> None:
     model = Noisy(build(dropout=0.5), 0.1).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

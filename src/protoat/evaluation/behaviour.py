@@ -105,20 +105,22 @@ def unlike_in_company(model: nn.Module, x: Tensor) -> Tensor:
 def unlike_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
     """Images, (B,) bool, that the model answers otherwise in the mode it is in than in eval mode.
 
-    Buffers, such as running statistics, and the random state are as before afterwards.
+    Buffers, such as running statistics, and the random state are as before afterwards. An image alone is shown twice,
+    since batch norm in train mode refuses a batch of one.
 
     >>> net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
     >>> unlike_eval_mode(net.train(), torch.rand(2, 1, 4, 4)), unlike_eval_mode(net.eval(), torch.rand(2, 1, 4, 4))
     (tensor([True, True]), tensor([False, False]))
     """
+    images = x if len(x) > 1 else torch.cat([x, x])
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with _random_state_kept(x):
-            as_it_is = _logits(model, x)
+            as_it_is = _logits(model, images)
     finally:
         for buffer, before in kept:
             buffer.copy_(before)
-    return differing(eval_logits(model, x), as_it_is)
+    return differing(eval_logits(model, images), as_it_is)[: len(x)]
 
 
 def are_probabilities(logits: Tensor) -> Tensor:
