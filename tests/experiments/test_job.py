@@ -68,6 +68,7 @@ def test_every_other_key_counts() -> None:
         "prototype_lr_factor": ["--prototype_lr_factor", "3"],
         "schedule": ["--schedule", "none"],
         "averaging": ["--averaging", "0.99"],
+        "clip_norm": ["--clip_norm", "1.0"],
         "evaluation_threat": ["--evaluation_threat.eps", "0.2"],
         "seed": ["--seed", "1"],
         "precision": ["--precision", "bf16"],
@@ -77,6 +78,14 @@ def test_every_other_key_counts() -> None:
     assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
     found = {identity(*options) for options in changes.values()}
     assert len(found | {identity()}) == len(changes) + 1
+
+
+def test_a_recipe_from_before_gradients_could_be_clipped_is_the_same_run(tmp_path: Path) -> None:
+    job = Job("x", BASE)
+    older = yaml.safe_load(job.recipe.text)
+    assert older.pop("clip_norm") is None
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(older))
+    assert identity_of_folder(tmp_path) == job.identity
 
 
 def test_where_it_starts_counts_and_how_it_takes_over() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
 from protoat.functional.losses import cross_entropy
-from protoat.methods import AWP, FastAT, Standard
+from protoat.methods import AWP, DAJAT, FastAT, Standard
 from protoat.objective import Objective
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, files, fit, load_weights
 from protoat.training.seeding import derived_seed
@@ -539,3 +539,30 @@ def test_two_weight_decays_are_pointed_out(
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     expected = "kernels decay twice: by 2 * norm_weight = 0.002, as norm='weights' says, and by the optimizer's weight_"
     assert [line.startswith(expected) for line in said] == [True] * warned
+
+
+def test_clipping_scales_the_gradient_of_all_that_learns(small: ModuleType) -> None:
+    """Model, a second batch norm of the method, and prototypes: one step moves all of them together by lr * norm."""
+
+    def moved(clip_norm: float | None) -> tuple[float, list[torch.Tensor]]:
+        torch.manual_seed(7)
+        net = small.Net()
+        goal = small.Objective(DAJAT(small.THREAT, ramp_epochs=0), small.SoftTriple(10, 16, prototypes_per_class=4))
+        goal.prepare(net)
+        learnt = [*net.parameters(), *goal.parameters()]
+        before = [value.detach().clone() for value in learnt]
+        optimizer = torch.optim.SGD(learnt, lr=0.5)
+        fit(net, small.loader(40), goal, epochs=1, optimizer=optimizer, clip_norm=clip_norm)
+        steps = [(value.detach() - was).flatten() for value, was in zip(learnt, before, strict=True)]
+        return float(torch.cat(steps).norm()), [value.detach() for value in learnt]
+
+    assert moved(0.01)[0] == pytest.approx(0.5 * 0.01, rel=1e-3)
+    free, freely = moved(None)
+    assert free > 0.1
+    assert all(torch.equal(a, b) for a, b in zip(freely, moved(1e6)[1], strict=True))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0])
+def test_a_norm_to_clip_to_is_positive(clip_norm: float, small: ModuleType) -> None:
+    with pytest.raises(ValueError, match=f"clip_norm={clip_norm:g} must be positive"):
+        small.train("pgd", None, clip_norm=clip_norm)

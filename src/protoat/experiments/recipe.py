@@ -95,6 +95,7 @@ class Recipe:
         initialise: weights to start from, `initialise.run` or `initialise.weights`; none draws them from `seed`.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
         averaging: decay of an exponential moving average of the weights, or a rule: EMA, SWA, FAWA; none is off.
+        clip_norm: largest L2 norm of the gradient of a step; none clips nothing.
         evaluation_threat: threat model of `protoat evaluate`; none takes `threat`.
         seed: of everything random.
         precision: fp32, or mixed precision with fp16 or bf16.
@@ -129,6 +130,7 @@ class Recipe:
     initialise: Initialise | None = None
     schedule: Schedule | None = None
     averaging: float | Averaging | None = None
+    clip_norm: float | None = None
     evaluation_threat: ThreatModel | None = None
     seed: int = 0
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -143,6 +145,8 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} is negative; a seed is 0 or more")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm={self.clip_norm:g} must be positive; none clips nothing")
         if self.validation_size < 0:
             raise ValueError(f"validation_size={self.validation_size} is negative; 0 holds out no images")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:

@@ -184,6 +184,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             checkpoint_every=recipe.checkpoint_every,
             accelerator=accelerator,
             averaging=recipe.averaging,
+            clip_norm=recipe.clip_norm,
             compile=recipe.compile,
             memory_format=memory_format,
             seed=recipe.seed,

@@ -70,6 +70,7 @@ def fit(
     checkpoint_every: int | None = None,
     accelerator: Accelerator | None = None,
     averaging: float | Averaging | None = None,
+    clip_norm: float | None = None,
     compile: bool = False,
     memory_format: MemoryFormat = None,
     seed: int = 0,
@@ -102,6 +103,8 @@ def fit(
             `DataLoader` several processes can resume.
         averaging: decay in (0, 1) of an exponential moving average of weights and buffers, or a rule: `EMA`, `SWA`,
             `FAWA`. The average is what is validated and exported, and what the model holds at the end.
+        clip_norm: scale the gradient of all that learns (model, method and prototypes) down to this L2 norm at each
+            step where it is longer; None leaves it as it is.
         compile: run the model through ``torch.compile``.
         memory_format: ``"channels_last"`` lays model and images out with channels last; on a CPU not where it could
             crash, see `protoat.training.memory_format`.
@@ -130,7 +133,7 @@ def fit(
     >>> fit(net, batches, objective, epochs=2, optimizer=optimizer).updates
     6
     """
-    _check(epochs, validate_every, checkpoint_every, averaging, out)
+    _check(epochs, validate_every, checkpoint_every, averaging, clip_norm=clip_norm, out=out)
     rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
     if rule is not None and rule.needs_validation and validation is None:
         raise ValueError(f"{type(rule).__name__} decides by held-out images; pass validation")
@@ -150,6 +153,7 @@ def fit(
                 optimizer,
                 accelerator,
                 averaging=rule,
+                clip_norm=clip_norm,
                 compile=compile,
                 memory_format=memory_format,
             )
@@ -211,6 +215,8 @@ def _check(
     validate_every: int,
     checkpoint_every: int | None,
     averaging: float | Averaging | None,
+    *,
+    clip_norm: float | None,
     out: Path | str | None,
 ) -> None:
     if epochs < 1 or validate_every < 1:
@@ -221,3 +227,5 @@ def _check(
         raise ValueError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
     if isinstance(averaging, float | int) and not 0 < averaging < 1:
         raise ValueError(f"averaging={averaging:g} is outside (0, 1); 0.999 is usual")
+    if clip_norm is not None and clip_norm <= 0:
+        raise ValueError(f"clip_norm={clip_norm:g} must be positive; leave it out to clip nothing")

@@ -54,6 +54,7 @@ def identity(
         },
         "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
         "validation attack": _plain(validation_attack),
+        "clip_norm": learner.clip_norm,
         "precision": learner.accelerator.mixed_precision,
         "seed": seed,
     }

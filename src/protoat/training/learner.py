@@ -35,6 +35,7 @@ class Learner:
 
     Args:
         averaging: how an average follows the model, or None.
+        clip_norm: largest L2 norm of the gradient of all that learns, or None.
 
     Raises:
         ValueError: a parameter that the optimizer lacks.
@@ -48,6 +49,7 @@ class Learner:
         accelerator: Accelerator,
         *,
         averaging: Averaging | None = None,
+        clip_norm: float | None = None,
         compile: bool = False,
         memory_format: MemoryFormat = None,
     ) -> None:
@@ -65,6 +67,7 @@ class Learner:
         if memory_format is not None:
             model.to(memory_format=torch.channels_last)
         self.averaging = averaging
+        self.clip_norm = clip_norm
         self.average: AveragedModel | None = None
         if averaging is not None:
             self.average = _average(model, averaging)
@@ -94,6 +97,9 @@ class Learner:
             for parameter in self.objective.parameters():
                 own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = mean_over_processes(own)
+        if self.clip_norm is not None:
+            learnt = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            self.accelerator.clip_grad_norm_(learnt, self.clip_norm)
         self.optimizer.step()
 
     def average_weights(self) -> None:
