@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
 from protoat.functional.images import check_images
+from protoat.functional.kept import modes_kept, random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, as_output
@@ -80,27 +81,25 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
             Everything else (dropout) is in eval mode throughout.
     """
     modules = list(model.modules())
-    modes = [module.training for module in modules]
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)] if bn != "eval" else []
     tracking = [m.track_running_stats for m in norms]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for module in modules:
-            module.training = False
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        for module in norms:
-            module.training = True
-            if bn == "train_frozen":
-                module.track_running_stats = False
-        yield
-    finally:
-        for module, track in zip(norms, tracking, strict=True):
-            module.track_running_stats = track
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+    with modes_kept(model):
+        try:
+            for module in modules:
+                module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            for module in norms:
+                module.training = True
+                if bn == "train_frozen":
+                    module.track_running_stats = False
+            yield
+        finally:
+            for module, track in zip(norms, tracking, strict=True):
+                module.track_running_stats = track
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
 
 class Attack(ABC):
@@ -186,7 +185,8 @@ class Attack(ABC):
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             network = bare(model)
             watched = _Watched(network, y, targets)
-            with attacking(network, self.bn), _own_random_state(x.device, generator.initial_seed() + 1):
+            # A model that draws random numbers draws them from the attack's seed.
+            with attacking(network, self.bn), random_state_kept(x.device, generator.initial_seed() + 1):
                 yield Problem(watched, x, y, targets, eps, generator)
         spoilt = int(watched.spoilt)
         if spoilt:
@@ -210,7 +210,7 @@ class Attack(ABC):
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
         x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
         network = bare(model)
-        with attacking(network), _own_random_state(x.device, self.seed), torch.no_grad():
+        with attacking(network), random_state_kept(x.device, self.seed), torch.no_grad():
             classes = predicted(as_output(network(x_adv)).logits) if len(x) else y
         correct = classes == y
         return AttackResult(x_adv, ~correct if targets is None else classes == targets, correct)
@@ -261,18 +261,6 @@ class _Watched:
         self.gradients += len(gradient)
         self.spoilt = self.spoilt + (~finite.flatten(1).all(1)).sum()
         return torch.where(finite, gradient, 0.0)
-
-
-@contextmanager
-def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Lets a model that draws random numbers draw them from `seed` and not from the global state."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.random.default_generator.manual_seed(seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _usable(values: Tensor) -> Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from protoat.attacks import AttackLoss
 from protoat.attacks.base import attacking
 from protoat.attacks.gradient import input_gradient
+from protoat.functional.kept import random_state_kept
 from protoat.functional.precision import at_least_float32
 from protoat.types import as_output
 
@@ -29,7 +27,7 @@ __all__ = [
 @torch.no_grad()
 def eval_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, C) in eval mode, in float32 or wider; the model's modes and the random state stay as they are."""
-    with attacking(model), _random_state_kept(x):
+    with attacking(model), random_state_kept(x.device):
         return _logits(model, x)
 
 
@@ -40,18 +38,12 @@ def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> T
     >>> eval_gradient(nn.Flatten(), torch.zeros(1, 1, 1, 2), torch.tensor([0]), margin)
     tensor([[[[-1.,  1.]]]])
     """
-    with attacking(model), _random_state_kept(x), torch.enable_grad():
+    with attacking(model), random_state_kept(x.device), torch.enable_grad():
         return input_gradient(lambda images: as_output(model(images)), x, y, loss).gradient
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return at_least_float32(as_output(model(x)).logits)
-
-
-@contextmanager
-def _random_state_kept(x: Tensor) -> Iterator[None]:
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        yield
 
 
 def differing(first: Tensor, second: Tensor) -> Tensor:
@@ -69,7 +61,7 @@ def passes_gradients(model: nn.Module, x: Tensor) -> bool:
     >>> passes_gradients(nn.Flatten(), torch.zeros(1, 1, 2, 2))
     True
     """
-    with attacking(model), _random_state_kept(x), torch.enable_grad():
+    with attacking(model), random_state_kept(x.device), torch.enable_grad():
         image = x[:1].detach().requires_grad_()
         logits = _logits(model, image)
         return logits.requires_grad and torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is not None
@@ -82,7 +74,7 @@ def unlike_itself(model: nn.Module, x: Tensor) -> Tensor:
     >>> unlike_itself(nn.Sequential(nn.Flatten(), nn.Dropout()), torch.ones(2, 1, 4, 4))
     tensor([False, False])
     """
-    with attacking(model), _random_state_kept(x):
+    with attacking(model), random_state_kept(x.device):
         return differing(_logits(model, x), _logits(model, x))
 
 
@@ -115,7 +107,7 @@ def unlike_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
     images = x if len(x) > 1 else torch.cat([x, x])
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with _random_state_kept(x):
+        with random_state_kept(x.device):
             as_it_is = _logits(model, images)
     finally:
         for buffer, before in kept:

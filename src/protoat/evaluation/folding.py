@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
 from protoat.attacks.base import attacking
+from protoat.functional.kept import random_state_kept
 from protoat.types import as_output
 
 __all__ = ["FoldedBatchNorm"]
@@ -49,9 +50,8 @@ class FoldedBatchNorm:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.count = 0
         self._swaps: list[Swap] = []
-        devices = [example.device] if example.device.type == "cuda" else []
         if any(type(module) in _NORMS for module in model.modules()):
-            with attacking(model), torch.no_grad(), torch.random.fork_rng(devices):
+            with attacking(model), torch.no_grad(), random_state_kept(example.device):
                 try:
                     pairs = _pairs(model, example)
                     swaps = _swaps(model, pairs)

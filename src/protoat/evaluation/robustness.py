@@ -23,6 +23,7 @@ from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, Report, worst_case
 from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.kept import random_state_kept
 from protoat.types import Output, ThreatModel
 
 __all__ = ["Advance", "Saved", "check_batch_norm", "check_output", "evaluate"]
@@ -266,7 +267,7 @@ def check_output(network: InPieces, data: ImageData, device: torch.device) -> No
     """
     x = data.images[:1].to(device).float() / 255
     try:
-        with attacking(network), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with attacking(network), torch.no_grad(), random_state_kept(device):
             logits = network(x).logits
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

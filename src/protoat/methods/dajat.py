@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import jensen_shannon
+from protoat.functional.kept import random_state_kept
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
 from protoat.methods.trades import trades_loss
 from protoat.models.dual_bn import SecondBatchNorm
@@ -148,6 +149,5 @@ def auto_augment(x: Tensor, generator: torch.Generator) -> Tensor:
     transform = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=_GREY)
     pixels = (x * 255).round().to(torch.uint8)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device).item())
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the CPU's global state
-        torch.default_generator.manual_seed(seed)
+    with random_state_kept(torch.device("cpu"), seed):  # torchvision draws from the CPU's global state
         return torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255

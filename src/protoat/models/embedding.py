@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from protoat.functional.kept import modes_kept
 from protoat.models.normalize import normalization
 from protoat.types import Output, as_output
 
@@ -46,13 +47,8 @@ def with_embedding(
     """
     model = WithEmbedding(module, layer, mean=mean, std=std)
     if example is not None:
-        modes = [(part, part.training) for part in model.modules()]
-        try:
-            with torch.no_grad():
-                model.eval()(example)
-        finally:
-            for part, training in modes:
-                part.training = training
+        with modes_kept(model), torch.no_grad():
+            model.eval()(example)
     return model
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from protoat.functional.distributed import bare
+from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
@@ -130,7 +129,8 @@ class TLA(Regularizer):
     def _mine(self, model: nn.Module, x_adv: Tensor, y: Tensor, pool_x: Tensor, pool_y: Tensor) -> Tensor:
         """Index in the pool of each image's negative; eval mode lets the features be computed in parts."""
         network = bare(model)
-        with _eval_mode(network):
+        with modes_kept(network):
+            network.eval()
             parts = torch.cat([x_adv, pool_x]).split(len(x_adv))
             features = torch.cat([as_output(network(part)).embedding for part in parts])
         return hardest_negative(features[: len(y)], features[len(y) :], y, pool_y)
@@ -151,14 +151,3 @@ class TLA(Regularizer):
             if (stored := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, getattr(self, name).new_empty(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

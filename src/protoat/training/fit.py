@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from protoat.attacks import Attack
+from protoat.functional.kept import random_state_kept
 from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
@@ -26,7 +27,6 @@ from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
 from protoat.training.saver import Saver
 from protoat.training.schedule import Constant, Schedule
-from protoat.training.seeding import private_random_state
 from protoat.training.signals import StopRequest
 from protoat.training.validation import Validation, default_attack
 
@@ -144,7 +144,7 @@ def fit(
     if accelerator.is_main_process:
         _warn_of_two_decays(objective, optimizer)
     with ExitStack() as stack:
-        stack.enter_context(private_random_state(accelerator.device))
+        stack.enter_context(random_state_kept(accelerator.device))
         batches = Batches(train, accelerator, seed=seed, memory_format=memory_format)
         learner = stack.enter_context(
             Learner(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
-__all__ = ["derived_seed", "private_random_state", "seed_global"]
+from protoat.functional.kept import set_random_state
+
+__all__ = ["derived_seed", "seed_global"]
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -23,15 +23,4 @@ def derived_seed(*parts: int | str) -> int:
 
 def seed_global(device: torch.device, *parts: int | str) -> None:
     """Sets torch's global random state, on the CPU and on `device`, from these coordinates."""
-    seed = derived_seed(*parts)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-@contextmanager
-def private_random_state(device: torch.device) -> Iterator[None]:
-    """Gives the caller's global random state back at the end."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    set_random_state(device, derived_seed(*parts))
