@@ -49,10 +49,12 @@ def test_a_picture_is_written_as_its_ending_says(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = []
-    monkeypatch.setattr(figure, "check_browser", lambda: started.append("checked"))
-    monkeypatch.setattr(figure, "snapshot", lambda page, kind: f"{kind} of {page[:15]}".encode())
-    assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.pdf")]) == 0
-    assert (tmp_path / "curves.pdf").read_bytes() == b".pdf of <!DOCTYPE html>" and started == ["checked"]
+    monkeypatch.setattr("protoat.cli.figure.check_browser", lambda: started.append("checked"))
+    monkeypatch.setattr("protoat.cli.figure.snapshot", lambda page, kind: f"{kind} of {page[:15]}".encode())
+    assert run("figure", main, ["curves", "--dry-run", "--out", str(tmp_path / "curves.pdf")]) == 0
+    assert not started
+    assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.PDF")]) == 0
+    assert (tmp_path / "curves.PDF").read_bytes() == b".pdf of <!DOCTYPE html>" and started == ["checked"]
     assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.jpg")]) == 2
     assert "curves.jpg has to end in .html, .png or .pdf" in capsys.readouterr().err
 

@@ -66,3 +66,22 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "selenium.webdriver", None)
     with pytest.raises(ValueError, match=r"pip install 'protoat\[pictures\]'"):
         check_browser()
+
+
+def test_a_browser_that_fails_at_work_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install 'protoat[pictures]'")
+    ended = []
+
+    class Broken:
+        def __init__(self, **_: object) -> None: ...
+
+        def get(self, address: str) -> None:
+            raise selenium.common.exceptions.TimeoutException("it took too long\nStacktrace")
+
+        def quit(self) -> None:
+            ended.append(True)
+
+    monkeypatch.setattr("selenium.webdriver.Chrome", Broken)
+    with pytest.raises(ValueError, match=r"needs? .*Chromium.*: it took too long$"):
+        snapshot("a page", ".png")
+    assert ended

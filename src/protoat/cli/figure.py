@@ -51,6 +51,9 @@ def main(args: list[str]) -> int:
 
     drawing, failed = FIGURES[options.name], False
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
+    kind = out.suffix.lower()
+    if kind in SUFFIXES and not options.dry_run:
+        check_browser()
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
@@ -69,7 +72,7 @@ def main(args: list[str]) -> int:
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
     drawn = page(TITLES[options.name], lines, parts)
-    write(out, snapshot(drawn, out.suffix) if out.suffix in SUFFIXES else drawn)
+    write(out, snapshot(drawn, kind) if kind in SUFFIXES else drawn)
     print(f"figure {options.name} is in {out}")
     return int(failed)
 
@@ -112,11 +115,9 @@ def _parser() -> Parser:
 
 
 def _check_out(out: Path) -> None:
-    """Refuses a file that cannot be written, and a picture where there is no browser to make it."""
+    """Refuses a file that cannot be written."""
     check_file(out)
-    if out.suffix in SUFFIXES:
-        check_browser()
-    elif out.suffix != ".html":
+    if out.suffix.lower() not in (".html", *SUFFIXES):
         raise ValueError(f"--out {out} has to end in .html, {' or '.join(SUFFIXES)}")
 
 

@@ -42,7 +42,7 @@ def snapshot(page: str, kind: str) -> bytes:
         kind: of `SUFFIXES`.
 
     Raises:
-        ValueError: selenium or a browser is missing.
+        ValueError: selenium or a browser is missing, or the browser fails.
     """
     from selenium.webdriver.common.print_page_options import PrintOptions
     from selenium.webdriver.support.ui import WebDriverWait
@@ -79,12 +79,15 @@ def _browser() -> Iterator[Chrome]:
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program and driver:
         options.binary_location = program
+    browser = None
     try:
         browser = Chrome(options=options, service=ChromeService(driver) if program and driver else None)
-    except WebDriverException as error:
-        reason = (error.msg or "it does not start").splitlines()[0]
-        raise ValueError(f"pictures of pages need Chrome or Chromium with its chromedriver: {reason}") from None
-    try:
         yield browser
+    except WebDriverException as error:
+        reason = (error.msg or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"pictures of pages need Chrome or Chromium with its chromedriver, and HTML needs neither: {reason}"
+        ) from None
     finally:
-        browser.quit()
+        if browser is not None:
+            browser.quit()
