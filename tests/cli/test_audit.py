@@ -67,9 +67,10 @@ def test_a_run_with_everything_it_needs(runs: dict[str, Path], capsys: pytest.Ca
 def test_without_a_record_and_other_models_it_says_what_is_missing(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["audit", str(runs["plain"]), "--n", "20", "--out", str(tmp_path)]) == 0
+    assert main(["audit", str(runs["plain"]), "--n", "20", "--out", str(tmp_path)]) == 1
     shown = capsys.readouterr().out
-    assert "8 checks were not run" in shown
+    assert "audit incomplete; 4 checks were not run" in shown
+    assert "the record lacks what C1, C10, C11, C19 look for; " in shown
     assert "--surrogate RUN" in shown
     assert (tmp_path / "audit.json").exists()
     assert not (runs["plain"] / "audit.json").exists()
@@ -93,7 +94,7 @@ def test_a_record_that_lacks_attacks_is_no_pass_and_no_failure(
 def test_a_record_of_another_radius_is_none(runs: dict[str, Path], tmp_path: Path) -> None:
     options = ["--n", "10", "--out", str(tmp_path)]
     assert main(["evaluate", str(runs["ours"]), "--attacks", "clean", *options]) == 0
-    for radius, status in (("0.1", "pass"), ("0.05", "not run")):
+    for radius, status in (("0.1", "pass"), ("0.05", "incomplete")):
         main(["audit", str(runs["ours"]), *options, "--threat.eps", radius])
         content = json.loads((tmp_path / "audit.json").read_text())
         assert {check["id"]: check["status"] for check in content["checks"]}["C1"] == status

@@ -17,6 +17,7 @@ import pytest
 
 from protoat.attacks import AutoAttack
 from protoat.data import Digits
+from protoat.evaluation.record_checks import NO_RECORD
 from protoat.experiments import answers, laboratory
 from protoat.experiments.job import Job, Task, identity_of_folder
 from protoat.experiments.laboratory import carry_out, finished
@@ -244,7 +245,7 @@ def audited(folder: Path, **changes: Any) -> None:
     (folder / "audit.json").write_text(json.dumps(audit | changes))
 
 
-NOT_RUN = [{"id": "A1", "status": "pass", "reason": "."}, {"id": "C1", "status": "not run", "reason": "needs a record"}]
+NOT_RUN = [{"id": "A1", "status": "pass", "reason": "."}, {"id": "C1", "status": "incomplete", "reason": NO_RECORD}]
 ANOTHER: list[dict[str, Any]] = [
     {"images": 39},
     {"threat": {"norm": "linf", "eps": 0.3}},

@@ -8,7 +8,9 @@ from typing import Any
 from protoat.evaluation.check import Check, Verdict, complete, judged, not_run
 from protoat.evaluation.lab import Lab
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "NO_RECORD"]
+
+NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
 
 Record = Mapping[str, Any]
 _KINDS = {
@@ -20,15 +22,9 @@ _KINDS = {
 _SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")
 
 
-def _of_record(look: Callable[[Lab, Record], Verdict]) -> Callable[[Lab], Verdict]:
-    """A check that needs the record."""
-
-    def run(lab: Lab) -> Verdict:
-        if lab.record is None:
-            return not_run("needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)")
-        return look(lab, lab.record)
-
-    return run
+def _of_record(look: Callable[[Lab, Record], Verdict], absent: Verdict) -> Callable[[Lab], Verdict]:
+    """A check that needs the record, with its verdict where there is none."""
+    return lambda lab: absent if lab.record is None else look(lab, lab.record)
 
 
 def _clean(lab: Lab, record: Record) -> Verdict:
@@ -105,10 +101,12 @@ def _words(parameters: Record) -> Iterator[str]:
     yield str(parameters.get("loss", "")).partition("(")[0].rpartition(".")[2]
 
 
+_LACKING = complete(False, NO_RECORD)
+
 CHECKS = (
-    Check("C1", "clean accuracy is reported", _of_record(_clean), False),
-    Check("C6", "the worst case is taken image by image", _of_record(_worst_case), False),
-    Check("C10", "attacks of every kind", _of_record(_diverse), False),
-    Check("C11", "more than single steps and the attack of training", _of_record(_beyond_training), False),
-    Check("C19", "every parameter is recorded", _of_record(_parameters_are_there), False),
+    Check("C1", "clean accuracy is reported", _of_record(_clean, _LACKING), False),
+    Check("C6", "the worst case is taken image by image", _of_record(_worst_case, not_run(NO_RECORD)), False),
+    Check("C10", "attacks of every kind", _of_record(_diverse, _LACKING), False),
+    Check("C11", "more than single steps and the attack of training", _of_record(_beyond_training, _LACKING), False),
+    Check("C19", "every parameter is recorded", _of_record(_parameters_are_there, _LACKING), False),
 )

@@ -17,8 +17,8 @@ import torch
 
 from protoat.attacks import AutoAttack
 from protoat.data import DataNotFoundError
-from protoat.evaluation import record_checks
 from protoat.evaluation.masking_audit import NOT_ASKED
+from protoat.evaluation.record_checks import NO_RECORD
 from protoat.experiments.job import Job, Task
 from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import named_attacks
@@ -30,7 +30,6 @@ from protoat.experiments.subject import blank_subject
 __all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
 
 AUDITED = 1000  # images of an audit, where a task asks for no fewer
-_OF_RECORDS = {check.id for check in record_checks.CHECKS}
 # What a record of another model, another head or another normalisation says beside these.
 _SUBJECT = {"weights", "sha256", "data", "data_sha256", "threat", "images"}
 
@@ -81,11 +80,11 @@ def is_audited(task: Task, run: StoredRun) -> bool:
         return False
     wanted = {check["id"] for check in audit["checks"]} if task.checks is None else set(task.checks)
     asked = {check["id"] for check in audit["checks"] if check["reason"] != NOT_ASKED}
-    ran = {check["id"] for check in audit["checks"] if check["status"] != "not run"}
+    early = {check["id"] for check in audit["checks"] if check["reason"] == NO_RECORD}
     evaluations = _evaluations(task.job, run)
     same = not evaluations or audit["subject"]["sha256"] in {record["subject"]["sha256"] for record in evaluations}
     late = bool(evaluations) and not run.is_record
-    return same and wanted <= asked and not (late and wanted & _OF_RECORDS - ran)
+    return same and wanted <= asked and not (late and wanted & early)
 
 
 def _evaluations(job: Job, run: StoredRun) -> list[dict[str, Any]]:
