@@ -85,6 +85,15 @@ def test_seeds_of_one_recipe_are_told_apart_from_single_runs(run, capsys: pytest
     assert "no difference shown" in rows[1]
 
 
+def test_copies_of_a_run_are_no_seeds(run, capsys: pytest.CaptureFixture[str]) -> None:
+    a, copy, other = run("a", "PGDAT", 0, 100), run("copy", "PGDAT", 0, 100), run("other", "PGDAT", 1, 104)
+    assert main(["compare", a, copy]) == 0
+    assert "One run each" in (shown := capsys.readouterr().out) and "seeds)" not in shown
+    assert main(["compare", a, other, copy]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert f"{a} (2 seeds): {a}, {other}" in shown and f"{copy}: one run" in shown
+
+
 def test_seeds_that_all_agree_show_no_difference_by_it(run, capsys: pytest.CaptureFixture[str]) -> None:
     ours = [run(f"ours{seed}", "TRADES", seed, 120) for seed in range(2)]
     theirs = [run(f"theirs{seed}", "PGDAT", seed, 118) for seed in range(2)]

@@ -20,6 +20,7 @@ from protoat.evaluation.compare import (
     welch,
     worst_mode,
 )
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.records import Record, measured
@@ -53,7 +54,7 @@ def main(args: list[str]) -> None:
         metavar="FOLDER",
         help="runs, or folders with an evaluation.json; runs that differ in their seed only are put together",
     )
-    folders: list[Path] = parser.parse_args(args).folders
+    folders = list(map(run_named, parser.parse_args(args).folders))
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise ValueError("name at least two different folders to compare")
     records = {folder: _read(folder) for folder in folders}
@@ -85,10 +86,11 @@ def _read(folder: Path) -> Record:
 
 
 def _groups(records: dict[Path, Record]) -> list[_Group]:
-    """Folders of one recipe together, in the order in which they came."""
+    """Folders of one recipe and distinct seeds together, in the order in which they came."""
     parted: list[list[Path]] = []
     for folder, record in records.items():
-        home = next((part for part in parted if _differ_by_seed(part[0], folder, records[part[0]], record)), None)
+        alike = (part for part in parted if all(_differ_by_seed(one, folder, records[one], record) for one in part))
+        home = next(alike, None)
         if home is None:
             parted.append([folder])
         else:
@@ -107,7 +109,8 @@ def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     texts = [folder / "recipe.yaml" for folder in (a, b)]
     if not all(path.exists() for path in texts) or first["subject"].get("head") != second["subject"].get("head"):
         return False
-    return all(key.startswith("seed ") for key in differing_keys(*(path.read_text() for path in texts)))
+    different = differing_keys(*(path.read_text() for path in texts))  # of a run and its copy none, which is no seed
+    return len(different) == 1 and different[0].startswith("seed ")
 
 
 def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], tests: _Tests) -> None:
