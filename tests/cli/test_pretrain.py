@@ -108,3 +108,14 @@ def test_the_linear_probe_prints_the_random_encoder_beside_the_trained_one(
     (tmp_path / "last.safetensors").write_bytes(b"")
     assert f"protoat evaluate {tmp_path} --linear-probe" in printed("show", str(tmp_path))
     assert "--linear-probe needs a run folder" in refused(capsys, "evaluate", "--linear-probe")
+    for option, value in (
+        ("--threat.eps", "0.2"),
+        ("--threat.norm", "l2"),
+        ("--out", "x"),
+        ("--head", "prototypes"),
+        ("--data", "Digits"),
+        ("--mean", "0.5"),
+        ("--budget-seconds", "9"),
+    ):
+        said = refused(capsys, "evaluate", str(tmp_path), "--linear-probe", option, value)
+        assert f"leave out {option}: --linear-probe goes by the recipe" in said

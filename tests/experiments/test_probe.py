@@ -79,6 +79,16 @@ def test_a_run_is_compared_with_its_own_first_weights(acl: Path) -> None:
     assert record["encoders"]["random"]["standard"]["clean"]["correct"] == _correct(probe)
 
 
+def test_attacks_are_added_to_those_of_the_same_heads(acl: Path) -> None:
+    probe_run(acl, updates=1, limit=50, attacks=["pgd1"])
+    both = probe_run(acl, updates=1, limit=50, attacks=["fgsm"])
+    assert json.loads((acl / "probe.json").read_text()) == both
+    for heads in both["encoders"].values():
+        assert all(list(attacks) == ["clean", "pgd1", "fgsm"] for attacks in heads.values())
+    other = probe_run(acl, updates=1, limit=40, attacks=["fgsm"])
+    assert list(other["encoders"]["random"]["robust"]) == ["clean", "fgsm"]
+
+
 def _correct(probe: LinearProbe) -> int:
     return evaluate(probe, Digits().load("test"), {"clean": None}, limit=300)["clean"].count.correct
 

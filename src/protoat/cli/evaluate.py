@@ -16,12 +16,15 @@ from protoat.cli.tables import linear_heads, measurements
 from protoat.evaluation.robustness import Advance
 from protoat.experiments.measure import audit_verdict, measure, read_record
 from protoat.experiments.named_attacks import HELP, default_names
+from protoat.experiments.named_run import run_named
 from protoat.experiments.probe import probe_run
 from protoat.experiments.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
+
+_OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe")
 
 
 def main(args: list[str]) -> None:
@@ -52,7 +55,7 @@ def main(args: list[str]) -> None:
         if options[name] is not None and options[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
     if options.linear_probe:
-        _probe(options)
+        _probe(options, given=parser.parse_args(args, defaults=False))
         return
     subject = subject_of(parser, options)
     with _Progress() as progress:
@@ -73,13 +76,20 @@ def main(args: list[str]) -> None:
     print(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
 
 
-def _probe(options: Namespace) -> None:
+def _probe(options: Namespace, given: Namespace) -> None:
     if options.run is None:
         raise ValueError("--linear-probe needs a run folder, whose recipe says what images there are")
+    for key in sorted(given.keys()):
+        if key not in _OF_PROBE:
+            option = key.removesuffix(".class_path").replace("init_args.", "").replace("_", "-")
+            raise ValueError(f"leave out --{option}: --linear-probe goes by the recipe of the run")
+    if options.weights not in (None, "best", "last"):
+        raise ValueError(f"--weights {options.weights!r} of a run is unknown; write best or last")
+    run = run_named(options.run)
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
-    record = probe_run(options.run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
-    linear_heads(str(options.run), record)
-    print(f"{options.run / 'probe.json'} holds counts for each class, mode and image")
+    record = probe_run(run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
+    linear_heads(str(run), record)
+    print(f"{run / 'probe.json'} holds counts for each class, mode and image")
 
 
 class _Progress:

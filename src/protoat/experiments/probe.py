@@ -131,7 +131,8 @@ def probe_run(
     """Linear evaluation of a run's encoder and, for comparison, of the same network with its first random weights.
 
     Two heads are trained for each, with labels: ``standard`` on clean embeddings (linear evaluation), and ``robust``
-    on adversarial images (robust linear evaluation). What they come to is written to ``probe.json``.
+    on adversarial images (robust linear evaluation). What they come to is written to ``probe.json``, where attacks
+    measured before stay if they saw the same weights and images.
 
     Args:
         folder: of a run, pre-trained or trained.
@@ -155,7 +156,8 @@ def probe_run(
     threat = recipe.evaluation_threat or recipe.threat
     chosen: dict[str, Attack | None] = {name: attack_of_name(name, threat) for name in attacks}
     train, test = load_images(recipe, "train"), load_images(recipe, "test")
-    facts = read_run(folder).facts
+    run = read_run(folder)
+    facts, before = run.facts, run.probe
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         untrained = build_network(recipe, facts["num_classes"], tuple(facts["shape"]))
@@ -175,6 +177,8 @@ def probe_run(
                 "sha256": digest(path),
                 "branch": branch,
                 "data": recipe.data.name,
+                "data_sha256": test.digest(),
+                "images": min(limit or len(test), len(test)),
                 "train_images": len(train),
             },
             "heads": {
@@ -191,5 +195,15 @@ def probe_run(
             "protoat": protoat.__version__,
             "torch": torch.__version__,
         }
+        _add_earlier(record, before)
         write(Path(folder) / "probe.json", json.dumps(record, indent=1))
     return record
+
+
+def _add_earlier(record: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Takes over the attacks of the record before, where that is of the same heads on the same images."""
+    if before is None or any(before[key] != record[key] for key in ("subject", "heads")):
+        return
+    for encoder, heads in record["encoders"].items():
+        for head, attacks in heads.items():
+            heads[head] = {**before["encoders"][encoder][head], **attacks}
