@@ -93,3 +93,13 @@ def test_a_table_is_a_short_declaration() -> None:
     files = sorted(Path(protoat.tables.__file__).parent.glob("table[0-9]*.py"))
     assert [path.stem for path in files] == [f"table{number}" for number in range(1, 10)]
     assert max(len(path.read_text().splitlines()) for path in files) < 80
+
+
+def test_tiny_imagenet_is_attacked_alike_in_each_table() -> None:
+    attacks = {
+        column.attack
+        for number in ("3", "9")
+        for column in table_of(number).columns
+        if column.data is not None and column.data.name == "tiny-imagenet" and column.label == "PGD10"
+    }
+    assert attacks == {"pgd10/2/255"}

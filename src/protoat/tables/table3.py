@@ -54,6 +54,7 @@ TABLE = Table(
     notes=(
         *notes.GROUPS,
         notes.TINY,
+        notes.Note("Tiny ImageNet: the column at 8/255 is ours.", attacks=("*@8/255",)),
         notes.SCHEDULES,
         *notes.FAST,
         notes.FREE,
