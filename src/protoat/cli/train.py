@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
+from protoat.experiments.initialise import digest
+from protoat.experiments.job import DIGITS, identity_of_text
+from protoat.experiments.named_run import run_named
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
 from protoat.experiments.run import check_images, train
 from protoat.experiments.store import check_free, read_run
@@ -35,18 +38,19 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     """
     parser = recipe_parser(command, pretrains=pretrains)
     parser.add_argument(
-        "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same recipe"
+        "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
     )
     if not any(arg == "--config" or arg.startswith("--config=") for arg in args):
         args = ["--config", default, *args]
+    args = [
+        str(run_named(Path(word))) if option == "--initialise.run" else word for option, word in pairwise(["", *args])
+    ]
     recipe, options = resolve(parser, args)
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__
         hint = "needs labels; write --method ACL or RoCL, or protoat train" if pretrains else "is for protoat pretrain"
         raise ValueError(f"--method {name} {hint}")
-    out = options.out or Path("runs") / "-".join(
-        [*(Path(str(path)).stem for path in options.config), _digest(recipe.text)]
-    )
+    out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
     check_free(out, recipe.text)
     if (out / "recipe.yaml").exists() and read_run(out).complete:
         check_images(recipe, out)
@@ -58,5 +62,10 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     return recipe, out
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:8]
+def _usual_folder(recipe: Recipe, names: list[str]) -> Path:
+    """The same for the same run; weights that are not a run's own are known by their digest."""
+    identity = identity_of_text(recipe.text)
+    if identity is None and recipe.initialise is not None:
+        identity = identity_of_text(recipe.text, digest(recipe.initialise.file))
+    assert identity is not None
+    return Path("runs") / "-".join([*names, identity[:DIGITS]])

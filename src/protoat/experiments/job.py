@@ -18,10 +18,11 @@ from protoat.experiments.initialise import Initialise
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
 from protoat.training import EMA
 
-__all__ = ["Job", "Task", "identity_of_folder"]
+__all__ = ["DIGITS", "Job", "Task", "identity_of_folder", "identity_of_text"]
+
+DIGITS = 12  # of its identity, at the end of the name of a run's folder
 
 _SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
-_DIGITS = 12
 _OF_A_REGULARIZER = ("weight", "norm_weight", "norm", "dml_input")
 _USUAL = {entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")}
 
@@ -113,7 +114,7 @@ class Job:
         >>> Job("digits", ("--config", "digits")).folder(Path("/nowhere")).parent
         PosixPath('/nowhere')
         """
-        usual = store / f"{self.name}-{self.identity[:_DIGITS]}"
+        usual = store / f"{self.name}-{self.identity[:DIGITS]}"
         if (usual / "recipe.yaml").exists():
             return usual
         there = sorted(path.parent for path in store.glob("*/recipe.yaml"))
@@ -204,16 +205,24 @@ def identity_of_folder(folder: Path) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _identity_of_file(path: Path, _modified: int) -> str | None:
-    content = load_yaml(path.read_text())
+    record = path.with_name("job.json")
+    return identity_of_text(path.read_text(), json.loads(record.read_text())["start"] if record.exists() else None)
+
+
+def identity_of_text(text: str, start: str | None = None) -> str | None:
+    """Identity of the run of a recipe text; None where it takes over weights of which it cannot be told what they are.
+
+    Args:
+        text: of the recipe.
+        start: identity of these weights, where it is known; else that of the run which the recipe names.
+    """
+    content = load_yaml(text)
     choice = content.pop("initialise", None)
     text = recipe_from_text(yaml.safe_dump({**content, "initialise": None})).text  # a later version has more keys
     if choice is None:
         return _identity(text, {}, None)
-    record = path.with_name("job.json")
-    if record.exists():
-        start = json.loads(record.read_text())["start"]
-    else:
-        start = None if choice["run"] is None else identity_of_folder(Path(choice["run"]))
+    if start is None and choice["run"] is not None:
+        start = identity_of_folder(Path(choice["run"]))
     return None if start is None else _identity(text, choice, start)
 
 
