@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shlex
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,7 @@ def test_commands_do_it_by_hand(tmp_path: Path) -> None:
     assert training == ["protoat", "train", *task.job.args, "--initialise.run", acl, "--out", mine]
     assert evaluating == ["protoat", "evaluate", mine, "--attacks", "clean", "pgd10@0.2", "--n", "50"]
     assert auditing == ["protoat", "audit", mine, "--n", "50"]
+    assert replace(task, checks=("A1", "C1")).command(tmp_path).endswith(" --n 50 --checks A1 C1")
 
 
 def test_a_task_travels_without_what_is_cached() -> None:

@@ -199,3 +199,9 @@ def test_columns_of_several_data_sets_are_parted(tmp_path: Path) -> None:
         ["row", "Clean, paper", "Clean, ours"],
     ]
     assert [sheet.rows[0][1] for sheet in sheets] == ["98.98", "83.77", "49.12"]
+
+
+def test_a_heading_says_where_an_audit_is_short(tmp_path: Path) -> None:
+    for budget, heading in (("smoke", "Audit (here 9 checks)"), ("paper", "Audit")):
+        short = filled(table_of(9), read_budget(budget), seeds=[0], store=tmp_path, rows=["pgd"], columns=["Audit"])
+        assert document(9, short).sheets[0].header[-1].removesuffix(", ours") == heading

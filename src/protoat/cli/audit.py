@@ -32,14 +32,17 @@ def main(args: list[str]) -> int:
         metavar="RUN",
         help="other runs on the same data to transfer from; one of the method Standard also shows that attacks work",
     )
+    parser.add_argument("--checks", nargs="+", type=str, help="these only, such as A1 C15; default all")
     options = parser.parse_args(args)
+    if unknown := sorted(set(options.checks or ()) - {check.id for check in CHECKS}):
+        raise ValueError(f"--checks {unknown[0]} is unknown; write of {', '.join(check.id for check in CHECKS)}")
     for name in ("n", "batch_size"):
         if options[name] < 1:
             raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
     subject = subject_of(parser, options)
     logger.info(
         "%d checks on %d images: minutes for a small network, far longer for a large one; --n 100 is quicker",
-        len(CHECKS),
+        len(options.checks or CHECKS),
         min(options.n, len(subject.data)),
     )
     started = time.monotonic()
@@ -49,6 +52,7 @@ def main(args: list[str]) -> int:
             images=options.n,
             batch_size=options.batch_size,
             surrogates=options.surrogate,
+            only=options.checks,
             advance=lambda check, attack: status.update(f"{check}: {attack}"),
         )
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"

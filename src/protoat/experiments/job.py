@@ -177,7 +177,8 @@ class Task:
             commands.append(shlex.join(["protoat", "evaluate", folder, "--attacks", *self.attacks, *limit]))
         if self.audit:
             limit = [] if self.images is None else ["--n", str(min(self.images, 1000))]
-            commands.append(shlex.join(["protoat", "audit", folder, *limit]))
+            only = [] if self.checks is None else ["--checks", *self.checks]
+            commands.append(shlex.join(["protoat", "audit", folder, *limit, *only]))
         return " && ".join(commands)
 
 

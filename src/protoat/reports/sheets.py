@@ -117,9 +117,11 @@ def _sheet(table: Filled, columns: Sequence[Line], judged: dict[Cell, Verdict]) 
 
 
 def _stand_in(table: Filled, column: Line) -> str:
-    """What is measured in place of a column's attack at this budget."""
+    """What is measured in place of a column's attack, or of the whole audit, at this budget."""
     for row in table.rows:
         cell = table.table.cell(row, column)
+        if cell is not None and cell.read == "audit" and table.budget.checks is not None:
+            return f" (here {len(table.budget.checks)} checks)"
         if cell is not None and cell.attack != table.attack(cell):
             return f" (here {table.attack(cell)})"
     return ""
