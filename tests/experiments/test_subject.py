@@ -90,13 +90,15 @@ def test_normalisation_stands_in_front(tmp_path: Path) -> None:
 MODEL = ["--model", "protoat.models:LeNet", "--data", "Digits", "--threat.eps", "8/255", "--out", "somewhere"]
 
 
-def test_options_name_a_run_or_a_model(run: Path) -> None:
+def test_options_name_a_run_or_a_model(run: Path, tmp_path: Path) -> None:
     parser = subject_parser("protoat evaluate")
     of_run = subject_of(parser, parser.parse_args([str(run), "--weights", "last", "--threat.norm", "l2", "--out", "x"]))
     assert (of_run.identity["weights"], of_run.threat, of_run.folder) == ("last.safetensors", L2(0.05), Path("x"))
     by_prototypes = subject_of(parser, parser.parse_args([str(run), "--head", "prototypes"]))
     assert by_prototypes.folder == run / "prototypes"
     assert by_prototypes.identity["head"] == "prototypes"
+    there = ["--head", "prototypes", "--out", str(tmp_path / "there")]
+    assert subject_of(parser, parser.parse_args([str(run), *there])).folder == tmp_path / "there"
     of_model = subject_of(parser, parser.parse_args([*MODEL, "--groups", "2", "--mean", "0.5"]))
     assert (of_model.threat, of_model.folder, of_model.data.num_classes) == (Linf("8/255"), Path("somewhere"), 2)
     assert isinstance(of_model.model, nn.Sequential)

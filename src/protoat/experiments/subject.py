@@ -96,8 +96,12 @@ def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) 
     return regularizer.eval()
 
 
-def with_prototype_head(subject: Subject) -> Subject:
-    """The same subject where the nearest class by prototypes is predicted, with records in a folder of its own.
+def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subject:
+    """The same subject where the nearest class by prototypes is predicted.
+
+    Args:
+        subject: a run with SoftTriple.
+        folder: where records go; default ``prototypes`` below the folder of the subject.
 
     Raises:
         ValueError: it was trained without SoftTriple.
@@ -113,7 +117,7 @@ def with_prototype_head(subject: Subject) -> Subject:
         model=PrototypeClassifier(
             subject.model, metric.prototypes, metric.active, gamma=metric.gamma, scale=metric.scale
         ).eval(),
-        folder=subject.folder / "prototypes",
+        folder=folder or subject.folder / "prototypes",
         identity=subject.identity | {"head": "prototypes"},
     )
 

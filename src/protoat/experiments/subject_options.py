@@ -48,9 +48,9 @@ def subject_parser(prog: str) -> Parser:
         "--head",
         type=Literal["logits", "prototypes"],
         default="logits",
-        help="what predicts; prototypes: the nearest class of SoftTriple, with records of its own",
+        help="what predicts; prototypes: the nearest class of SoftTriple, with records in prototypes below the run",
     )
-    parser.add_argument("--out", type=Path | None, help="folder of the record; default: the run folder")
+    parser.add_argument("--out", type=Path | None, help="folder of the record; default: where the run is")
     return parser
 
 
@@ -67,7 +67,7 @@ def subject_of(parser: Parser, options: Namespace) -> Subject:
     if options.out is not None:
         check_folder(options.out)
     subject = _run(options) if options.run is not None else _model(parser, options)
-    return with_prototype_head(subject) if options.head == "prototypes" else subject
+    return with_prototype_head(subject, folder=options.out) if options.head == "prototypes" else subject
 
 
 def _run(options: Namespace) -> Subject:
