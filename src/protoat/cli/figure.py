@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from protoat.cli.launching import OPTIONS, add_options, launched, say_failed
 from protoat.experiments.budget import Budget, read_budget
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser, nearest
 from protoat.experiments.places import check_file, check_no_file
 from protoat.figures import TITLES
@@ -57,8 +58,9 @@ def main(args: list[str]) -> int:
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
-        parts = drawing.draw(options.runs, view)
-        lines = ["Runs as they were given.", *lines, *map(_about_run, options.runs)]
+        folders = list(map(run_named, options.runs))
+        parts = drawing.draw(folders, view)
+        lines = ["Runs as they were given.", *lines, *map(_about_run, folders)]
     else:
         tasks, lines = drawing.tasks(budget, view), [*_about(budget), *lines]
         if options.dry_run:

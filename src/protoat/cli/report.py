@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_file
 from protoat.reports.html import report
@@ -30,5 +31,5 @@ def main(args: list[str]) -> None:
     )
     options = parser.parse_args(args)
     check_file(options.out)
-    out = report(options.folders, options.out, images=options.images)
+    out = report(list(map(run_named, options.folders)), options.out, images=options.images)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

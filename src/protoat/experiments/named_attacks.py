@@ -16,6 +16,7 @@ from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
 from protoat.experiments.initialise import digest
 from protoat.experiments.job import Job
+from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
@@ -91,7 +92,7 @@ def check_one_attack(name: str, job: Job) -> None:
         regularizer = None if job.recipe.regularizer is None else SoftTriple(2, 2)
     subject = blank_subject(job.name, job.recipe, 2, regularizer)
     if name.startswith("transfer:"):
-        load_run(_made_by(name, subject.threat)[1])
+        load_run(run_named(Path(_made_by(name, subject.threat)[1])))
     else:
         one_attack(name, subject)
 
@@ -165,8 +166,8 @@ def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Pat
     Raises:
         ValueError: see `protoat.experiments.run.load_run`; or it was trained on other classes or images.
     """
-    model, _, path = load_run(folder)
-    facts = read_run(folder).facts
+    model, _, path = load_run(run_named(Path(folder)))
+    facts = read_run(path.parent).facts
     for what, there, here in (
         ("classes", facts["class_names"], list(subject.data.class_names)),
         ("images of shape", facts["shape"], list(subject.data.shape)),
