@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from protoat.experiments import store
-from protoat.experiments.store import check_free, claim, environment, list_runs, read_run, write
+from protoat.experiments.store import check_free, claim, environment, list_runs, read_audit, read_run, write
 from protoat.training import DiskError
 
 TEXT = "data: {class_path: protoat.data.Digits}\nseed: 0\n"
@@ -142,3 +142,11 @@ def test_the_commit_is_that_of_the_source_or_nothing(tmp_path: Path, monkeypatch
     assert environment(torch.device("cpu"), 1)["commit"] == commit
     (tmp_path / "__init__.py").write_text("changed")
     assert environment(torch.device("cpu"), 1)["commit"] == f"{commit}-dirty"
+
+
+def test_a_damaged_audit_is_named(tmp_path: Path) -> None:
+    assert read_audit(tmp_path) is None
+    for content in ("{", "[]"):
+        (tmp_path / "audit.json").write_text(content)
+        with pytest.raises(ValueError, match=r"audit.json is damaged"):
+            read_audit(tmp_path)

@@ -24,7 +24,7 @@ from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.recipe import Recipe, load_yaml
 from protoat.experiments.run import load_images
-from protoat.experiments.store import StoredRun
+from protoat.experiments.store import StoredRun, read_audit
 from protoat.experiments.subject import blank_subject
 
 __all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
@@ -70,10 +70,9 @@ def is_audited(task: Task, run: StoredRun) -> bool:
 
     Of a run whose weights were left out, an audit that came before the evaluation is taken: it cannot be made again.
     """
-    path = run.path / "audit.json"
-    if not path.exists():
+    audit = read_audit(run.path)
+    if audit is None:
         return False
-    audit = json.loads(path.read_text())
     if not _is_of(task.job, run, {**audit["subject"], "threat": audit["threat"]}):
         return False
     if audit["images"] < _wanted(min(task.images or AUDITED, AUDITED), task.job, audit):
@@ -132,7 +131,7 @@ def _test_images(job: Job) -> _Images | None:
 
 @lru_cache(maxsize=256)
 def _found(choice: _Choice) -> _Images | None:
-    """The test images, None where they are not there; that they are damaged is for whoever measures on them to say."""
+    """The test images, None where they are not there; damage is reported when they are measured."""
     if not choice.recipe.data.available():
         return None
     try:
@@ -162,7 +161,7 @@ def _agree(one: Any, other: Any) -> bool:
 def _expected(name: str, job: Job, classes: int) -> Mapping[str, Any]:
     """What an evaluation calls the attacks of a name, with their parameters.
 
-    AutoAttack has versions, ``adaptive`` is four attacks. Of a transfer the other run alone knows the parameters.
+    AutoAttack has versions, ``adaptive`` is four attacks. Only the surrogate run knows a transfer attack's parameters.
     """
     if name.startswith("transfer:"):
         return {name: {}}

@@ -21,7 +21,7 @@ from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.lock import working_on
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
-from protoat.experiments.store import origin, write
+from protoat.experiments.store import origin, read_audit, write
 from protoat.experiments.subject import Subject
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
@@ -203,9 +203,9 @@ def audit_verdict(subject: Subject) -> str:
     path = subject.folder / "audit.json"
     whole = str(subject.folder) == subject.name  # a run, judged as its recipe says
     command = f"protoat audit {subject.folder}" if whole else "protoat audit, with the options that name it here"
-    if not path.exists():
+    audit = read_audit(subject.folder)
+    if audit is None:
         return f"not audited for masked gradients; do so: {command}"
-    audit = json.loads(path.read_text())
     threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
     if (audit["subject"], audit["threat"]) != (subject.identity, threat):
         return f"{path} is of other weights, data or radius; audit again: {command}"

@@ -27,7 +27,18 @@ from protoat.experiments.recipe import differing_keys, load_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
-__all__ = ["StoredRun", "check_data", "check_free", "claim", "environment", "list_runs", "origin", "read_run", "write"]
+__all__ = [
+    "StoredRun",
+    "check_data",
+    "check_free",
+    "claim",
+    "environment",
+    "list_runs",
+    "origin",
+    "read_audit",
+    "read_run",
+    "write",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +149,16 @@ def read_run(folder: Path | str) -> StoredRun:
         (path / "last.safetensors").exists(),
     )
     return replace(run, complete=True) if run.is_record else run
+
+
+def read_audit(folder: Path | str) -> dict[str, Any] | None:
+    """The ``audit.json`` of a folder, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = Path(folder) / "audit.json"
+    return _mapping(path) if path.exists() else None
 
 
 def list_runs(root: Path | str) -> list[StoredRun]:

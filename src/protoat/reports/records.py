@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import percentage, worst
 from protoat.experiments.measure import read_record
-from protoat.experiments.store import StoredRun, read_run
+from protoat.experiments.store import StoredRun, read_audit, read_run
 
 __all__ = [
     "HOLM",
@@ -83,17 +82,7 @@ def records_of(folder: Path | str) -> Records:
     if not any((path / name).is_file() for name in names):
         raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
     run = read_run(path) if (path / "recipe.yaml").is_file() else None
-    return Records(path, run, read_record(path), _audit(path / "audit.json"))
-
-
-def _audit(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away and audit again") from error
-    return record
+    return Records(path, run, read_record(path), read_audit(path))
 
 
 def count_of(entry: Mapping[str, Any]) -> Count:

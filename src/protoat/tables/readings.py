@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from protoat.evaluation.compare import recorded_name
 from protoat.evaluation.statistics import Count, worst
-from protoat.experiments.store import StoredRun
+from protoat.experiments.store import StoredRun, read_audit
 
 __all__ = ["Reading", "minutes", "read"]
 
@@ -71,7 +70,8 @@ def _prototypes(run: StoredRun, attack: str) -> Reading:
 
 
 def _audit(run: StoredRun, attack: str) -> Reading:
-    audit = json.loads((run.path / "audit.json").read_text())
+    audit = read_audit(run.path)
+    assert audit is not None, f"{run.path} is not audited"
     failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
     lacking = [check["id"] for check in audit["checks"] if check["status"] == "incomplete"]
     silent = sum(check["status"] == "not run" for check in audit["checks"])
