@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--threat.eps 8", "eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),
         ("--threat.eps 0", "eps=0 is outside (0, 1]"),
         ("--threat.eps -0.1", "eps=-0.1 is outside (0, 1]"),
-        ("--groups 3", "groups=3 does not divide 10 classes; write one of 2, 5, 10"),
+        ("--groups 3", "groups=3 does not divide 10 classes; write one of 2, 5, 10, or --groups none"),
         ("--groups superclasses", "groups='superclasses' is for CIFAR-100 only"),
         (
             "--validation_size 5000",

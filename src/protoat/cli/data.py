@@ -30,7 +30,7 @@ def main(args: list[str]) -> None:
     if options.download:
         found[0].fetch()
     print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
-    if not all(source.available() for source in found):
+    if any(source.downloadable and not source.available() for source in found):
         print("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
 
 

@@ -98,7 +98,7 @@ def _decode_all(paths: Sequence[Path], image_size: int | None) -> Tensor:
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise ValueError(
                 f"images of mixed size: {paths[0]} is {size(first)} and {paths[index]} is {size(image)}; "
-                "write image_size=... to bring all to one size"
+                "write --data.image_size 32 (library: image_size=32) to bring all to one size"
             )
         pixels[index] = image
         return grey

@@ -78,7 +78,7 @@ class ImageFolder(Source):
         return self.location().is_dir()
 
     def not_found(self) -> str:
-        return f"there is no folder {self.path}, and {super().not_found()}"
+        return f"there is no folder {self.path}; name one with --data.path (library: path=)"
 
     def read(self, split: Split) -> ImageData:
         folder = self.location()

@@ -93,7 +93,8 @@ def _blocks(class_names: tuple[str, ...], groups: int) -> dict[str, Sequence[str
     divisors = [number for number in range(2, count + 1) if count % number == 0]
     if groups not in divisors:
         raise ValueError(
-            f"groups={groups} does not divide {count} classes; write one of {', '.join(map(str, divisors))}"
+            f"groups={groups} does not divide {count} classes; write one of {', '.join(map(str, divisors))}, "
+            "or --groups none to keep them"
         )
     size = count // groups
     blocks = [class_names[start : start + size] for start in range(0, count, size)]
