@@ -153,3 +153,16 @@ def test_layout_that_a_narrow_network_survives(
     with caplog.at_level("INFO", "protoat"):
         train(recipe, tmp_path / "run")
     assert f", {format}, " in caplog.text
+
+
+@pytest.mark.parametrize("method", [["PGDAT"], ["AWP", "--method.method", "TRADES"]])
+def test_training_against_an_attack_that_cannot_cross_the_ball_is_said(
+    method: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("protoat.experiments.run.fit", lambda *_, **__: None)
+    inner = "--method" if len(method) == 1 else "--method.method"
+    for size, said in (("0.01", 1), ("0.05", 0)):
+        caplog.clear()
+        own = ["--method", *method, f"{inner}.steps", "2", f"{inner}.step_size", size]
+        train(read_recipe("digits", own), tmp_path / size)
+        assert caplog.text.count("2 steps of 0.01 move no pixel by more than 0.02, and eps is 0.1") == said

@@ -30,7 +30,7 @@ from protoat.functional.prediction import predicted
 from protoat.models import MeanLogits
 from protoat.types import ThreatModel
 
-__all__ = ["Finding", "Severity", "lint"]
+__all__ = ["Finding", "Severity", "lint", "reach"]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -262,8 +262,15 @@ def _radius(case: _Case) -> Iterator[Finding]:
         yield Finding("radius", "note", text)
 
 
-def _steps(case: _Case) -> Iterator[Finding]:
-    for name, own in _parameters(case.attacks):
+def reach(attacks: Mapping[str, Attack | None]) -> Iterator[Finding]:
+    """Steps that are too short to cross the ball, or too long to stay in it.
+
+    >>> from protoat.attacks import PGD
+    >>> from protoat.types import Linf
+    >>> [found.code for found in reach({"pgd10": PGD(Linf(0.3), steps=10, step_size=0.01)})]
+    ['short-reach']
+    """
+    for name, own in _parameters(attacks):
         if not {"steps", "step_size", "eps"} <= own.keys():
             continue
         steps, size, eps = own["steps"], own["step_size"], own["eps"]
@@ -317,6 +324,6 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _probabilities,
     _preparation,
     _radius,
-    _steps,
+    lambda case: reach(case.attacks),
     _few_classes,
 )

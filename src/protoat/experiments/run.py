@@ -12,7 +12,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
+from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
 from protoat.experiments.lock import on_main, working_on
 from protoat.experiments.recipe import Recipe
@@ -139,6 +141,16 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     )
 
 
+def _say_short_reach(method: Method) -> None:
+    """Warns of training against an attack that cannot cross the ball, such as one whose steps suit another radius."""
+    inner = getattr(method, "method", method)  # AWP trains by another method
+    attack = getattr(inner, "attack", None)
+    findings = reach({"the attack of training": attack}) if isinstance(attack, Attack) else ()
+    for finding in findings:
+        if finding.code == "short-reach":
+            logger.warning("%s", finding.text)
+
+
 def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
     """Trains into a run folder, or resumes the run it holds.
 
@@ -168,6 +180,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             facts["initialised"] = parts.initialised
         claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
 
+    _say_short_reach(parts.objective.method)
     with working_on(out):
         on_main(begin)
         logger.info(_levers(recipe, accelerator, memory_format))
