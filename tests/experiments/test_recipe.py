@@ -15,7 +15,7 @@ from protoat.regularizers import SoftTriple
 from protoat.types import Linf
 
 
-def test_the_command_of_the_readme_means_what_it_says() -> None:
+def test_another_method_takes_arguments_of_its_own() -> None:
     recipe = read_recipe("mnist-2", ["--method", "FreeAT", "--method.replays", "4", "--regularizer", "none"])
     method = recipe.method(recipe.threat)
     assert isinstance(method, FreeAT)
@@ -117,3 +117,9 @@ def test_further_options_ride_along() -> None:
     recipe, parsed = resolve(parser, ["--config", "digits-2", "--out", "runs/x"])
     assert parsed.out == Path("runs/x")
     assert "out" not in yaml.safe_load(recipe.text)
+
+
+def test_help_names_what_a_command_takes() -> None:
+    shown = " ".join(recipe_parser("protoat train", default="digits-2").format_help().split())
+    assert "by default digits-2," in shown and "mnist-acl" not in shown and "(required" not in shown
+    assert "mnist-acl" in recipe_parser("protoat pretrain", pretrains=True).format_help()

@@ -36,7 +36,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     Raises:
         ValueError: what `args` ask for does not fit, or its folder was filled with another recipe or other images.
     """
-    parser = recipe_parser(command, pretrains=pretrains)
+    parser = recipe_parser(command, pretrains=pretrains, default=default)
     parser.add_argument(
         "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
     )

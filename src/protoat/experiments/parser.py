@@ -71,8 +71,12 @@ def _in_words(text: str, *, none_is_a_choice: bool) -> str:
     'file (type: path)'
     >>> _in_words("groups (type: Union[int, Literal['a'], Mapping[str, Sequence[str]], none])", none_is_a_choice=True)
     'groups (type: whole number or a or a mapping or none)'
+    >>> _in_words("data (required, type: Source)", none_is_a_choice=True)
+    'data (type: Source)'
     """
     help_text, bracket, end = text.rpartition(" (")
+    if none_is_a_choice:
+        end = end.removeprefix("required, ")  # a recipe brings it
     if not end.removeprefix("required, ").startswith(("type: ", "one of ", "default: ")):
         return text
     kind, comma, default = end.removesuffix(")").partition("default: ")

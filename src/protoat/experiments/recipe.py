@@ -205,23 +205,31 @@ def overlay_names() -> list[str]:
     return sorted(path.stem for path in _OVERLAYS.glob("*.yaml"))
 
 
-def recipe_parser(prog: str | None = None, *, pretrains: bool = False) -> Parser:
+def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: str | None = None) -> Parser:
     """A parser for all fields of `Recipe`, and for ``--config`` with the name or path of a recipe.
 
-    Hints name the methods of pre-training, or all others. An option that names another class than the recipe does
+    Hints name the recipes and methods of pre-training, or all others, and `default`, the recipe a command begins with. An option that names another class than the recipe does
     starts from the defaults of that class, except for what all classes of the kind take: `ramp_epochs` of methods.
     """
     parser = _RecipeParser(prog, choices=partial(_class_names, pretrains=pretrains))
+    recipes = [name for name in recipe_names() if _is_of_pretraining(name) == pretrains]
+    usual = "" if default is None else f", by default {default},"
     parser.add_argument(
         "--config",
         action=_NameOrPath,
-        help=f"recipe of a data set ({', '.join(recipe_names())}) or the path of a YAML file; a further --config lays "
+        help=f"recipe of a data set{usual} ({', '.join(recipes)}) or the path of a YAML file; a further --config lays "
         f"the published values of a method or regularizer over it ({', '.join(overlay_names())})",
     )
     parser.add_class_arguments(
         Recipe, skip={f"regularizer.init_args.{name}" for name in ("num_classes", "embedding_dim")}
     )
     return parser
+
+
+@cache
+def _is_of_pretraining(name: str) -> bool:
+    method = load_yaml((_SHIPPED / f"{name}.yaml").read_text())["method"]["class_path"]
+    return method in _class_names("method", pretrains=True)
 
 
 @cache
