@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from protoat.cli.tables import print_table
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
 from protoat.experiments.store import StoredRun, list_runs
-from protoat.reports.records import accuracy, count_of
+from protoat.reports.records import accuracy, count_of, threat_text
 
 __all__ = ["main", "parts_of"]
 
@@ -53,14 +55,21 @@ def _epochs(run: StoredRun) -> str:
 def _measured(run: StoredRun) -> str:
     if run.evaluation is None and (probe := run.probe) is not None:
         heads = probe["encoders"]["trained"]
-        return "\n".join(
-            f"{head} head, {name} {accuracy(count_of(entry))}"
-            for head, attacks in heads.items()
-            for name, entry in attacks.items()
+        return _lines(
+            probe["subject"],
+            {f"{head} head, {name}": entry for head, attacks in heads.items() for name, entry in attacks.items()},
         )
     if run.evaluation is None:
         return run.measuring if run.complete else ""
     if run.outdated:
         return f"of earlier weights; again: protoat evaluate {run.path}"
     entries = run.evaluation["attacks"] | {"worst case": run.evaluation.get("worst_case")}
-    return "\n".join(f"{name} {accuracy(count_of(of))}" for name, of in entries.items() if of)
+    return _lines(run.evaluation["subject"], {name: entry for name, entry in entries.items() if entry})
+
+
+def _lines(subject: Mapping[str, Any], entries: Mapping[str, Any]) -> str:
+    """What was measured, and what it came to."""
+    total = next(iter(entries.values()))["total"] if entries else 0
+    radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
+    about = f"{subject['weights'].removesuffix('.safetensors')} weights, {total} images{radius}:"
+    return "\n".join([about, *(f"{name} {accuracy(count_of(entry))}" for name, entry in entries.items())])
