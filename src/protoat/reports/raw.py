@@ -17,6 +17,7 @@ _COLUMNS = [
     *("correct", "total", "interval_low", "interval_high", "number", "text", "verdict", "paper"),
     *("budget", "reproduction", "folder", "command"),
 ]
+_REASON = {"no difference shown": "intervals overlap: no difference shown"}  # which is not a test
 
 
 def to_csv(number: int, table: Filled) -> str:
@@ -39,7 +40,7 @@ def _lines(table: Filled) -> Iterator[dict[str, object]]:
                 **_about(table, row, column, cell),
                 "seed": seed,
                 **_numbers(found.get(seed)),
-                "verdict": judged.get(cell, ""),
+                "verdict": _REASON.get(judged.get(cell, ""), judged.get(cell, "")),
                 "folder": str(job.folder(table.store)),
                 "command": "" if seed in found else missing.get(job.identity, ""),
             }
