@@ -1,0 +1,60 @@
+"""README and docs: the commands they show are read by the parsers they are for, and the program in README runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from protoat.cli import main
+from protoat.experiments.parser import Parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted(
+    {
+        line
+        for page in PAGES
+        for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        for line in re.findall(r"^protoat (.*?)(?: +#.*)?$", block, re.MULTILINE)
+    }
+)
+
+
+class _Read(BaseException):
+    """Thrown once a command has been read."""
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_read(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = Parser.parse_args
+
+    def read(self: Parser, *args: Any, **options: Any) -> None:
+        parse(self, *args, **options)
+        raise _Read
+
+    monkeypatch.setattr(Parser, "parse_args", read)
+    if ".help" in command:
+        try:
+            assert main(shlex.split(command)) == 0
+        except SystemExit as ended:
+            assert ended.code in (None, 0)
+    else:
+        with pytest.raises(_Read):
+            main(shlex.split(command))
+
+
+def test_the_program_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    torch.manual_seed(0)
+    exec(program.replace(", 15\n", ", 2\n"), {})
+    accuracy, low = re.match(r"([\d.]+) \(([\d.]+)", capsys.readouterr().out).groups()
+    assert float(low) < float(accuracy) <= 1
