@@ -26,7 +26,7 @@ _PAUSE = 0.2  # seconds between two attempts
 def working_on(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the lock of a folder, as everything does that writes records there or removes them.
 
-    Of several processes of one run the main one holds it for all. Where this process holds it already, it holds it on.
+    In a distributed run the main process holds the lock for all. The lock is re-entrant.
 
     Args:
         folder: made where it is not there; it goes again where nothing came to be in it.
@@ -75,7 +75,7 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if lock.lock_counter == 1:  # who opened the file before finds it without a name, and opens the next one
+        if lock.lock_counter == 1:  # a waiter that opened the old file sees it unlinked and reopens
             with suppress(OSError):
                 path.unlink()
         lock.release()

@@ -50,7 +50,7 @@ class Drawing:
     Attributes:
         draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
         tasks: the runs it needs when it is given none.
-        takes: what else of a `View` it depends on than its records.
+        takes: fields of `View`, besides `records`, that the figure uses.
         planned: draws from the recipes of these runs, which then need not be done.
     """
 

@@ -14,7 +14,7 @@ from protoat.types import Linf
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
 
-# What an entry of an evaluation holds beside how it came about.
+# Keys that hold results rather than provenance.
 _FOUND = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes")
 
 
