@@ -20,7 +20,7 @@ COMMANDS = sorted(
         line
         for page in PAGES
         for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-        for line in re.findall(r"^protoat (.*?)(?: +#.*)?$", block, re.MULTILINE)
+        for line in re.findall(r"(?:^|&& )protoat (.*?)(?= +#| && |$)", block, re.MULTILINE)
     }
 )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from protoat import data
 from protoat.cli.tables import print_table
 from protoat.data import Source
 from protoat.experiments.parser import Parser, nearest
+from protoat.experiments.recipe import class_names
 
 __all__ = ["main"]
 
@@ -20,7 +18,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--download", action="store_true", help="fetch the data set")
     parser.add_argument("--root", type=str | None, help="where to look; default PROTOAT_DATA or ~/.cache/protoat/data")
     options = parser.parse_args(args)
-    sources = _sources()
+    sources = {name: getattr(data, name) for name in class_names("data")}
     if options.name is not None and options.name not in sources:
         raise ValueError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
     if options.download and options.name is None:
@@ -32,15 +30,6 @@ def main(args: list[str]) -> None:
     print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
     if any(source.downloadable and not source.available() for source in found):
         print("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
-
-
-def _sources() -> dict[str, Any]:
-    classes = [getattr(data, name) for name in data.__all__]
-    return {
-        item.__name__: item
-        for item in classes
-        if inspect.isclass(item) and issubclass(item, Source) and not inspect.isabstract(item)
-    }
 
 
 def _row(source: Source) -> list[str]:

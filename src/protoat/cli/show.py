@@ -10,6 +10,7 @@ from protoat.experiments.measure import read_record
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.store import StoredRun, read_run
+from protoat.reports.records import changes_of, epochs_of
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main(args: list[str]) -> None:
     data, method, regularizer = parts_of(run)
     print(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe['seed']}")
     print((run.path / "recipe.yaml").read_text())
-    _training(run)
+    print_table("training", *epochs_of(run))
     _prototypes(run)
     if run.outdated:
         print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
@@ -45,25 +46,7 @@ def main(args: list[str]) -> None:
         print(f"not measured; {run.measuring}")
 
 
-def _training(run: StoredRun) -> None:
-    best = run.best or {}
-    rows = []
-    for line in run.metrics:
-        measured = line.get("validation", {})
-        shares = [f"{100 * measured[name]:.1f}" if name in measured else "" for name in ("clean", "robust")]
-        mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best.get("epoch") else ""
-        rows.append(
-            [f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, f"{line['seconds']:.1f}"]
-        )
-    print_table("training", ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"], rows)
-
-
 def _prototypes(run: StoredRun) -> None:
     """Counts of each class, for the epochs in which one changed."""
-    rows, before = [], None
-    for epoch, counts in run.prototype_counts:
-        if counts != before:
-            rows.append([str(epoch), *map(str, counts)])
-        before = counts
-    if rows:
+    if rows := changes_of(run):
         print_table("prototypes in use, where a count changed", ["epoch", *run.facts["class_names"]], rows)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from protoat.reports.records import accuracy, count_of, interval_text, lowest
+from protoat.reports.records import count_of, heads_of, interval_text, lowest
 
 __all__ = ["linear_heads", "measurements", "print_table"]
 
@@ -44,14 +44,10 @@ def measurements(name: str, record: Mapping[str, Any]) -> None:
 
 def linear_heads(name: str, record: Mapping[str, Any]) -> None:
     """A ``probe.json`` as a table: heads on the trained encoder and on a random one."""
-    rows = [
-        [encoder, head, *(accuracy(count_of(entry)) for entry in attacks.values())]
-        for encoder, heads in record["encoders"].items()
-        for head, attacks in heads.items()
-    ]
+    columns, rows = heads_of(record)
     subject = record["subject"]
     title = f"{name}: linear heads on {subject['weights']}, accuracy % on test images of {subject['data']}"
-    print_table(title, ["encoder", "head", *record["encoders"]["trained"]["standard"]], rows, text=2)
+    print_table(title, columns, rows, text=2)
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,8 @@ class ImageFolder(Source):
         return self.location().is_dir()
 
     def not_found(self) -> str:
-        return f"there is no folder {self.path}; name one with --data.path (library: path=)"
+        places = " nor ".join(dict.fromkeys([str(self.path), str(self.root / self.path)]))
+        return f"there is no folder {places}; name one of your own images with --data.path (library: path=)"
 
     def read(self, split: Split) -> ImageData:
         folder = self.location()

@@ -29,6 +29,7 @@ from protoat.types import ThreatModel
 
 __all__ = [
     "Recipe",
+    "class_names",
     "differing_keys",
     "flat_recipe",
     "load_yaml",
@@ -208,10 +209,11 @@ def overlay_names() -> list[str]:
 def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: str | None = None) -> Parser:
     """A parser for all fields of `Recipe`, and for ``--config`` with the name or path of a recipe.
 
-    Hints name the recipes and methods of pre-training, or all others, and `default`, the recipe a command begins with. An option that names another class than the recipe does
-    starts from the defaults of that class, except for what all classes of the kind take: `ramp_epochs` of methods.
+    Hints name the recipes and methods of pre-training, or all others, and `default`, which a command begins with. An
+    option that names another class than the recipe does starts from the defaults of that class, except for what all
+    classes of the kind take: `ramp_epochs` of methods.
     """
-    parser = _RecipeParser(prog, choices=partial(_class_names, pretrains=pretrains))
+    parser = _RecipeParser(prog, choices=partial(class_names, pretrains=pretrains))
     recipes = [name for name in recipe_names() if _is_of_pretraining(name) == pretrains]
     usual = "" if default is None else f", by default {default},"
     parser.add_argument(
@@ -229,7 +231,7 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
 @cache
 def _is_of_pretraining(name: str) -> bool:
     method = load_yaml((_SHIPPED / f"{name}.yaml").read_text())["method"]["class_path"]
-    return method in _class_names("method", pretrains=True)
+    return method in class_names("method", pretrains=True)
 
 
 @cache
@@ -244,7 +246,7 @@ class _RecipeParser(Parser):
     none_is_a_choice = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"choices": partial(_class_names, pretrains=False), **options})
+        super().__init__(*args, **{"choices": partial(class_names, pretrains=False), **options})
 
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
@@ -364,7 +366,7 @@ def _path_of(config: str) -> Path:
     raise ValueError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")
 
 
-def _class_names(key: str, *, pretrains: bool) -> list[str]:
+def class_names(key: str, *, pretrains: bool = False) -> list[str]:
     """Short names that `key` may have for its class."""
     key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
     base, home = (Method, pretraining) if key == "method" and pretrains else _CLASSES.get(key, (None, None))

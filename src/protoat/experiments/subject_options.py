@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
 
-from protoat import data
 from protoat.data import Groups, Source
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_folder
+from protoat.experiments.recipe import class_names
 from protoat.experiments.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.types import Norm, Pixels, ThreatModel
 
@@ -22,7 +21,7 @@ __all__ = ["subject_of", "subject_parser"]
 
 def subject_parser(prog: str) -> Parser:
     """A parser that knows what to judge: a run folder, or ``--model`` with data and threat model; see `subject_of`."""
-    parser = Parser(prog, choices=lambda key: _sources() if key == "data" else ())
+    parser = Parser(prog, choices=lambda key: class_names("data") if key == "data" else ())
     parser.add_argument(
         "run",
         nargs="?",
@@ -96,10 +95,3 @@ def _model(parser: Parser, options: Namespace) -> Subject:
         mean=options.mean,
         std=options.std,
     )
-
-
-def _sources() -> list[str]:
-    found = [getattr(data, name) for name in data.__all__]
-    return [
-        item.__name__ for item in found if inspect.isclass(item) and issubclass(item, Source) and item is not Source
-    ]

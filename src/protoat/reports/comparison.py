@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, decided, in_words
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import HOLM, Records, accuracy, count_of, difference, holm_in_words, threat_text
+from protoat.reports.records import (
+    HOLM,
+    Records,
+    accuracy,
+    count_of,
+    difference,
+    entries_of,
+    holm_in_words,
+    threat_text,
+)
 from protoat.reports.sections.pictures import retrieved
 
 __all__ = ["comparison"]
@@ -38,7 +46,7 @@ def _training(found: Sequence[Records]) -> Section:
 
 def _side_by_side(found: Sequence[Records]) -> Section:
     called = names([records.folder for records in found])
-    measured = [_entries(records.evaluation) for records in found]
+    measured = [{} if records.evaluation is None else entries_of(records.evaluation) for records in found]
     attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
     rows = [
         [attack, *(accuracy(count_of(entries[attack])) if attack in entries else "—" for entries in measured)]
@@ -68,13 +76,6 @@ def _side_by_side(found: Sequence[Records]) -> Section:
         Grid("What was measured", ["", *called], about, text=1 + len(called)),
     ]
     return Section("side-by-side", "Side by side", blocks)
-
-
-def _entries(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    if record is None:
-        return {}
-    case = record.get("worst_case")
-    return {**record["attacks"], **({WORST_CASE: case} if case else {})}
 
 
 def _audited(records: Records) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from protoat.evaluation import Count
+from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import percentage, worst
 from protoat.experiments.measure import read_record
 from protoat.experiments.store import StoredRun, read_audit, read_run
@@ -16,9 +17,13 @@ __all__ = [
     "HOLM",
     "Records",
     "accuracy",
+    "changes_of",
     "count_of",
     "difference",
+    "entries_of",
+    "epochs_of",
     "groups_of",
+    "heads_of",
     "holm_in_words",
     "interval_text",
     "lowest",
@@ -88,6 +93,45 @@ def records_of(folder: Path | str) -> Records:
 def count_of(entry: Mapping[str, Any]) -> Count:
     """How many images an entry of ``evaluation.json`` leaves right."""
     return Count(entry["correct"], entry["total"])
+
+
+def entries_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Every attack of an ``evaluation.json``, then the worst case where it has one."""
+    case = record.get("worst_case")
+    return {**record["attacks"], **({WORST_CASE: case} if case else {})}
+
+
+def heads_of(probe: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a ``probe.json``: accuracies of linear heads on the trained encoder and on a random one."""
+    rows = [
+        [encoder, head, *(accuracy(count_of(entry)) for entry in attacks.values())]
+        for encoder, heads in probe["encoders"].items()
+        for head, attacks in heads.items()
+    ]
+    return ["encoder", "head", *probe["encoders"]["trained"]["standard"]], rows
+
+
+def epochs_of(run: StoredRun) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a run's training, a row for each epoch."""
+    best = (run.best or {}).get("epoch")
+    rows = []
+    for line in run.metrics:
+        measured = line.get("validation", {})
+        shares = [f"{100 * measured[name]:.1f}" if name in measured else "—" for name in ("clean", "robust")]
+        mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best else ""
+        seconds = f"{line['seconds']:.1f}"
+        rows.append([f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, seconds])
+    return ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"], rows
+
+
+def changes_of(run: StoredRun) -> list[list[str]]:
+    """Epoch and prototypes of each class, for the epochs in which a count changed."""
+    rows, before = [], None
+    for epoch, counts in run.prototype_counts:
+        if counts != before:
+            rows.append([str(epoch), *map(str, counts)])
+        before = counts
+    return rows
 
 
 def groups_of(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:

@@ -10,7 +10,7 @@ from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import Count
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, count_of, groups_of, interval_text, lowest
+from protoat.reports.records import Records, accuracy, count_of, entries_of, groups_of, heads_of, interval_text, lowest
 
 __all__ = ["attacks", "groups"]
 
@@ -24,7 +24,7 @@ def attacks(records: Records) -> Section:
     if record is None:
         blocks = blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
         return Section("attacks", "Attacks", blocks)
-    found = _all(record)
+    found = entries_of(record)
     rows = [[name, *_cells(entry)] for name, entry in found.items()]
     columns = ["attack", "accuracy %", "95 % interval", "right", "images", "worst class", "worst mode", "seconds"]
     blocks += [
@@ -44,12 +44,6 @@ def attacks(records: Records) -> Section:
     return Section("attacks", "Attacks", blocks)
 
 
-def _all(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Every attack, then the worst case where the record has one."""
-    case = record.get("worst_case")
-    return {**record["attacks"], **({WORST_CASE: case} if case else {})}
-
-
 def _cells(entry: Mapping[str, Any]) -> list[str]:
     count = count_of(entry)
     return [
@@ -67,12 +61,7 @@ def _linear_heads(records: Records) -> Iterator[Grid]:
     probe = records.run.probe if records.run is not None else None
     if probe is None:
         return
-    rows = [
-        [encoder, head, *(accuracy(count_of(entry)) for entry in measured.values())]
-        for encoder, heads in probe["encoders"].items()
-        for head, measured in heads.items()
-    ]
-    columns = ["encoder", "head", *probe["encoders"]["trained"]["standard"]]
+    columns, rows = heads_of(probe)
     yield Grid("Linear heads on the frozen encoder: accuracy % with its 95 % interval", columns, rows, text=2)
 
 

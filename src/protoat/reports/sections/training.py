@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from protoat.experiments.measure import read_record
 from protoat.experiments.store import StoredRun
 from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
-from protoat.reports.records import Records, accuracy, count_of
+from protoat.reports.records import Records, accuracy, changes_of, count_of, epochs_of
 from protoat.reports.sections.pictures import from_weights
 
 if TYPE_CHECKING:
@@ -26,21 +26,13 @@ def training(records: Records) -> Section:
     run = records.run
     if run is None or not run.metrics:
         return Section("training", "Training", [Text("Nothing is recorded about training.", "missing")])
-    best = (run.best or {}).get("epoch")
-    columns = ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"]
+    columns, rows = epochs_of(run)
     about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
     blocks: list[Block] = [
         Chart("Training curves", training_curves([records.folder]), about),
-        Grid("Every epoch", columns, [_epoch(line, best) for line in run.metrics], folded=True),
+        Grid("Every epoch", columns, rows, folded=True),
     ]
     return Section("training", "Training", blocks)
-
-
-def _epoch(line: dict[str, Any], best: int | None) -> list[str]:
-    measured = line.get("validation", {})
-    shares = [f"{100 * measured[name]:.1f}" if name in measured else "—" for name in ("clean", "robust")]
-    mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best else ""
-    return [f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, f"{line['seconds']:.1f}"]
 
 
 def prototypes(records: Records, images: int) -> Section:
@@ -65,11 +57,7 @@ def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
         prototype_counts(records.folder),
         "A line for each class over epochs: how many prototypes it has; the table has the epochs in which one changed.",
     )
-    rows, before = [], None
-    for epoch, counts in run.prototype_counts:
-        if counts != before:
-            rows.append([str(epoch), *map(str, counts)])
-        before = counts
+    rows = changes_of(run)
     names = run.facts.get("class_names") or [str(index) for index in range(len(rows[0]) - 1)]
     yield Grid("Prototypes in use, where a count changed", ["epoch", *names], rows, folded=len(rows) > 20)
 
