@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from protoat.cli import figure
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
 from protoat.experiments.job import Task
