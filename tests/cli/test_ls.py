@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,15 @@ def test_a_broken_run_is_named_and_the_others_are_listed(
     assert f"left out: {runs / 'broken/recipe.yaml'} is damaged" in caplog.text
     assert main(["show", str(runs / "broken")]) == 2
     assert "recipe.yaml is damaged" in capsys.readouterr().err
+
+
+def test_an_accuracy_is_listed_with_what_it_was_measured_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subject = {"weights": "last.safetensors", "sha256": sha256(b"weights").hexdigest(), "images": 40}
+    record = {
+        "subject": {**subject, "threat": {"norm": "linf", "eps": 0.1}},
+        "attacks": {"clean": {"correct": 30, "total": 40}},
+    }
+    (runs / "stopped/evaluation.json").write_text(json.dumps(record))
+    assert main(["ls", "."]) == 0
+    shown = capsys.readouterr().out
+    assert "last weights, 40 images, linf 0.1:" in shown and "clean 75.0 [" in shown

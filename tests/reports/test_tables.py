@@ -174,6 +174,7 @@ def test_csv_holds_raw_counts_of_every_cell_and_seed(measured: Filled) -> None:
     line = next(each for each in lines if (each["row"], each["column"], each["seed"]) == ("Ours", "PGD10", "0"))
     assert (line["correct"], line["total"], line["paper"], line["verdict"]) == ("140", "200", "60.00", "best")
     assert float(line["interval_low"]) == pytest.approx(0.633, abs=5e-4)
+    assert "intervals overlap: no difference shown" in {each["verdict"] for each in lines if each["attack"] == "aa"}
     assert (line["budget"], line["reproduction"], line["ours_only"]) == ("mine", "False", "False")
     assert "cifar10-ours-mine-0-" in line["folder"]
     assert line["command"] == ""
