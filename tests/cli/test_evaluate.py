@@ -188,7 +188,7 @@ def test_names_of_attacks_are_listed(printed) -> None:
         (["--model", "evaluate_builders:three_classes", "--weights", "a.safetensors"], "of another shape: 1.weight"),
         (["--model", "timm:resnet18"], "timm is not installed"),
         (["--weights", "c.safetensors"], "there is no weights file c.safetensors"),
-        (["--data", "ImageFolder", "--data.path", "absent"], "ImageFolder is not in"),
+        (["--data", "ImageFolder", "--data.path", "absent"], "there is no folder absent"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_record(

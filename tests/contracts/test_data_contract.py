@@ -14,7 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from protoat.data import Augment, DataNotFoundError, ImageData, ImageLoader, Source, regroup, split_validation
+from protoat.data import (
+    Augment,
+    DataNotFoundError,
+    ImageData,
+    ImageFolder,
+    ImageLoader,
+    Source,
+    regroup,
+    split_validation,
+)
 
 
 def load_makers() -> ModuleType:
@@ -89,7 +98,8 @@ def test_missing_files_give_one_error_that_says_what_to_do(
     message = str(caught.value)
     assert isinstance(caught.value, FileNotFoundError)
     assert str(source.location()) in message and str(tmp_path) in str(source.location())
-    assert "PROTOAT_DATA" in message and "--download" in message and "\n" not in message
+    advice = ["--data.path"] if cls is ImageFolder else ["PROTOAT_DATA", "--download"]
+    assert all(word in message for word in advice) and "\n" not in message
     assert list(tmp_path.iterdir()) == []
 
 
