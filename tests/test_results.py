@@ -1,0 +1,32 @@
+"""The tables that the guides show are those that the records in results/ give."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from protoat.cli import main
+from protoat.experiments.store import list_runs
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_guide_shows_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    [command] = [line for line in GUIDE.splitlines() if line.startswith("protoat ") and "--store results" in line]
+    [shown] = re.findall(r"<!-- printed by the second command -->\n\n(.*)\n\n<!-- end -->", GUIDE, flags=re.S)
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out.strip() == shown.strip()
+
+
+def test_records_hold_no_weights_and_no_paths_of_a_machine() -> None:
+    runs = list_runs(ROOT / "results")
+    assert runs and all(run.is_record and run.evaluation for run in runs)
+    for file in (path for path in (ROOT / "results").rglob("*") if path.is_file()):
+        assert file.suffix in (".json", ".jsonl", ".yaml") and not re.search(r"/(root|home|tmp)/", file.read_text())
