@@ -14,20 +14,28 @@ from protoat import Objective, evaluate
 from protoat.attacks import PGD
 from protoat.data import ImageData
 from protoat.evaluation.behaviour import eval_logits
-from protoat.methods import PGDAT, FreeAT
+from protoat.methods import PGDAT, FreeAT, Method
 from protoat.models import with_embedding
 from protoat.types import Linf
 
 THREAT = Linf(0.1)
 X, Y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
 DATA = ImageData((255 * X).byte(), Y, ("a", "b"))
+
+
+def _gradient(model: nn.Module, method: Method) -> Tensor:
+    """Of the weights, after one step."""
+    next(Objective(method).losses(model, X, Y)).total.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
 PLACES: dict[str, Callable[[nn.Module], Any]] = {
-    "an attack": lambda model: PGD(THREAT, steps=1)(model, X, Y),
-    "PGDAT": lambda model: next(Objective(PGDAT(THREAT, steps=1)).losses(model, X, Y)).total.backward(),
-    "FreeAT": lambda model: next(Objective(FreeAT(THREAT)).losses(model, X, Y)).total.backward(),
-    "with_embedding": lambda model: with_embedding(model, "layer")(X),
+    "an attack": lambda model: PGD(THREAT, steps=1)(model, X, Y).x_adv,
+    "PGDAT": lambda model: _gradient(model, PGDAT(THREAT, steps=1)),
+    "FreeAT": lambda model: _gradient(model, FreeAT(THREAT)),
+    "with_embedding": lambda model: with_embedding(model, "layer")(X).logits,
     "a lint": lambda model: eval_logits(model, X),
-    "evaluate": lambda model: evaluate(model, DATA, {"clean": None}),
+    "evaluate": lambda model: torch.tensor(evaluate(model, DATA, {"clean": None})["clean"].count.correct),
 }
 
 
@@ -45,7 +53,12 @@ class Returning(nn.Module):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_object_with_logits_is_understood(place: str) -> None:
-    PLACES[place](Returning(lambda logits: SimpleNamespace(logits=logits)))
+    found = []
+    for wrap in (lambda logits: logits, lambda logits: SimpleNamespace(logits=logits)):
+        torch.manual_seed(0)
+        found.append(PLACES[place](Returning(wrap)))
+    plain, wrapped = found
+    assert torch.equal(plain, wrapped)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -20,7 +20,7 @@ from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, as_output
 
-__all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking"]
+__all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking", "plain"]
 
 BatchNormMode = Literal["eval", "train", "train_frozen"]
 AttackLoss = Callable[[Output, Tensor], Tensor]
@@ -126,7 +126,7 @@ class Attack(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Everything that defines this attack, ready for JSON: nobody has to guess what ``pgd10`` was."""
-        values = {key: _plain(value) for key, value in vars(self).items() if key != "threat"}
+        values = {key: plain(value) for key, value in vars(self).items() if key != "threat"}
         return {"attack": type(self).__name__, "norm": self.threat.norm, "eps": self.threat.eps, **values}
 
     def perturb(
@@ -291,17 +291,17 @@ def _checked(x: Tensor, y: Tensor) -> Tensor:
     return x.detach().clamp(0, 1)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A JSON value that says what `value` is."""
     if isinstance(value, Attack):
         return value.parameters()
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, partial):
-        given = [f"{_plain(item)}" for item in value.args]
-        given += [f"{key}={_plain(item)}" for key, item in value.keywords.items()]
-        return f"{_plain(value.func)}({', '.join(given)})"
+        given = [f"{plain(item)}" for item in value.args]
+        given += [f"{key}={plain(item)}" for key, item in value.keywords.items()]
+        return f"{plain(value.func)}({', '.join(given)})"
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

@@ -18,7 +18,7 @@ from protoat.experiments.measure import audit_verdict, measure, read_record
 from protoat.experiments.named_attacks import HELP, default_names
 from protoat.experiments.named_run import run_named
 from protoat.experiments.probe import probe_run
-from protoat.experiments.subject_options import subject_of, subject_parser
+from protoat.experiments.subject_options import check_weights_of_run, subject_of, subject_parser
 
 __all__ = ["main"]
 
@@ -83,8 +83,7 @@ def _probe(options: Namespace, given: Namespace) -> None:
         if key not in _OF_PROBE:
             option = key.removesuffix(".class_path").replace("init_args.", "").replace("_", "-")
             raise ValueError(f"leave out --{option}: --linear-probe goes by the recipe of the run")
-    if options.weights not in (None, "best", "last"):
-        raise ValueError(f"--weights {options.weights!r} of a run is unknown; write best or last")
+    check_weights_of_run(options.weights)
     run = run_named(options.run)
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
     record = probe_run(run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)

@@ -127,16 +127,15 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_changes(path: Path, budget: Budget) -> None:
     """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run."""
-    from protoat.experiments.recipe import read_recipe, recipe_names  # torch takes seconds to import
+    from protoat.experiments.recipe import is_of_pretraining, read_recipe, recipe_names  # torch takes seconds to import
 
     if unknown := [name for name in budget.recipes if name not in recipe_names()]:
         raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
     general = replace(budget, recipes={})
-    pretrained = [name for name in recipe_names() if name.endswith(("-acl", "-rocl"))]
     tried = [
         ("train", general, "cifar10", False),
         ("pretrain", general, "cifar10-acl", True),
-        *((f"recipes, {name}", budget, name, name in pretrained) for name in budget.recipes),
+        *((f"recipes, {name}", budget, name, is_of_pretraining(name)) for name in budget.recipes),
     ]
     for section, changes, name, pretrains in tried:
         try:

@@ -32,6 +32,7 @@ __all__ = [
     "class_names",
     "differing_keys",
     "flat_recipe",
+    "is_of_pretraining",
     "load_yaml",
     "overlay_names",
     "read_recipe",
@@ -214,7 +215,7 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
     classes of the kind take: `ramp_epochs` of methods.
     """
     parser = _RecipeParser(prog, choices=partial(class_names, pretrains=pretrains))
-    recipes = [name for name in recipe_names() if _is_of_pretraining(name) == pretrains]
+    recipes = [name for name in recipe_names() if is_of_pretraining(name) == pretrains]
     usual = "" if default is None else f", by default {default},"
     parser.add_argument(
         "--config",
@@ -229,7 +230,12 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
 
 
 @cache
-def _is_of_pretraining(name: str) -> bool:
+def is_of_pretraining(name: str) -> bool:
+    """Whether a shipped recipe is for ``protoat pretrain``; told without building it.
+
+    >>> is_of_pretraining("mnist-acl"), is_of_pretraining("mnist-finetune")
+    (True, False)
+    """
     method = load_yaml((_SHIPPED / f"{name}.yaml").read_text())["method"]["class_path"]
     return method in class_names("method", pretrains=True)
 

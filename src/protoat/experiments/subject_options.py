@@ -16,7 +16,7 @@ from protoat.experiments.recipe import class_names
 from protoat.experiments.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.types import Norm, Pixels, ThreatModel
 
-__all__ = ["subject_of", "subject_parser"]
+__all__ = ["check_weights_of_run", "subject_of", "subject_parser"]
 
 
 def subject_parser(prog: str) -> Parser:
@@ -69,12 +69,21 @@ def subject_of(parser: Parser, options: Namespace) -> Subject:
     return with_prototype_head(subject, folder=options.out) if options.head == "prototypes" else subject
 
 
+def check_weights_of_run(weights: str | None) -> None:
+    """Refuses what names no weights of a run.
+
+    Raises:
+        ValueError: neither best, last nor None.
+    """
+    if weights not in (None, "best", "last"):
+        raise ValueError(f"--weights {weights!r} of a run is unknown; write best or last")
+
+
 def _run(options: Namespace) -> Subject:
     for name in ("data", "groups", "mean", "std"):
         if options[name] is not None:
             raise ValueError(f"--{name} goes with --model; a run brings its own")
-    if options.weights not in (None, "best", "last"):
-        raise ValueError(f"--weights {options.weights!r} of a run is unknown; write best or last")
+    check_weights_of_run(options.weights)
     found = subject_of_run(run_named(options.run), weights=options.weights)
     eps, norm = options.threat.eps, options.threat.norm
     threat = ThreatModel(found.threat.eps if eps is None else eps, norm or found.threat.norm)

@@ -74,7 +74,8 @@ def _browser() -> Iterator[Chrome]:
         raise ValueError("pictures of pages need selenium: pip install 'protoat[pictures]'") from None
     options = ChromeOptions()
     flags = ["--headless=new", "--hide-scrollbars", "--force-device-scale-factor=2", f"--window-size={_WIDTH},900"]
-    for flag in [*flags, *["--no-sandbox"] * (os.geteuid() == 0)]:  # Chromium has no sandbox for root
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # for whom Chromium has no sandbox
+    for flag in [*flags, *["--no-sandbox"] * as_root]:
         options.add_argument(flag)
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program and driver:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial
 from typing import Any
 
 from protoat.attacks import Attack
+from protoat.attacks.base import plain
 from protoat.methods import Method
 from protoat.training.averaging import Averaging
 from protoat.training.learner import Learner
@@ -100,15 +100,10 @@ def _brief(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """A JSON value that says what `value` is."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Attack | Method):
         return {"class": type(value).__name__, **settings(value)}
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
-    if isinstance(value, partial):
-        return [_plain(value.func), _plain(value.args), {name: _plain(item) for name, item in value.keywords.items()}]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    return plain(value)
