@@ -36,6 +36,7 @@ NAMES = {
     "Objective": "objective",
     "fit": "training",
     "evaluate": "evaluation",
+    "load_run": "experiments",
     "__version__": "_version",
 }
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -253,3 +253,23 @@ class TestALoopOfTheUsers:
         objective.at_epoch(5.5, 9)
         only(objective, Net(), torch.rand(4, 3, 2, 2))
         assert caplog.messages == []
+
+
+def test_training_in_eval_mode_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    net, objective = Net(), Objective(Standard(THREAT))
+    x = torch.rand(4, 3, 2, 2)
+    only(objective, net.train(), x)
+    assert not caplog.records
+    only(objective, net.eval(), x)
+    only(objective, net, x)
+    assert caplog.text.count("the model trains in eval mode") == 1
+
+
+def test_prototypes_that_the_optimizer_lacks_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    net = Net()
+    for learnt, said in ((lambda own: [*net.parameters(), *own.parameters()], 0), (lambda own: net.parameters(), 1)):
+        objective = Objective(Standard(THREAT), SoftTriple(2, 5, prototypes_per_class=2))
+        optimizer = torch.optim.SGD(learnt(objective), lr=0.1)
+        for epoch in (1, 2):
+            objective.end_epoch(epoch, 2, net, optimizer)
+        assert caplog.text.count("the optimizer lacks what the objective learns, such as prototypes") == said

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from protoat.functional.images import check_images
@@ -102,7 +104,7 @@ class Objective:
         self.dml_input = dml_input
         self._first: float | None = None  # the epoch that was told first
         self._epoch = 0.0
-        self._ended = self._warned = False
+        self._ended = self._warned = self._warned_of_mode = False
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
@@ -117,6 +119,7 @@ class Objective:
         """
         check_images(x)
         self._warn_of_silence()
+        self._warn_of_eval_mode(model)
         for views in self.method.updates(model, x, y):
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
@@ -133,6 +136,25 @@ class Objective:
             "objective.end_epoch(epoch, epochs, model, optimizer) after each pass; without both, %s",
             ", and ".join(given_up),
         )
+
+    def _warn_of_eval_mode(self, model: nn.Module) -> None:
+        """Once, of a model that an evaluation between two epochs has left in eval mode."""
+        if model.training or self._warned_of_mode:
+            return
+        if any(isinstance(layer, _BatchNorm | _DropoutNd) for layer in model.modules()):
+            self._warned_of_mode = True
+            logger.warning(
+                "the model trains in eval mode: batch norm keeps its statistics and dropout is off; call model.train() "
+                "after each evaluation"
+            )
+
+    def _warn_of_the_unlearned(self, optimizer: Optimizer) -> None:
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if any(id(parameter) not in held for parameter in self.parameters()):
+            logger.warning(
+                "the optimizer lacks what the objective learns, such as prototypes, which stay as they are; build it "
+                "from protoat.training.parameter_groups(model, objective, lr=...)"
+            )
 
     @property
     def needs_epochs(self) -> list[str]:
@@ -191,7 +213,15 @@ class Objective:
         self.method.at_epoch(epoch, epochs)
 
     def end_epoch(self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> EpochEnd:
-        """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge."""
+        """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge.
+
+        Args:
+            epoch, epochs: passes done, and to be done.
+            model: what the guard looks at.
+            optimizer: forgets the momentum of prototypes that merge; it should be the one that steps them.
+        """
+        if optimizer is not None and not self._ended:
+            self._warn_of_the_unlearned(optimizer)
         self._ended = True
         stop = self.method.end_epoch(model)
         if stop is not None or self.regularizer is None:

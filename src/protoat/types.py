@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protoat.pixels import Pixels
 
-__all__ = ["L2", "Linf", "LossTerms", "Norm", "Output", "Pixels", "ThreatModel", "Views", "as_output"]
+__all__ = ["L2", "Linf", "LossTerms", "Norm", "Output", "Pixels", "ThreatModel", "Views", "as_output", "check_threat"]
 
 Norm = Literal["linf", "l2"]
 
@@ -112,6 +112,22 @@ class ThreatModel:
             raise ValueError(f"eps={self.eps:g} is outside (0, 1]{hint}")
         if self.norm == "l2" and not 0 < self.eps < float("inf"):
             raise ValueError(f"eps={self.eps:g} is not a positive L2 radius")
+
+
+def check_threat(threat: Any, user: type) -> None:
+    """Refuses what is no threat model, such as a radius alone.
+
+    Args:
+        threat: what `user`, a class of attacks or methods, was given.
+
+    Raises:
+        TypeError: no `ThreatModel`.
+    """
+    if not isinstance(threat, ThreatModel):
+        raise TypeError(
+            f"{user.__name__} takes a threat model, and {threat!r} is of type {type(threat).__name__}; "
+            "write protoat.Linf(8/255) or protoat.L2(0.5)"
+        )
 
 
 def Linf(eps: float | str) -> ThreatModel:  # noqa: N802 - the field's name for the ball

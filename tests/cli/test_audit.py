@@ -59,8 +59,9 @@ def test_a_run_with_everything_it_needs(runs: dict[str, Path], capsys: pytest.Ca
         row = next(line for line in shown.splitlines() if line.startswith(f"│ {check['id']} "))
         assert "│ pass " in row
         assert check["title"] in row
-    assert "audit passed, which rules out common mistakes only; 0 checks were not run" in shown
-    assert "audit passed" in audit_verdict(subject_of_run(ours))
+    all_checks = f"audit passed, {len(CHECKS)} of {len(CHECKS)} checks on 40 images"
+    assert f"{all_checks}, which rules out common mistakes only; 0 checks were not run" in shown
+    assert f"{all_checks}: " in audit_verdict(subject_of_run(ours))
     assert "other weights, data or radius" in audit_verdict(subject_of_run(ours, weights="last"))
 
 
@@ -122,6 +123,34 @@ def test_a_failed_audit_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFix
     content = json.loads((out / "audit.json").read_text())
     assert content["passed"] is False
     assert content["subject"]["model"].endswith(":Rounded")
+
+
+class Plain(nn.Sequential):
+    """A model without any defence."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_a_few_checks_replace_no_fuller_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "audit.json"
+
+    def audited(*options: str, eps: str = "0.1") -> tuple[bool, str]:
+        """Whether it was written, and what was said."""
+        before = path.read_text() if path.exists() else None
+        model = ["--model", f"{__name__}:Plain", "--data", "Digits", "--threat.eps", eps, "--out", str(tmp_path)]
+        assert main(["audit", *model, *options]) == 0
+        return path.read_text() != before, capsys.readouterr().out
+
+    assert audited("--checks", "C15", "C17", "--n", "20")[0]
+    for fewer in (["C17", "--n", "30"], ["C15", "C16", "C17", "--n", "19"]):
+        written, said = audited("--checks", *fewer)
+        assert not written
+        assert f"{path} stays as it was, 2 of {len(CHECKS)} checks on 20 images; " in said
+    written, said = audited("--checks", "C16", "C17", "--n", "21")
+    assert written and f"audit passed, 2 of {len(CHECKS)} checks on 21 images" in said
+    written, said = audited("--checks", "C17", "--n", "1", eps="0.2")
+    assert written and f"audit passed, 1 of {len(CHECKS)} checks on 1 image, " in said
 
 
 def test_mistakes_are_one_line_and_write_nothing(

@@ -41,6 +41,12 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--config nowhere.yaml", "there is no recipe file nowhere.yaml"),
         ("--method FreAT", "method 'FreAT' is unknown; did you mean 'FreeAT'?"),
         ("--methd FreeAT", "--methd is unknown; did you mean '--method'?"),
+        ("--lr 0.1", "--lr is unknown; did you mean '--optimizer.lr'?"),
+        ("--eps 0.1", "--eps is unknown; did you mean '--threat.eps'?"),
+        (
+            "--config cifar10-2 --data.path clean",
+            "data.path is unknown; write one of download, root, or name a class that has it: --data ImageFolder",
+        ),
         ("--method FreeAT --method.replay 4", "method.replay is unknown; did you mean 'replays'?"),
         ("--method FreeAT --method.replays 0", "replays=0 must be at least 1"),
         ("--threat.eps 8", "eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),

@@ -80,3 +80,34 @@ def test_an_accuracy_is_listed_with_what_it_was_measured_on(runs: Path, capsys: 
     assert main(["ls", "."]) == 0
     shown = capsys.readouterr().out
     assert "last weights, 40 images, linf 0.1:" in shown and "clean 75.0 [" in shown
+    assert "also measured" not in shown
+
+
+def test_what_was_measured_on_other_images_is_told_beside_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"correct": 300, "total": 500, "per_class": {}, "per_mode": {}, "seconds": 1.0}
+    subject = {"weights": "last.safetensors", "data": "Digits test", "images": 500}
+    record = {
+        "subject": {**subject, "threat": {"norm": "linf", "eps": 0.1}},
+        "attacks": {"clean": entry, "pgd10": entry},
+    }
+    (runs / "stopped/evaluation-0a1b2c3d.json").write_text(json.dumps(record))
+    assert main(["ls", "."]) == 0
+    assert "also measured, see protoat show: evaluation-0a1b2c3d.json" in capsys.readouterr().out
+    about = "clean, pgd10; last.safetensors, 500 images of Digits test, linf 0.1"
+    assert main(["show", "stopped"]) == 0
+    assert f"also measured, in evaluation-0a1b2c3d.json: {about}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "best.json", "probe.json"])
+def test_a_foreign_record_leaves_out_its_run_only(
+    name: str, runs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (runs / "stopped" / name).write_text("{}")
+    assert main(["ls", "."]) == 0
+    shown = capsys.readouterr().out
+    assert "killed" in shown and "stopped" not in shown
+    assert f"left out: {runs / 'stopped' / name} is damaged" in caplog.text
+    for command in ("show", "report"):
+        assert main([command, "stopped", *(["--out", "x.html"] if command == "report" else [])]) == 2
+        error = capsys.readouterr().err
+        assert f"stopped/{name} is damaged" in error and error.count("\n") == 1

@@ -55,6 +55,9 @@ def test_mistakes_are_one_line(measured: Path, tmp_path: Path, capsys: pytest.Ca
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert not (tmp_path / "page.html").exists()
+    assert main(["report", str(measured), "--out", str(tmp_path / "page.pdf")]) == 2
+    assert "page.pdf has to end in .html" in capsys.readouterr().err
+    assert not (tmp_path / "page.pdf").exists()
 
 
 def test_help_needs_none_of_the_libraries_that_draw() -> None:

@@ -59,6 +59,12 @@ def build(kind: type[Attack], threat: ThreatModel = LINF, **options: Any) -> Att
     return attack
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ATTACKS if kind not in ROWS], ids=lambda kind: kind.__name__)
+def test_a_radius_alone_is_no_threat_model(kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes a threat model, and 0\.25 is of type float; write protoat\.Linf\("):
+        kind(0.25)
+
+
 def shorten(attack: Attack) -> Attack:
     for key, value in SHORT.items():
         if hasattr(attack, key):

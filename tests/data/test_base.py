@@ -52,9 +52,19 @@ def test_bad_values(images: torch.Tensor, labels: torch.Tensor, names: tuple[str
         ImageData(images, labels, names)
 
 
+def test_names_in_a_list_are_those_in_a_tuple() -> None:
+    modes = torch.tensor([3, 1, 2, 0, 1, 2])
+    one = ImageData(IMAGES, LABELS, NAMES, modes, ("a/x", "b", "c", "a/y"))
+    other = ImageData(IMAGES, LABELS, list(NAMES), modes, ["a/x", "b", "c", "a/y"])  # type: ignore[arg-type]
+    assert other.class_names == NAMES and other.mode_names == one.mode_names
+    assert one.digest() == other.digest()
+
+
 def test_bad_modes() -> None:
     with pytest.raises(ValueError, match="modes outside range: found 0 to 2, expected 0 to 1 for 2 modes"):
         ImageData(IMAGES, LABELS, NAMES, LABELS, ("x", "y"))
+    with pytest.raises(ValueError, match="modes are given and mode_names are not; give mode_names, one name for each"):
+        ImageData(IMAGES, LABELS, NAMES, LABELS)
     with pytest.raises(ValueError, match="a mode has images of two classes"):
         ImageData(IMAGES, LABELS, NAMES, torch.zeros(6, dtype=torch.int64), ("x",))
 

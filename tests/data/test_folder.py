@@ -41,15 +41,25 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert not torch.equal(train.images, test.images)
 
 
-def test_val_stands_in_for_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_val_stands_in_for_test(name: str, tmp_path: Path) -> None:
     fill(tmp_path / "train", "a", "b", count=3)
-    fill(tmp_path / "val", "a", "b", count=2)
+    fill(tmp_path / name, "a", "b", count=2)
     assert len(ImageFolder(path=tmp_path).load("train")) == 6 and len(ImageFolder(path=tmp_path).load("test")) == 4
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    fill(tmp_path, "bus", "train")
-    assert ImageFolder(path=tmp_path).load("train").class_names == ("bus", "train")
+    fill(tmp_path / "flat", "bus", "train")
+    assert ImageFolder(path=tmp_path / "flat").load("train").class_names == ("bus", "train")
+    fill(tmp_path / "modes", "bus/red", "bus/blue", "train/steam", "train/red")
+    assert ImageFolder(path=tmp_path / "modes").load("train").class_names == ("bus", "train")
+
+
+def test_a_half_under_another_name_is_no_class(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "a", "b")
+    fill(tmp_path / "holdout", "a", "b")
+    with pytest.raises(ValueError, match=r"holdout has the same folders as .*train; call it test or val or valid"):
+        ImageFolder(path=tmp_path).load("train")
 
 
 def test_inner_folders_name_modes_and_stay_distinct(tmp_path: Path) -> None:

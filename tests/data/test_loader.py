@@ -68,6 +68,7 @@ def test_going_on_in_mid_epoch(first: int) -> None:
     loader = ImageLoader(make(19, size=4), batch_size=5, augment=Augment(padding=2, flip=True), seed=8)
     loader.set_epoch(2)
     whole = list(loader)
+    loader.set_epoch(2)
     torch.manual_seed(123)  # nothing of it matters
     rest = list(loader.iterate(first))
     assert len(rest) == 4 - first
@@ -99,6 +100,19 @@ def test_order_differs_by_seed_and_epoch_and_leaves_the_global_state() -> None:
             ((x, _),) = loader
             orders.add(tuple(ids(x)))
     assert len(orders) == 9 and torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_full_pass_is_the_next_epoch() -> None:
+    loader = ImageLoader(make(24, size=4), batch_size=8, augment=Augment(padding=2, flip=True), seed=3)
+    passes = [list(loader) for _ in range(3)]
+    assert len({x.numpy().tobytes() for batches in passes for x, _ in batches}) == 9
+    next(iter(loader))  # left early: the epoch is still to be gone through
+    assert loader.epoch == 3
+    for epoch, batches in enumerate(passes):
+        loader.set_epoch(epoch)
+        rest = list(loader.iterate(first_batch=1))
+        assert all(torch.equal(x, again) for (x, _), (again, _) in zip(batches[1:], rest, strict=True))
+        assert loader.epoch == epoch + 1
 
 
 def test_unshuffled_order_is_that_of_the_data() -> None:

@@ -67,6 +67,29 @@ def test_regrouping_twice_keeps_the_finest_modes() -> None:
     assert twice.class_names == ("class 0-class 1-class 2-class 3", "class 4-class 5-class 6-class 7")
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**40))
+def test_groups_at_random_are_of_equal_size_and_depend_on_the_seed_only(seed: int) -> None:
+    data = make(list(range(12)), 12)
+    joined = regroup(data, {"random": 3, "seed": seed})
+    assert joined.class_names == ("group 0", "group 1", "group 2")
+    assert joined.counts.tolist() == [4, 4, 4] and joined.modes.tolist() == list(range(12))
+    assert torch.equal(joined.labels, regroup(data, {"random": 3, "seed": seed}).labels)
+
+
+def test_another_seed_draws_other_groups() -> None:
+    data = make(list(range(12)), 12)
+    drawn = {tuple(regroup(data, {"random": 2, "seed": seed}).labels.tolist()) for seed in range(5)}
+    assert len(drawn) == 5
+    assert torch.equal(regroup(data, {"random": 2}).labels, regroup(data, {"random": 2, "seed": 0}).labels)
+
+
+def test_a_class_may_be_called_random() -> None:
+    data = make(list(range(4)), 4)
+    names = {"random": ["class 0", "class 2"], "other": ["class 1", "class 3"]}
+    assert regroup(data, names).class_names == ("random", "other")
+
+
 def test_as_many_groups_as_classes_keeps_names() -> None:
     data = make([0, 1, 2], 3)
     assert regroup(data, 3).class_names == data.class_names
@@ -80,7 +103,7 @@ def test_as_many_groups_as_classes_keeps_names() -> None:
         (0, "groups=0 does not divide 6 classes"),
         (-2, "groups=-2 does not divide"),
         ("superclasses", "groups='superclasses' is for CIFAR-100 only"),
-        ("superclass", "groups='superclass' is unknown; write a number, 'superclasses' or"),
+        ("superclass", "groups='superclass' is unknown; write a number, 'superclasses', {random"),
         ({"a": ["class 1"], "b": ["clas 2"]}, "class 'clas 2' of group 'b' is unknown; did you mean 'class 2'?"),
         ({"a": ["class 1"], "b": ["zzz"]}, "class 'zzz' of group 'b' is unknown; the classes are class 0, class 1"),
         ({"a": ["class 1"], "b": [2]}, "class 2 of group 'b' is unknown"),
@@ -89,6 +112,9 @@ def test_as_many_groups_as_classes_keeps_names() -> None:
         ({"a": ["class 1"], "b": []}, r"group 'b' is \[\], expected a list of class names"),
         ({"a": ["class 1"], "b": "class 2"}, "group 'b' is 'class 2', expected a list of class names"),
         ({"a": ["class 1"]}, "gives 1 class, expected at least two"),
+        ({"random": 4}, "groups=4 does not divide 6 classes; write one of 2, 3, 6"),
+        ({"random": 2, "seed": -1}, "is not valid; write {random: number of groups, seed: 0 or more}"),
+        ({"random": 2, "sed": 1}, "is not valid; write {random: number of groups, seed: 0 or more}"),
     ],
 )
 def test_bad_groups(groups: Groups, message: str) -> None:

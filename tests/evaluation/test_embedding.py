@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from protoat.attacks import PGD
-from protoat.data import Digits
+from protoat.data import Digits, ImageData
 from protoat.evaluation.embedding import embed, embed_images
+from protoat.figures.subject import said
 from protoat.models import LeNet
-from protoat.types import Linf
+from protoat.types import Linf, Output
 
 
 @pytest.fixture
@@ -37,6 +38,19 @@ def test_attacked_images_stay_in_the_ball_and_can_be_repeated(network: nn.Module
     again = embed(network, data, indices, attack=attack, batch_size=8)
     assert torch.equal(found.images, again.images) and torch.equal(found.embedding, again.embedding)
     torch.testing.assert_close(found.embedding, network.eval()(found.images).embedding.detach())
+
+
+def test_logits_that_are_no_numbers_say_no_class() -> None:
+    class Spoilt(nn.Module):
+        def forward(self, x: Tensor) -> Output:
+            flat = x.flatten(1)
+            return Output(torch.where(flat > 0.5, torch.nan, flat), flat)
+
+    images = torch.tensor([[0.1, 0.2], [0.9, 0.1]]).view(2, 1, 1, 2)
+    found = embed_images(Spoilt(), images)
+    assert found.predicted.tolist() == [1, -1]
+    data = ImageData(torch.zeros(2, 1, 1, 2, dtype=torch.uint8), torch.tensor([0, 1]), ("cat", "dog"))
+    assert [said(data, each) for each in found.predicted] == ["dog", "no class (its logits are not finite)"]
 
 
 def test_a_model_without_embeddings_and_an_empty_choice_are_refused() -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -187,6 +188,18 @@ class SpoiltBright(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         level = x.flatten(1).mean(1, keepdim=True)
         return torch.cat([level + 1, level], 1).masked_fill(level > 0.5, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        (["clean", "pgd10"], r"attacks is a list, expected attacks by name; write \{'pgd10': protoat.attacks.PGD\("),
+        ({"pgd10": "pgd10"}, "attack 'pgd10' is 'pgd10', expected an attack, or None for clean images; write"),
+    ],
+)
+def test_names_alone_are_no_attacks(data: ImageData, attacks: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        evaluate(nn.Flatten(), data, attacks)
 
 
 def test_logits_that_are_no_numbers_are_never_right() -> None:
@@ -550,6 +563,28 @@ def test_only_what_the_threat_model_allows_enters_the_worst_case() -> None:
     masks = torch.stack([report[name].correct_mask for name in entering])
     assert torch.equal(report.worst_case.correct_mask, masks.all(0))
     assert evaluate(model, data, attacks).worst_case.parameters["attacks"] == ["clean", *attacks]
+
+
+def test_a_worst_case_that_no_attack_enters_is_said(data: ImageData, caplog: pytest.LogCaptureFixture) -> None:
+    attacks = {"clean": None, "larger": FGSM(Linf(0.2))}
+    for eps, expected in ((0.2, 0), (0.1, 1)):
+        caplog.clear()
+        evaluate(Halves().eval(), data, attacks, threat=Linf(eps))
+        assert caplog.text.count("no attack enters the worst case, which is clean accuracy") == expected
+    evaluate(Halves().eval(), data, {"clean": None}, threat=Linf(0.1))
+    assert caplog.text.count("no attack enters the worst case") == 1
+
+
+def test_a_function_over_a_network_in_train_mode_is_said(data: ImageData, caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(data.shape[0], 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(data.num_classes)
+    )
+    net(torch.rand(2, *data.shape))
+    for training, model, expected in ((True, net, 0), (False, net.forward, 0), (True, net.forward, 1)):
+        caplog.clear()
+        net.train(training)
+        evaluate(model, data, {"clean": None})
+        assert caplog.text.count("changes from one batch to another, as of a network in train mode") == expected
 
 
 @pytest.mark.parametrize(

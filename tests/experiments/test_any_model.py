@@ -26,10 +26,10 @@ def small():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
 
 class Told(nn.Module):
-    def __init__(self, classes, channels, size, width=4):
+    def __init__(self, in_channels, num_classes, *, image_size, width=4):
         super().__init__()
-        self.facts = classes, channels, size, width
-        self.layer = nn.Linear(size, classes)
+        self.facts = num_classes, in_channels, image_size, width
+        self.layer = nn.Linear(image_size, num_classes)
 
     def forward(self, x):
         return self.layer(x.mean((1, 2)))
@@ -40,28 +40,30 @@ number = lambda: 3
 def raising():
     raise ValueError("boom")
 
-def asking_too_much(a, b, c, d):
+def wide(depth, widen_factor, num_classes=10):
+    return small()
+
+def nameless(num_classes, /):
     return small()
 """
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a module of the user's."""
+    """A working directory with a module of the user's, on the path as commands have it."""
     (tmp_path / "my_models.py").write_text(SOURCE)
     (tmp_path / "needy_models.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for name in ("my_models", "needy_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
-@pytest.mark.parametrize("spec", ["my_models:small", "my_models:ready"])
-def test_a_builder_or_a_module_of_the_working_directory(here: Path, spec: str) -> None:
-    path = list(sys.path)
+@pytest.mark.parametrize("spec", ["my_models:small", "my_models:ready", "my_models.small"])
+def test_a_builder_or_a_module(here: Path, spec: str) -> None:
     first, again = build_model(spec, DATA), build_model(spec, DATA)
-    assert sys.path == path
     assert (first.weights, len(first.sha256), first.mean) == ("as built", 64, None)
     assert first.sha256 == again.sha256
     assert first.model(torch.zeros(3, 1, 8, 8)).shape == (3, 2)
@@ -107,9 +109,10 @@ def test_weights_come_from_every_plain_file(here: Path, form: str) -> None:
         ("my_models:__name__", "my_models:__name__ is of type str, expected torch.nn.Module"),
         ("my_models:raising", r"^--model my_models:raising raised ValueError: boom \(my_models\.py:21\)$"),
         (
-            "my_models:asking_too_much",
-            r"my_models:asking_too_much raised TypeError: asking_too_much\(\) missing .* 'd'$",
+            "my_models:wide",
+            "my_models:wide needs depth, widen_factor, and a builder is told num_classes, in_channels, image_size only",
         ),
+        ("my_models:nameless", "my_models:nameless needs num_classes, and a builder is told .* only, by name"),
         ("needy_models:small", r"raised ModuleNotFoundError: No module named 'a_package_.*' \(needy_models\.py:1\)$"),
         ("torchvision:resnet17", "torchvision:resnet17 is unknown; did you mean 'resnet1"),
     ],
@@ -136,7 +139,7 @@ class Code:
         ({"1.weight": torch.zeros(2, 64), "1.bias": torch.zeros(2), "2.bias": torch.zeros(2)}, "unexpected: 2.bias"),
         ({"1.weight": torch.full((2, 64), torch.nan), "1.bias": torch.zeros(2)}, "finite"),
         ({"other": torch.zeros(2)}, "weights"),
-        ([1, 2], "holds no state dictionary"),
+        ([1, 2], "holds a list, expected tensors by name"),
         (Code(), "neither safetensors nor"),
     ],
 )

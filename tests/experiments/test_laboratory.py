@@ -208,7 +208,7 @@ def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
     for name in ("best.safetensors", "last.safetensors"):
         (folder / name).unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "best.json").write_text("{}")
+    (folder / "best.json").write_text('{"epoch": 1, "images": 50}')
     assert finished(TASK, own) is not None
     assert finished(replace(TASK, attacks=("fgsm",)), own) is None
 

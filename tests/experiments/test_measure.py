@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from protoat.data import Digits
-from protoat.experiments.measure import audit_verdict, measure, read_record
+from protoat.experiments.measure import audit_verdict, measure
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
+from protoat.experiments.store import read_evaluation
 from protoat.experiments.subject import Subject, subject_of_run, with_prototype_head
 from protoat.training import Interrupted
 from protoat.types import Output
@@ -50,7 +51,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 
 def stored(subject: Subject) -> dict:
-    record = read_record(subject.folder)
+    record = read_evaluation(subject.folder)
     assert record is not None
     return record
 
@@ -223,14 +224,15 @@ class First(nn.Module):
 def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> None:
     assert "not audited" in audit_verdict(subject)
     subject.folder.mkdir()
-    checks = [{"id": "A1", "status": "pass"}, {"id": "C3", "status": "fail"}]
-    for identity, passed, verdict in (
-        (subject.identity, True, "audit passed"),
-        (subject.identity, False, r"audit FAILED (C3)"),
-        ({**subject.identity, "sha256": "0"}, True, "is of other weights, data or radius"),
+    whole = [{"id": "A1", "status": "pass"}, {"id": "C3", "status": "pass"}]
+    failed = [whole[0], {"id": "C3", "status": "fail"}]
+    for identity, checks, verdict in (
+        (subject.identity, whole, "audit passed, 2 of 2 checks on 50 images: "),
+        (subject.identity, failed, "audit FAILED (C3)"),
+        ({**subject.identity, "sha256": "0"}, whole, "is of other weights, data or radius"),
     ):
         threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
-        audit = {"subject": identity, "threat": threat, "passed": passed, "checks": checks}
+        audit = {"subject": identity, "threat": threat, "images": 50, "checks": checks}
         (subject.folder / "audit.json").write_text(json.dumps(audit))
         assert verdict in audit_verdict(subject)
 

@@ -17,7 +17,7 @@ from protoat.types import Pixels
     ("overrides", "message"),
     [
         ("--method FreAT", "method 'FreAT' is unknown; did you mean 'FreeAT'?"),
-        ("--method foo.Bar", "method foo.Bar cannot be used: No module named 'foo'"),
+        ("--method foo.Bar", "method foo.Bar cannot be used: No module named 'foo'; run the command in"),
         ("--method protoat.data.MNIST", "method protoat.data.MNIST is no Method"),
         ("--method FreeAT --method.replay 4", "method.replay is unknown; did you mean 'replays'?"),
         ("--method.steps seven", "method.steps=seven is not valid; expected int"),

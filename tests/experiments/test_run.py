@@ -155,6 +155,25 @@ def test_layout_that_a_narrow_network_survives(
     assert f", {format}, " in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], 0),  # epochs 30, drop at 20, merge_start 0.67: epoch 21
+        (["--regularizer.merge_start", "0.5"], 1),
+        (["--regularizer.merge_start", "0.5", "--schedule", "none"], 0),
+        (["--regularizer.merge_start", "0.5", "--regularizer.merge_threshold", "0"], 0),
+        (["--regularizer", "none"], 0),
+    ],
+)
+def test_prototypes_that_merge_before_the_rate_drops_are_said(
+    options: list[str], said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("protoat.experiments.run.fit", lambda *_, **__: None)
+    train(read_recipe("digits-2", options), tmp_path / "run")
+    text = "merge from the end of epoch 15 on, and the learning rate drops after epoch 20; to merge then, write"
+    assert caplog.text.count(text) == caplog.text.count("prototypes merge from") == said
+
+
 @pytest.mark.parametrize("method", [["PGDAT"], ["AWP", "--method.method", "TRADES"]])
 def test_training_against_an_attack_that_cannot_cross_the_ball_is_said(
     method: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

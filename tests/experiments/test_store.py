@@ -12,6 +12,7 @@ import torch
 
 from protoat.experiments import store
 from protoat.experiments.store import check_free, claim, environment, list_runs, read_audit, read_run, write
+from protoat.reports.records import Records
 from protoat.training import DiskError
 
 TEXT = "data: {class_path: protoat.data.Digits}\nseed: 0\n"
@@ -87,6 +88,12 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
+def test_weights_without_a_recipe_are_named_with_what_measures_them(tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(ValueError, match=r"no recipe\.yaml; write .*--model .* --weights .*last\.safetensors$"):
+        read_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -94,7 +101,19 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
         ("recipe.yaml", "a word", "it holds no mapping"),
         ("recipe.yaml", "seed: 0", "it names no data"),
         ("run.json", "{", r"run\.json is damaged"),
-        ("evaluation.json", "", r"evaluation\.json is damaged"),
+        ("recipe.yaml", "data: digits", "it names no data"),
+        ("evaluation.json", "", r"evaluation\.json is damaged: .*; move it away and measure again"),
+        (
+            "evaluation.json",
+            "{}",
+            r"evaluation\.json is damaged or of something else: it has no 'subject.weights'; move",
+        ),
+        ("evaluation.json", '{"subject": {"weights": "w"}}', "it has no 'attacks'; move it away and measure again"),
+        ("best.json", '{"epoch": ', r"best\.json is damaged: .*; move it away$"),
+        ("best.json", "{}", r"best\.json is damaged or of something else: it has no 'epoch'"),
+        ("probe.json", "{}", r"probe\.json is damaged or of something else: it has no 'subject.weights'"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epoch":\n', r"metrics\.jsonl is damaged in line 2: .*; remove that line"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl is damaged in line 1: it has no 'epoch'; remove that line"),
     ],
 )
 def test_a_damaged_run_is_left_out_of_the_list_and_named(
@@ -146,7 +165,24 @@ def test_the_commit_is_that_of_the_source_or_nothing(tmp_path: Path, monkeypatch
 
 def test_a_damaged_audit_is_named(tmp_path: Path) -> None:
     assert read_audit(tmp_path) is None
-    for content in ("{", "[]"):
+    for content in ("{", "[]", "{}"):
         (tmp_path / "audit.json").write_text(content)
-        with pytest.raises(ValueError, match=r"audit.json is damaged"):
+        with pytest.raises(ValueError, match=r"audit.json is damaged.*; move it away and audit again"):
             read_audit(tmp_path)
+
+
+def test_a_run_of_pretraining_is_measured_by_linear_heads(tmp_path: Path) -> None:
+    for name, method, pretrains in (("a", "protoat.pretraining.ACL", True), ("b", "protoat.methods.PGDAT", False)):
+        claim(tmp_path / name, f"{TEXT}method: {{class_path: {method}}}\n", {}, {})
+        run = read_run(tmp_path / name)
+        assert run.pretrains is pretrains
+        assert run.measuring.endswith(" --linear-probe") is pretrains
+        assert Records(tmp_path / name, run, None, None).pretrained is pretrains
+
+
+def test_a_fact_that_is_not_there_is_named(tmp_path: Path) -> None:
+    claim(tmp_path / "run", TEXT, {"num_classes": 2}, {})
+    assert read_run(tmp_path / "run").fact("num_classes") == 2
+    (tmp_path / "run/run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run\.json is damaged or not there: no 'num_classes'; put it back, or train"):
+        read_run(tmp_path / "run").fact("num_classes")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protoat.evaluation import Count
-from protoat.experiments.measure import read_record
+from protoat.experiments.store import read_evaluation
 from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
 
@@ -24,7 +24,7 @@ def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
 
 
 def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
-    record = read_record(ours)
+    record = read_evaluation(ours)
     assert record is not None
     (trace,) = accuracy_against_eps([ours]).to_dict()["data"]
     assert trace["name"] == "ours: pgd10" and list(trace["x"]) == [0, 0.05, 0.1, 0.15]
@@ -36,7 +36,7 @@ def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
 
 def record_of(attacks: dict[str, dict]) -> str:
     entries = {name: {"correct": 5, "total": 9, "parameters": own} for name, own in attacks.items()}
-    return json.dumps({"subject": {"images": 9, "data": "x"}, "attacks": entries})
+    return json.dumps({"subject": {"weights": "w", "images": 9, "data": "x"}, "attacks": entries})
 
 
 def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Path) -> None:

@@ -300,6 +300,11 @@ def test_methods_that_cannot_be_meant_are_refused(inside: Callable[[ThreatModel]
         AWP(THREAT, method=inside)
 
 
+def test_it_trains_against_the_attack_of_the_method_inside() -> None:
+    assert AWP(THREAT, method=partial(PGDAT, steps=3)).attack.parameters() == PGDAT(THREAT, steps=3).attack.parameters()
+    assert AWP(THREAT, method=Standard).attack is None
+
+
 def test_clean_training_can_be_wrapped(make_net, make_batch) -> None:
     x, y = make_batch()
     views = next(AWP(THREAT, method=Standard).updates(make_net(), x, y))

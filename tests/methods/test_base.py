@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from protoat.methods import FGSMAT, PGDAT, FastAT, FreeAT, Method, Standard
+from protoat.methods import CFA, DAJAT, FGSMAT, MART, PGDAT, TRADES, FastAT, FreeAT, Method, Standard
 from protoat.methods.base import Method as Base
 from protoat.types import L2, Linf
 
@@ -28,6 +28,12 @@ def test_full_strength_unless_a_ramp_is_asked_for(kind: type[Method]) -> None:
 @pytest.mark.parametrize("kind", METHODS)
 def test_takes_the_threat_model_first(kind: type[Method]) -> None:
     assert kind(L2(0.5)).threat == L2(0.5)
+
+
+@pytest.mark.parametrize("kind", [*METHODS, CFA, TRADES, MART, DAJAT])
+def test_a_radius_alone_is_no_threat_model(kind: type[Method]) -> None:
+    with pytest.raises(TypeError, match=r"takes a threat model, and 0\.2 is of type float; write protoat\.Linf\("):
+        kind(0.2)  # type: ignore[arg-type]
 
 
 def test_a_batchs_randomness_follows_the_global_state() -> None:

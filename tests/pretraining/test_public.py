@@ -193,6 +193,12 @@ def test_a_file_that_holds_code_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not Harmful.ran
 
 
+@pytest.mark.parametrize("key", ["weights", "model_state"])
+def test_the_only_tensors_of_a_file_are_found_under_any_name(key: str, tmp_path: Path) -> None:
+    torch.save({"epoch": 1, key: {"fc.bias": torch.ones(2)}, "optimizer": {"state": {}}}, tmp_path / "x.pt")
+    assert list(read_tensors(tmp_path / "x.pt")) == ["fc.bias"]
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no weights file"):
         read_tensors(tmp_path / "x.pt")
@@ -203,7 +209,18 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither safetensors nor"):
         read_tensors(tmp_path / "x.safetensors")
     torch.save({"epoch": 3, "history": [1, 2]}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="holds no state dictionary"):
+    with pytest.raises(
+        ValueError, match=r"no state dictionary but epoch, history; expected .* state_dict, model, model_s"
+    ):
+        read_tensors(tmp_path / "x.pt")
+    torch.save({"weights": {"a": torch.zeros(2)}, "ema": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="holds state dictionaries under weights, ema; expected"):
+        read_tensors(tmp_path / "x.pt")
+    torch.save(torch.zeros(2), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"holds a Tensor, expected tensors by name: save model.state_dict\(\)"):
+        read_tensors(tmp_path / "x.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"a torch file of plain tensors; of a model, save model.state_dict\(\)$"):
         read_tensors(tmp_path / "x.pt")
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt: no tensor fits: the file has conv\.weight, the model features\."):

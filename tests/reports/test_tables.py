@@ -74,6 +74,9 @@ def test_it_says_who_is_best_and_where_no_difference_is_shown(printed: Document)
     assert "CIFAR10, aa: no difference shown between PGD-AT, Ours." in said
     assert "CIFAR10, aa, worst mode: no difference shown" in said
     assert "ours ended after epoch 2 of 2, which was taken back: it collapsed." in said
+    left = "3 to 4 prototypes in each class"
+    assert f"ours: measured is epoch 2, with {left}; epoch 2, the last, leaves {left}." in said
+    assert "pgd-0: measured" not in said
     (sheet,) = printed.sheets
     assert sheet.best == {(2, sheet.header.index("PGD10, ours"))}
     assert "CIFAR10, pgd10: Ours is highest, and marked; lower: PGD-AT." in said  # and not Free, which is not measured

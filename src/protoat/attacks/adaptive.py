@@ -139,6 +139,9 @@ class EmbeddingDisplacement(Attack):
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 
+    Raises:
+        ValueError: fewer than one step or restart.
+
     Source: feature-space attacks, Sabour et al., ICLR 2016, without a guide image.
 
     >>> from protoat.types import Linf

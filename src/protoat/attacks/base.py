@@ -18,7 +18,7 @@ from protoat.functional.images import check_images
 from protoat.functional.kept import modes_kept, random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
-from protoat.types import Output, ThreatModel, as_output
+from protoat.types import Output, ThreatModel, as_output, check_threat
 
 __all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking", "plain"]
 
@@ -109,11 +109,16 @@ class Attack(ABC):
         threat: what the adversary may do.
         bn: batch norm while attacking, see `attacking`.
         seed: makes a call repeatable when no generator is passed: each then draws the same noise.
+
+    Raises:
+        TypeError: no threat model, such as a radius alone.
+        ValueError: an unknown mode of batch norm.
     """
 
     can_target: ClassVar[bool] = True
 
     def __init__(self, threat: ThreatModel, *, bn: BatchNormMode = "eval", seed: int = 0) -> None:
+        check_threat(threat, type(self))
         if bn not in ("eval", "train", "train_frozen"):
             raise ValueError(f"bn={bn!r} is unknown; write 'eval', 'train' or 'train_frozen'")
         self.threat = threat

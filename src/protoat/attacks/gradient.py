@@ -12,7 +12,7 @@ from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.ball import Radius, ascent_step, project, random_start
 from protoat.functional.losses import cross_entropy
-from protoat.types import Output, Pixels, ThreatModel
+from protoat.types import Output, Pixels, ThreatModel, check_threat
 
 __all__ = ["FGSM", "PGD", "InputGradient", "input_gradient", "step_length"]
 
@@ -70,6 +70,9 @@ class PGD(Attack):
         loss: per-example loss to raise, ``(Output, labels) -> (B,)``; lowered at the targets when targeted.
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
+
+    Raises:
+        ValueError: fewer than one step or restart, restarts without a random start, or a step that is not positive.
 
     Source: Madry et al., ICLR 2018. Deviation: with several restarts an image that falls leaves the batch at that very
     step, as one that is misclassified does from the start; one run alone goes on to its last step for every image.
@@ -148,4 +151,5 @@ class FGSM(PGD):
     """
 
     def __init__(self, threat: ThreatModel, *, loss: AttackLoss = cross_entropy, bn: BatchNormMode = "eval") -> None:
+        check_threat(threat, type(self))
         super().__init__(threat, steps=1, step_size=threat.eps, random_start=False, loss=loss, bn=bn)

@@ -8,7 +8,7 @@ from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
 from protoat.functional.ball import ascent_step, noise_like, project
 from protoat.functional.losses import cross_entropy
-from protoat.types import Pixels, ThreatModel
+from protoat.types import Pixels, ThreatModel, check_threat
 
 __all__ = ["FFGSM", "RFGSM"]
 
@@ -39,6 +39,7 @@ class FFGSM(PGD):
         bn: BatchNormMode = "eval",
         seed: int = 0,
     ) -> None:
+        check_threat(threat, type(self))
         length = 1.25 * threat.eps if step_size is None else step_size
         super().__init__(threat, steps=1, step_size=length, loss=loss, bn=bn, seed=seed)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.status import Status
 
 from protoat.cli.tables import print_table
-from protoat.evaluation.masking_audit import CHECKS
-from protoat.experiments.audit import audit_subject
+from protoat.evaluation.masking_audit import CHECKS, tally
+from protoat.experiments.audit import audit_subject, fuller_audit
 from protoat.experiments.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
@@ -53,17 +53,22 @@ def main(args: list[str]) -> int:
             batch_size=options.batch_size,
             surrogates=options.surrogate,
             only=options.checks,
+            keep_fuller=bool(options.checks),
             advance=lambda check, attack: status.update(f"{check}: {attack}"),
         )
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"
     rows = [[check.id, check.title, check.status, check.reason] for check in report.checks]
     print_table(title, ["check", "what should hold", "result", "what was found"], rows, text=4)
-    silent = sum(check.status == "not run" for check in report.checks)
-    verdict = "passed, which rules out common mistakes only" if report.passed else "incomplete"
+    found, path = tally(report.to_json()), subject.folder / "audit.json"
+    verdict = f"passed, {found.extent}, which rules out common mistakes only" if report.passed else "incomplete"
     if report.failed:
         verdict = f"FAILED: {', '.join(report.failed)}"
-    print(f"audit {verdict}; {silent} checks were not run; {time.monotonic() - started:.0f} s")
-    print(f"{subject.folder / 'audit.json'} holds the figures; what to do: docs/audit.md")
+    print(f"audit {verdict}; {len(found.silent)} checks were not run; {time.monotonic() - started:.0f} s")
+    fuller = fuller_audit(subject, report) if options.checks else None
+    if fuller is None:
+        print(f"{path} holds the figures; what to do: docs/audit.md")
+    else:
+        print(f"{path} stays as it was, {fuller.extent}; move it away or leave out --checks to replace it")
     if report.incomplete:
         place = [] if options.out is None else ["--out", str(options.out)]
         named = ["--model", str(options.model), "..."] if options.run is None else [str(options.run)]

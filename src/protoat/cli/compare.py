@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from protoat.cli.tables import print_table
 from protoat.evaluation.compare import (
+    WORST_CASE,
     Comparison,
     Seeds,
+    beyond,
     check_comparable,
     common_attacks,
     compare,
@@ -20,11 +22,12 @@ from protoat.evaluation.compare import (
     welch,
     worst_mode,
 )
+from protoat.evaluation.statistics import count_of
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.records import Record, measured
-from protoat.reports.records import HOLM, accuracy, count_of, difference, holm_in_words
+from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
 
 __all__ = ["main"]
 
@@ -147,13 +150,13 @@ def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
 
 
 def _left_out(first: _Group, other: _Group) -> None:
-    """Attacks that only one worst case is over."""
+    """Attacks that only one worst case is over, and whether the two can be compared."""
     both = common_attacks([*first.records, *other.records])
     for group in (first, other):
-        entering = group.records[0]["worst_case"]["parameters"]["attacks"]
-        own = [attack for attack in entering if attack not in both]
-        if own:
+        if own := beyond(group.records[0], both):
             print(f"only the worst case of {group.name} is over {', '.join(own)}")
+    if WORST_CASE not in both:
+        print("so worst cases are not compared; measure both under the same attacks")
 
 
 def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:

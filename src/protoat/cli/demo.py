@@ -12,6 +12,7 @@ import torch
 
 from protoat.cli.tables import print_table
 from protoat.evaluation import Count
+from protoat.evaluation.statistics import count_of
 from protoat.experiments.measure import measure
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import read_recipe
@@ -55,7 +56,7 @@ def _run(name: str, overrides: list[str], out: Path) -> StoredRun:
 
 
 def _totals(attacks: Mapping[str, Any]) -> dict[str, Count]:
-    return {name: Count(attacks[name]["correct"], attacks[name]["total"]) for name in _ATTACKS}
+    return {name: count_of(attacks[name]) for name in _ATTACKS}
 
 
 def _compare(title: str, kind: str, plain: Mapping[str, Count], multi: Mapping[str, Count]) -> None:
@@ -74,7 +75,7 @@ def _prototypes(run: StoredRun) -> None:
     start = run.recipe["regularizer"]["init_args"]["prototypes_per_class"]
     counts, best = dict(run.prototype_counts), (run.best or {})["epoch"]
     columns = ["class", "at first", f"epoch {best} (measured above)", f"epoch {max(counts)} (last)"]
-    names = run.facts["class_names"]
+    names = run.fact("class_names")
     rows = [
         [name, str(start), *map(str, pair)]
         for name, *pair in zip(names, counts[best], counts[max(counts)], strict=True)

@@ -14,10 +14,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from protoat.cli.tables import linear_heads, measurements
 from protoat.evaluation.robustness import Advance
-from protoat.experiments.measure import audit_verdict, measure, read_record
+from protoat.experiments.measure import audit_verdict, measure
 from protoat.experiments.named_attacks import HELP, default_names
 from protoat.experiments.named_run import run_named
 from protoat.experiments.probe import probe_run
+from protoat.experiments.store import read_evaluation
 from protoat.experiments.subject_options import check_weights_of_run, subject_of, subject_parser
 
 __all__ = ["main"]
@@ -69,7 +70,7 @@ def main(args: list[str]) -> None:
         )
     if not PartialState().is_main_process:
         return
-    record = read_record(subject.folder)
+    record = read_evaluation(subject.folder)
     assert record is not None
     measurements(subject.name, record)
     print(audit_verdict(subject))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from protoat.cli.tables import print_table
+from protoat.evaluation.statistics import count_of
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
 from protoat.experiments.store import StoredRun, list_runs
-from protoat.reports.records import accuracy, count_of, threat_text
+from protoat.reports.records import accuracy, threat_text
 
 __all__ = ["main", "parts_of"]
 
@@ -29,17 +30,19 @@ def main(args: list[str]) -> None:
 
 
 def _row(run: StoredRun) -> list[str]:
-    return [str(run.path), *parts_of(run), _epochs(run), _measured(run)]
+    aside = sorted(path.name for path in run.path.glob("evaluation-*.json"))
+    also = [f"also measured, see protoat show: {', '.join(aside)}"] if aside else []
+    return [str(run.path), *parts_of(run), _epochs(run), "\n".join(filter(None, [_measured(run), *also]))]
 
 
 def parts_of(run: StoredRun) -> list[str]:
     """Data, method and regularizer of a run in short."""
     recipe = run.recipe
     names = [
-        recipe[key]["class_path"].rpartition(".")[2] if recipe[key] else "none"
+        recipe[key]["class_path"].rpartition(".")[2] if recipe.get(key) else "none"
         for key in ("data", "method", "regularizer")
     ]
-    groups = recipe["groups"]
+    groups = recipe.get("groups")
     if groups is not None:
         names[0] += f" in {groups if isinstance(groups, int | str) else len(groups)}"
     return names
@@ -49,7 +52,7 @@ def _epochs(run: StoredRun) -> str:
     kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
     stopped = len(kept) < len(run.metrics)  # the epoch that made the method stop was taken back
     state = ", stopped early" if stopped else "" if run.complete else ", not finished"
-    return f"{kept[-1] if kept else 0} of {run.recipe['epochs']}{state}"
+    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}"
 
 
 def _measured(run: StoredRun) -> str:

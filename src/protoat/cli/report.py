@@ -31,5 +31,7 @@ def main(args: list[str]) -> None:
     )
     options = parser.parse_args(args)
     check_file(options.out)
+    if options.out.suffix.lower() != ".html":
+        raise ValueError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
     out = report(list(map(run_named, options.folders)), options.out, images=options.images)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

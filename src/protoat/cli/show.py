@@ -6,11 +6,11 @@ from pathlib import Path
 
 from protoat.cli.ls import parts_of
 from protoat.cli.tables import linear_heads, measurements, print_table
-from protoat.experiments.measure import read_record
+from protoat.experiments.measure import records_aside
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
-from protoat.experiments.store import StoredRun, read_run
-from protoat.reports.records import changes_of, epochs_of
+from protoat.experiments.store import StoredRun, read_evaluation, read_run
+from protoat.reports.records import changes_of, epochs_of, threat_text
 
 __all__ = ["main"]
 
@@ -24,8 +24,9 @@ def main(args: list[str]) -> None:
         help="run folder, a run below runs by its name or digest, or a folder that protoat evaluate --out has written",
     )
     folder = run_named(parser.parse_args(args).run)
-    if not (folder / "recipe.yaml").exists() and (record := read_record(folder)) is not None:
+    if not (folder / "recipe.yaml").exists() and (record := read_evaluation(folder)) is not None:
         measurements(record["subject"].get("model", str(folder)), record)
+        _aside(folder)
         return
     run = read_run(folder)
     data, method, regularizer = parts_of(run)
@@ -37,6 +38,7 @@ def main(args: list[str]) -> None:
         print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
     if run.evaluation is not None:
         measurements(str(run.path), run.evaluation)
+    _aside(run.path)
     probe = run.probe
     if probe is not None:
         linear_heads(str(run.path), probe)
@@ -46,7 +48,16 @@ def main(args: list[str]) -> None:
         print(f"not measured; {run.measuring}")
 
 
+def _aside(folder: Path) -> None:
+    """Measurements that are not the last one: what was measured, on what, and in which file that is."""
+    for name, record in records_aside(folder).items():
+        subject = record["subject"]
+        radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
+        about = f"{subject['weights']}, {subject['images']} images of {subject['data']}{radius}"
+        print(f"also measured, in {name}: {', '.join(record['attacks'])}; {about}")
+
+
 def _prototypes(run: StoredRun) -> None:
     """Counts of each class, for the epochs in which one changed."""
     if rows := changes_of(run):
-        print_table("prototypes in use, where a count changed", ["epoch", *run.facts["class_names"]], rows)
+        print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows)

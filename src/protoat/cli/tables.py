@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from protoat.reports.records import count_of, heads_of, interval_text, lowest
+from protoat.evaluation.statistics import count_of
+from protoat.reports.records import heads_of, interval_text, lowest
 
 __all__ = ["linear_heads", "measurements", "print_table"]
 

@@ -55,6 +55,8 @@ class ImageData:
     mode_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "mode_names", tuple(self.mode_names))
         if self.modes is None:
             object.__setattr__(self, "modes", self.labels)
             object.__setattr__(self, "mode_names", self.class_names)
@@ -64,6 +66,8 @@ class ImageData:
                 "expected torch.uint8 of shape (N, C, H, W) with pixels from 0 to 255"
             )
         _check_index("labels", self.labels, "classes", self.class_names, len(self.images))
+        if len(self.modes) and not self.mode_names:
+            raise ValueError("modes are given and mode_names are not; give mode_names, one name for each mode")
         _check_index("modes", self.modes, "modes", self.mode_names, len(self.images))
         if not torch.equal(self.mode_class[self.modes], self.labels):
             raise ValueError("a mode has images of two classes; give it another name in each class")

@@ -18,6 +18,7 @@ __all__ = ["ImageFolder"]
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _TEST_SHARE = 0.2
+_TEST = ("test", "val", "valid", "validation")
 
 
 class _Picture(NamedTuple):
@@ -33,9 +34,10 @@ class ImageFolder(Source):
     name. Any format of Pillow with 8 bits a channel will do, in any mix; where every file is grey the images have one
     channel, else three. Hidden files, symbolic links inside the folder, and files that are no images are passed over.
 
-    Where `path` has a ``train`` and a ``test`` (or else ``val``) folder, these are the splits. Otherwise the test split
-    is a fifth of each mode, chosen by content and not by chance: the files with the smallest SHA-256. Copies of a file
-    within a mode are always on the same side; a mode with two different files has at least one on each.
+    Where `path` has a ``train`` and a ``test`` (or ``val``, ``valid``, ``validation``) folder, these are the splits.
+    Otherwise the test split is a fifth of each mode, chosen by content and not by chance: the files with the smallest
+    SHA-256. Copies of a file within a mode are always on the same side; a mode with two different files has at least
+    one on each.
 
     Args:
         path: the folder: as it stands, or inside `root`. Default ``images``.
@@ -45,7 +47,8 @@ class ImageFolder(Source):
 
     Raises:
         ValueError: on loading: fewer than two classes, an empty class or mode folder, a class folder with both images
-            and mode folders, train and test with different classes, images of mixed size, a file that cannot be read.
+            and mode folders, train and test with different classes, a second half that goes by another name, images of
+            mixed size, a file that cannot be read.
         DataNotFoundError: on loading: no such folder.
 
     The default augmentation suits photographs; switch it off where a mirror image means something else, as with digits.
@@ -83,7 +86,9 @@ class ImageFolder(Source):
 
     def read(self, split: Split) -> ImageData:
         folder = self.location()
-        train, test = folder / "train", next((f for f in (folder / "test", folder / "val") if f.is_dir()), None)
+        train, test = folder / "train", next((folder / name for name in _TEST if (folder / name).is_dir()), None)
+        if train.is_dir() and test is None:
+            _check_no_half(folder, train)
         halves = [train, test] if train.is_dir() and test is not None else [folder]
         found = [list(_pictures(half)) for half in halves]
         classes = [sorted({picture.class_name for picture in pictures}) for pictures in found]
@@ -113,6 +118,14 @@ class ImageFolder(Source):
             torch.tensor([mode_at[picture.mode_name] for picture in pictures]),
             tuple(mode_names),
         ).subset(chosen)
+
+
+def _check_no_half(folder: Path, train: Path) -> None:
+    """Refuses a second half under another name, which would be a class beside one called train."""
+    classes = [child.name for child in _children(train)[0]]
+    for other in _children(folder)[0]:
+        if classes and other != train and classes == [child.name for child in _children(other)[0]]:
+            raise ValueError(f"{other} has the same folders as {train}; call it {' or '.join(_TEST)} if it is a split")
 
 
 def _pictures(folder: Path) -> Iterator[_Picture]:

@@ -17,8 +17,9 @@ __all__ = ["ImageLoader"]
 class ImageLoader:
     """Iterates over batches ``(x, y)`` of one epoch: x (B, C, H, W) float32 in [0, 1], y (B,) int64.
 
-    The order of an epoch depends on (seed, epoch) only, augmentation on (seed, epoch, batch, rank); there is no state
-    to save, and any device draws the same.
+    The last batch of a pass moves on to the next epoch; after a pass that was left before it the same epoch begins
+    again, and `set_epoch` goes to any other. The order of an epoch depends on (seed, epoch) only, augmentation on
+    (seed, epoch, batch, rank); so the number of the epoch is the only state, and any device draws the same.
 
     Args:
         data: the images; moved to `device` once.
@@ -79,7 +80,7 @@ class ImageLoader:
         return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, from 0, that the next iteration goes through."""
+        """Chooses the epoch, from 0, that the next pass goes through; a new loader begins with epoch 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -95,6 +96,8 @@ class ImageLoader:
             x = images.index_select(0, indices)
             if self.augment is not None:
                 x = self.augment(x, _generator(self.seed, epoch, batch, self.rank))
+            if batch == len(self) - 1:
+                self.epoch = epoch + 1
             yield x.to(torch.float32).div_(255), labels.index_select(0, indices)
 
     def _order(self, epoch: int) -> Tensor:

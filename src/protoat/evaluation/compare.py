@@ -13,12 +13,13 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from protoat.evaluation.paired import Paired
-from protoat.evaluation.statistics import Count, holm, interval_of_mean, worst
+from protoat.evaluation.statistics import Count, count_of, holm, interval_of_mean, worst
 
 __all__ = [
     "WORST_CASE",
     "Comparison",
     "Seeds",
+    "beyond",
     "check_comparable",
     "common_attacks",
     "compare",
@@ -61,7 +62,7 @@ class Comparison:
 
 
 class Seeds(NamedTuple):
-    """What each of several runs that differ in their seed only leaves right; often there is a single one.
+    """How many images each run gets right, for runs of one recipe with different seeds; often there is only one run.
 
     >>> seeds = Seeds((Count(91, 100), Count(93, 100), Count(92, 100)))
     >>> round(seeds.mean, 3), round(seeds.deviation, 3)
@@ -175,16 +176,24 @@ def _told(subject: Record, key: str) -> str:
 
 
 def common_attacks(records: Sequence[Record]) -> list[str]:
-    """Attacks that every record has with the same parameters, then the worst case, in the order of the first."""
+    """Attacks that every record has with the same parameters, in the order of the first, then the worst case.
+
+    The worst case counts where each record's is over these attacks, and over attacks on its own prototypes.
+    """
     first, *others = (record["attacks"] for record in records)
-    return [
-        *(
-            name
-            for name, own in first.items()
-            if all(name in other and other[name]["parameters"] == own["parameters"] for other in others)
-        ),
-        WORST_CASE,
+    common = [
+        name
+        for name, own in first.items()
+        if all(name in other and other[name]["parameters"] == own["parameters"] for other in others)
     ]
+    alike = not any(is_general for record in records for is_general in beyond(record, common).values())
+    return [*common, WORST_CASE] if alike else common
+
+
+def beyond(record: Record, common: Sequence[str]) -> dict[str, bool]:
+    """What else the worst case of a record is over, and whether another model could be attacked in the same way."""
+    entering = record["worst_case"]["parameters"]["attacks"]
+    return {name: not name.startswith("adaptive") for name in entering if name not in common}
 
 
 def entry(record: Record, attack: str) -> Record:
@@ -207,9 +216,10 @@ def recorded_name(record: Record, attack: str) -> str | None:
 
 
 def compare(first: Record, second: Record) -> list[Comparison]:
-    """Two evaluations of the same images, for each attack that both have, and for the worst case.
+    """Two evaluations of the same images, for each attack that both have, and for the worst case over these.
 
-    Each worst case is over all attacks of its own record: one that knows the prototypes exists for one model only.
+    The worst case is left out where one of them was attacked in more ways; attacks that know its own prototypes are no
+    such ways, because another model has none.
 
     Args:
         first, second: contents of ``evaluation.json``.
@@ -224,8 +234,8 @@ def compare(first: Record, second: Record) -> list[Comparison]:
 def _comparison(attack: str, first: Record, second: Record) -> Comparison:
     return Comparison(
         attack,
-        Count(first["correct"], first["total"]),
-        Count(second["correct"], second["total"]),
+        count_of(first),
+        count_of(second),
         Paired.of(_outcomes(first), _outcomes(second)),
         (worst_mode(first), worst_mode(second)),
     )
@@ -237,4 +247,4 @@ def _outcomes(measured: Record) -> Tensor:
 
 def worst_mode(measured: Record) -> tuple[str, Count]:
     """The mode that an attack leaves least of."""
-    return worst({name: Count(**counts) for name, counts in measured["per_mode"].items()})
+    return worst({name: count_of(counts) for name, counts in measured["per_mode"].items()})

@@ -12,6 +12,7 @@ from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
 from protoat.evaluation.robustness import check_batch_norm
+from protoat.functional.prediction import predicted
 from protoat.types import as_output
 
 __all__ = ["Embedded", "embed", "embed_images"]
@@ -23,7 +24,7 @@ class Embedded(NamedTuple):
     Attributes:
         images: (M, C, H, W) as the model saw them, in [0, 1], on the CPU.
         embedding: (M, D) on the CPU.
-        predicted: (M,) int64 classes of the head, on the CPU.
+        predicted: (M,) int64 classes of the head, on the CPU; -1 where logits are not finite.
     """
 
     images: Tensor
@@ -56,7 +57,7 @@ def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
             "protoat.models.with_embedding, or return protoat.types.Output"
         )
     logits = torch.cat([output.logits for output in found])
-    return Embedded(images, torch.cat([output.embedding for output in found]).float().cpu(), logits.argmax(1).cpu())
+    return Embedded(images, torch.cat([output.embedding for output in found]).float().cpu(), predicted(logits).cpu())
 
 
 def embed(

@@ -139,7 +139,7 @@ class Lab:
         return self._known[name, few]
 
     def among(self, rows: Tensor, name: str, attack: Attack | None = None) -> Tensor:
-        """The same of the images at `rows`, (M,) int64, measured anew."""
+        """Which of the images at `rows`, (M,) int64, stand under an attack, (M,) bool; always measured anew."""
         self._advance(name)
         attack = attack_of_name(name, self.threat) if attack is None else attack
         part = self.data.subset(rows.to(self.data.labels.device))

@@ -17,7 +17,7 @@ from protoat.evaluation.check import Check, Status, not_run
 from protoat.evaluation.lab import Lab, Surrogate
 from protoat.types import ThreatModel
 
-__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "audit"]
+__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "Tally", "audit", "tally"]
 
 NOT_ASKED = "was not asked for"
 
@@ -93,6 +93,52 @@ class AuditReport:
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
             "checks": [{**vars(check), "seconds": round(check.seconds, 3)} for check in self.checks],
         }
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What an ``audit.json`` comes to.
+
+    Attributes:
+        failed, incomplete, silent: numbers of the checks that failed, miss something in the record, were not run.
+        total: how many checks there are.
+        images: how many the attacks saw.
+    """
+
+    failed: list[str]
+    incomplete: list[str]
+    silent: list[str]
+    total: int
+    images: int
+
+    @property
+    def passed(self) -> bool:
+        """See `AuditReport.passed`."""
+        return not self.failed and not self.incomplete
+
+    @property
+    def made(self) -> int:
+        """How many checks were run."""
+        return self.total - len(self.silent)
+
+    @property
+    def extent(self) -> str:
+        """How many checks were run, of how many, on how many images."""
+        return f"{self.made} of {self.total} checks on {self.images} image{'s' * (self.images != 1)}"
+
+
+def tally(content: Mapping[str, Any]) -> Tally:
+    """What an ``audit.json``, or `AuditReport.to_json`, comes to.
+
+    >>> checks = [{"id": "C1", "status": "pass"}, {"id": "C2", "status": "not run"}]
+    >>> tally({"images": 50, "checks": checks}).extent
+    '1 of 2 checks on 50 images'
+    """
+    failed, incomplete, silent = (
+        [check["id"] for check in content["checks"] if check["status"] == status]
+        for status in ("fail", "incomplete", "not run")
+    )
+    return Tally(failed, incomplete, silent, len(content["checks"]), content["images"])
 
 
 def audit(

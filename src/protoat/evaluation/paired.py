@@ -54,7 +54,7 @@ class Paired(NamedTuple):
 
     @property
     def p_above(self) -> float:
-        """The same, one-sided: small where the second is right more often than the first."""
+        """One-sided exact McNemar test: small where the second is right more often than the first."""
         return self._binomial("greater")
 
     def _binomial(self, alternative: str) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from protoat.data import ImageData
-from protoat.evaluation.statistics import Count, count_by, worst
+from protoat.evaluation.statistics import Count, count_by, percentage, worst
 from protoat.types import ThreatModel
 
 __all__ = ["AttackReport", "Report", "worst_case"]
@@ -83,12 +83,20 @@ class AttackReport:
 
 @dataclass(frozen=True)
 class Report:
-    """An `AttackReport` for each attack, by name, on the same images.
+    """An `AttackReport` for each attack, by name, on the same images; ``print`` shows it as a table.
 
     Attributes:
         attacks: by name.
         worst_case: an image counts as right only if it stays right under every attack that enters; see `evaluate`.
         indices: (M,) int64, which images of the data were measured.
+
+    >>> right = torch.tensor([True, True, False, True])
+    >>> cats, dogs = Count(2, 2), Count(1, 2)
+    >>> found = AttackReport(Count(3, 4), {"cat": cats, "dog": dogs}, {"tabby": cats, "pug": dogs}, {}, right, 1.0)
+    >>> print(Report({"pgd10": found}, found, torch.arange(4)))
+    attack      accuracy, % [95 % interval]  worst class  worst mode
+    pgd10       75.0 [30.1, 95.4]            dog: 50.0    pug: 50.0
+    worst case  75.0 [30.1, 95.4]            dog: 50.0    pug: 50.0
     """
 
     attacks: dict[str, AttackReport]
@@ -97,6 +105,14 @@ class Report:
 
     def __getitem__(self, name: str) -> AttackReport:
         return self.attacks[name]
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")]
+        for name, found in {**self.attacks, "worst case": self.worst_case}.items():
+            lowest = [f"{group}: {100 * count.accuracy:.1f}" for group, count in (found.worst_class, found.worst_mode)]
+            rows.append((name, percentage(found.accuracy, found.interval), *lowest))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def to_json(self) -> dict[str, Any]:
         """``{"attacks": {name: {"correct", "total", "per_class", "per_mode", ...}}, "worst_case": {...}}``."""

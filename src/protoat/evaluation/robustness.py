@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack, AutoAttack
 from protoat.attacks.base import Problem, attacking
 from protoat.data import ImageData
+from protoat.evaluation.behaviour import unlike_in_company
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
@@ -27,6 +29,8 @@ from protoat.functional.kept import random_state_kept
 from protoat.types import Output, ThreatModel
 
 __all__ = ["Advance", "Saved", "check_batch_norm", "check_output", "evaluate"]
+
+logger = logging.getLogger(__name__)
 
 
 class Advance(NamedTuple):
@@ -81,7 +85,8 @@ def evaluate(
     the same function; the model as it is judges what they made.
 
     Args:
-        model: images in [0, 1] -> `Output` or logits, any module or function; measured with batch norm in eval mode.
+        model: images in [0, 1] -> `Output` or logits, any module or function. A module is measured in eval mode; what a
+            function calls must be in it already, and a warning says where it looks as if it were not.
         data: test images with classes and modes.
         attacks: by name; None measures clean images.
         threat: attacks in another norm or with a larger radius do not enter the worst case; default: all enter.
@@ -94,6 +99,7 @@ def evaluate(
         advance: called after each batch.
 
     Raises:
+        TypeError: data that is no `ImageData`, or attacks that are no mapping of names to attacks.
         ValueError: no attacks or no images, a number below 1, an attack with ``bn="train"``, a model that cannot take
             the images, whose output does not fit the classes, or is not finite.
 
@@ -107,16 +113,13 @@ def evaluate(
     """
     if not isinstance(data, ImageData):
         raise TypeError(f"data is a {type(data).__name__}, expected protoat.data.ImageData")
-    if not attacks:
-        raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
+    _check_attacks(attacks)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size={batch_size} and limit={limit} must be at least 1")
     if budget_seconds is not None and budget_seconds <= 0:
         raise ValueError(f"budget_seconds={budget_seconds:g} must be positive")
     if not len(data):
         raise ValueError("the data holds no images")
-    for name, attack in attacks.items():
-        check_batch_norm(attack, name)
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
     order = fair_order(data)[:limit]
     with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
@@ -124,6 +127,8 @@ def evaluate(
         for attack in attacks.values():
             if isinstance(attack, AutoAttack):
                 attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
+        if not isinstance(model, nn.Module):
+            _say_company(network, data.images[order[:8]].to(where).float() / 255)
         folded = FoldedBatchNorm(network, data.images[order[:4]].to(where).float() / 255)
         job = _Job(network, folded, data, attacks, order.split(batch_size), where, saved, advance)
         outcomes, seconds = job.run(accelerator, budget_seconds)
@@ -133,7 +138,12 @@ def evaluate(
         name: AttackReport.of(data, indices, outcome[indices] == _RIGHT, _parameters(attack), float(took))
         for (name, attack), outcome, took in zip(attacks.items(), outcomes, seconds, strict=True)
     }
-    return Report(reports, worst_case(data, indices, reports, threat), indices)
+    worst = worst_case(data, indices, reports, threat)
+    if threat is not None and len(attacks) > 1 and all(attacks[name] is None for name in worst.parameters["attacks"]):
+        logger.warning(
+            "no attack enters the worst case, which is clean accuracy: none is %s within %g", threat.norm, threat.eps
+        )
+    return Report(reports, worst, indices)
 
 
 _WRONG, _RIGHT = 1, 2  # 0: not measured
@@ -244,6 +254,27 @@ def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[I
     finally:
         if where != before:
             network.to(before)
+
+
+def _check_attacks(attacks: Any) -> None:
+    example = "write {'pgd10': protoat.attacks.PGD(protoat.Linf(8/255), steps=10)}"
+    if not isinstance(attacks, Mapping):
+        raise TypeError(f"attacks is a {type(attacks).__name__}, expected attacks by name; {example}")
+    if not attacks:
+        raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
+    for name, attack in attacks.items():
+        if not isinstance(attack, Attack | None):
+            raise TypeError(f"attack {name!r} is {attack!r}, expected an attack, or None for clean images; {example}")
+        check_batch_norm(attack, name)
+
+
+def _say_company(network: InPieces, x: Tensor) -> None:
+    """Warns of a function whose answers change with the batch: the mode of what it calls is out of reach here."""
+    if bool(unlike_in_company(network, x).any()):
+        logger.warning(
+            "what the function says of an image changes from one batch to another, as of a network in train mode; call "
+            "its eval(), or pass the network itself"
+        )
 
 
 def check_batch_norm(attack: Attack | None, name: str) -> None:

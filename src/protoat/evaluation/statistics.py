@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "crosstab", "holm", "interval_of_mean", "percentage", "worst"]
+__all__ = ["Count", "count_by", "count_of", "crosstab", "holm", "interval_of_mean", "percentage", "worst"]
 
 
 class Count(NamedTuple):
@@ -44,6 +44,15 @@ class Count(NamedTuple):
         return float(interval.low), float(interval.high)
 
 
+def count_of(entry: Mapping[str, Any]) -> Count:
+    """How many images an entry of ``evaluation.json`` leaves right.
+
+    >>> count_of({"correct": 62, "total": 100, "seconds": 1.5})
+    Count(correct=62, total=100)
+    """
+    return Count(entry["correct"], entry["total"])
+
+
 def interval_of_mean(share: float, total: int) -> tuple[float, float]:
     """95 % interval of a mean share as if it were of one draw of `total`: Wilson's, of the whole counts around it.
 
@@ -57,9 +66,9 @@ def interval_of_mean(share: float, total: int) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p of several tests, corrected for all of them: whoever calls those below 5 % shown is wrong in any with 5 %.
+    """Holm-adjusted p-values; rejecting those below 0.05 keeps the family-wise error at 5 %.
 
-    Source: Holm, Scandinavian Journal of Statistics 1979, as adjusted p.
+    Source: Holm, Scandinavian Journal of Statistics 1979.
 
     >>> [round(p, 3) for p in holm([0.03, 0.01, 0.8])]
     [0.06, 0.03, 0.8]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -46,10 +45,9 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
     """A model by what the command line calls it.
 
     Args:
-        spec: ``package.module:builder``, imported from the working directory too; the builder is told num_classes,
-            in_channels and image_size as far as it has arguments of these names, or else, in this order, as many as it
-            cannot do without. Or ``timm:name`` or ``torchvision:name``, with their own pretrained weights where
-            `weights` is None.
+        spec: ``package.module:builder``, or with a dot as in recipes; the builder is told num_classes, in_channels and
+            image_size as far as it has arguments of these names. Or ``timm:name`` or ``torchvision:name``, with their
+            own pretrained weights where `weights` is None.
         data: what it will be shown; number of classes and shape of the images.
         weights: safetensors, or a state dictionary that ``torch.load(weights_only=True)`` reads.
 
@@ -57,6 +55,8 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         ValueError: a model that cannot be found, code of the user's that raises, weights of another architecture, no
             file of weights.
     """
+    if ":" not in spec:
+        spec = ":".join(spec.rsplit(".", 1))
     home, colon, name = spec.partition(":")
     if not (home and colon and name):
         raise ValueError(
@@ -92,7 +92,6 @@ def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
 
 def _built_by(spec: str, data: ImageData) -> nn.Module:
     module, _, name = spec.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
         home = import_module(module)
     except ModuleNotFoundError as error:
@@ -101,16 +100,15 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         raise ValueError(f"--model {spec}: there is no module {error.name}, here or installed") from None
     except Exception as error:
         raise _raised(spec, error, None) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
     found = getattr(home, name, None)
     if found is None:
         known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
-    if not isinstance(found, nn.Module):
+    if callable(found) and not isinstance(found, nn.Module):
+        facts = _asked_for(spec, found, data)
         torch.manual_seed(0)  # importing may have drawn numbers
         try:
-            found = _called(found, data) if callable(found) else found
+            found = found(**facts)
         except Exception as error:
             raise _raised(spec, error, home.__file__) from error
     if not isinstance(found, nn.Module):
@@ -127,15 +125,26 @@ def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
     return ValueError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
 
 
-def _called(builder: Callable[..., Any], data: ImageData) -> Any:
-    """What a builder makes of the facts it asks for."""
+def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[str, int]:
+    """The facts that a builder has arguments for.
+
+    Raises:
+        ValueError: it cannot do without another argument.
+    """
     facts = {"num_classes": data.num_classes, "in_channels": data.shape[0], "image_size": data.shape[1]}
-    parameters = inspect.signature(builder).parameters
-    if named := {name: fact for name, fact in facts.items() if name in parameters}:
-        return builder(**named)
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in positional]
-    return builder(*list(facts.values())[: len(needed)])
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--model {spec} does not say which arguments it takes: {error}") from error
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in collecting]
+    unknown = [p.name for p in needed if p.name not in facts or p.kind is p.POSITIONAL_ONLY]
+    if unknown:
+        raise ValueError(
+            f"--model {spec} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
+            "other arguments defaults, or write a function that fills them in"
+        )
+    return {p.name: facts[p.name] for p in parameters if p.name in facts}
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:

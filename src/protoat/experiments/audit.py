@@ -10,18 +10,18 @@ from typing import Any
 import torch
 
 from protoat.attacks import Attack
-from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
+from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
 from protoat.experiments.lock import working_on
 from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import load_surrogate, named_attacks
-from protoat.experiments.recipe import recipe_from_text
-from protoat.experiments.store import origin, write
+from protoat.experiments.recipe import recipe_of_run
+from protoat.experiments.store import origin, read_audit, write
 from protoat.experiments.subject import Subject
 from protoat.methods import Method, Standard
 from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator
 
-__all__ = ["audit_subject"]
+__all__ = ["audit_subject", "fuller_audit"]
 
 
 def audit_subject(
@@ -31,6 +31,7 @@ def audit_subject(
     batch_size: int = 250,
     surrogates: Sequence[Path | str] = (),
     only: Collection[str] | None = None,
+    keep_fuller: bool = False,
     advance: Callable[[str, str], None] | None = None,
 ) -> AuditReport:
     """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
@@ -42,6 +43,7 @@ def audit_subject(
         subject: what is judged.
         images, batch_size, only, advance: see `protoat.evaluation.masking_audit.audit`.
         surrogates: run folders to transfer from; those of the method `Standard` count as undefended.
+        keep_fuller: leave an audit of more of the subject where it is, see `fuller_audit`.
 
     Raises:
         ValueError: see `audit` and `load_surrogate`; or another process is at work on the folder.
@@ -49,6 +51,7 @@ def audit_subject(
     """
     device = make_accelerator().device
     with working_on(subject.folder):
+        read_audit(subject.folder)  # a damaged one is said before the work
         report = audit(
             subject.model,
             subject.data,
@@ -69,8 +72,18 @@ def audit_subject(
             **report.to_json(),
             **origin(),
         }
-        write(subject.folder / "audit.json", json.dumps(content, indent=1))
+        if not keep_fuller or fuller_audit(subject, report) is None:
+            write(subject.folder / "audit.json", json.dumps(content, indent=1))
     return report
+
+
+def fuller_audit(subject: Subject, report: AuditReport) -> Tally | None:
+    """What ``audit.json`` comes to where it is of the same subject and has more checks or images; None otherwise."""
+    before, now = read_audit(subject.folder), report.to_json()
+    if before is None or (before["subject"], before["threat"]) != (subject.identity, now["threat"]):
+        return None
+    there, here = tally(before), tally(now)
+    return there if there.made > here.made or there.images > here.images else None
 
 
 def _adaptive(subject: Subject) -> dict[str, Attack]:
@@ -85,7 +98,7 @@ def _surrogate(folder: Path | str, subject: Subject, device: torch.device) -> Su
 
 
 def _method(folder: Path) -> Method:
-    recipe = recipe_from_text((folder / "recipe.yaml").read_text())
+    recipe = recipe_of_run(folder)
     return recipe.method(recipe.threat)
 
 

@@ -115,7 +115,10 @@ def _check(path: Path, content: Any) -> None:
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both together; where they differ it is `above` that counts, where it names another class with all it says."""
+    """`below` with the values of `above` in place of its own; a mapping in both is merged in the same way.
+
+    A mapping of `above` that names another class replaces the one below, whose arguments are not for that class.
+    """
     both = {**below, **above}
     for key in below.keys() & above.keys():
         one, other = below[key], above[key]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from protoat.experiments.initialise import Initialise
-from protoat.experiments.recipe import Recipe, recipe_from_text
+from protoat.experiments.recipe import Recipe, recipe_of_run
 from protoat.experiments.store import StoredRun, read_run
 from protoat.models import DualBatchNorm, freeze_all_but, keep_branch, linear_head
 from protoat.models.dual_bn import Branch
@@ -62,9 +62,9 @@ def load_encoder(
         ValueError: not a run folder, no weights yet, weights of another architecture, or a branch that is not there.
     """
     run = read_run(folder)
-    recipe = recipe_from_text((run.path / "recipe.yaml").read_text())
+    recipe = recipe_of_run(run.path)
     path = _weights_file(run, weights)
-    model = build_network(recipe, run.facts["num_classes"], tuple(run.facts["shape"]))
+    model = build_network(recipe, run.fact("num_classes"), tuple(run.fact("shape")))
     method = recipe.method(recipe.threat)
     if isinstance(method, Contrastive):
         model = method.encoder(model)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from protoat.experiments.initialise import Initialise
+from protoat.experiments.own_code import no_code_from
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
 from protoat.training import EMA
 
@@ -207,7 +208,9 @@ def identity_of_folder(folder: Path) -> str | None:
 @lru_cache(maxsize=4096)
 def _identity_of_file(path: Path, _modified: int) -> str | None:
     record = path.with_name("job.json")
-    return identity_of_text(path.read_text(), json.loads(record.read_text())["start"] if record.exists() else None)
+    start = json.loads(record.read_text())["start"] if record.exists() else None
+    with no_code_from(path.parent):
+        return identity_of_text(path.read_text(), start)
 
 
 def identity_of_text(text: str, start: str | None = None) -> str | None:

@@ -14,6 +14,7 @@ import torch
 
 from protoat.attacks import Attack, Transfer
 from protoat.evaluation import Report, evaluate
+from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.robustness import Advance, check_output
@@ -21,12 +22,12 @@ from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.lock import working_on
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
-from protoat.experiments.store import origin, read_audit, write
+from protoat.experiments.store import origin, read_audit, read_record, write
 from protoat.experiments.subject import Subject
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
 
-__all__ = ["audit_verdict", "measure", "read_record", "read_records"]
+__all__ = ["audit_verdict", "measure", "read_records", "records_aside"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def measure(
             made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
             record = _record(subject, report, made_with)
             record["lint"] = [finding._asdict() for finding in findings]
-            if (before := read_record(subject.folder)) is not None:
+            if (before := read_record(path)) is not None:
                 _keep_if_lost(path, before, record)
             write(path, json.dumps(record, indent=1))
             _aside(path, record["subject"]).unlink(missing_ok=True)  # what it held is now in the record
@@ -123,33 +124,24 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     return findings
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The ``evaluation.json`` of a folder, None where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    return _read(folder / "evaluation.json")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); move it away and measure again") from error
-    return record
-
-
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All evaluations of a folder: the last one, then those that were put aside because they are of another subject.
 
     Raises:
         ValueError: one is damaged.
     """
-    paths = [folder / "evaluation.json", *sorted(folder.glob("evaluation-*.json"))]
-    return [record for path in paths if (record := _read(path)) is not None]
+    last = read_record(folder / "evaluation.json")
+    return [*([] if last is None else [last]), *records_aside(folder).values()]
+
+
+def records_aside(folder: Path) -> dict[str, dict[str, Any]]:
+    """The evaluations of a folder that were put aside, by the names of their files.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    found = {path.name: read_record(path) for path in sorted(folder.glob("evaluation-*.json"))}
+    return {name: record for name, record in found.items() if record is not None}
 
 
 def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,11 +201,9 @@ def audit_verdict(subject: Subject) -> str:
     threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
     if (audit["subject"], audit["threat"]) != (subject.identity, threat):
         return f"{path} is of other weights, data or radius; audit again: {command}"
-    failed, lacking = (
-        [check["id"] for check in audit["checks"] if check["status"] == status] for status in ("fail", "incomplete")
-    )
-    if audit["passed"]:
-        return f"audit passed: {path}"
-    if failed:
-        return f"audit FAILED ({', '.join(failed)}): {path}"
-    return f"audit incomplete, the record lacked what {', '.join(lacking)} look for; audit again: {command}"
+    found = tally(audit)
+    if found.passed:
+        return f"audit passed, {found.extent}: {path}"
+    if found.failed:
+        return f"audit FAILED ({', '.join(found.failed)}), {found.extent}: {path}"
+    return f"audit incomplete, the record lacked what {', '.join(found.incomplete)} look for; audit again: {command}"

@@ -167,10 +167,10 @@ def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Pat
         ValueError: see `protoat.experiments.run.load_run`; or it was trained on other classes or images.
     """
     model, _, path = load_run(run_named(Path(folder)))
-    facts = read_run(path.parent).facts
+    run = read_run(path.parent)
     for what, there, here in (
-        ("classes", facts["class_names"], list(subject.data.class_names)),
-        ("images of shape", facts["shape"], list(subject.data.shape)),
+        ("classes", run.fact("class_names"), list(subject.data.class_names)),
+        ("images of shape", run.fact("shape"), list(subject.data.shape)),
     ):
         if there != here:
             raise ValueError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")

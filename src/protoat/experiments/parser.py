@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
@@ -49,6 +49,8 @@ def no_yaml(error: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not understood'}"
 
 
+# What a key whose value is a class may have, by short name; none is None.
+_Choices = Callable[[str], Mapping[str, type | None]]
 # Inner types before those that hold them.
 _WORDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"<class '(?:\w+\.)*(\w+)'>": r"\1",
@@ -94,7 +96,7 @@ def _in_words(text: str, *, none_is_a_choice: bool) -> str:
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
     """Names the classes an option takes in short, and no class of other packages."""
 
-    choices: Callable[[str], Iterable[str]]
+    choices: _Choices
     none_is_a_choice: bool
 
     def _expand_help(self, action: Any) -> str:
@@ -119,7 +121,7 @@ class Parser(jsonargparse.ArgumentParser):
     """Parser of recipes and commands; ``none`` means null in values and in files, ``8/255`` is read where pixels are.
 
     Args:
-        choices: for a key whose value is a class, the short names it may have; used in hints.
+        choices: for a key whose value is a class, the classes it may have by short name; used in hints.
 
     Attributes:
         none_is_a_choice: whether help says where nothing is the default, as in a recipe, whose keys may be ``none``.
@@ -137,7 +139,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     none_is_a_choice = False
 
-    def __init__(self, *args: Any, choices: Callable[[str], Iterable[str]] = lambda key: (), **options: Any) -> None:
+    def __init__(self, *args: Any, choices: _Choices = lambda key: {}, **options: Any) -> None:
         formatter = type(
             "HelpFormatter",
             (_HelpFormatter,),
@@ -177,24 +179,45 @@ def _explanation(described: type) -> str:
     return "\n\n".join(part for part in paragraphs if not part.startswith(("Args:", "Attributes:", "Raises:", ">>>")))
 
 
-def _explain(message: str, options: list[str], choices: Callable[[str], Iterable[str]]) -> str:
+def _explain(message: str, options: list[str], choices: _Choices) -> str:
     """The essence of jsonargparse's explanation, and the nearest valid name."""
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if found := re.search(r"unrecognized arguments: (--[^\s=]+)", message):
-        return f"{found[1]} is unknown; {nearest(found[1], options)}"
+        same = _below(found[1], options, choices)
+        meant = f"did you mean {' or '.join(map(repr, same))}?" if same else nearest(found[1], options)
+        return f"{found[1]} is unknown; {meant}"
     if found := re.search(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'", message):
         word = found[1] or found[2]
         group = re.search(r"Group '([^']+)'", message)
         inside = key or (group[1] if group else "")
         class_path = re.search(r"class_path[= ]'([^']+)'", message)
         known = _arguments(class_path[1]) if class_path else _keys(options, inside)
-        name = f"{inside}.{word}" if inside else word
-        return f"{name} is unknown; {nearest(word.partition('.')[0], known)}"
+        name, first = f"{inside}.{word}" if inside else word, word.partition(".")[0]
+        others = _with_argument(choices(inside), first)
+        instead = f", or name a class that has it: --{inside} {' or '.join(others[:3])}" if others else ""
+        return f"{name} is unknown; {nearest(first, known)}{instead}"
     if (found := re.search(r"Expected a dot import path string: ([\w.]*\w)", message)) and (
         known := list(choices(key))
     ):
         return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"
     return _expected(key, message)
+
+
+def _below(option: str, options: list[str], choices: _Choices) -> list[str]:
+    """Options that lie in a group and end like the one that was written: ``--optimizer.lr`` for ``--lr``."""
+    word = option.removeprefix("--").rpartition(".")[2].replace("-", "_")
+    plain = [known for known in options if "." in known and known.rpartition(".")[2] == word]
+    return plain or [f"{known}.{word}" for known in options if _with_argument(choices(known[2:]), word)]
+
+
+def _with_argument(classes: Mapping[str, type | None], word: str) -> list[str]:
+    """Names of the classes that take an argument, and not from the run itself, as models do `num_classes`."""
+    taken = {name: inspect.signature(found).parameters.get(word) for name, found in classes.items() if found}
+    return [
+        name
+        for name, argument in taken.items()
+        if argument is not None and (argument.kind is argument.KEYWORD_ONLY or argument.default is not argument.empty)
+    ]
 
 
 def _keys(options: list[str], group: str) -> list[str]:
@@ -217,8 +240,14 @@ def _expected(key: str, message: str) -> str:
         return f"{key}: {found[1]}"
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
         return f"{key} {found[1]} is no {found[2].rpartition('.')[2]}"
-    if found := re.search(r"callable class: ((?!Parser key|Option).+?)\.? Got value: ([\w.]+)", message):
-        return f"{key} {found[2]} cannot be used: {found[1]}"
+    if found := re.search(
+        r"callable class: ((?!Parser key|Option).+?)\.? Got value: (?:Namespace\(class_path=')?([\w.]+)", message
+    ):
+        if re.fullmatch(r"Expected '.+' to be a function that returns <class 'Module'>\.?", found[1]):
+            return f"{key} {found[2]} does not say that it returns a network; annotate it: -> nn.Module"
+        missing = re.fullmatch("No module named '(.+)'", found[1])
+        hint = "; run the command in the folder that holds it, or install it" if missing else ""
+        return f"{key} {found[2]} cannot be used: {found[1]}{hint}"
     types = [_plain(text) for text in re.findall(r"Expected an? ([^\n:]+?)(?:: \S+|\.* Got value.*)?(?:\n|$)", message)]
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.+?)'?\)?(?:\. Got value|\n|$)", message)
     given = given or re.search(r"Got value: (.+?)\.?(?: Got value|\n|$)", message)

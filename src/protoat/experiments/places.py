@@ -9,19 +9,15 @@ from tempfile import TemporaryFile
 __all__ = ["check_file", "check_folder", "check_is_folder", "check_no_file"]
 
 
-def check_file(path: Path, option: str = "--out") -> None:
-    """Refuses a file that cannot be written.
-
-    Args:
-        path: of the file.
-        option: that names it.
+def check_file(path: Path) -> None:
+    """Refuses a file of ``--out`` that cannot be written.
 
     Raises:
         ValueError: it is a folder, or see `check_folder`.
     """
     if path.is_dir():
-        raise ValueError(f"{option} {path} is a folder, expected a file to write")
-    check_folder(path.parent, f"{option} {path}:")
+        raise ValueError(f"--out {path} is a folder, expected a file to write")
+    check_folder(path.parent, f"--out {path}:")
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:

@@ -157,10 +157,10 @@ def probe_run(
     chosen: dict[str, Attack | None] = {name: attack_of_name(name, threat) for name in attacks}
     train, test = load_images(recipe, "train"), load_images(recipe, "test")
     run = read_run(folder)
-    facts, before = run.facts, run.probe
+    before = run.probe
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        untrained = build_network(recipe, facts["num_classes"], tuple(facts["shape"]))
+        untrained = build_network(recipe, run.fact("num_classes"), tuple(run.fact("shape")))
     with working_on(Path(folder)):
         encoders = {}
         for name, encoder in (("trained", model), ("random", untrained)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from importlib import import_module
@@ -20,6 +22,7 @@ from torch import nn
 from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.initialise import Initialise, digest
+from protoat.experiments.own_code import is_run_folder, no_code_from
 from protoat.experiments.parser import Parser, nearest, no_yaml
 from protoat.methods import Method
 from protoat.pretraining import Contrastive
@@ -29,6 +32,7 @@ from protoat.types import ThreatModel
 
 __all__ = [
     "Recipe",
+    "choices_of",
     "class_names",
     "differing_keys",
     "flat_recipe",
@@ -38,6 +42,7 @@ __all__ = [
     "read_recipe",
     "recipe_from_text",
     "recipe_names",
+    "recipe_of_run",
     "recipe_parser",
     "resolve",
     "shared_parser",
@@ -189,6 +194,16 @@ def recipe_from_text(text: str) -> Recipe:
     return _objects(parser, parser.parse_string(text))
 
 
+def recipe_of_run(folder: Path) -> Recipe:
+    """The recipe of a run folder, which may be a stranger's: it may name code, but none that came with the folder.
+
+    Raises:
+        ValueError: it names code that cannot be imported, or that came with the folder.
+    """
+    with no_code_from(folder):
+        return recipe_from_text((folder / "recipe.yaml").read_text())
+
+
 def recipe_names() -> list[str]:
     """Names of the shipped recipes.
 
@@ -214,7 +229,7 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
     option that names another class than the recipe does starts from the defaults of that class, except for what all
     classes of the kind take: `ramp_epochs` of methods.
     """
-    parser = _RecipeParser(prog, choices=partial(class_names, pretrains=pretrains))
+    parser = _RecipeParser(prog, choices=partial(choices_of, pretrains=pretrains))
     recipes = [name for name in recipe_names() if is_of_pretraining(name) == pretrains]
     usual = "" if default is None else f", by default {default},"
     parser.add_argument(
@@ -252,11 +267,15 @@ class _RecipeParser(Parser):
     none_is_a_choice = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"choices": partial(class_names, pretrains=False), **options})
+        super().__init__(*args, **{"choices": partial(choices_of, pretrains=False), **options})
 
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
+    args = list(args)
+    for place, (option, value) in enumerate(pairwise(args)):
+        if option == "--model" and re.fullmatch(r"[\w.]+:\w+", value):  # as protoat evaluate spells it
+            args[place + 1] = value.replace(":", ".")
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     parsed = parser.parse_args(args)
@@ -334,7 +353,8 @@ class _NameOrPath(ActionConfigFile):
         if path.parent == _OVERLAYS and not cfg.get("data"):
             raise ValueError(f"recipe {values!r} changes that of a data set; write --config cifar10 --config {values}")
         _start_anew(cfg, _classes_of(path))
-        super().__call__(parser, cfg, str(path), option_string)
+        with no_code_from(path.parent) if is_run_folder(path.parent) else nullcontext():
+            super().__call__(parser, cfg, str(path), option_string)
         _start_anew(cfg, parser.named_classes)
 
 
@@ -374,14 +394,19 @@ def _path_of(config: str) -> Path:
 
 def class_names(key: str, *, pretrains: bool = False) -> list[str]:
     """Short names that `key` may have for its class."""
+    return list(choices_of(key, pretrains=pretrains))
+
+
+def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
+    """The classes that `key` may have, by short name; None stands for none."""
     key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
     base, home = (Method, pretraining) if key == "method" and pretrains else _CLASSES.get(key, (None, None))
     found = [item for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)] if base else []
     found = [item for item in found if item is not base and not inspect.isabstract(item)]
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
-    names = [item.__name__ for item in found]
-    return [*names, "none"] if key in ("regularizer", "schedule", "averaging") else names
+    named: dict[str, type | None] = {item.__name__: item for item in found}
+    return named | {"none": None} if key in ("regularizer", "schedule", "averaging") else named
 
 
 def _import(class_path: str) -> Any:

@@ -22,7 +22,8 @@ from protoat.experiments.store import check_data, check_free, claim, environment
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
-from protoat.training import Averaging, FitResult, fit, make_accelerator, parameter_groups
+from protoat.regularizers import Regularizer, SoftTriple
+from protoat.training import Averaging, FitResult, StepDecay, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
 from protoat.types import as_output
@@ -141,10 +142,23 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     )
 
 
+def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
+    """Warns of prototypes that merge before the learning rate drops, while they are still on their way."""
+    first = regularizer.first_merge(recipe.epochs) if isinstance(regularizer, SoftTriple) else None
+    drops = recipe.schedule.milestones if isinstance(recipe.schedule, StepDecay) else []
+    if first is not None and drops and first < drops[0]:
+        logger.warning(
+            "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %d; to merge then, "
+            "write --regularizer.merge_start %.4g",
+            first,
+            drops[0],
+            drops[0] / recipe.epochs,
+        )
+
+
 def _say_short_reach(method: Method) -> None:
     """Warns of training against an attack that cannot cross the ball, such as one whose steps suit another radius."""
-    inner = getattr(method, "method", method)  # AWP trains by another method
-    attack = getattr(inner, "attack", None)
+    attack = getattr(method, "attack", None)
     findings = reach({"the attack of training": attack}) if isinstance(attack, Attack) else ()
     for finding in findings:
         if finding.code == "short-reach":
@@ -181,6 +195,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
         claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
 
     _say_short_reach(parts.objective.method)
+    _say_early_merges(recipe, parts.objective.regularizer)
     with working_on(out):
         on_main(begin)
         logger.info(_levers(recipe, accelerator, memory_format))

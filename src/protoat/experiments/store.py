@@ -36,6 +36,8 @@ __all__ = [
     "list_runs",
     "origin",
     "read_audit",
+    "read_evaluation",
+    "read_record",
     "read_run",
     "write",
 ]
@@ -45,6 +47,13 @@ logger = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 # Whose versions could change a number.
 _PACKAGES = ("torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors", "pillow")
+# What every record of a kind says, and how to get another one.
+_RECORDS = {
+    "evaluation": (("subject.weights", "attacks"), " and measure again"),
+    "audit": (("subject.weights", "threat.eps", "images", "checks"), " and audit again"),
+    "probe": (("subject.weights", "encoders.trained"), " and measure again"),
+    "best": (("epoch", "images"), ""),
+}
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,12 @@ class StoredRun:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """Epoch, clean and robust accuracy of the best checkpoint on held-out images."""
-        path = self.path / "best.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        """Epoch, clean and robust accuracy of the best checkpoint on held-out images.
+
+        Raises:
+            ValueError: ``best.json`` is damaged.
+        """
+        return read_record(self.path / "best.json")
 
     @property
     def weights(self) -> str:
@@ -99,7 +111,7 @@ class StoredRun:
         if not weights.exists():
             return self.is_record
         found = weights.stat()
-        return _digest(weights, found.st_mtime_ns, found.st_size) == str(subject["sha256"])
+        return _digest(weights, found.st_mtime_ns, found.st_size) == str(subject.get("sha256"))
 
     @property
     def probe(self) -> dict[str, Any] | None:
@@ -108,15 +120,30 @@ class StoredRun:
         Raises:
             ValueError: it is damaged.
         """
-        path = self.path / "probe.json"
-        record = _mapping(path) if path.exists() else None
+        record = read_record(self.path / "probe.json")
         return record if record is not None and self.is_of(record["subject"]) else None
+
+    def fact(self, key: str) -> Any:
+        """One of `facts` that cannot be done without.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        if key not in self.facts:
+            raise ValueError(
+                f"{self.path / 'run.json'} is damaged or not there: no {key!r}; put it back, or train again"
+            )
+        return self.facts[key]
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether the method is one of `protoat.pretraining`, told without building it."""
+        return str((self.recipe.get("method") or {}).get("class_path")).startswith("protoat.pretraining.")
 
     @property
     def measuring(self) -> str:
         """The command that measures the run: an encoder pre-trained without labels has no head of its own."""
-        pretrained = self.recipe["method"]["class_path"].startswith("protoat.pretraining.")
-        return f"protoat evaluate {self.path}{' --linear-probe' * pretrained}"
+        return f"protoat evaluate {self.path}{' --linear-probe' * self.pretrains}"
 
     @property
     def prototype_counts(self) -> list[tuple[int, list[int]]]:
@@ -135,17 +162,21 @@ def read_run(folder: Path | str) -> StoredRun:
     if not (path / "recipe.yaml").is_file():
         near = ", ".join(str(run) for run in _folders(path)[:3])
         reason = "it has no recipe.yaml" if path.exists() else "there is no such folder"
+        if (weights := path / "last.safetensors").exists():
+            reason += f"; write protoat evaluate --model package.module:builder --weights {weights}"
         raise ValueError(f"{path} is not a run folder: {reason}" + (f"; did you mean {near}?" * bool(near)))
     recipe = _mapping(path / "recipe.yaml")
-    if "data" not in recipe:
+    if not _has(recipe, "data.class_path"):
         raise ValueError(f"{path / 'recipe.yaml'} is no recipe: it names no data")
-    evaluation, facts = path / "evaluation.json", path / "run.json"
+    for name in ("best.json", "probe.json"):
+        read_record(path / name)  # damage is said here, not where it is looked at
+    facts = path / "run.json"
     run = StoredRun(
         path,
         recipe,
         _mapping(facts) if facts.exists() else {},
         _whole_lines(path / "metrics.jsonl"),
-        _mapping(evaluation) if evaluation.exists() else None,
+        read_evaluation(path),
         (path / "last.safetensors").exists(),
     )
     return replace(run, complete=True) if run.is_record else run
@@ -157,8 +188,36 @@ def read_audit(folder: Path | str) -> dict[str, Any] | None:
     Raises:
         ValueError: it is damaged.
     """
-    path = Path(folder) / "audit.json"
-    return _mapping(path) if path.exists() else None
+    return read_record(Path(folder) / "audit.json")
+
+
+def read_evaluation(folder: Path | str) -> dict[str, Any] | None:
+    """The ``evaluation.json`` of a folder, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return read_record(Path(folder) / "evaluation.json")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What a file of results holds, such as ``evaluation.json``; None where it is not there.
+
+    Raises:
+        ValueError: it is damaged, or lacks what every one of its kind says.
+    """
+    if not path.exists():
+        return None
+    kind = path.stem.partition("-")[0]
+    needed, again = _RECORDS[kind]
+    try:
+        record = _mapping(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away{again}") from error
+    lacking = next((key for key in needed if not _has(record, key)), None)
+    if lacking is not None:
+        raise ValueError(f"{path} is damaged or of something else: it has no {lacking!r}; move it away{again}")
+    return record
 
 
 def list_runs(root: Path | str) -> list[StoredRun]:
@@ -185,11 +244,20 @@ def _mapping(path: Path) -> dict[str, Any]:
     """
     try:
         content = (load_yaml if path.suffix == ".yaml" else json.loads)(path.read_text())
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {no_yaml(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no mapping")  # noqa: TRY004 - one kind of error for a bad file
     return content
+
+
+def _has(content: Any, key: str) -> bool:
+    """Whether a mapping holds a key, with dots between the levels."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _folders(root: Path) -> list[Path]:
@@ -197,9 +265,23 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; a kill may have left a part of one at the end."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Lines of a log; a kill may have left a part of one at the end.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    return [_line(path, number, line) for number, line in enumerate(lines, start=1) if line.endswith("\n")]
+
+
+def _line(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        line: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged in line {number}: {error}; remove that line") from error
+    if not _has(line, "epoch"):
+        raise ValueError(f"{path} is damaged in line {number}: it has no 'epoch'; remove that line")
+    return line
 
 
 def check_free(folder: Path, recipe_text: str) -> None:

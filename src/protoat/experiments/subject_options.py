@@ -12,7 +12,7 @@ from protoat.data import Groups, Source
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_folder
-from protoat.experiments.recipe import class_names
+from protoat.experiments.recipe import choices_of
 from protoat.experiments.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.types import Norm, Pixels, ThreatModel
 
@@ -21,7 +21,7 @@ __all__ = ["check_weights_of_run", "subject_of", "subject_parser"]
 
 def subject_parser(prog: str) -> Parser:
     """A parser that knows what to judge: a run folder, or ``--model`` with data and threat model; see `subject_of`."""
-    parser = Parser(prog, choices=lambda key: class_names("data") if key == "data" else ())
+    parser = Parser(prog, choices=lambda key: choices_of("data") if key == "data" else {})
     parser.add_argument(
         "run",
         nargs="?",

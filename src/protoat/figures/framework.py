@@ -12,7 +12,7 @@ from torch import nn
 
 from protoat.attacks import Attack
 from protoat.experiments.encoder import build_network
-from protoat.experiments.recipe import Recipe, recipe_from_text
+from protoat.experiments.recipe import Recipe, recipe_of_run
 from protoat.experiments.run import load_images
 from protoat.experiments.store import read_run
 from protoat.figures.style import colour, names
@@ -59,8 +59,8 @@ def framework(run: Path | str) -> str:
     stored = read_run(run)
     if "class_names" not in stored.facts:
         raise ValueError(f"{run} has no run.json that names its classes; train it again: protoat train")
-    facts = _Facts(*(stored.facts[key] for key in ("class_names", "mode_names", "shape")))
-    return _drawn(recipe_from_text((stored.path / "recipe.yaml").read_text()), facts, names([Path(run)])[0])
+    facts = _Facts(*(stored.fact(key) for key in ("class_names", "mode_names", "shape")))
+    return _drawn(recipe_of_run(stored.path), facts, names([Path(run)])[0])
 
 
 def framework_of_recipe(recipe: Recipe, name: str) -> str:

@@ -16,7 +16,7 @@ from protoat.evaluation import Count
 from protoat.evaluation.embedding import Embedded
 from protoat.figures.pictures import data_uri
 from protoat.figures.style import colour, heading, label, names, shown
-from protoat.figures.subject import Pictured
+from protoat.figures.subject import Pictured, said
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -119,7 +119,8 @@ def _points(data: ImageData, mode: int, kind: str, embedded: Embedded, position:
     name = label(data.mode_names[mode])
     texts = []
     for row in rows:
-        own, predicted = (label(data.class_names[int(part[row])]) for part in (data.labels, embedded.predicted))
+        own = label(data.class_names[int(data.labels[row])])
+        predicted = label(said(data, embedded.predicted[row]))
         verdict = f"right: {predicted}" if right[row] else f"taken for {predicted}"
         texts.append(f"{kind}, class {own}, mode {name}, {verdict}")
     return go.Scatter(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap, recorded_name
+from protoat.evaluation.statistics import count_of
 from protoat.experiments.recipe import differing_keys
 from protoat.experiments.store import StoredRun, read_run
 from protoat.figures.records import Record, measured
@@ -106,7 +107,7 @@ def _count(record: Record, attack: str, run: StoredRun) -> Count:
         raise ValueError(
             f"{run.path} is not measured under {attack}; do so: protoat evaluate {run.path} --attacks clean {attack}"
         )
-    return Count(*(record["attacks"][name][key] for key in ("correct", "total")))
+    return count_of(record["attacks"][name])
 
 
 def _verdict(counts: Mapping[str, Count]) -> str:

@@ -29,7 +29,7 @@ def data_uri(image: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def image_tag(image: Tensor, text: str, *, size: int = 56) -> str:
+def image_tag(image: Tensor, text: str) -> str:
     """An ``<img>`` with that text for those who do not see it; pixels stay sharp when it is enlarged.
 
     >>> import torch
@@ -38,6 +38,6 @@ def image_tag(image: Tensor, text: str, *, size: int = 56) -> str:
     """
     words = html.escape(text)
     return (
-        f'<img src="{data_uri(image)}" alt="{words}" title="{words}" width="{size}" height="{size}" '
+        f'<img src="{data_uri(image)}" alt="{words}" title="{words}" width="56" height="56" '
         'style="image-rendering:pixelated;display:block;object-fit:contain">'
     )

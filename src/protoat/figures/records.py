@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protoat.experiments.measure import read_record
-from protoat.experiments.store import read_run
+from protoat.experiments.store import read_evaluation, read_run
 
 __all__ = ["Record", "measured"]
 
@@ -23,7 +22,7 @@ def measured(folder: Path | str, known: Mapping[Path, Record] | None = None) -> 
     path = Path(folder)
     if known and path in known:
         return known[path]
-    record = read_record(path)
+    record = read_evaluation(path)
     if record is None:
         raise ValueError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
     if (path / "recipe.yaml").exists() and read_run(path).outdated:

@@ -16,7 +16,7 @@ from protoat.evaluation.retrieval import Precision, nearest_neighbours, precisio
 from protoat.evaluation.statistics import percentage
 from protoat.figures.pictures import image_tag
 from protoat.figures.style import chosen, names
-from protoat.figures.subject import Pictured
+from protoat.figures.subject import Pictured, said
 
 __all__ = ["retrieval"]
 
@@ -111,7 +111,7 @@ def _query(place: int, titles: Sequence[str], seen: Sequence[Pictured], found: S
     rows = []
     for title, own in zip(titles, found, strict=True):
         for kind, part in own.items():
-            predicted = data.class_names[int(part.queries.predicted[place])]
+            predicted = said(data, part.queries.predicted[place])
             words = f"query, {kind}, class {data.class_names[int(data.labels[place])]}, taken for {predicted}"
             neighbours = "".join(_neighbour(seen[0], place, other) for other in part.neighbours[place].tolist())
             query = f"<td>{image_tag(part.queries.images[place], words)}</td>"

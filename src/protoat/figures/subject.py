@@ -21,7 +21,7 @@ from protoat.experiments.subject import Subject, subject_of_run
 from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured", "check_classes"]
+__all__ = ["Pictured", "check_classes", "said"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,12 @@ def check_classes(names: Sequence[str], data: ImageData) -> None:
     """
     if unknown := [name for name in names if name not in data.class_names]:
         raise ValueError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
+
+
+def said(data: ImageData, predicted: Tensor) -> str:
+    """The class that a model says, by name; its logits may say none."""
+    place = int(predicted)
+    return data.class_names[place] if place >= 0 else "no class (its logits are not finite)"
 
 
 @dataclass(frozen=True)

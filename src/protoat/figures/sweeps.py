@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from protoat.evaluation import Count
+from protoat.evaluation.statistics import count_of
 from protoat.figures.records import Record, measured
 from protoat.figures.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
 
@@ -75,7 +76,7 @@ def _sweep(
         clean = record["attacks"].get("clean")
         for turn, points in enumerate(lines):
             if through_clean and clean is not None:
-                points.insert(0, Point(0.0, "clean", Count(clean["correct"], clean["total"])))
+                points.insert(0, Point(0.0, "clean", count_of(clean)))
             figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
         about.append(f"{label(name)}: {record['subject']['images']} test images of {label(record['subject']['data'])}")
     figure.update_layout(
@@ -119,7 +120,7 @@ def _lines(attacks: Record, key: str) -> list[list[Point]]:
     for name, entry in attacks.items():
         value = _innermost(entry["parameters"]).get(key)
         if isinstance(value, int | float):
-            point = Point(float(value), name, Count(entry["correct"], entry["total"]))
+            point = Point(float(value), name, count_of(entry))
             found[json.dumps(_but_for(key, entry["parameters"]), sort_keys=True)].setdefault(point.x, point)
     return [[points[x] for x in sorted(points)] for points in found.values() if len(points) > 1]
 

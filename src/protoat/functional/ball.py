@@ -70,6 +70,12 @@ def noise_like(x: Tensor, kind: Literal["uniform", "normal"], generator: torch.G
 def far_start(x: Tensor, radius: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
     """An image at distance `radius` from `x` in the direction of noise (uniform for L-inf), then cut to [0, 1].
 
+    Args:
+        x: (B, ...) images in [0, 1].
+        radius: how far, a number or (B,).
+        norm: in which the distance is measured.
+        generator: of the noise; None draws from the global random state.
+
     >>> far_start(torch.full((1, 3), 0.5), 0.1, "linf", torch.Generator().manual_seed(0)).sub(0.5).abs().max()
     tensor(0.1000)
     """
@@ -80,6 +86,12 @@ def far_start(x: Tensor, radius: Radius, norm: Norm, generator: torch.Generator 
 
 def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
     """A legal image drawn around `x`: uniform in the cube (L-inf) or uniform in the ball (L2), then cut to [0, 1].
+
+    Args:
+        x: (B, ...) images in [0, 1].
+        eps: radius, a number or (B,).
+        norm: of the ball.
+        generator: of the noise; None draws from the global random state.
 
     >>> start = random_start(torch.zeros(4, 3), 0.1, "linf", torch.Generator().manual_seed(0))
     >>> bool((start >= 0).all() and (start <= 0.1).all())
@@ -95,6 +107,11 @@ def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator 
 
 def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:
     """The step of length `step_size` that raises a linear loss most: the sign (L-inf), the unit gradient (L2).
+
+    Args:
+        gradient: (B, ...) of the loss with respect to the images; an L2 step along a zero gradient is zero.
+        step_size: length, a number or (B,).
+        norm: in which the step has this length.
 
     >>> ascent_step(torch.tensor([[3.0, -4.0]]), 0.5, "l2")
     tensor([[ 0.3000, -0.4000]])

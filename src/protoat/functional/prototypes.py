@@ -112,6 +112,9 @@ def soft_triple_terms(
 ) -> SoftTripleTerms:
     """`soft_triple` and `prototype_spread` together, which costs little more than one of them; arguments as there.
 
+    Raises:
+        ValueError: shapes that do not fit, labels outside the classes, or a class without an active prototype.
+
     >>> prototypes, active = torch.eye(2).expand(2, 2, 2), torch.ones(2, 2, dtype=torch.bool)
     >>> soft_triple_terms(torch.eye(2), torch.arange(2), prototypes, active).assignment.round()
     tensor([[1., 0.],

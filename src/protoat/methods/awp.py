@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks import Attack
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep
 from protoat.methods.pgd import PGDAT
@@ -87,6 +88,11 @@ class AWP(Method):
     @property
     def eps(self) -> float:
         return self.method.eps
+
+    @property
+    def attack(self) -> Attack | None:
+        """What makes the examples of the method inside, where it is one attack."""
+        return getattr(self.method, "attack", None)
 
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         super().at_epoch(epoch, epochs)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import Attack
 from protoat.functional.precision import at_least_float32
-from protoat.types import ThreatModel, Views, as_output
+from protoat.types import ThreatModel, Views, as_output, check_threat
 
 __all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial"]
 
@@ -27,10 +27,12 @@ class Method(ABC):
             None is the whole run. A loop that does not say the epoch (`at_epoch`) is past every ramp and warm-up.
 
     Raises:
+        TypeError: no threat model, such as a radius alone.
         ValueError: a negative ramp.
     """
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
+        check_threat(threat, type(self))
         if ramp_epochs is not None and ramp_epochs < 0:
             raise ValueError(f"ramp_epochs={ramp_epochs:g} is negative; write 0 for full strength at once")
         self.threat = threat

@@ -13,7 +13,7 @@ from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prediction import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
 from protoat.methods.trades import trades_loss
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.types import Pixels, ThreatModel, Views, check_threat
 
 __all__ = ["CFA"]
 
@@ -77,6 +77,7 @@ class CFA(AdversarialTraining):
                 f"eps_offset={eps_offset:g}, beta_offset={beta_offset:g} and start_epoch={start_epoch:g} "
                 "must not be negative"
             )
+        check_threat(threat, type(self))
         step = threat.eps / 4 if step_size is None else step_size
         attack: Attack = PGD(threat, steps=steps, step_size=step, bn=bn)
         if beta is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, BatchNormMode
 from protoat.functional.distributed import mean_over_processes
 from protoat.methods.base import AdversarialTraining, Examples
-from protoat.types import Pixels, ThreatModel
+from protoat.types import Pixels, ThreatModel, check_threat
 
 __all__ = ["FastAT"]
 
@@ -31,6 +31,9 @@ class FastAT(AdversarialTraining):
         guard_drop: fall of PGD-5 accuracy within an epoch, as a fraction, that stops the run (authors: 0.2).
         ramp_epochs: epochs over which the radius grows from 0.
 
+    Raises:
+        ValueError: a `guard_drop` outside (0, 1), or a step that is not positive.
+
     Source: Wong, Rice & Kolter, ICLR 2020. Deviations: batch norm in eval mode while attacking and in the guard; the
     paper's text says 1.6 eps and its section 4.2 says 8/255, the authors' code says 10/255 = 1.25 eps.
 
@@ -50,6 +53,7 @@ class FastAT(AdversarialTraining):
         guard_drop: float = 0.2,
         ramp_epochs: float = 0.0,
     ) -> None:
+        check_threat(threat, type(self))
         step = 1.25 * threat.eps if step_size is None else step_size
         attack = PGD(threat, steps=1, step_size=step, random_start=random_start, bn=bn)
         super().__init__(attack, ramp_epochs=ramp_epochs)

@@ -54,7 +54,10 @@ class ImageClassifier(nn.Module):
             )
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != in_channels:
-                raise ValueError(f"{name} has {len(values)} numbers, expected one for each of {in_channels} channels")
+                raise ValueError(
+                    f"{name} has {len(values)} numbers, expected one for each of {in_channels} channels; give as "
+                    "many, or none of either to leave pixels as they are (--model.mean none --model.std none)"
+                )
         self.image_shape = (in_channels, image_size, image_size)
         self.embedding_dim = embedding_dim
         self.normalize = normalization(mean, std)

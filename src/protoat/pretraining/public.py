@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -33,7 +34,8 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a weights file by name, on the CPU.
 
     Args:
-        path: safetensors, or a state dictionary of torch, alone or beside other things as training scripts save it.
+        path: safetensors, or a state dictionary of torch, alone or beside other things, under any name where it is
+            the only one, as training scripts save it.
 
     Raises:
         ValueError: no such file, one that holds code, or no state dictionary in it.
@@ -46,13 +48,33 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors") from error
+        whole = "; of a model, save model.state_dict()" * ("Unsupported global" in str(error))
+        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors{whole}") from error
     for key in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dictionary: names with a tensor each")
-    return dict(content)
+    if _is_state(content):
+        return dict(content)
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise ValueError(f"{path} holds a {kind}, expected tensors by name: save model.state_dict()")  # noqa: TRY004 - one kind of error for a bad file
+    inside = [key for key, value in content.items() if _is_state(value) and value]
+    if len(inside) == 1:
+        return dict(content[inside[0]])
+    found = f"state dictionaries under {_listed(inside)}" if inside else f"no state dictionary but {_listed(content)}"
+    raise ValueError(
+        f"{path} holds {found}; expected tensors by name (model.state_dict()), alone or as the only ones beside other "
+        f"things, or under one of {', '.join(_NESTS)}"
+    )
+
+
+def _is_state(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _listed(keys: Iterable[Any], most: int = 8) -> str:
+    names = list(map(str, keys))
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def of_branch(tensors: Mapping[str, Tensor], branch: Branch | None) -> tuple[dict[str, Tensor], Branch | None]:

@@ -31,6 +31,9 @@ class RoCL(Contrastive):
         view: see `Contrastive`.
         ramp_epochs: epochs over which the radius grows from 0.
 
+    Raises:
+        ValueError: fewer than one step, or a step or `regularizer_scale` that is not positive.
+
     Source: Kim, Tack & Hwang, NeurIPS 2020. Deviation: keys carry gradient by default, as in SimCLR.
 
     >>> from protoat.types import Linf

@@ -56,8 +56,10 @@ class SoftTriple(Regularizer):
 
     Source: paper, Eq. 3 to 5; Qian et al., ICCV 2019, from whose code `scale` and `margin` come (`gamma` and `tau` too,
     and the paper states them). Deviation: prototypes start as random unit vectors. The public code draws them uniformly
-    with a bound of ``1 / sqrt(CK)``: the directions are alike, but its length, and with it the turn that one step of a
-    given learning rate makes, depends on C, K and D. The paper does not say how prototypes merge; the rule is ours.
+    with a bound of ``1 / sqrt(CK)``: the directions are alike, but their length, about ``sqrt(D / 3CK)``, and with it
+    the turn that one step of a given learning rate makes, depends on C, K and D. Under SGD a length L turns as far as
+    unit vectors at ``1 / L^2`` of the rate (`prototype_lr_factor` of a recipe): 0.12 for C = 2, K = 10, D = 512, and
+    1.5 for the paper's MNIST. The paper does not say how prototypes merge; the rule is ours.
 
     >>> metric = SoftTriple(2, 16, prototypes_per_class=[3, 4])
     >>> metric.active.sum(1).tolist()
@@ -151,10 +153,20 @@ class SoftTriple(Regularizer):
         own = self.active.sum(1).tolist()
         return {"prototypes": sum(own), "prototype_counts": own, "merged": merged, "usage": usage, **counts}
 
-    def _merge_due(self, epoch: int, epochs: int) -> bool:
+    def first_merge(self, epochs: int) -> int | None:
+        """The epoch, from 1, after which prototypes may merge for the first time in a run of `epochs`; None is never.
+
+        >>> SoftTriple(2, 16, merge_start=0.25).first_merge(120), SoftTriple(2, 16, merge_threshold=0).first_merge(120)
+        (30, None)
+        """
         first = max(1, math.ceil(self.merge_start * epochs))
-        in_time = first <= epoch <= self.merge_stop * epochs
-        return bool(self.merge_threshold) and in_time and (epoch - first) % self.merge_every == 0
+        return first if self.merge_threshold and first <= self.merge_stop * epochs else None
+
+    def _merge_due(self, epoch: int, epochs: int) -> bool:
+        first = self.first_merge(epochs)
+        if first is None:
+            return False
+        return first <= epoch <= self.merge_stop * epochs and (epoch - first) % self.merge_every == 0
 
     @torch.no_grad()
     def _merge(self, optimizer: Optimizer | None) -> list[list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, decided, in_words
+from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.statistics import count_of
 from protoat.experiments.recipe import differing_keys
 from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
@@ -13,7 +15,6 @@ from protoat.reports.records import (
     HOLM,
     Records,
     accuracy,
-    count_of,
     difference,
     entries_of,
     holm_in_words,
@@ -81,8 +82,9 @@ def _side_by_side(found: Sequence[Records]) -> Section:
 def _audited(records: Records) -> str:
     if records.audit is None:
         return "not audited"
-    failed = any(check["status"] == "fail" for check in records.audit["checks"])
-    return "failed" if failed else "no check failed" if records.audit["passed"] else "incomplete"
+    found = tally(records.audit)
+    verdict = "failed" if found.failed else "no check failed" if found.passed else "incomplete"
+    return f"{verdict}, {found.extent}"
 
 
 def _differences(found: Sequence[Records]) -> Section:
@@ -108,8 +110,9 @@ def _differences(found: Sequence[Records]) -> Section:
             "Difference in points, the second less the first. The p of the exact McNemar test on the images that only "
             "one of the two gets right decides: there is a difference where it is below 0.05 after "
             f"{holm_in_words(len(tests))}. The interval is a bootstrap over images and decides nothing. Worst modes "
-            "are of different images, so a difference is said only where their intervals do not overlap. One run each: "
-            "this says nothing about other seeds of the same recipes; protoat compare puts seeds together."
+            "are of different images, so a difference is said only where their intervals do not overlap. A worst case "
+            "is left out where one run was attacked in more ways than the other. One run each: this says nothing about "
+            "other seeds of the same recipes; protoat compare puts seeds together."
         )
     )
     return Section("differences", "Differences, image by image", blocks)

@@ -9,16 +9,15 @@ from typing import Any
 
 from protoat.evaluation import Count
 from protoat.evaluation.compare import WORST_CASE
-from protoat.evaluation.statistics import percentage, worst
-from protoat.experiments.measure import read_record
-from protoat.experiments.store import StoredRun, read_audit, read_run
+from protoat.evaluation.statistics import count_of, percentage, worst
+from protoat.experiments.store import StoredRun, read_audit, read_evaluation, read_run
+from protoat.pixels import Pixels
 
 __all__ = [
     "HOLM",
     "Records",
     "accuracy",
     "changes_of",
-    "count_of",
     "difference",
     "entries_of",
     "epochs_of",
@@ -63,7 +62,7 @@ class Records:
     @property
     def pretrained(self) -> bool:
         """Whether it is an encoder without a head, which only linear heads can measure."""
-        return self.run is not None and self.run.measuring.endswith("--linear-probe")
+        return self.run is not None and self.run.pretrains
 
     @property
     def complete(self) -> bool:
@@ -87,12 +86,7 @@ def records_of(folder: Path | str) -> Records:
     if not any((path / name).is_file() for name in names):
         raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
     run = read_run(path) if (path / "recipe.yaml").is_file() else None
-    return Records(path, run, read_record(path), read_audit(path))
-
-
-def count_of(entry: Mapping[str, Any]) -> Count:
-    """How many images an entry of ``evaluation.json`` leaves right."""
-    return Count(entry["correct"], entry["total"])
+    return Records(path, run, read_evaluation(path), read_audit(path))
 
 
 def entries_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def changes_of(run: StoredRun) -> list[list[str]]:
 
 
 def groups_of(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
-    """The same for each class (``per_class``) or mode (``per_mode``)."""
+    """Counts of an entry of a record for each class (`kind` is ``per_class``) or mode (``per_mode``), by name."""
     return {name: count_of(counts) for name, counts in entry[kind].items()}
 
 
@@ -183,9 +177,12 @@ def difference(of: float, interval: tuple[float, float], p: float, corrected: fl
 
     >>> difference(0.08, (0.02, 0.15), 0.0386, 0.1158)
     ['+8.00', '+2.00 to +15.00', '0.039', '0.12']
+    >>> difference(0.5, (0.4, 0.6), 0.0, 0.0)[2:]
+    ['< 1e-300', '< 1e-300']
     """
     low, high = interval
-    return [f"{100 * of:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", f"{p:.2g}", f"{corrected:.2g}"]
+    tests = [f"{value:.2g}" if value else "< 1e-300" for value in (p, corrected)]  # too small for a float
+    return [f"{100 * of:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", *tests]
 
 
 def holm_in_words(tests: int) -> str:
@@ -200,9 +197,13 @@ def holm_in_words(tests: int) -> str:
 def threat_text(threat: Mapping[str, Any]) -> str:
     """Norm and radius, the latter also in grey levels where it is a whole number of them.
 
-    >>> threat_text({"norm": "linf", "eps": 8 / 255}), threat_text({"norm": "l2", "eps": 0.5})
+    Args:
+        threat: as in a record or a recipe, where the radius may be a text.
+
+    >>> threat_text({"norm": "linf", "eps": "8/255"}), threat_text({"norm": "l2", "eps": 0.5})
     ('linf 0.03137 (8/255)', 'l2 0.5')
     """
-    levels = 255 * threat["eps"]
+    eps = float(Pixels(threat["eps"]))
+    levels = 255 * eps
     grey = f" ({round(levels)}/255)" if threat["norm"] == "linf" and abs(levels - round(levels)) < 1e-6 else ""
-    return f"{threat['norm']} {threat['eps']:.4g}{grey}"
+    return f"{threat['norm']} {eps:.4g}{grey}"

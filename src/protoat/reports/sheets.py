@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from protoat.evaluation.statistics import percentage
+from protoat.experiments.store import StoredRun
 from protoat.tables.fill import Filled, Measured
 from protoat.tables.table import Cell, Line
 from protoat.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
@@ -46,7 +47,7 @@ class Document:
         title: what it shows.
         budget: what runs it is of, and what it may be called.
         sheets: one for each data set that heads columns.
-        remarks: what the numbers allow to say, and runs that ended early.
+        remarks: what the numbers allow to say, runs that ended early, and prototypes that were left.
         notes: deviations from the paper.
         missing: what is not measured, each with the command that does it.
     """
@@ -73,6 +74,7 @@ def document(number: int, table: Filled) -> Document:
             *_compared(table),
             *_pretraining(table),
             *_ended_early(table),
+            *_merged(table),
         ],
         _notes(table),
         [(task.job.name, task.command(table.store)) for task in table.missing()],
@@ -229,11 +231,38 @@ def _pretraining(table: Filled) -> list[str]:
 
 
 def _ended_early(table: Filled) -> list[str]:
-    runs = {value.run.path: value.run for _, _, cell in table.cells() for value in table.values(cell)}
     return [
         f"{run.path.name} ended after epoch {line['epoch']} of {run.recipe['epochs']}, which was taken back: "
         f"{line['stopped']}."
-        for run in runs.values()
+        for run in _runs(table)
         for line in run.metrics
         if "stopped" in line
     ]
+
+
+def _merged(table: Filled) -> list[str]:
+    """How many prototypes were left in the weights that were measured, and at the end, where there were several."""
+    lines = []
+    for run in _runs(table):
+        left = dict(run.prototype_counts)
+        if not left or max(left[min(left)]) == 1:
+            continue
+        last = max(left)
+        seen = run.best["epoch"] if run.best is not None and run.weights.startswith("best") else last
+        lines.append(
+            f"{run.path.name}: measured is epoch {seen}, with {_each(left[seen])}; epoch {last}, the last, leaves "
+            f"{_each(left[last])}."
+        )
+    return lines
+
+
+def _each(counts: Sequence[int]) -> str:
+    fewest, most = min(counts), max(counts)
+    number = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{number} prototype{'s' * (most > 1)} in each class"
+
+
+def _runs(table: Filled) -> list[StoredRun]:
+    """Every run that fills a cell, once."""
+    runs = {value.run.path: value.run for _, _, cell in table.cells() for value in table.values(cell)}
+    return list(runs.values())

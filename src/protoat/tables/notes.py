@@ -80,7 +80,12 @@ SELECTION = Note(
     "Measured are the weights of the epoch that is best under PGD-10 on training images held out for that; the paper "
     "does not say which epoch it reports, nor of how many runs."
 )
-COMMON = (OURS, SELECTION)
+BATCH_NORM = Note(
+    "Training attacks run with batch norm in eval mode, so running averages move with training steps only; the paper "
+    "does not say, and the code of Madry and of Fast has it in train mode.",
+    setups=("pgd", "fast", "ours", "ours-fast", "single-mode"),
+)
+COMMON = (OURS, BATCH_NORM, SELECTION)
 SCHEDULES = Note(
     "Fast and Free have the paper's short schedule (15 epochs, cyclic rate 0.001 to 0.2), all other rows its standard "
     "one; which rows had which is read from its training times.",
@@ -159,7 +164,8 @@ TINY = Note(
     data=("tiny-imagenet",),
 )
 TLA = Note(
-    "TLA: its authors' loss and weights for this data, with the method and the schedule of the other rows.",
+    "TLA: its authors' loss and weights for this data, without the label smoothing they have on MNIST and Tiny "
+    "ImageNet, with the method and the schedule of the other rows.",
     setups=("tla",),
 )
 ACL_ROCL = Note(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from protoat.evaluation.compare import recorded_name
-from protoat.evaluation.statistics import Count, worst
+from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.statistics import Count, count_of, worst
 from protoat.experiments.store import StoredRun, read_audit
 
 __all__ = ["Reading", "minutes", "read"]
@@ -40,12 +41,12 @@ def minutes(run: StoredRun) -> float:
 
 def _accuracy(run: StoredRun, attack: str) -> Reading:
     entry = _entry(run, attack)
-    return Reading(Count(entry["correct"], entry["total"]))
+    return Reading(count_of(entry))
 
 
 def _worst(kind: str) -> Callable[[StoredRun, str], Reading]:
     def of(run: StoredRun, attack: str) -> Reading:
-        groups = {name: Count(**counts) for name, counts in _entry(run, attack)[kind].items()}
+        groups = {name: count_of(counts) for name, counts in _entry(run, attack)[kind].items()}
         name, count = worst(groups)
         return Reading(count, text=name)
 
@@ -72,11 +73,10 @@ def _prototypes(run: StoredRun, attack: str) -> Reading:
 def _audit(run: StoredRun, attack: str) -> Reading:
     audit = read_audit(run.path)
     assert audit is not None, f"{run.path} is not audited"
-    failed = [check["id"] for check in audit["checks"] if check["status"] == "fail"]
-    lacking = [check["id"] for check in audit["checks"] if check["status"] == "incomplete"]
-    silent = sum(check["status"] == "not run" for check in audit["checks"])
-    words = [f"{word} {', '.join(ids)}" for word, ids in (("FAILED", failed), ("record incomplete:", lacking)) if ids]
-    return Reading(text=("; ".join(words) or "passed") + f" ({silent} not run)" * bool(silent))
+    found = tally(audit)
+    told = (("FAILED", found.failed), ("record incomplete:", found.incomplete))
+    words = [f"{word} {', '.join(ids)}" for word, ids in told if ids]
+    return Reading(text=f"{'; '.join(words) or 'passed'} ({found.extent})")
 
 
 _READ: dict[str, Callable[[StoredRun, str], Reading]] = {

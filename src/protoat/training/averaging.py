@@ -14,7 +14,7 @@ class Averaging(ABC):
 
     Rules are pure: what has been averaged is kept by `fit`, with the number of times it was, and is checkpointed.
     Until the average has taken the model in for the first time, the model itself is deployed. Prototypes are not
-    averaged; they take no part in prediction.
+    averaged: the head predicts, and a row that merges has no mean.
 
     Attributes:
         needs_validation: whether the rule asks how well classes do on held-out images.
@@ -46,14 +46,15 @@ class EMA(Averaging):
     """Exponential moving average, after each batch: ``average <- decay * average + (1 - decay) * model``.
 
     Args:
-        decay: in (0, 1); 0.999 and 0.9996 are usual.
+        decay: in (0, 1); 0.999 and 0.9996 are usual. The average begins with less, ``(1 + t) / (10 + t)`` after t
+            batches, so that it leaves the first weights behind also in a short run.
         start_epoch: epochs before the average begins, as a copy of the model (DAJAT: 150 of 200).
 
     Raises:
         ValueError: a decay outside (0, 1), or a negative start.
 
-    >>> EMA(decay=0.9).share(taken=0), round(EMA(decay=0.9).share(taken=5), 6)
-    (1.0, 0.1)
+    >>> [round(EMA(decay=0.9).share(taken), 6) for taken in (0, 2, 80, 1000)]
+    [1.0, 0.75, 0.1, 0.1]
     """
 
     def __init__(self, *, decay: float = 0.999, start_epoch: float = 0.0) -> None:
@@ -65,7 +66,7 @@ class EMA(Averaging):
         self.start_epoch = start_epoch
 
     def share(self, taken: int) -> float:
-        return 1 - self.decay if taken else 1.0
+        return 1 - min(self.decay, (1 + taken) / (10 + taken)) if taken else 1.0
 
     def after_batch(self, epoch: float) -> bool:
         return epoch >= self.start_epoch

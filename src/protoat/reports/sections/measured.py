@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from protoat.evaluation.compare import WORST_CASE
-from protoat.evaluation.statistics import Count
+from protoat.evaluation.statistics import Count, count_of
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, count_of, entries_of, groups_of, heads_of, interval_text, lowest
+from protoat.reports.records import Records, accuracy, entries_of, groups_of, heads_of, interval_text, lowest
 
 __all__ = ["attacks", "groups"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from protoat.evaluation import attack_of_name
+from protoat.evaluation.masking_audit import tally
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
 from protoat.reports.records import Records, threat_text
 from protoat.types import Linf
@@ -26,16 +27,18 @@ def audit(records: Records) -> Section:
     if record is None:
         missing = f"Not audited for masked gradients; do so: protoat audit {records.folder}"
         return Section("audit", "Audit", [Text(missing, "missing")])
-    silent = sum(check["status"] == "not run" for check in record["checks"])
-    failed = [check["id"] for check in record["checks"] if check["status"] == "fail"]
+    found = tally(record)
+    made = f"{found.extent} were run."
     verdict = (
-        Text(f"The audit failed: {', '.join(failed)}. {silent} checks were not run.", "warning")
-        if failed
-        else Text(f"No check failed, which rules out common mistakes only. {silent} checks were not run.")
+        Text(f"The audit failed: {', '.join(found.failed)}. {made}", "warning")
+        if found.failed
+        else Text(f"No check failed, which rules out common mistakes only. {made}")
     )
-    lacking = [check["id"] for check in record["checks"] if check["status"] == "incomplete"]
-    lacks = [Text(f"The record was incomplete ({', '.join(lacking)}); add --attacks aa.", "missing")] if lacking else []
-    blocks: list[Block] = [verdict, *lacks, *_audited(records, record)]
+    blocks: list[Block] = [verdict]
+    if found.incomplete:
+        lacks = f"The record was incomplete ({', '.join(found.incomplete)}); add --attacks aa."
+        blocks.append(Text(lacks, "missing"))
+    blocks += _audited(records, record)
     rows = [[check["id"], check["title"], check["status"], check["reason"]] for check in record["checks"]]
     figures = [[check["id"], json.dumps(check["figures"])] for check in record["checks"] if check["figures"]]
     blocks += [

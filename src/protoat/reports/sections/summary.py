@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from protoat.evaluation.compare import worst_mode
-from protoat.evaluation.statistics import worst
+from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.statistics import count_of, worst
 from protoat.experiments.store import StoredRun
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import Records, count_of, groups_of, interval_text, percent, threat_text
+from protoat.reports.records import Records, groups_of, interval_text, percent, threat_text
 
 __all__ = ["described", "summary"]
 
@@ -96,10 +97,9 @@ def _missing(records: Records) -> Iterator[Text]:
         yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.folder}", "warning")
     if records.audit is None and not records.pretrained:
         yield Text(f"Not audited for masked gradients; do so: protoat audit {records.folder}", "missing")
-    elif records.audit is not None and not records.audit["passed"]:
-        failed = [check["id"] for check in records.audit["checks"] if check["status"] == "fail"]
-        found = f"failed: {', '.join(failed)}" if failed else "is incomplete"
-        yield Text(f"The audit {found}; see below before any number is believed.", "warning")
+    elif records.audit is not None and not (found := tally(records.audit)).passed:
+        verdict = f"failed: {', '.join(found.failed)}" if found.failed else "is incomplete"
+        yield Text(f"The audit {verdict}; see below before any number is believed.", "warning")
     if run is not None:
         yield Text("One run, one seed: intervals speak about images, and know nothing of the spread between seeds.")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from protoat.experiments.measure import read_record
-from protoat.experiments.store import StoredRun
+from protoat.evaluation.statistics import count_of
+from protoat.experiments.store import StoredRun, read_evaluation
 from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
-from protoat.reports.records import Records, accuracy, changes_of, count_of, epochs_of
+from protoat.reports.records import Records, accuracy, changes_of, epochs_of
 from protoat.reports.sections.pictures import from_weights
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _nearest(records: Records, seen: Pictured) -> Block:
 
 def _head(records: Records) -> Iterator[Block]:
     """Accuracy where the nearest prototype predicts, which has a record of its own."""
-    record = read_record(records.folder / "prototypes")
+    record = read_evaluation(records.folder / "prototypes")
     if record is not None:
         rows = [[name, accuracy(count_of(entry))] for name, entry in record["attacks"].items()]
         yield Grid("Where the nearest class by prototypes predicts", ["attack", "accuracy % [95 %]"], rows)

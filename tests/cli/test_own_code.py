@@ -1,0 +1,125 @@
+"""Networks of the user's own lie in the working directory; what comes with a run is never run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from torch import nn
+
+import protoat
+from protoat.cli import main
+from protoat.experiments.own_code import working_directory_on_path
+from protoat.experiments.recipe import read_recipe
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes: int, in_channels: int, image_size: int):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+def build(num_classes, in_channels, image_size) -> nn.Module:
+    return Net(num_classes, in_channels, image_size)
+
+def unsaid(num_classes, in_channels, image_size):
+    return Net(num_classes, in_channels, image_size)
+"""
+SHORT = ["--epochs", "1", "--schedule", "none", "--method.steps", "1", "--regularizer", "none"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a network of the user's, which no other test has seen."""
+    (tmp_path / "own_networks.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+    return tmp_path
+
+
+def stored_run(folder: Path, network: str) -> Path:
+    """A run folder, as far as it takes to read its recipe, with this network."""
+    folder.mkdir(parents=True)
+    recipe = yaml.safe_load(read_recipe("digits-2").text) | {"model": {"class_path": network}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "run.json").write_text('{"num_classes": 2, "shape": [1, 8, 8], "class_names": ["a"], "mode_names": []}')
+    return folder
+
+
+def test_a_network_of_the_working_directory_is_trained_and_evaluated(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = list(sys.path)
+    assert main(["train", "--model", "own_networks.Net", *SHORT, "--out", "own"]) == 0
+    monkeypatch.delitem(sys.modules, "own_networks")  # as in a process of its own
+    assert main(["evaluate", "own", "--attacks", "clean", "--n", "20"]) == 0
+    assert sys.path == path
+    monkeypatch.syspath_prepend(here)
+    model, recipe, weights = protoat.load_run("own")
+    assert (recipe.epochs, weights.parent) == (1, Path("own")) and not model.training
+    monkeypatch.delitem(sys.modules, "own_networks")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    monkeypatch.setattr(sys, "path", path)
+    capsys.readouterr()
+    assert main(["evaluate", "../own", "--attacks", "clean"]) == 2
+    line = capsys.readouterr().err
+    assert "model own_networks.Net cannot be used: No module named 'own_networks'; run the command in the" in line
+
+
+def test_train_takes_both_spellings_of_a_class_or_builder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(here)
+    dotted, colon = (read_recipe("digits-2", ["--model", f"own_networks{mark}Net"]) for mark in ".:")
+    assert dotted.text == colon.text
+    assert isinstance(read_recipe("digits-2", ["--model", "own_networks:build"]).model(2, 1, 8), nn.Sequential)
+    with pytest.raises(ValueError, match=r"own_networks\.unsaid does not say that it .*; annotate it: -> nn\.Module"):
+        read_recipe("digits-2", ["--model", "own_networks.unsaid"])
+    with pytest.raises(ValueError, match="model 'own_networks' is unknown; write one of LeNet"):
+        read_recipe("digits-2", ["--model", "own_networks:"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "planted", "network"),
+    [
+        ("runs/theirs", "runs/theirs/planted.py", "runs.theirs.planted.Net"),
+        ("runs/theirs", "runs/others/planted.py", "runs.others.planted.Net"),
+        ("sent/run", "sent/planted.py", "sent.planted.Net"),
+        (".", "planted.py", "planted.Net"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate {}", "audit {}", "figure 1 {}", "train --config {}/recipe.yaml"])
+def test_code_that_came_with_a_run_is_not_imported(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    folder: str,
+    planted: str,
+    network: str,
+    command: str,
+) -> None:
+    home = here / "home"
+    stored_run(home / folder, network)
+    (home / planted).parent.mkdir(parents=True, exist_ok=True)
+    for package in {(home / planted).parent, home / Path(planted).parts[0]} - {home, home / "planted.py"}:
+        (package / "__init__.py").write_text(f"open({str(here / 'imported')!r}, 'w')")
+    (home / planted).write_text(f"open({str(here / 'imported')!r}, 'w')\n{NET}")
+    monkeypatch.chdir(home)
+    monkeypatch.syspath_prepend(home)  # as ``python -m`` has it
+    for name in [name for name in sys.modules if name.split(".")[0] in ("runs", "sent", "planted")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(command.format(folder).split()) == 2
+    assert f"may have come with {folder}, whose recipe must not bring code" in capsys.readouterr().err
+    assert not (here / "imported").exists()
+
+
+def test_the_folder_of_a_run_is_no_place_for_modules(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with working_directory_on_path():
+        assert sys.path[-1] == ""
+    assert "" not in sys.path
+    monkeypatch.chdir(stored_run(here / "run", "own_networks.Net"))
+    with working_directory_on_path():
+        assert "" not in sys.path
