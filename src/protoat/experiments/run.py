@@ -130,7 +130,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     if not embedding.shape[1]:
         raise ValueError(
             f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
-            "--regularizer none, or return protoat.types.Output"
+            "--regularizer none, or return protoat.Output"
         )
     return Objective(
         method,
