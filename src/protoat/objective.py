@@ -127,7 +127,7 @@ class Objective:
     def _warn_of_silence(self) -> None:
         """Once, of what a loop gives up that has not said the epoch, or has gone on to the next without its end."""
         told = self._ended if self._first is None else self._ended or self._epoch < self._first + 1
-        given_up = self.needs_epochs
+        given_up = self.lost_without_epochs
         if told or self._warned or not given_up:
             return
         self._warned = True
@@ -157,9 +157,10 @@ class Objective:
             )
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         """What is given up, in words, in a loop that says neither the epoch nor its end."""
-        return self.method.needs_epochs + ([] if self.regularizer is None else self.regularizer.needs_epochs)
+        lost = [] if self.regularizer is None else self.regularizer.lost_without_epochs
+        return self.method.lost_without_epochs + lost
 
     def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
         if self.regularizer is None:

@@ -9,7 +9,7 @@ import time
 from rich.console import Console
 from rich.status import Status
 
-from protoat.cli.tables import print_table
+from protoat.cli.printing import print_table
 from protoat.evaluation.masking_audit import CHECKS, tally
 from protoat.experiments.audit import audit_subject, fuller_audit
 from protoat.experiments.subject_options import subject_of, subject_parser

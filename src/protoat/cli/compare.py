@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from protoat.cli.tables import print_table
+from protoat.cli.printing import print_table
 from protoat.evaluation.compare import (
     WORST_CASE,
     Comparison,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protoat import data
-from protoat.cli.tables import print_table
+from protoat.cli.printing import print_table
 from protoat.data import Source
 from protoat.experiments.parser import Parser, nearest
 from protoat.experiments.recipe import class_names

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from protoat.cli.tables import print_table
+from protoat.cli.printing import print_table
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.measure import measure

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from protoat.cli.tables import linear_heads, measurements
+from protoat.cli.printing import linear_heads, measurements
 from protoat.evaluation.robustness import Advance
 from protoat.experiments.measure import audit_verdict, measure
 from protoat.experiments.named_attacks import HELP, default_names

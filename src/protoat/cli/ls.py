@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protoat.cli.tables import print_table
+from protoat.cli.printing import print_table
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.ls import parts_of
-from protoat.cli.tables import linear_heads, measurements, print_table
+from protoat.cli.printing import linear_heads, measurements, print_table
 from protoat.experiments.measure import records_aside
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser

@@ -81,9 +81,9 @@ class AWP(Method):
         self.method.check_classes(num_classes)
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         own = ["weights are perturbed from the first step on (start_epoch)"] if self.start_epoch else []
-        return self.method.needs_epochs + own
+        return self.method.lost_without_epochs + own
 
     @property
     def eps(self) -> float:

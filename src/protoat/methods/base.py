@@ -49,7 +49,7 @@ class Method(ABC):
         return 1
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         """What is given up, in words, in a loop that says neither the epoch nor its end."""
         return [] if self.ramp_epochs == 0 else ["the radius does not grow (ramp_epochs)"]
 

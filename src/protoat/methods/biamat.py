@@ -105,8 +105,8 @@ class BiaMAT(OneStep):
             self.head.to(device)
 
     @property
-    def needs_epochs(self) -> list[str]:
-        return super().needs_epochs + (["there is no warm-up (warmup_epochs)"] if self.warmup_epochs else [])
+    def lost_without_epochs(self) -> list[str]:
+        return super().lost_without_epochs + (["there is no warm-up (warmup_epochs)"] if self.warmup_epochs else [])
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         network = bare(model)

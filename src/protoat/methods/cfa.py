@@ -97,9 +97,9 @@ class CFA(AdversarialTraining):
             raise ValueError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         calibrates = self.class_eps is None or self.beta is not None
-        return super().needs_epochs + (["classes are not calibrated"] if calibrates else [])
+        return super().lost_without_epochs + (["classes are not calibrated"] if calibrates else [])
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         eps = self._ramp * self._radii(y)

@@ -66,9 +66,9 @@ class FastAT(AdversarialTraining):
         self._previous_eps = 0.0
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         unguarded = [] if self.guard is None else ["nothing watches for catastrophic overfitting (guard)"]
-        return super().needs_epochs + unguarded
+        return super().lost_without_epochs + unguarded
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         if self.guard is not None and self._watched is None:

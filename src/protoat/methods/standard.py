@@ -26,7 +26,7 @@ class Standard(OneStep):
         super().__init__(threat, ramp_epochs=ramp_epochs)
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         return []
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:

@@ -23,7 +23,7 @@ class Regularizer(nn.Module, ABC):
     per_process: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         """What is given up, in words, in a loop that does not say when an epoch ends."""
         return []
 

@@ -119,7 +119,7 @@ class SoftTriple(Regularizer):
         self.register_buffer("mass", torch.zeros(num_classes, places))
 
     @property
-    def needs_epochs(self) -> list[str]:
+    def lost_without_epochs(self) -> list[str]:
         return ["prototypes never merge (merge_threshold)"] if self.merge_threshold else []
 
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
