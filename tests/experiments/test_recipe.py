@@ -15,6 +15,13 @@ from protoat.regularizers import SoftTriple
 from protoat.types import Linf
 
 
+@pytest.mark.parametrize("model", [["--model", "protoat.models:LeNet"], ["--model=protoat.models:LeNet"]])
+def test_a_model_is_written_with_a_colon_as_well(model: list[str]) -> None:
+    spellings = (model, ["--model", "LeNet"])
+    texts = [resolve(recipe_parser(), ["--config", "digits", *spelt])[0].text for spelt in spellings]
+    assert texts[0] == texts[1]
+
+
 def test_another_method_takes_arguments_of_its_own() -> None:
     recipe = read_recipe("mnist-2", ["--method", "FreeAT", "--method.replays", "4", "--regularizer", "none"])
     method = recipe.method(recipe.threat)

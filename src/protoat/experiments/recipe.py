@@ -273,9 +273,9 @@ class _RecipeParser(Parser):
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
     args = list(args)
-    for place, (option, value) in enumerate(pairwise(args)):
-        if option == "--model" and re.fullmatch(r"[\w.]+:\w+", value):  # as protoat evaluate spells it
-            args[place + 1] = value.replace(":", ".")
+    for place, (before, arg) in enumerate(pairwise(["", *args])):
+        if re.fullmatch(r"--model=[\w.]+:\w+", f"{before}={arg}" if before == "--model" else arg):
+            args[place] = arg.replace(":", ".")  # protoat evaluate spells it with a colon
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     parsed = parser.parse_args(args)
