@@ -15,14 +15,16 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "results.md").read_text()
 
 
-def test_the_guide_shows_what_the_command_prints(
+def test_the_guide_shows_what_the_commands_print(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    [command] = [line for line in GUIDE.splitlines() if line.startswith("protoat ") and "--store results" in line]
-    [shown] = re.findall(r"<!-- printed by the second command -->\n\n(.*)\n\n<!-- end -->", GUIDE, flags=re.S)
-    assert main(shlex.split(command)[1:]) == 0
-    assert capsys.readouterr().out.strip() == shown.strip()
+    commands = [line for line in GUIDE.splitlines() if line.startswith("protoat ") and "--store results" in line]
+    tables = re.findall(r"<!-- printed -->\n\n(.*?)\n\n<!-- end -->", GUIDE, flags=re.S)
+    assert commands
+    for command, shown in zip(commands, tables, strict=True):
+        assert main(shlex.split(command)[1:]) == 0
+        assert capsys.readouterr().out.strip() == shown.strip()
 
 
 def test_records_hold_no_weights_and_no_paths_of_a_machine() -> None:
