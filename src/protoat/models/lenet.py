@@ -68,8 +68,7 @@ class _OnBlocks(nn.Conv2d):
         height, width = x.shape[2:]
         blocks = F.pixel_unshuffle(F.pad(x, (1, 1 - width % 2, 1, 1 - height % 2)), 2)
         blocks = blocks.contiguous(memory_format=torch.channels_last)
-        weight = self.weight.unflatten(3, (2, 2)).unflatten(
-            2, (2, 2)
-        )  # (out, in, block row, row, block column, column)
+        # (out, in, row, column) to (out, in, block row, row, block column, column)
+        weight = self.weight.unflatten(3, (2, 2)).unflatten(2, (2, 2))
         weight = weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
         return F.conv2d(blocks, weight, self.bias)
