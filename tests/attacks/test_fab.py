@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import FAB, FABT
+from protoat.functional.ball import far_start
 from protoat.types import L2, Linf, ThreatModel
 
 
@@ -77,6 +78,24 @@ def test_under_a_budget_only_what_lies_inside_counts(digits: Callable[..., Any])
     assert bool((result.success <= (nearest.distance <= 0.12 + 1e-6)).all())
     assert bool(((nearest.distance <= 0.1199) <= result.success).all())
     assert 0.1 < result.success.float().mean() < 0.9
+
+
+def test_restarts_begin_inside_the_radius_of_the_call(
+    digits: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = digits(count=10)
+    radii: list[float] = []
+
+    def spy(x: Tensor, radius: Tensor, *rest: Any) -> Tensor:
+        radii.append(float(radius.max()))
+        return far_start(x, radius, *rest)
+
+    monkeypatch.setattr("protoat.attacks.fab.far_start", spy)
+    attack = FAB(Linf(0.3), steps=2, restarts=2)
+    attack.perturb(model, x, y, eps=0.02)
+    attack.closest(model, x, y)
+    assert radii[0] == pytest.approx(0.01)
+    assert 0.01 < radii[1] <= 0.15
 
 
 def test_images_already_wrong_are_at_distance_zero_and_kept(digits: Callable[..., Any]) -> None:

@@ -132,6 +132,13 @@ def test_no_slope_is_no_step(norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [1e-14, 1e-30, 1e30])
+def test_slopes_whose_squares_vanish_or_overflow_give_whole_steps(size: float, norm: Norm) -> None:
+    slope = torch.tensor([[3.0, -4.0], [0.0, 1.0]])
+    torch.testing.assert_close(ascent_step(slope * size, 0.5, norm), ascent_step(slope, 0.5, norm))
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_any_shape_of_example(norm: Norm) -> None:
     for shape in [(3, 7), (3, 1, 8, 8), (3, 2, 2, 2, 2)]:
         x = images(0, shape)

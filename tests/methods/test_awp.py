@@ -136,6 +136,25 @@ class TestWeightsComeBack:
             optimizer.step()
         assert_same_weights(model, before)
 
+    def test_after_an_ascent_without_a_finite_gradient(self, make_net, make_batch) -> None:
+        class Overflowing(nn.Module):
+            """Finite logits whose gradient at one kernel is not."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = make_net()
+                self.kernel = nn.Parameter(torch.ones(2, 2))
+
+            def forward(self, x: Tensor) -> Tensor:
+                logits: Tensor = self.net(x).logits
+                return logits + (0 * self.kernel.sum()).sqrt()
+
+        model = Overflowing()
+        before = states(model)
+        for terms in Objective(AWP(THREAT, gamma=0.3)).losses(model, *make_batch()):
+            assert bool(terms.total.isfinite())
+        assert_same_weights(model, before)
+
     def test_the_update_is_added_to_the_weights_as_they_were(self, make_net, make_batch) -> None:
         model = make_net()
         before = states(model)

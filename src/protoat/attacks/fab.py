@@ -73,13 +73,15 @@ class FAB(MinimalNormAttack):
         groups = self.groups(logits, problem.y) if problem.targets is None else [problem.targets[:, None]]
         nearest = problem.x.clone()
         reach = torch.full_like(logits[:, 0], torch.inf, dtype=nearest.dtype).masked_fill(fallen(problem, logits), 0)
+        eps = torch.as_tensor(problem.eps).to(reach)
+        eps = torch.where(eps > 0, eps, self.threat.eps).expand_as(reach)  # `closest` sets none
         for classes in groups:
             for restart in range(self.restarts):
                 rows = (reach > problem.eps).nonzero().squeeze(1)
                 if not len(rows):
                     return nearest
                 part = select(problem, rows)
-                radius = reach[rows].clamp(max=self.threat.eps) / 2
+                radius = torch.minimum(reach, eps)[rows] / 2
                 start = far_start(part.x, radius, self.norm, part.generator) if restart else part.x
                 x_adv, length = self._search(part, classes[rows], start)
                 closer = length < reach[rows]

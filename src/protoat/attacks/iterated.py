@@ -93,7 +93,7 @@ class MIM(Attack):
         x_adv, momentum = problem.x, torch.zeros_like(problem.x)
         for _ in range(self.steps):
             gradient, _, _ = input_gradient(problem.model, x_adv, labels, self.loss)
-            size = gradient.flatten(1).abs().mean(1).clamp_min(1e-12)
+            size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(torch.float32).tiny)
             momentum = self.decay * momentum + gradient / leading(size, gradient)
             x_adv = x_adv + sign * ascent_step(momentum, step, self.threat.norm)
             x_adv = project(x_adv, problem.x, problem.eps, self.threat.norm)

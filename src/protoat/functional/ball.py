@@ -119,4 +119,8 @@ def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:
     step_size = _per_example(step_size, gradient)
     if norm == "linf":
         return gradient.sign() * step_size
-    return (gradient / _lengths(gradient) * step_size).to(gradient.dtype)
+    # Where a model is confident, gradients are so small that their squares vanish: first the largest entry becomes one.
+    wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+    largest = wide.flatten(1).abs().amax(1).clamp_min(torch.finfo(wide.dtype).tiny)
+    wide = wide / _per_example(largest, wide)
+    return (wide / _lengths(wide) * step_size).to(gradient.dtype)

@@ -139,6 +139,8 @@ class AWP(Method):
 def _ascent(kernels: list[nn.Parameter], gradients: tuple[Tensor, ...], gamma: float) -> list[Tensor]:
     """The move of each kernel, ``gamma * ||w|| * g / ||g||``, from the mean gradient of all processes."""
     mean = mean_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
+    # An overflow in half precision, for which the caller skips the step, must not live on in the weights.
+    mean = torch.where(mean.isfinite(), mean, 0.0)
     parts = mean.split([kernel.numel() for kernel in kernels])
     return [
         (gamma * kernel.detach().norm() / (part.norm() + 1e-20) * part).view_as(kernel)

@@ -159,14 +159,14 @@ class SoftTriple(Regularizer):
         >>> SoftTriple(2, 16, merge_start=0.25).first_merge(120), SoftTriple(2, 16, merge_threshold=0).first_merge(120)
         (30, None)
         """
-        first = max(1, math.ceil(self.merge_start * epochs))
-        return first if self.merge_threshold and first <= self.merge_stop * epochs else None
+        first = max(1, math.ceil(_epochs(self.merge_start, epochs)))
+        return first if self.merge_threshold and first <= _epochs(self.merge_stop, epochs) else None
 
     def _merge_due(self, epoch: int, epochs: int) -> bool:
         first = self.first_merge(epochs)
         if first is None:
             return False
-        return first <= epoch <= self.merge_stop * epochs and (epoch - first) % self.merge_every == 0
+        return first <= epoch <= _epochs(self.merge_stop, epochs) and (epoch - first) % self.merge_every == 0
 
     @torch.no_grad()
     def _merge(self, optimizer: Optimizer | None) -> list[list[int]]:
@@ -182,15 +182,20 @@ class SoftTriple(Regularizer):
         return pairs.tolist()
 
     def _forget(self, optimizer: Optimizer | None, pairs: Tensor) -> None:
-        """Zeroes what the optimizer remembers of the merged rows.
+        """Zeroes what the optimizer remembers of the row given up, and the momentum of the row kept.
 
-        Adam's running squares stay in the row that is kept: they are no momentum but set the length of a step, and
-        Adam's bias correction, which does not start anew, would make the next steps up to six times too long.
+        Running squares stay in the row that is kept: they are no momentum but set the length of a step, and bias
+        correction, which does not start anew, would make the next steps many times too long.
         """
         classes, kept, gone = pairs.unbind(1)
         state = {} if optimizer is None else optimizer.state.get(self.prototypes, {})
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == self.prototypes.shape:
                 value[classes, gone] = 0
-                if not name.endswith("_sq"):
+                if name in ("momentum_buffer", "exp_avg"):
                     value[classes, kept] = 0
+
+
+def _epochs(share: float, epochs: int) -> float:
+    """So many epochs of a run: 0.07 of 100 are 7, where floats make it 7.000000000000001."""
+    return round(share * epochs, 9)
