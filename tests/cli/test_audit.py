@@ -90,6 +90,13 @@ def test_a_record_that_lacks_attacks_is_no_pass_and_no_failure(
     assert last.endswith(f"protoat evaluate {runs['ours']} --out {tmp_path} --attacks aa")
     said = audit_verdict(replace(subject_of_run(runs["ours"]), folder=tmp_path))
     assert said.startswith("audit incomplete, the record lacked what C10 look for; audit again: ")
+    other = ["--weights", "last", "--threat.eps", "0.05"]
+    assert main(["audit", options[0], *other, *options[1:], "--checks", "C10"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"protoat evaluate {runs['ours']} {' '.join(other)} --out {tmp_path} --attacks aa")
+    assert main(["evaluate", options[0], *other, *options[1:], "--attacks", "pgd2", "--head", "prototypes"]) == 0
+    said = capsys.readouterr().out
+    assert f"protoat audit {runs['ours']} {' '.join(other)} --out {tmp_path} --head prototypes" in said
 
 
 def test_a_record_of_another_radius_is_none(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_two_runs_image_by_image(run, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no difference shown" in next(line for line in shown.splitlines() if line.startswith("│ clean"))
     assert "high: 0.0 [0.0, 3.7]" in shown
     assert "One run each: this says nothing about other seeds" in shown
-    assert "b is over aa so worst cases are not compared" in shown.replace("\n", " ") and "│ worst case" not in shown
+    assert re.search(r"^aa is not compared: not measured in \S*/a", flat.partition("recipes.")[2])
+    assert "worst cases are not compared" in shown.replace("\n", " ") and "│ worst case" not in shown
 
 
 def test_the_more_is_tested_the_surer_each_must_be(run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +84,35 @@ def test_seeds_of_one_recipe_are_told_apart_from_single_runs(run, capsys: pytest
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ pgd10 ")]
     assert "+8.00" in rows[1]
     assert "no difference shown" in rows[1]
+
+
+def test_over_seeds_what_one_run_lacks_is_named(run, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [run(f"ours{seed}", "TRADES", seed, 120 + seed, aa=90) for seed in range(2)]
+    theirs = [run("theirs0", "PGDAT", 0, 100, aa=80), run("theirs1", "PGDAT", 1, 104)]
+    assert main(["compare", *theirs, *ours]) == 0
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert f"aa is not compared: not measured in {theirs[1]} worst cases are not compared" in shown
+    assert "weights measured" not in shown
+
+
+def test_the_last_weights_are_no_seed_of_the_best(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = run("a", "PGDAT", 0, 100), run("b", "PGDAT", 1, 104)
+    path = tmp_path / "b/evaluation.json"
+    path.write_text(path.read_text().replace("best.safetensors", "last.safetensors"))
+    assert main(["compare", a, b]) == 0
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert "seeds)" not in shown
+    assert f"weights measured: {a}: best.safetensors; {b}: last.safetensors" in shown
+
+
+def test_an_attack_of_other_parameters_is_another_one(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = run("a", "PGDAT", 0, 100), run("b", "TRADES", 0, 104)
+    path = tmp_path / "b/evaluation.json"
+    record = json.loads(path.read_text())
+    record["attacks"]["pgd10"]["parameters"]["steps"] = 11
+    path.write_text(json.dumps(record))
+    assert main(["compare", a, b]) == 0
+    assert "pgd10 is not compared: other parameters" in capsys.readouterr().out
 
 
 def test_copies_of_a_run_are_no_seeds(run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,15 @@ def test_an_epoch_that_was_taken_back_is_not_counted(runs: Path, capsys: pytest.
     assert "3 (taken back)" in capsys.readouterr().out
 
 
+def test_brackets_in_a_name_are_no_markup(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "stopped").rename(runs / "[draft]")
+    (runs / "a[").mkdir()
+    (runs / "killed").rename(runs / "a[/b]")
+    assert main(["ls", "."]) == 0
+    shown = capsys.readouterr().out
+    assert "│ [draft] " in shown and "│ a[/b] " in shown
+
+
 def test_a_run_is_shown_and_removed_by_its_name_or_digest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("mnist-0a1b2c3d", "cifar10-0a1b2c3d"):
         shutil.copytree("stopped", f"runs/{name}")

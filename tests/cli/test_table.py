@@ -49,6 +49,14 @@ def test_a_dry_run_prints_commands_and_writes_nothing(table, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "begins"), [("t.tex", "% "), ("t.md", "**Table 7"), ("t.csv", "table,row")])
+def test_the_name_of_the_file_says_the_format(table, tmp_path: Path, name: str, begins: str) -> None:
+    table(*ONE_ROW, "--dry-run", "--out", name)
+    assert (tmp_path / name).read_text().startswith(begins)
+    table(*ONE_ROW, "--dry-run", "--out", name, "--format", "terminal")
+    assert "│ 2/2 │" in (tmp_path / name).read_text()
+
+
 def test_what_is_missing_is_done_once(table, tmp_path: Path) -> None:
     shown = table(*ONE_ROW)
     assert "│ 2/2 │        78.48 │" in shown
@@ -95,7 +103,8 @@ def test_a_failed_row_is_named(table, tmp_path: Path, caplog: pytest.LogCaptureF
         (["2", "--budget", "smok"], "budget 'smok' is unknown; did you mean 'smoke'"),
         (["2", "--rows", "fats"], "--rows 'fats' is unknown in this table; did you mean 'Fast'"),
         (["2", "--seeds", "1", "1"], "name each seed once"),
-        (["7", "--rows", "2/2", "--jobs", "0"], "jobs=0 must be at least 1"),
+        (["7", "--rows", "2/2", "--dry-run", "--jobs", "0"], "--jobs 0 must be at least 1"),
+        (["2", "--dry-run", "--executor-options", "partition=gpu"], "go with --executor slurm"),
         (["2", "--executor-options", "gpu"], "write KEY=VALUE"),
         (["2", "--seeds", "0", "-1"], "--seeds -1 is negative; a seed is 0 or more"),
         (["2", "--columns", "MNIST", "PGD20"], "--columns 'PGD20' is unknown"),

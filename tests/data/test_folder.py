@@ -56,10 +56,15 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_a_half_under_another_name_is_no_class(tmp_path: Path) -> None:
-    fill(tmp_path / "train", "a", "b")
-    fill(tmp_path / "holdout", "a", "b")
-    with pytest.raises(ValueError, match=r"holdout has the same folders as .*train; call it test or val or valid"):
-        ImageFolder(path=tmp_path).load("train")
+    halves = [("train", "holdout"), ("training", "test"), ("Train", "Test"), ("TRAIN", "")]
+    for number, (one, other) in enumerate(halves):
+        folder = tmp_path / str(number)
+        fill(folder / one, "a", "b")
+        fill(folder / other, "a", "b")
+        with pytest.raises(ValueError, match=r"has the same folders as .*; if these are splits, call one train and"):
+            ImageFolder(path=folder).load("train")
+    fill(tmp_path / "classes", "valid/a", "valid/b", "broken/a", "broken/c")
+    assert ImageFolder(path=tmp_path / "classes").load("train").class_names == ("broken", "valid")
 
 
 def test_inner_folders_name_modes_and_stay_distinct(tmp_path: Path) -> None:

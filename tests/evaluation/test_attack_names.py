@@ -94,6 +94,7 @@ def test_norm_is_that_of_the_threat() -> None:
         ("pgd10@8", "eps=8 is outside"),
         ("pgd10@x", "not a pixel distance"),
         ("pgd10@", "not a pixel distance"),
+        ("clean@0.1", "attack 'clean@0.1': clean images have no radius; write clean"),
         ("pgd0", "attack 'pgd0': steps=0 and restarts=1 must be at least 1"),
     ],
 )

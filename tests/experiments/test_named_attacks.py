@@ -64,6 +64,7 @@ def test_names_paths_and_yaml_all_give_attacks(subject: Subject) -> None:
         (["adaptive0"], "attack 'adaptive-combined0': steps=0"),
         (["no.such.Attack"], "No module named 'no'"),
         (["protoat.data.MNIST"], "is no Attack"),
+        (["protoat.attacks.FGSM@0.1"], "attack 'protoat.attacks.FGSM@0.1': a class takes no numbers in its name"),
         (["{class_path: PGD, init_args: {stepz: 3}}"], "did you mean 'steps'"),
         (["transfer:nowhere"], "nowhere is not a run folder"),
         (["transfer:pdg10:nowhere"], "did you mean 'pgd10'"),

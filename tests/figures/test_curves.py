@@ -33,7 +33,7 @@ def test_an_epoch_that_was_taken_back_is_left_out_and_a_hostile_name_stays_text(
     figure = training_curves([folder]).to_dict()
     assert list(figure["data"][0]["y"]) == [2.0]
     title = figure["layout"]["title"]["text"]
-    assert "<img" not in title and "&lt;img src=x&gt;: 1 of 30 epochs" in title
+    assert "<img" not in title and "&lt;img src=x&gt;: 1 of 30 epochs, stopped early" in title
     (folder / "metrics.jsonl").write_text("")
     with pytest.raises(ValueError, match="holds no epoch yet"):
         training_curves([folder])

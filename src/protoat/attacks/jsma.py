@@ -24,7 +24,8 @@ class JSMA(Attack):
 
     Args:
         threat: budget that every step is held to.
-        theta: by how much a chosen pixel moves, negative to darken. Default the radius of `threat` under L-inf, 1 under L2.
+        theta: by how much a chosen pixel moves, negative to darken. Default under L-inf the radius of `threat`, 1 under
+            L2.
         gamma: largest share of the pixels that may move, in (0, 1].
         bn: batch norm while attacking.
 

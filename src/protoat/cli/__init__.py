@@ -33,7 +33,7 @@ _TAKE_OWN_CODE = ("train", "pretrain", "evaluate", "audit", "report", "figure")
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 1 for a failed audit, 2 for a mistake of the user's, 128 + signal."""
+    """Runs one command; returns 0, 1 for a failed audit or run, 2 for a mistake of the user's, or 128 + signal."""
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 
 from rich.console import Console
@@ -70,8 +69,6 @@ def main(args: list[str]) -> int:
     else:
         print(f"{path} stays as it was, {fuller.extent}; move it away or leave out --checks to replace it")
     if report.incomplete:
-        place = [] if options.out is None else ["--out", str(options.out)]
-        named = ["--model", str(options.model), "..."] if options.run is None else [str(options.run)]
-        command = shlex.join(["protoat", "evaluate", *named, *place, "--attacks", "aa"])
+        command = subject.command("evaluate", "--attacks", "aa")
         print(f"the record lacks what {', '.join(report.incomplete)} look for; measure it and audit again: {command}")
     return 0 if report.passed else 1

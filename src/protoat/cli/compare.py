@@ -11,7 +11,6 @@ from protoat.evaluation.compare import (
     WORST_CASE,
     Comparison,
     Seeds,
-    beyond,
     check_comparable,
     common_attacks,
     compare,
@@ -77,6 +76,7 @@ def main(args: list[str]) -> None:
         _over_seeds(groups, lines, tests)
     for other, found in pairs:
         _image_by_image(first, other, found, tests)
+    _say_weights(groups)
 
 
 def _read(folder: Path) -> Record:
@@ -110,7 +110,8 @@ def _groups(records: dict[Path, Record]) -> list[_Group]:
 
 def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     texts = [folder / "recipe.yaml" for folder in (a, b)]
-    if not all(path.exists() for path in texts) or first["subject"].get("head") != second["subject"].get("head"):
+    judged = [(record["subject"].get("head"), record["subject"]["weights"]) for record in (first, second)]
+    if not all(path.exists() for path in texts) or judged[0] != judged[1]:
         return False
     different = differing_keys(*(path.read_text() for path in texts))  # of a run and its copy none, which is no seed
     return len(different) == 1 and different[0].startswith("seed ")
@@ -134,7 +135,7 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
         "difference where their intervals do not overlap. One run each: this says nothing about other seeds of the "
         "same recipes."
     )
-    _left_out(first, other)
+    _left_out([first, other])
 
 
 def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
@@ -149,14 +150,24 @@ def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
     ]
 
 
-def _left_out(first: _Group, other: _Group) -> None:
-    """Attacks that only one worst case is over, and whether the two can be compared."""
-    both = common_attacks([*first.records, *other.records])
-    for group in (first, other):
-        if own := beyond(group.records[0], both):
-            print(f"only the worst case of {group.name} is over {', '.join(own)}")
-    if WORST_CASE not in both:
-        print("so worst cases are not compared; measure both under the same attacks")
+def _left_out(groups: Sequence[_Group]) -> None:
+    """Attacks that not every run has with the same parameters, and whether worst cases can be compared."""
+    records = {folder: record for group in groups for folder, record in zip(group.folders, group.records, strict=True)}
+    common = common_attacks(list(records.values()))
+    for name in dict.fromkeys(name for record in records.values() for name in record["attacks"]):
+        if name not in common:
+            lacking = [str(folder) for folder, record in records.items() if name not in record["attacks"]]
+            why = f"not measured in {', '.join(lacking)}" if lacking else "other parameters"
+            print(f"{name} is not compared: {why}")
+    if WORST_CASE not in common:
+        print("worst cases are not compared, as they are over different attacks; measure all under the same")
+
+
+def _say_weights(groups: Sequence[_Group]) -> None:
+    """Which weights were measured, where that is not the same for all."""
+    weights = {group.name: group.records[0]["subject"]["weights"] for group in groups}
+    if len(set(weights.values())) > 1:
+        print("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
 
 
 def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:
@@ -192,8 +203,10 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
         "difference of means in points, the second less the first; Welch's interval and p over seeds. There is a "
         f"difference where p is below 0.05 after {holm_in_words(len(tests))}. A single run has no spread over seeds, "
         "and that of seeds which all agree is unknown: there is a difference then only where the intervals of the "
-        "means, over images at least, do not overlap."
+        "means, over images at least, do not overlap. All seeds are measured on the same images: this says nothing "
+        "about others."
     )
+    _left_out(groups)
 
 
 def _spread(seeds: Seeds) -> str:

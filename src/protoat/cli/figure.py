@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from protoat.cli.launching import OPTIONS, add_options, launched, say_failed
+from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
 from protoat.experiments.budget import Budget, read_budget
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser, nearest
@@ -131,6 +131,7 @@ def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
     for key, reason in idle.items():
         if key in given:
             raise ValueError(f"leave out --{key.replace('_', '-')}: {reason}")
+    check_options(options)
     if options.images < 0:
         raise ValueError(f"--images {options.images} is negative; write how many test images to look at, or 0 for all")
 

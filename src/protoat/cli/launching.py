@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from protoat.experiments.job import Task
     from protoat.experiments.launch import Failure
 
-__all__ = ["OPTIONS", "add_options", "launched", "say_failed"]
+__all__ = ["OPTIONS", "add_options", "check_options", "launched", "say_failed"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +43,23 @@ def add_options(parser: Parser) -> None:
     )
 
 
+def check_options(options: Namespace) -> None:
+    """Refuses options that no launch could follow, also where none will be needed.
+
+    Raises:
+        ValueError: no job at a time; an executor's option that is no KEY=VALUE, or has no executor that takes it.
+    """
+    if options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    if _pairs(options.executor_options) and options.executor == "local":
+        raise ValueError("--executor-options go with --executor slurm; local processes take none")
+
+
 def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
     """Does what is missing of the tasks as the options say.
 
     Raises:
-        ValueError: an option that is no KEY=VALUE; see `protoat.experiments.launch.launch`.
+        ValueError: see `protoat.experiments.launch.launch`.
         Interrupted: see there.
     """
     from protoat.experiments.launch import launch  # torch takes seconds to import, and bad names are refused without

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from protoat.evaluation.statistics import count_of
 from protoat.reports.records import heads_of, interval_text, lowest
@@ -21,9 +22,9 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
         console = Console(width=160)
     table = Table()
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < text else "right", overflow="fold")
+        table.add_column(Text(column), justify="left" if index < text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # brackets in names of folders and classes are no markup
     console.print(title, style="bold", markup=False)
     console.print(table)
 

@@ -44,7 +44,7 @@ def main(args: list[str]) -> None:
         linear_heads(str(run.path), probe)
     if not run.complete:
         print("not finished; the command that started it resumes it")
-    elif run.evaluation is None and probe is None:
+    elif run.evaluation is None and not (run.pretrains and probe is not None):
         print(f"not measured; {run.measuring}")
 
 

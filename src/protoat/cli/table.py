@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from protoat.cli.launching import add_options, launched, say_failed
+from protoat.cli.launching import add_options, check_options, launched, say_failed
 from protoat.experiments.budget import read_budget
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_file, check_no_file
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from protoat.tables.fill import Filled
 
 __all__ = ["main"]
+
+_FORMATS = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
 
 
 def main(args: list[str]) -> int:
@@ -32,6 +34,7 @@ def main(args: list[str]) -> int:
     declared, chosen = table_of(options.number), {"rows": options.rows, "columns": options.columns}
     declared.chosen("rows", options.rows)  # bad names are refused here, before torch takes seconds to import
     declared.chosen("columns", options.columns)
+    check_options(options)
     check_no_file(options.store, "--store")
     if options.out is not None:
         check_file(options.out)
@@ -41,7 +44,8 @@ def main(args: list[str]) -> int:
 
     table = filled(declared, budget, seeds=options.seeds, store=options.store, **chosen)
     failures = [] if options.dry_run else launched(table.tasks(), options)
-    _print(int(options.number), table, options.format, options.out)
+    suffix = "" if options.out is None else options.out.suffix.lower()
+    _print(int(options.number), table, options.format or _FORMATS.get(suffix, "terminal"), options.out)
     say_failed(failures)
     return 1 if failures else 0
 
@@ -61,7 +65,11 @@ def _parser() -> Parser:
         help="only these, by data set, and by heading or attack; MNIST PGD10: those of MNIST that are PGD10",
     )
     add_options(parser)
-    parser.add_argument("--format", type=Literal["terminal", "markdown", "latex", "csv"], default="terminal")
+    parser.add_argument(
+        "--format",
+        type=Literal["terminal", "markdown", "latex", "csv"] | None,
+        help="default: what the name of --out ends in (.md, .tex, .csv), else terminal",
+    )
     parser.add_argument("--out", type=Path | None, help="write it to this file")
     return parser
 

@@ -19,6 +19,7 @@ __all__ = ["ImageFolder"]
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _TEST_SHARE = 0.2
 _TEST = ("test", "val", "valid", "validation")
+_LIKE_HALVES = ("train", "training", *_TEST, "testing", "eval")
 
 
 class _Picture(NamedTuple):
@@ -87,9 +88,11 @@ class ImageFolder(Source):
     def read(self, split: Split) -> ImageData:
         folder = self.location()
         train, test = folder / "train", next((folder / name for name in _TEST if (folder / name).is_dir()), None)
-        if train.is_dir() and test is None:
-            _check_no_half(folder, train)
-        halves = [train, test] if train.is_dir() and test is not None else [folder]
+        halves = [folder]
+        if train.is_dir() and test is not None:
+            halves = [train, test]
+        else:
+            _check_no_half(folder)
         found = [list(_pictures(half)) for half in halves]
         classes = [sorted({picture.class_name for picture in pictures}) for pictures in found]
         odd = set(classes[0]).symmetric_difference(classes[-1])
@@ -120,12 +123,18 @@ class ImageFolder(Source):
         ).subset(chosen)
 
 
-def _check_no_half(folder: Path, train: Path) -> None:
-    """Refuses a second half under another name, which would be a class beside one called train."""
-    classes = [child.name for child in _children(train)[0]]
-    for other in _children(folder)[0]:
-        if classes and other != train and classes == [child.name for child in _children(other)[0]]:
-            raise ValueError(f"{other} has the same folders as {train}; call it {' or '.join(_TEST)} if it is a split")
+def _check_no_half(folder: Path) -> None:
+    """Refuses halves under other names, which would be classes: a ``training`` beside a ``test``, classes beside it."""
+    inside = {child.name: [inner.name for inner in _children(child)[0]] for child in _children(folder)[0]}
+    for name, classes in inside.items():
+        if not classes or name.lower() not in _LIKE_HALVES:
+            continue
+        twin = next((other for other in inside if other != name and inside[other] == classes), None)
+        if twin is not None or set(classes) <= inside.keys() - {name}:
+            raise ValueError(
+                f"{folder / name} has the same folders as {folder / (twin or '')}; if these are splits, call one train "
+                f"and the other {' or '.join(_TEST)}; if they are classes, not {name}"
+            )
 
 
 def _pictures(folder: Path) -> Iterator[_Picture]:

@@ -66,6 +66,8 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     if name == "clean":
         return None
     rest, at, radius = name.partition("@")
+    if rest == "clean":
+        raise ValueError(f"attack {name!r}: clean images have no radius; write clean")
     rest, colon, rule = rest.partition(":")
     short, slash, step = rest.partition("/")
     families = {**_families(), **(more or {})}

@@ -19,7 +19,6 @@ __all__ = [
     "WORST_CASE",
     "Comparison",
     "Seeds",
-    "beyond",
     "check_comparable",
     "common_attacks",
     "compare",
@@ -186,11 +185,11 @@ def common_attacks(records: Sequence[Record]) -> list[str]:
         for name, own in first.items()
         if all(name in other and other[name]["parameters"] == own["parameters"] for other in others)
     ]
-    alike = not any(is_general for record in records for is_general in beyond(record, common).values())
+    alike = not any(is_general for record in records for is_general in _beyond(record, common).values())
     return [*common, WORST_CASE] if alike else common
 
 
-def beyond(record: Record, common: Sequence[str]) -> dict[str, bool]:
+def _beyond(record: Record, common: Sequence[str]) -> dict[str, bool]:
     """What else the worst case of a record is over, and whether another model could be attacked in the same way."""
     entering = record["worst_case"]["parameters"]["attacks"]
     return {name: not name.startswith("adaptive") for name in entering if name not in common}

@@ -193,8 +193,7 @@ def _aside(path: Path, subject: Mapping[str, Any]) -> Path:
 def audit_verdict(subject: Subject) -> str:
     """One line: whether ``audit.json`` is about this very subject, and passed."""
     path = subject.folder / "audit.json"
-    whole = str(subject.folder) == subject.name  # a run, judged as its recipe says
-    command = f"protoat audit {subject.folder}" if whole else "protoat audit, with the options that name it here"
+    command = subject.command("audit")
     audit = read_audit(subject.folder)
     if audit is None:
         return f"not audited for masked gradients; do so: {command}"

@@ -39,7 +39,7 @@ package.module.Class       Your own subclass of protoat.attacks.Attack.
 
 N: steps, queries or draws. R: restarts. STEP: size of a step in pixels, for PGD 2.5 * radius / N if not given.
 RULE: least_likely, next, random or all wrong classes as targets.
-Any of them may end in @RADIUS, such as pgd100x10@4/255 and pgd20/2/255@4/255."""
+All short names but clean may end in @RADIUS, such as pgd100x10@4/255, pgd20/2/255@4/255, transfer:pgd50@4/255:RUN."""
 
 
 def default_names(subject: Subject) -> list[str]:
@@ -132,6 +132,11 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
     if name.startswith("transfer:"):
         attack = _transfer(name, subject)
     elif "{" in name or "." in re.split("[/@]", name)[0]:
+        if "{" not in name and set(name) & set("/@"):
+            raise ValueError(
+                f"attack {name!r}: a class takes no numbers in its name; write its arguments as YAML, such as "
+                "'{class_path: PGD, init_args: {steps: 20}}', and another radius as --threat.eps"
+            )
         parser = Parser()
         parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])
         attack = parser.instantiate(parser.parse_args(["--attack", name])).attack(subject.threat)

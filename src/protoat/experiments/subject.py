@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class Subject:
         regularizer: the run's regularizer with what it has learned, or None.
         folder: where records go.
         identity: weights file, SHA-256 of the weights, name and SHA-256 of the data: what an old record must match.
+        named: what names it on a command line; None of a model that is no run.
     """
 
     name: str
@@ -48,6 +50,13 @@ class Subject:
     regularizer: Regularizer | None
     folder: Path
     identity: dict[str, Any]
+    named: tuple[str, ...] | None = None
+
+    def command(self, verb: str, *more: str) -> str:
+        """A command of ours about this very subject, for messages that say what to do."""
+        if self.named is None:
+            return f"{shlex.join(['protoat', verb, *more])}, with the options that name it here"
+        return shlex.join(["protoat", verb, *self.named, *more])
 
 
 def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> Subject:
@@ -75,6 +84,7 @@ def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | Non
         _regularizer(recipe, model, data, path),
         Path(folder),
         _identity(path.name, digest(path), recipe.data, data),
+        (str(folder), *(() if weights is None else ("--weights", weights))),
     )
 
 
@@ -119,6 +129,7 @@ def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subj
         ).eval(),
         folder=folder or subject.folder / "prototypes",
         identity=subject.identity | {"head": "prototypes"},
+        named=subject.named and (*subject.named, "--head", "prototypes"),
     )
 
 

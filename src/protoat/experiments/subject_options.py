@@ -87,7 +87,10 @@ def _run(options: Namespace) -> Subject:
     found = subject_of_run(run_named(options.run), weights=options.weights)
     eps, norm = options.threat.eps, options.threat.norm
     threat = ThreatModel(found.threat.eps if eps is None else eps, norm or found.threat.norm)
-    return replace(found, threat=threat, folder=options.out or found.folder)
+    given = {"--threat.eps": eps, "--threat.norm": norm, "--out": options.out}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    named = (*(found.named or ()), *words)
+    return replace(found, threat=threat, folder=options.out or found.folder, named=named)
 
 
 def _model(parser: Parser, options: Namespace) -> Subject:

@@ -83,7 +83,7 @@ SELECTION = Note(
 BATCH_NORM = Note(
     "Training attacks run with batch norm in eval mode, so running averages move with training steps only; the paper "
     "does not say, and the code of Madry and of Fast has it in train mode.",
-    setups=("pgd", "fast", "ours", "ours-fast", "single-mode"),
+    setups=("pgd", "fast", "ours", "ours-fast", "ours-acl", "ours-[0-9]*", "ours-weight-*", "single-mode"),
 )
 COMMON = (OURS, BATCH_NORM, SELECTION)
 SCHEDULES = Note(

@@ -86,7 +86,7 @@ def _missing(records: Records) -> Iterator[Text]:
     run, record = records.run, records.evaluation
     if not records.complete:
         yield Text("Training has not finished; the command that started it resumes it.", "warning")
-    if record is None and run is not None and run.probe is not None:
+    if record is None and run is not None and run.pretrains and run.probe is not None:
         yield Text("A pre-trained encoder without a head; what linear heads read off it stands below.")
     elif record is None:
         command = run.measuring if run is not None else "protoat evaluate"
