@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,20 @@ def test_what_protoat_raises_on_purpose_is_the_users_mistake(capsys: pytest.Capt
     assert run("train", lambda args: ImageFolder(path="nowhere").fetch(), []) == 2
     assert "protoat train: error: there is no folder nowhere" in capsys.readouterr().err
     assert issubclass(DataNotFoundError, FileNotFoundError)
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_a_reader_that_leaves_is_no_defect(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert run("ls", lambda args: print("x" * length), []) == 141
+
+
+def test_any_other_broken_pipe_keeps_its_traceback() -> None:
+    with pytest.raises(BrokenPipeError, match="of another"):
+        run("ls", raising(BrokenPipeError("of another")), [])
 
 
 def test_one_process_of_several_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

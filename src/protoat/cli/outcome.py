@@ -30,13 +30,19 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
         logging.getLogger("protoat").setLevel(logging.ERROR)
     try:
         with nullcontext() if speaks else redirect_stdout(None):
-            return main(args) or 0
+            code = main(args) or 0
+        sys.stdout.flush()
+        return code
     except Interrupted as interruption:
         print(f"protoat {command}: {interruption}", file=sys.stderr)
         return 128 + interruption.signal
     except KeyboardInterrupt:
         print(f"protoat {command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        return 141  # as of a command that SIGPIPE ends
     except (CheckpointError, DiskError, NonFiniteLossError) as error:
         return _complain(command, error)
     except (ValueError, FileNotFoundError) as error:
@@ -47,6 +53,16 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
         dist = sys.modules.get("torch.distributed")  # refusing a bad name takes no torch
         if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
+
+
+def _reader_has_left() -> bool:
+    """Whether what reads our output has ended, as ``| head`` does; what is left then goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _complain(command: str, error: Exception) -> int:
