@@ -61,7 +61,12 @@ def test_a_reader_that_leaves_is_no_defect(length: int, monkeypatch: pytest.Monk
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        assert run("ls", lambda args: print("x" * length), []) == 141
+        assert run("ls", lambda args: print("x" * length), []) == 1
+
+
+def test_output_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert run("ls", lambda args: print("x"), []) == 0
 
 
 def test_any_other_broken_pipe_keeps_its_traceback() -> None:

@@ -56,13 +56,16 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_a_half_under_another_name_is_no_class(tmp_path: Path) -> None:
-    halves = [("train", "holdout"), ("training", "test"), ("Train", "Test"), ("TRAIN", "")]
+    halves = [("train", "holdout"), ("training", "test"), ("Train", "Test")]
     for number, (one, other) in enumerate(halves):
         folder = tmp_path / str(number)
         fill(folder / one, "a", "b")
         fill(folder / other, "a", "b")
         with pytest.raises(ValueError, match=r"has the same folders as .*; if these are splits, call one train and"):
             ImageFolder(path=folder).load("train")
+    fill(tmp_path / "beside", "a", "b", "c", "test/a", "test/b")
+    with pytest.raises(ValueError, match=r"the folders of .*test also stand beside it; if it is a split, move"):
+        ImageFolder(path=tmp_path / "beside").load("train")
     fill(tmp_path / "classes", "valid/a", "valid/b", "broken/a", "broken/c")
     assert ImageFolder(path=tmp_path / "classes").load("train").class_names == ("broken", "valid")
 

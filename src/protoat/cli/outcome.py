@@ -31,7 +31,8 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     try:
         with nullcontext() if speaks else redirect_stdout(None):
             code = main(args) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except Interrupted as interruption:
         print(f"protoat {command}: {interruption}", file=sys.stderr)
@@ -42,7 +43,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     except BrokenPipeError:
         if not _reader_has_left():
             raise
-        return 141  # as of a command that SIGPIPE ends
+        return 1  # as rich says of its tables
     except (CheckpointError, DiskError, NonFiniteLossError) as error:
         return _complain(command, error)
     except (ValueError, FileNotFoundError) as error:

@@ -130,10 +130,15 @@ def _check_no_half(folder: Path) -> None:
         if not classes or name.lower() not in _LIKE_HALVES:
             continue
         twin = next((other for other in inside if other != name and inside[other] == classes), None)
-        if twin is not None or set(classes) <= inside.keys() - {name}:
+        if twin is not None:
             raise ValueError(
-                f"{folder / name} has the same folders as {folder / (twin or '')}; if these are splits, call one train "
-                f"and the other {' or '.join(_TEST)}; if they are classes, not {name}"
+                f"{folder / name} has the same folders as {folder / twin}; if these are splits, call one train and the "
+                f"other {' or '.join(_TEST)}; if they are classes, not {name}"
+            )
+        if set(classes) <= inside.keys() - {name}:
+            raise ValueError(
+                f"the folders of {folder / name} also stand beside it; if it is a split, move those into a folder "
+                "train; if it is a class, call it otherwise"
             )
 
 

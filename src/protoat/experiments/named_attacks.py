@@ -135,7 +135,7 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
         if "{" not in name and set(name) & set("/@"):
             raise ValueError(
                 f"attack {name!r}: a class takes no numbers in its name; write its arguments as YAML, such as "
-                "'{class_path: PGD, init_args: {steps: 20}}', and another radius as --threat.eps"
+                "'{class_path: PGD, init_args: {steps: 20}}'"
             )
         parser = Parser()
         parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])

@@ -40,7 +40,7 @@ class Subject:
         regularizer: the run's regularizer with what it has learned, or None.
         folder: where records go.
         identity: weights file, SHA-256 of the weights, name and SHA-256 of the data: what an old record must match.
-        named: what names it on a command line; None of a model that is no run.
+        named: what names it on a command line; None of a model that is no run. Who replaces another field sees to it.
     """
 
     name: str

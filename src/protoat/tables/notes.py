@@ -129,8 +129,8 @@ MNIST = (
     Note("MNIST: images are not flipped or cropped, which would change digits.", data=("mnist*",)),
     Note(
         "MNIST: all rows but Fast and Free train with steps of 0.01 as the paper has them. 7 of them move a pixel by "
-        "at most 0.07, and cannot cross its ball of radius 0.3. The validation attack uses full steps, and Table 9 "
-        "also trains with them.",
+        "at most 0.07, and cannot cross its ball of radius 0.3. The validation attack uses full steps, as does the "
+        "pre-training of encoders, and Table 9 also trains with them.",
         setups=("pgd", "tla", "acl", "rocl", "ours*", "single-mode"),
         data=("mnist-as-written",),
     ),
