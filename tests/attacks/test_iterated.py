@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import BIM, CWPGD, MIM, PGD, TPGD
-from protoat.functional.losses import margin
+from protoat.functional.losses import cross_entropy, margin
 from protoat.types import L2, Linf, ThreatModel
 
 EPS, STEPS = 0.15, 6
@@ -53,6 +54,13 @@ def test_torchattacks_agrees(digits: Callable[..., Any], name: str) -> None:
     ours = (BIM if name == "BIM" else MIM)(Linf(EPS), steps=STEPS, step_size=step).perturb(model, x, y)
     # Both are sign methods: a gradient that rounds to another sign moves a pixel by a step.
     assert ((ours - theirs).abs() > 1e-5).float().mean() < 0.02
+
+
+def test_mim_weighs_small_gradients_as_large_ones(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=16)
+    attack = partial(MIM, Linf(EPS), steps=STEPS)
+    small = attack(loss=lambda output, y: 1e-14 * cross_entropy(output, y)).perturb(model, x, y)
+    assert (small != attack().perturb(model, x, y)).float().mean() < 0.001  # pixels whose gradient nearly cancels
 
 
 def test_bim_starts_at_the_image(digits: Callable[..., Any]) -> None:

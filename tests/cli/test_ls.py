@@ -12,6 +12,8 @@ import pytest
 from protoat.cli import main
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import claim
+from protoat.reports.records import records_of
+from protoat.reports.sections.summary import summary
 
 
 @pytest.fixture
@@ -44,6 +46,18 @@ def test_brackets_in_a_name_are_no_markup(runs: Path, capsys: pytest.CaptureFixt
     assert main(["ls", "."]) == 0
     shown = capsys.readouterr().out
     assert "│ [draft] " in shown and "│ a[/b] " in shown
+
+
+def test_a_probe_does_not_stand_in_for_measuring_a_trained_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subject = {"weights": "last.safetensors", "sha256": sha256(b"weights").hexdigest(), "data": "Digits"}
+    heads = {"standard": {"clean": {"correct": 90, "total": 100}}}
+    record = {"subject": subject, "encoders": {"trained": heads, "random": heads}}
+    (runs / "stopped/probe.json").write_text(json.dumps(record))
+    assert main(["show", "stopped"]) == 0
+    shown = capsys.readouterr().out
+    assert "linear heads on last.safetensors" in shown and "not measured; " in shown
+    told = str(summary(records_of("stopped")))
+    assert "Not measured" in told and "without a head" not in told
 
 
 def test_a_run_is_shown_and_removed_by_its_name_or_digest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,12 +47,11 @@ def check_options(options: Namespace) -> None:
     """Refuses options that no launch could follow, also where none will be needed.
 
     Raises:
-        ValueError: no job at a time; an executor's option that is no KEY=VALUE, or has no executor that takes it.
+        ValueError: an executor's option that is no KEY=VALUE; see `protoat.experiments.launch.check_launch`.
     """
-    if options.jobs < 1:
-        raise ValueError(f"--jobs {options.jobs} must be at least 1")
-    if _pairs(options.executor_options) and options.executor == "local":
-        raise ValueError("--executor-options go with --executor slurm; local processes take none")
+    from protoat.experiments.launch import check_launch  # torch takes seconds to import, and bad names do without
+
+    check_launch(options.executor, options.jobs, _pairs(options.executor_options))
 
 
 def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:

@@ -34,11 +34,12 @@ def main(args: list[str]) -> int:
     declared, chosen = table_of(options.number), {"rows": options.rows, "columns": options.columns}
     declared.chosen("rows", options.rows)  # bad names are refused here, before torch takes seconds to import
     declared.chosen("columns", options.columns)
-    check_options(options)
     check_no_file(options.store, "--store")
     if options.out is not None:
         check_file(options.out)
     budget = read_budget(options.budget)
+
+    check_options(options)
 
     from protoat.tables.fill import filled
 

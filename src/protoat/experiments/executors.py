@@ -232,8 +232,6 @@ def _logs(store: Path) -> Path:
 
 
 def _local(store: Path, jobs: int, options: Mapping[str, str]) -> Executor:
-    if options:
-        raise ValueError(f"executor local takes no options, and {', '.join(options)} came; they are for slurm")
     return _Here(store) if jobs == 1 else _Processes(store, jobs)
 
 

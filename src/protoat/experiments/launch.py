@@ -18,7 +18,7 @@ from protoat.experiments.parser import nearest
 from protoat.training import Interrupted
 from protoat.training.signals import StopRequest
 
-__all__ = ["Failure", "launch"]
+__all__ = ["Failure", "check_launch", "launch"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +56,14 @@ def launch(
         ValueError: no such executor or option, or no Slurm.
         Interrupted: by SIGINT or SIGTERM; nothing that was saved is lost.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs} must be at least 1")
-    if executor not in EXECUTORS:
-        raise ValueError(f"executor {executor!r} is unknown; {nearest(executor, EXECUTORS)}")
+    options = options or {}
+    check_launch(executor, jobs, options)
     store = store.absolute()
     waiting, failures = _open(tasks, store)
     if not waiting:
         return failures
     say(f"to do: {', '.join(task.job.name for task in waiting)}")
-    where = EXECUTORS[executor](store, jobs, options or {})
+    where = EXECUTORS[executor](store, jobs, options)
     run = _Launch(where, jobs, say, waiting)
     with StopRequest() if where.apart else nullcontext() as stop:
         try:
@@ -79,6 +77,20 @@ def launch(
             raise Interrupted(f"interrupted; {GO_ON}", number) from None
     asked = set(tasks)
     return [*failures, *(failure for failure in run.failures if failure.task in asked)]
+
+
+def check_launch(executor: str, jobs: int, options: Mapping[str, str]) -> None:
+    """Refuses what no launch could follow, also where there is nothing to do.
+
+    Raises:
+        ValueError: no such executor, fewer than one task at a time, or options where none are taken.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs} must be at least 1")
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor {executor!r} is unknown; {nearest(executor, EXECUTORS)}")
+    if executor == "local" and options:
+        raise ValueError(f"executor local takes no options, and {', '.join(options)} came; they are for slurm")
 
 
 def _open(tasks: Sequence[Task], store: Path) -> tuple[list[Task], list[Failure]]:
