@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from protoat.attacks import FFGSM, PGD, RFGSM
-from protoat.functional.ball import random_start
 from protoat.types import L2, Linf, ThreatModel
 
 
@@ -31,12 +30,17 @@ def test_rfgsm_formula(digits: Callable[..., Any], targeted: bool) -> None:
     torch.testing.assert_close(ours, (start + (eps - alpha) * step).clamp(x - eps, x + eps).clamp(0, 1))
 
 
-def test_ffgsm_is_one_long_step_from_a_uniform_start(digits: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("targeted", [False, True])
+def test_ffgsm_is_one_long_step_from_a_uniform_start_that_is_not_cut(
+    digits: Callable[..., Any], targeted: bool
+) -> None:
     model, x, y = digits(count=8)
-    ours = FFGSM(Linf(0.2), seed=3).perturb(model, x, y)
-    start = random_start(x, 0.2, "linf", torch.Generator().manual_seed(3))
-    step = start + 0.25 * slope(model, start, y).sign()
-    torch.testing.assert_close(ours, step.clamp(x - 0.2, x + 0.2).clamp(0, 1))
+    targets = (y + 1) % 10 if targeted else None
+    ours = FFGSM(Linf(0.2), seed=3).perturb(model, x, y, targets=targets)
+    start = x + 0.2 * torch.empty_like(x).uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
+    step = 0.25 * (-slope(model, start, targets).sign() if targeted else slope(model, start, y).sign())
+    assert float(start.min()) < 0
+    torch.testing.assert_close(ours, (start + step).clamp(x - 0.2, x + 0.2).clamp(0, 1))
 
 
 @pytest.mark.parametrize("threat", [Linf(0.15), L2(1.0)])

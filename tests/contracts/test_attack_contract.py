@@ -15,7 +15,18 @@ import torch
 from torch import Tensor, nn
 
 import protoat.attacks
-from protoat.attacks import APGD, PGD, Attack, AutoAttack, CarliniWagnerL2, Square, Targeted, Transfer, UniformNoise
+from protoat.attacks import (
+    APGD,
+    FFGSM,
+    PGD,
+    Attack,
+    AutoAttack,
+    CarliniWagnerL2,
+    Square,
+    Targeted,
+    Transfer,
+    UniformNoise,
+)
 from protoat.functional.ball import distance
 from protoat.types import L2, Linf, ThreatModel, as_output
 
@@ -36,6 +47,8 @@ LONGER: dict[type[Attack], dict[str, Any]] = {
 }
 # Searches the nearest image in this norm whatever the budget's.
 NATURAL: dict[type[Attack], ThreatModel] = {CarliniWagnerL2: L2(3)}
+# Where the published algorithm itself leaves the range on its way.
+BEYOND_THE_RANGE: tuple[type[Attack], ...] = (FFGSM,)
 # Random search is too weak to promise a fall of accuracy in so few draws.
 WEAK = ("UniformNoise",)
 # The first run of FAB draws nothing, and a later one shows only where it finds something nearer.
@@ -108,6 +121,20 @@ def test_images_keep_to_the_budget_and_the_range(kind: type[Attack], threat: Thr
     assert legal(x_adv, x, threat.eps, threat)
     assert not x_adv.requires_grad and x_adv.dtype == x.dtype
     assert not torch.equal(x_adv, x)
+
+
+@each
+@each_threat
+def test_the_model_is_shown_images_in_the_range(kind: type[Attack], threat: ThreatModel) -> None:
+    model, x, y = parts.trained()
+    x[0], x[1] = 0.0, 1.0
+    shown: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, given: shown.append(torch.stack(given[0].detach().aminmax())))
+    attack = Transfer(PGD(threat, steps=3), model, name="itself") if kind is Transfer else build(kind, threat)
+    attack.perturb(model, x, y, generator=seed(0))
+    low, high = float(torch.stack(shown).min()), float(torch.stack(shown).max())
+    within = low >= -1e-6 and high <= 1 + 1e-6
+    assert within == (kind not in BEYOND_THE_RANGE), (low, high)
 
 
 @each

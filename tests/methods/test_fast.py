@@ -1,4 +1,4 @@
-"""The guard of Fast adversarial training; its update is tested in `test_pgd.py`."""
+"""Fast adversarial training: where it starts, and its guard; its update is tested in `test_pgd.py`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import FGSM, PGD
+from protoat.attacks import FFGSM, FGSM, PGD
 from protoat.data import MNIST, ImageData, ImageLoader
-from protoat.methods import FGSMAT, FastAT
+from protoat.methods import FGSMAT, AdversarialTraining, FastAT
 from protoat.models import LeNet
 from protoat.objective import Objective
 from protoat.training import FitResult, fit
@@ -122,6 +123,57 @@ def test_from_the_image_itself_it_is_fgsm() -> None:
         images.append(next(method.updates(model.train(), x, y)).x_adv)
     torch.testing.assert_close(images[0], images[1])
     assert not torch.allclose(images[0], images[2])
+
+
+def wong(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, alpha: float, generator: torch.Generator) -> Tensor:
+    """The example of the authors' code for MNIST, line by line: only the last two lines cut to the box."""
+    delta = torch.zeros_like(x).uniform_(-1, 1, generator=generator) * eps
+    delta.requires_grad_()
+    gradient = torch.autograd.grad(F.cross_entropy(model(x + delta), y), delta)[0]
+    delta = (delta.detach() + alpha * gradient.sign()).clamp(-eps, eps)
+    delta = torch.max(torch.min(1 - x, delta), 0 - x)
+    return (x + delta).clamp(0, 1)
+
+
+def inked(count: int = 16, size: int = 12) -> tuple[Tensor, Tensor]:
+    """Images that are mostly black, a fifth white, little grey; and labels."""
+    grey = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (1.5 * grey - 0.25).where(grey > 0.6, 0.0).clamp(0, 1), torch.arange(count) % 3
+
+
+@pytest.mark.parametrize("alpha", [None, 0.2, 0.6])
+def test_its_examples_are_those_of_the_authors_code(alpha: float | None) -> None:
+    torch.manual_seed(0)
+    x, y = inked()
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3)).double()
+    torch.manual_seed(7)
+    ours = FastAT(Linf(0.3), step_size=alpha).examples(model, x, y).x_adv
+    torch.manual_seed(7)
+    theirs = wong(model, x, y, eps=0.3, alpha=alpha or 0.375, generator=FastAT.generator(x))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def inside(method: AdversarialTraining, colour: float) -> float:
+    """Share of the pixels of one colour that end neither at the image nor at the radius, where half of them rise."""
+    torch.manual_seed(0)
+    x, y = torch.full((100, 1, 28, 28), colour), torch.zeros(100, dtype=torch.int64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    moved = (method.examples(model, x, y).x_adv - x).abs()
+    return float(((moved > 1e-6) & (moved < method.eps - 1e-6)).float().mean())
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0])
+@pytest.mark.parametrize("long", [1.0, 1.25, 1.6])
+def test_pixels_at_the_ends_of_the_range_end_inside_the_ball(colour: float, long: float) -> None:
+    """Half climb away from the end; of those, the ones that began further outside than the step makes up for."""
+    assert inside(FastAT(Linf(0.3), step_size=long * 0.3), colour) == pytest.approx((2 - long) / 4, abs=0.02)
+    assert inside(AdversarialTraining(FFGSM(Linf(0.3), step_size=long * 0.3)), colour) > 0.08
+    # From a start that is cut, as evaluation has it, they all end at a corner.
+    assert inside(AdversarialTraining(PGD(Linf(0.3), steps=1, step_size=long * 0.3)), colour) == 0
+
+
+def test_by_default_18_8_percent_of_black_pixels_end_inside_the_ball() -> None:
+    assert inside(FastAT(Linf(0.3)), 0.0) == pytest.approx(0.188, abs=0.02)
 
 
 def test_bad_values() -> None:

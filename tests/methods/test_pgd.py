@@ -46,6 +46,14 @@ def start(x: Matrix, eps: float, seed: int = 5) -> Matrix:
     return linear.as_rows(random_start(linear.as_images(x), eps, "linf", generator))
 
 
+def uncut_start(x: Matrix, eps: float, seed: int = 5) -> Matrix:
+    """The same noise on the images, which may leave [0, 1]."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
+    noise = linear.as_rows(torch.empty_like(linear.as_images(x)).uniform_(-1, 1, generator=generator))
+    return [[p + eps * n for p, n in zip(*rows, strict=True)] for rows in zip(x, noise, strict=True)]
+
+
 def expected(w: Matrix, x_adv: Matrix, y: list[int]) -> Matrix:
     # The package takes the loss in float32 whatever the model computes in.
     return linear.sgd(w, linear.weight_gradient(w, x_adv, y), LR)
@@ -103,7 +111,8 @@ def test_fgsmat() -> None:
 def test_fastat(step_size: float | None) -> None:
     """One step of 1.25 eps from a uniform start, projected; a longer step is legal because of the projection."""
     w, x, y = CASE["w"], CASE["x"], CASE["y"]
-    x_adv = linear.pgd(w, start(x, EPS), x, y, eps=EPS, step=0.125 if step_size is None else step_size, steps=1)
+    assert min(map(min, uncut_start(x, EPS))) < 0
+    x_adv = linear.pgd(w, uncut_start(x, EPS), x, y, eps=EPS, step=0.125 if step_size is None else step_size, steps=1)
     assert_close(updated(FastAT(Linf(EPS), step_size=step_size), w, x, y), expected(w, x_adv, y))
 
 

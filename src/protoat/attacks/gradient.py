@@ -113,11 +113,15 @@ class PGD(Attack):
             return self._ascend(problem)
         return worst_case(problem, self.threat.norm, [lambda part, _: self._ascend(part, leave=True)] * self.restarts)
 
+    def start(self, problem: Problem) -> Tensor:
+        """Where one run begins: a random image of the ball, cut to [0, 1] as Madry et al. have it, or the image."""
+        if not self.random_start:
+            return problem.x
+        return random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+
     def _ascend(self, problem: Problem, *, leave: bool = False) -> Tensor:
         """One run; with `leave`, an image is done at the first step that finds it fallen."""
-        x_adv = problem.x
-        if self.random_start:
-            x_adv = random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+        x_adv = self.start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(self.steps):
             labels, sign = problem.goal

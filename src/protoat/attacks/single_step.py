@@ -6,7 +6,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
-from protoat.functional.ball import ascent_step, noise_like, project
+from protoat.functional.ball import ascent_step, noise_like, point_of_ball, project
 from protoat.functional.losses import cross_entropy
 from protoat.types import Pixels, ThreatModel, check_threat
 
@@ -16,6 +16,9 @@ __all__ = ["FFGSM", "RFGSM"]
 class FFGSM(PGD):
     """The attack inside fast adversarial training: a uniform start and one step of 1.25 eps, projected.
 
+    The start is not cut to [0, 1], only the result is: so the one gradient may be taken outside the range, and a pixel
+    that is black or white need not end at a face of the ball. Training on it resists for that reason.
+
     Args:
         threat: norm and radius.
         step_size: length of the step in pixels; default ``1.25 * eps``.
@@ -23,7 +26,8 @@ class FFGSM(PGD):
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 
-    Source: Wong, Rice & Kolter, ICLR 2020.
+    Source: Wong, Rice & Kolter, ICLR 2020, the authors' code for MNIST. Their code for CIFAR cuts the start to [0, 1],
+    as does the attack of this name in torchattacks.
 
     >>> from protoat.types import Linf
     >>> FFGSM(Linf("8/255")).step_size * 255
@@ -43,6 +47,9 @@ class FFGSM(PGD):
         length = 1.25 * threat.eps if step_size is None else step_size
         super().__init__(threat, steps=1, step_size=length, loss=loss, bn=bn, seed=seed)
 
+    def start(self, problem: Problem) -> Tensor:
+        return point_of_ball(problem.x, problem.eps, self.threat.norm, problem.generator)
+
 
 class RFGSM(Attack):
     """R+FGSM: a random step of length alpha, then one gradient step of length eps - alpha.
@@ -57,8 +64,8 @@ class RFGSM(Attack):
     Raises:
         ValueError: `alpha` outside (0, eps).
 
-    Source: Tramèr et al., ICLR 2018. Deviation: under L2 the random step has a uniform direction, its own sign form
-    being defined for L-inf only.
+    Source: Tramèr et al., ICLR 2018, whose code cuts the start to [0, 1] too. Deviation: under L2 the random step has a
+    uniform direction, its own sign form being defined for L-inf only.
 
     >>> from protoat.types import Linf
     >>> RFGSM(Linf(0.3)).alpha

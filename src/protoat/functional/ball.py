@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protoat.types import Norm
 
-__all__ = ["ascent_step", "distance", "far_start", "noise_like", "project", "random_start"]
+__all__ = ["ascent_step", "distance", "far_start", "noise_like", "point_of_ball", "project", "random_start"]
 
 Radius = float | Tensor
 
@@ -84,8 +84,28 @@ def far_start(x: Tensor, radius: Radius, norm: Norm, generator: torch.Generator 
     return (x + noise * _per_example(radius / length, noise)).clamp(0, 1)
 
 
+def point_of_ball(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
+    """A point drawn around `x`, uniform in the cube (L-inf) or in the ball (L2); it may lie outside [0, 1].
+
+    Args:
+        x: (B, ...) images in [0, 1].
+        eps: radius, a number or (B,).
+        norm: of the ball.
+        generator: of the noise; None draws from the global random state.
+
+    >>> bool((point_of_ball(torch.zeros(4, 3), 0.1, "linf", torch.Generator().manual_seed(0)) < 0).any())
+    True
+    """
+    radius = _per_example(eps, x)
+    if norm == "linf":
+        return x + noise_like(x, "uniform", generator) * radius
+    noise = noise_like(x, "normal", generator)
+    share = torch.rand(len(x), generator=generator, device=x.device).pow(1 / x[0].numel())
+    return x + noise / _lengths(noise) * _per_example(share, x) * radius
+
+
 def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
-    """A legal image drawn around `x`: uniform in the cube (L-inf) or uniform in the ball (L2), then cut to [0, 1].
+    """A legal image drawn around `x`: a `point_of_ball`, then cut to [0, 1].
 
     Args:
         x: (B, ...) images in [0, 1].
@@ -97,12 +117,7 @@ def random_start(x: Tensor, eps: Radius, norm: Norm, generator: torch.Generator 
     >>> bool((start >= 0).all() and (start <= 0.1).all())
     True
     """
-    radius = _per_example(eps, x)
-    if norm == "linf":
-        return project(x + noise_like(x, "uniform", generator) * radius, x, eps, norm)
-    noise = noise_like(x, "normal", generator)
-    share = torch.rand(len(x), generator=generator, device=x.device).pow(1 / x[0].numel())
-    return project(x + noise / _lengths(noise) * _per_example(share, x) * radius, x, eps, norm)
+    return project(point_of_ball(x, eps, norm, generator), x, eps, norm)
 
 
 def ascent_step(gradient: Tensor, step_size: Radius, norm: Norm) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import PGD, BatchNormMode
+from protoat.attacks import FFGSM, PGD, BatchNormMode
 from protoat.functional.distributed import mean_over_processes
 from protoat.methods.base import AdversarialTraining, Examples
 from protoat.types import Pixels, ThreatModel, check_threat
@@ -24,7 +24,8 @@ class FastAT(AdversarialTraining):
         threat: norm and radius.
         step_size: length of the step in pixels; default ``1.25 * eps``, as in the authors' code. The result is
             projected, so it may exceed eps.
-        random_start: begin inside the ball (authors: true). From the image itself training collapses sooner.
+        random_start: begin inside the ball (authors: true), not cut to [0, 1], see `FFGSM`. From the image itself, or
+            from a start that is cut, training collapses sooner, above all where many pixels are black or white.
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
             ones, and ``train_frozen`` the batch's, moving nothing. The authors' code has ``train``.
         guard: watch for catastrophic overfitting after each epoch, at the price of PGD-5 on one batch.
@@ -35,7 +36,9 @@ class FastAT(AdversarialTraining):
         ValueError: a `guard_drop` outside (0, 1), or a step that is not positive.
 
     Source: Wong, Rice & Kolter, ICLR 2020. Deviations: batch norm in eval mode while attacking and in the guard; the
-    paper's text says 1.6 eps and its section 4.2 says 8/255, the authors' code says 10/255 = 1.25 eps.
+    paper's text says 1.6 eps and its section 4.2 says 8/255, the authors' code says 10/255 = 1.25 eps;
+    the start is not cut to [0, 1], as in their code for MNIST, where that decides whether training collapses; their
+    code for CIFAR cuts it.
 
     >>> from protoat.types import Linf
     >>> round(FastAT(Linf("8/255")).attack.step_size * 255, 6)
@@ -54,8 +57,9 @@ class FastAT(AdversarialTraining):
         ramp_epochs: float = 0.0,
     ) -> None:
         check_threat(threat, type(self))
-        step = 1.25 * threat.eps if step_size is None else step_size
-        attack = PGD(threat, steps=1, step_size=step, random_start=random_start, bn=bn)
+        attack: PGD = FFGSM(threat, step_size=step_size, bn=bn)
+        if not random_start:
+            attack = PGD(threat, steps=1, step_size=attack.step_size, random_start=False, bn=bn)
         super().__init__(attack, ramp_epochs=ramp_epochs)
         if not 0 < guard_drop < 1:
             raise ValueError(f"guard_drop={guard_drop:g} is outside (0, 1); 0.2 stops at a fall of 20 points")

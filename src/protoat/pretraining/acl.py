@@ -44,6 +44,7 @@ class ACL(Contrastive):
         ValueError: an unknown mode; when used, a model without two batch-norm branches.
 
     Source: Jiang, Chen, Chen & Wang, NeurIPS 2020. A2A and A2S follow the paper's figure; its code trains DS only.
+    Deviation: the random start of the attack is cut to [0, 1], in the authors' code only what each step gives.
 
     >>> from protoat.types import Linf
     >>> ACL(Linf("8/255")).mode
