@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from protoat.experiments.parser import nearest, no_yaml
+from protoat.experiments.parser import nearest
+from protoat.parsing import no_yaml
 
 __all__ = ["Budget", "budget_names", "read_budget"]
 

@@ -15,7 +15,7 @@ from jsonargparse.typing import register_type
 
 from protoat.pixels import Pixels
 
-__all__ = ["MODE", "Parser", "nearest", "no_yaml", "plain_pixels"]
+__all__ = ["MODE", "Parser", "nearest", "plain_pixels"]
 
 MODE = "protoat"
 
@@ -32,21 +32,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     ignoring_case = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), ignoring_case, n=1)
     return f"did you mean {ignoring_case[near[0]]!r}?" if near else f"write one of {', '.join(known)}"
-
-
-def no_yaml(error: Exception) -> str:
-    """Where a text stops being YAML, and why, in a line.
-
-    >>> try:
-    ...     yaml.safe_load("epochs: [1")
-    ... except yaml.YAMLError as error:
-    ...     no_yaml(error)
-    "line 1, column 11: expected ',' or ']', but got '<stream end>'"
-    """
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not understood'}"
 
 
 # What a key whose value is a class may have, by short name; none is None.

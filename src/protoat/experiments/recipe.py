@@ -23,8 +23,9 @@ from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.initialise import Initialise, digest
 from protoat.experiments.own_code import is_run_folder, no_code_from
-from protoat.experiments.parser import Parser, nearest, no_yaml
+from protoat.experiments.parser import Parser, nearest
 from protoat.methods import Method
+from protoat.parsing import no_yaml
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
 from protoat.training import EMA, Averaging, Schedule

@@ -22,8 +22,8 @@ import yaml
 import protoat
 from protoat.experiments.initialise import digest
 from protoat.experiments.lock import LOCK
-from protoat.experiments.parser import no_yaml
 from protoat.experiments.recipe import differing_keys, load_yaml
+from protoat.parsing import no_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename
 
