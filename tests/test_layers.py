@@ -15,7 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
     {"_version", "errors", "files", "parsing", "pixels"},
-    {"manifest"},
+    {"locks", "manifest"},
     {"types"},
     {"functional"},
     {"models", "attacks", "regularizers", "data"},

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 __all__ = [
     "Folder",
+    "absolute",
     "append",
     "check_no_links",
     "make_folder",
@@ -151,12 +152,31 @@ def open_folder(path: Path, *, within: Path | None = None, make: bool = False) -
         os.makedirs(root, exist_ok=True)  # noqa: PTH103 - all that writes here goes through `os`
     folder = Folder(root, os.open(root, _DIRECTORY) if _HANDLES else None)
     try:
-        for name in path.relative_to(root).parts:
+        for name in _inner(path, root):
             outer, folder = folder, folder.enter(name, make=make)
             outer.close()
         yield folder
     finally:
         folder.close()
+
+
+def absolute(path: Path) -> Path:
+    """The same place from the root on; links stay in it as they are, unless ``..`` comes after them.
+
+    >>> absolute(Path("/nowhere/./run"))
+    PosixPath('/nowhere/run')
+    """
+    if ".." not in path.parts:
+        return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow links
+    last = len(path.parts) - path.parts[::-1].index("..")
+    return Path(*path.parts[:last]).resolve().joinpath(*path.parts[last:])
+
+
+def _inner(path: Path, root: Path) -> tuple[str, ...]:
+    path, root = absolute(path), absolute(root)
+    if not path.is_relative_to(root):
+        raise ValueError(f"{path} does not lie in {root}")
+    return path.relative_to(root).parts
 
 
 def make_folder(path: Path, *, within: Path | None = None) -> None:

@@ -13,8 +13,8 @@ from filelock import FileLock
 from protoat.cli import gc, rm
 from protoat.experiments import garbage
 from protoat.experiments.garbage import check_removable, find_waste, remove, size
-from protoat.experiments.lock import working_on
 from protoat.experiments.recipe import read_recipe
+from protoat.locks import working_on
 from protoat.training import DiskError
 
 HOST = platform.node()

@@ -11,12 +11,12 @@ import torch
 
 from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
-from protoat.experiments.lock import working_on
 from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import load_surrogate, named_attacks
 from protoat.experiments.recipe import recipe_of_run
 from protoat.experiments.store import origin, read_audit, write
 from protoat.experiments.subject import Subject
+from protoat.locks import working_on
 from protoat.methods import Method, Standard
 from protoat.regularizers import SoftTriple
 from protoat.training import make_accelerator

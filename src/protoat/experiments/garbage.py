@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from protoat.experiments.lock import LOCK, is_at_work, is_free
 from protoat.experiments.store import read_run
+from protoat.locks import LOCK, is_at_work, is_free
 from protoat.training import DiskError
 
 __all__ = ["Waste", "check_removable", "find_waste", "remove", "size"]

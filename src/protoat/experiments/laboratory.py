@@ -9,12 +9,12 @@ from pathlib import Path
 from protoat.experiments.answers import AUDITED, answer, is_audited, unanswered
 from protoat.experiments.audit import audit_subject
 from protoat.experiments.job import Job, Task
-from protoat.experiments.lock import locked, working_on
 from protoat.experiments.measure import measure
 from protoat.experiments.recipe import resolve, shared_parser
 from protoat.experiments.run import train
 from protoat.experiments.store import StoredRun, read_run, write
 from protoat.experiments.subject import subject_of_run
+from protoat.locks import locked, working_on
 
 __all__ = ["carry_out", "finished"]
 

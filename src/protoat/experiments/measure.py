@@ -19,11 +19,11 @@ from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.robustness import Advance, check_output
 from protoat.evaluation.threat_lint import Finding, lint
-from protoat.experiments.lock import working_on
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
 from protoat.experiments.store import origin, read_audit, read_record, write
 from protoat.experiments.subject import Subject
+from protoat.locks import working_on
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
 

@@ -19,9 +19,9 @@ from protoat.data import ImageData, ImageLoader
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.experiments.encoder import build_network, load_encoder
 from protoat.experiments.initialise import digest
-from protoat.experiments.lock import working_on
 from protoat.experiments.run import load_images
 from protoat.experiments.store import read_run, write
+from protoat.locks import working_on
 from protoat.methods import PGDAT
 from protoat.models.dual_bn import Branch
 from protoat.objective import Objective

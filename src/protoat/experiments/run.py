@@ -16,9 +16,9 @@ from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
-from protoat.experiments.lock import on_main, working_on
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_data, check_free, claim, environment
+from protoat.locks import on_main, working_on
 from protoat.methods import Method
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive

@@ -21,8 +21,8 @@ import yaml
 
 import protoat
 from protoat.experiments.initialise import digest
-from protoat.experiments.lock import LOCK
 from protoat.experiments.recipe import differing_keys, load_yaml
+from protoat.locks import LOCK
 from protoat.parsing import no_yaml
 from protoat.training import DiskError
 from protoat.training.files import write_by_rename

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,16 +16,16 @@ from filelock import FileLock
 from protoat.cli import main
 from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import carry_out
-from protoat.experiments.lock import LOCK, is_at_work, working_on
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
+from protoat.locks import LOCK, home, is_at_work, working_on
 from protoat.training import DiskError
 
 SHORT = ["--epochs", "1", "--validation_size", "0", "--method.steps", "1", "--schedule", "none"]
 HOLD = """
 import sys, time
 from pathlib import Path
-from protoat.experiments.lock import working_on
+from protoat.locks import working_on
 with working_on(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -121,4 +122,40 @@ def test_the_laboratory_waits_for_what_is_done_by_hand(tmp_path: Path, caplog: p
 
 def test_processes_of_one_run_hold_it_together(tmp_path: Path, in_two_processes: Callable[..., None]) -> None:
     with FileLock(tmp_path / LOCK):
-        in_two_processes(Path(__file__).with_name("two_processes_lock.py"), tmp_path / "free", tmp_path)
+        in_two_processes(Path(__file__).with_name("two_processes_locks.py"), tmp_path / "free", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "content", "folder", "pipe"])
+def test_a_lock_of_somebody_else_is_refused_and_stays(tmp_path: Path, kind: str) -> None:
+    thesis, lock = tmp_path / "thesis.tex", tmp_path / "run" / LOCK
+    thesis.write_text("years of work")
+    lock.parent.mkdir()
+    if "link" in kind:
+        lock.symlink_to(tmp_path / "none" if "dangling" in kind else thesis)
+    elif kind == "content":
+        lock.write_text("years of work")
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    before = lock.lstat()
+    with pytest.raises(ValueError, match=f"{lock} "), working_on(lock.parent):
+        pass
+    with pytest.raises(ValueError, match=f"{lock} "):
+        is_at_work(lock.parent)
+    assert lock.lstat() == before and thesis.read_text() == "years of work" and not (tmp_path / "none").exists()
+
+
+def test_a_run_and_what_lies_in_it_have_one_lock(run: Path) -> None:
+    assert home(run / "prototypes") == home(Path(os.path.relpath(run / "prototypes"))) == run == home(run)
+    refused = pytest.raises(ValueError, match="another process is at work")
+    with held_elsewhere(run), refused, working_on(run / "prototypes"):
+        pass
+    with working_on(run / "prototypes"), working_on(run):
+        assert [path.name for path in run.rglob(LOCK)] == [LOCK]
+    assert not list(run.rglob(LOCK)) and not (run / "prototypes").exists()
+
+
+def test_a_folder_that_is_never_there_is_no_endless_wait() -> None:
+    with pytest.raises(DiskError, match="could not lock /proc/x"), working_on(Path("/proc/x"), wait=True):
+        pass

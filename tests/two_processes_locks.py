@@ -1,4 +1,4 @@
-"""Both processes hold the first folder, and both are refused the second; run by `test_lock.py`."""
+"""Both processes hold the first folder, and both are refused the second; run by `test_locks.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from protoat.experiments.lock import is_at_work, working_on
+from protoat.locks import is_at_work, working_on
 from protoat.training import make_accelerator
 
 
