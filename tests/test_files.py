@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_the_old_file(run: Path, monkeypatch: pytest.Monke
         (folder.path / name).write_bytes(content[:1])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "write_new", full)
+    monkeypatch.setattr(files.Folder, "write_new", full)
     with pytest.raises(OSError, match="No space"):
         files.write(run / "best.json", b"new")
     assert names(run) == ["best.json"] and (run / "best.json").read_bytes() == b"old"

@@ -26,7 +26,6 @@ __all__ = [
     "remove",
     "rename",
     "write",
-    "write_new",
 ]
 
 # Elsewhere (Windows) names are joined to the path of the folder, and links are looked for first.
@@ -76,6 +75,10 @@ class Folder:
             os.close(descriptor)
             raise ValueError(f"{self.path / name} is no regular file")
         return descriptor
+
+    def write_new(self, name: str, content: bytes) -> None:
+        """Makes a file that was not there, and waits until the disk has it."""
+        _fill(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), content)
 
     def check(self, name: str) -> None:
         """Refuses anything but a regular file, or nothing, of this name.
@@ -203,17 +206,12 @@ def write(path: Path, content: bytes, *, within: Path | None = None) -> None:
         folder.check(partial)
         folder.remove(partial)  # what a kill left
         try:
-            write_new(folder, partial, content)
+            folder.write_new(partial, content)
             folder.rename(partial, path.name)
         except BaseException:
             folder.remove(partial)
             raise
         folder.sync()
-
-
-def write_new(folder: Folder, name: str, content: bytes) -> None:
-    """Makes a file that was not there, and waits until the disk has it."""
-    _fill(folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), content)
 
 
 def append(path: Path, content: bytes, *, within: Path | None = None) -> None:

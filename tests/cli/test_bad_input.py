@@ -11,7 +11,7 @@ import safetensors.torch
 from PIL import Image
 
 from protoat.cli import main
-from protoat.training import checkpoint
+from protoat.files import Folder
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 
@@ -231,14 +231,14 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", *SHORT, "--out", str(tmp_path / "run")]
-    whole = checkpoint.write_synced
+    whole = Folder.write_new
 
-    def full(path: Path, content: bytes) -> None:
-        if path.parent.parent.joinpath("00000000").exists():  # the first checkpoint still fits
+    def full(folder: Folder, name: str, content: bytes) -> None:
+        if folder.path.parent.joinpath("00000000").exists():  # the first checkpoint still fits
             raise OSError(errno.ENOSPC, "No space left on device")
-        whole(path, content)
+        whole(folder, name, content)
 
-    monkeypatch.setattr(checkpoint, "write_synced", full)
+    monkeypatch.setattr(Folder, "write_new", full)
     assert main(command) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["00000000"]

@@ -12,6 +12,7 @@ import torch
 
 from protoat.experiments import store
 from protoat.experiments.store import check_free, claim, environment, list_runs, read_audit, read_run, write
+from protoat.files import Folder
 from protoat.reports.records import Records
 from protoat.training import DiskError
 
@@ -139,11 +140,11 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(folder: Folder, name: str, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     write(tmp_path / "record.json", "before")
-    monkeypatch.setattr(store, "write_by_rename", full)
+    monkeypatch.setattr(Folder, "write_new", full)
     with pytest.raises(DiskError, match="No space left on device"):
         write(tmp_path / "record.json", "after")
     assert (tmp_path / "record.json").read_text() == "before"

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from protoat.training import CheckpointError, DiskError, checkpoint, files
+from protoat.files import Folder
+from protoat.training import CheckpointError, DiskError, checkpoint
+from tests.kills import Killed, killed_at
 
 
 def content(update: int) -> dict[str, dict[str, Tensor]]:
@@ -81,37 +83,8 @@ def test_memory_format_and_shared_storage_survive(tmp_path: Path, accelerator: A
     assert loaded["y"].stride() == images.stride()
 
 
-class Stopped(BaseException):
-    """Stands for SIGKILL at a file-system operation."""
-
-
-def operations(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None]) -> None:
-    """Calls `before` ahead of every file-system operation that changes something or waits for the disk."""
-
-    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            before()
-            return function(*args, **kwargs)
-
-        return call
-
-    for owner, name in (
-        (os, "fsync"),
-        (Path, "mkdir"),
-        (Path, "rename"),
-        (Path, "replace"),
-        (Path, "unlink"),
-        (os, "unlink"),
-        (os, "rmdir"),
-        (Path, "open"),
-    ):
-        monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
-
-
 @pytest.mark.parametrize("damaged_newer", [False, True])
-def test_stopped_at_every_operation(
-    damaged_newer: bool, tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path, accelerator: Accelerator) -> None:
     stopped_before_rename = stopped_after_rename = 0
     for moment in range(10_000):
         folder = tmp_path / str(moment)
@@ -119,22 +92,10 @@ def test_stopped_at_every_operation(
             save(folder, update, accelerator)
         if damaged_newer:
             (save(folder, 9, accelerator, also_keep=[1, 2]) / "common.safetensors").write_bytes(b"")
-        left = moment
-
-        def step() -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:  # A killed process does nothing more, not even clean up.
-                raise Stopped
-
-        with monkeypatch.context() as patch:
-            operations(patch, step)
-            try:
-                save(folder, 3, accelerator)
-            except Stopped:
-                finished = False
-            else:
-                finished = True
+        finished = False
+        with suppress(Killed), killed_at(moment):
+            save(folder, 3, accelerator)
+            finished = True
         if damaged_newer and (folder / "00000009").exists():
             with pytest.warns(UserWarning, match="damaged"):
                 found = checkpoint.load_latest(folder, accelerator)
@@ -183,13 +144,13 @@ def test_full_disk_leaves_the_old_checkpoint(
         save(tmp_path, update, accelerator)
     for failing in ("common.safetensors", "process-0.safetensors", "state.json"):
 
-        def full(path: Path, data: bytes, failing: str = failing) -> None:
-            path.write_bytes(data[: len(data) // 2])
-            if path.name == failing:
+        def full(opened: Folder, name: str, data: bytes, failing: str = failing) -> None:
+            (opened.path / name).write_bytes(data[: len(data) // 2])
+            if name == failing:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write_synced", full)
+            patch.setattr(Folder, "write_new", full)
             with pytest.raises(
                 DiskError, match=r"could not write checkpoint .*00000003: No space left on device.*intact"
             ):
@@ -218,20 +179,6 @@ def test_a_write_the_system_refuses(tmp_path: Path, accelerator: Accelerator) ->
     assert "DiskError: could not write checkpoint" in done.stderr and "File too large" in done.stderr
     assert names(tmp_path) == ["00000002"]
     assert_is(checkpoint.load_latest(tmp_path, accelerator), 2)
-
-
-def test_write_by_rename_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "best.json"
-    files.write_by_rename(target, b"old")
-
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:1])
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(files, "write_synced", full)
-    with pytest.raises(OSError, match="full"):
-        files.write_by_rename(target, b"new")
-    assert target.read_bytes() == b"old" and names(tmp_path) == ["best.json"]
 
 
 def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path, accelerator: Accelerator) -> None:

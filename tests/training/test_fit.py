@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
+from protoat.files import Folder
 from protoat.functional.losses import cross_entropy
 from protoat.methods import AWP, DAJAT, FastAT, Standard
 from protoat.objective import Objective
-from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, files, fit, load_weights
+from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, fit, load_weights
 from protoat.training.seeding import derived_seed
 from protoat.types import Linf, Output
 
@@ -394,19 +395,18 @@ def test_the_second_run_in_half_precision_is_in_half_precision_too(small: Module
 def test_full_disk(failing: str, tmp_path: Path, small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever write fails, one clear error; with room again the run ends as if nothing had happened."""
     small.train("pgd", tmp_path / "whole")
-    write, writes = files.write_synced, []
+    write, writes = Folder.write_new, []
 
-    def full(path: Path, data: bytes) -> None:
-        if failing in path.name:
-            writes.append(path)
+    def full(folder: Folder, name: str, data: bytes) -> None:
+        if failing in name:
+            writes.append(name)
             if len(writes) == {"common.safetensors": 4}.get(failing, 1):
-                path.write_bytes(data[:10])
+                write(folder, name, data[:10])
                 raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, data)
+        write(folder, name, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_synced", full)
-        patch.setattr("protoat.training.checkpoint.write_synced", full)
+        patch.setattr(Folder, "write_new", full)
         with pytest.raises(
             DiskError, match=r"could not write .*No space left on device; what was saved before is intact"
         ):

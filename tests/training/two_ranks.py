@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
+from protoat.files import Folder
 from protoat.training import DiskError, Interrupted, checkpoint, fit, make_accelerator
 
 
@@ -153,14 +154,14 @@ class Run:
 
     def full_disk(self) -> None:
         """A disk that is full for one process only is an error in both, and the old checkpoint stays."""
-        write = checkpoint.write_synced
+        write = Folder.write_new
 
-        def full(path: Path, content: bytes) -> None:
-            if "process-1" in path.name and ".partial" in str(path) and (self.out / "full/metrics.jsonl").exists():
+        def full(folder: Folder, name: str, content: bytes) -> None:
+            if "process-1" in name and (self.out / "full/metrics.jsonl").exists():
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(path, content)
+            write(folder, name, content)
 
-        checkpoint.write_synced = full
+        Folder.write_new = full
         try:
             self.train("full", "pgd", self.share(), epochs=1)
         except DiskError as error:
@@ -168,7 +169,7 @@ class Run:
         else:
             raise AssertionError("noticed nothing")
         finally:
-            checkpoint.write_synced = write
+            Folder.write_new = write
         found = checkpoint.load_latest(self.out / "full" / "checkpoints", self.accelerator)
         assert found is not None and found.state["update"] == 0
 

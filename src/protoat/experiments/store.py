@@ -20,12 +20,12 @@ import torch
 import yaml
 
 import protoat
+from protoat import files
 from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import differing_keys, load_yaml
-from protoat.locks import LOCK
+from protoat.locks import LOCK, home
 from protoat.parsing import no_yaml
 from protoat.training import DiskError
-from protoat.training.files import write_by_rename
 
 __all__ = [
     "StoredRun",
@@ -339,11 +339,11 @@ def write(path: Path, content: str | bytes) -> None:
     """Writes a record whole or not at all.
 
     Raises:
+        ValueError: a link, or something else that is no file of ours, is in the way.
         DiskError: it cannot be written; what was there before is untouched.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_by_rename(path, content.encode() if isinstance(content, str) else content)
+        files.write(path, content.encode() if isinstance(content, str) else content, within=home(path.parent))
     except OSError as error:
         raise DiskError(
             f"could not write {path}: {error.strerror or error}; what was there before is intact"

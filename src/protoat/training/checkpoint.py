@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
+import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from protoat.errors import CheckpointError
-from protoat.training.files import sync_folder, together, write_synced
+from protoat.files import Folder, open_folder, open_to_read, read_bytes, remove
+from protoat.parsing import MOST_BYTES, parse_json
+from protoat.training.files import together
 
 __all__ = ["Checkpoint", "load", "load_latest", "save", "to_bytes"]
 
 _STATE = "state.json"
+_LEFTOVER = re.compile(r"\.(partial|\d+)")  # of what a kill interrupted
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors saved under `name`, on the CPU, in the memory format they had."""
+        if f"{name}.safetensors" not in self.state["files"]:
+            raise CheckpointError(f"{self.path} has no {name}.safetensors")
         with safetensors.safe_open(self.path / f"{name}.safetensors", "pt") as file:
             found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             for key in json.loads(file.metadata()["channels_last"]):
@@ -88,31 +94,35 @@ def save(
     partial, final = folder / ".partial", folder / f"{update:08d}"
 
     def begin() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (*folder.glob(".partial"), *folder.glob(".[0-9]*")):
-            shutil.rmtree(leftover)
-        partial.mkdir()
+        with open_folder(folder, within=folder.parent, make=True) as opened:
+            for name in filter(_LEFTOVER.fullmatch, opened.names()):
+                opened.enter(name).close()  # a link is refused
+                opened.remove(name)
+            opened.enter(partial.name, make=True).close()
 
     def write() -> None:
-        for name, values in tensors.items():
-            write_synced(partial / f"{name}.safetensors", to_bytes(values))
+        with open_folder(partial, within=folder.parent) as opened:
+            for name, values in tensors.items():
+                opened.write_new(f"{name}.safetensors", to_bytes(values))
 
     def publish() -> None:
-        files = {path.name: _sha256(path.read_bytes()) for path in sorted(partial.glob("*.safetensors"))}
-        written = {**state, "update": update, "files": files}
-        body = json.dumps(written, sort_keys=True)
-        content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, sort_keys=True, indent=1)
-        write_synced(partial / _STATE, content.encode())
-        sync_folder(partial)
-        # Numbers only grow in a run, so what is not older than this one was found damaged and skipped.
-        for path in _existing(folder):
-            if int(path.name) >= update:
-                _discard(path)
-        partial.rename(final)
-        sync_folder(folder)
-        for path in _existing(folder)[:-2]:
-            if int(path.name) not in also_keep:
-                _discard(path)
+        with open_folder(partial, within=folder.parent) as opened:
+            sums = {name: _sha256_of(partial / name) for name in opened.names() if name.endswith(".safetensors")}
+            written = {**state, "update": update, "files": sums}
+            body = json.dumps(written, sort_keys=True)
+            content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, sort_keys=True, indent=1)
+            opened.write_new(_STATE, content.encode())
+            opened.sync()
+        with open_folder(folder, within=folder.parent) as opened:
+            # Numbers only grow in a run, so what is not older than this one was found damaged and skipped.
+            for name in _existing(opened.names()):
+                if int(name) >= update:
+                    _discard(opened, name)
+            opened.rename(partial.name, final.name)
+            opened.sync()
+            for name in _existing(opened.names())[:-2]:
+                if int(name) not in also_keep:
+                    _discard(opened, name)
 
     what = f"write checkpoint {final}"
     try:
@@ -121,7 +131,8 @@ def save(
         together(publish, what, accelerator)
     except BaseException:
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError, ValueError):
+                remove(partial, within=folder.parent)
         raise
     return final
 
@@ -152,12 +163,12 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
         CheckpointError: it is truncated, altered, or unreadable.
     """
     try:
-        content = json.loads((path / _STATE).read_bytes())
+        content = parse_json(read_bytes(path / _STATE, limit=MOST_BYTES, within=path.parent.parent))
         state = content["state"]
         if content["sha256"] != _sha256(json.dumps(state, sort_keys=True).encode()):
             raise CheckpointError(f"{path / _STATE} was altered")
         for name, expected in state["files"].items() if verify else ():
-            if _sha256((path / name).read_bytes()) != expected:
+            if _sha256_of(path / name) != expected:
                 raise CheckpointError(f"{path / name} was truncated or altered")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
@@ -165,29 +176,41 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
 
 
 def _latest_intact(folder: Path) -> Checkpoint | None:
-    paths = _existing(folder)
-    for path in reversed(paths):
+    try:
+        with open_folder(folder, within=folder.parent) as opened:
+            names = _existing(opened.names())
+    except FileNotFoundError:
+        return None
+    for name in reversed(names):
         try:
-            return load(path)
+            return load(folder / name)
         except CheckpointError as error:
             warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
-    if paths:
+    if names:
         raise CheckpointError(
-            f"none of the {len(paths)} checkpoints in {folder} is intact; remove the folder to start over"
+            f"none of the {len(names)} checkpoints in {folder} is intact; remove the folder to start over"
         )
     return None
 
 
-def _existing(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+def _existing(names: Iterable[str]) -> list[str]:
+    return sorted((name for name in names if name.isdecimal()), key=int)
 
 
-def _discard(path: Path) -> None:
+def _discard(folder: Folder, name: str) -> None:
     """Removes a checkpoint; what a kill leaves of it no longer looks like one."""
-    hidden = path.with_name(f".{path.name}")
-    path.rename(hidden)
-    shutil.rmtree(hidden)
+    folder.rename(name, f".{name}")
+    folder.remove(f".{name}")
 
 
 def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return sha256(content).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    """Of a file of a checkpoint."""
+    found = sha256()
+    with open_to_read(path, within=path.parent) as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()

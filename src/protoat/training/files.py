@@ -1,10 +1,8 @@
-"""Writes that appear whole or not at all, on every process of a run or on none."""
+"""Writes that every process of a run makes, or none."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,36 +10,7 @@ from accelerate import Accelerator
 from protoat.errors import DiskError
 from protoat.functional.distributed import mean_over_processes
 
-__all__ = ["sync_folder", "together", "write_by_rename", "write_synced"]
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file and waits until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until the disk has the names in a folder, where the system can do so."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_by_rename(path: Path, content: bytes) -> None:
-    """Writes beside `path` and renames, so that a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write_synced(partial, content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+__all__ = ["together"]
 
 
 def together(action: Callable[[], None], what: str, accelerator: Accelerator, *, everywhere: bool = False) -> None:
@@ -52,17 +21,20 @@ def together(action: Callable[[], None], what: str, accelerator: Accelerator, *,
         everywhere: run it on all processes.
 
     Raises:
+        ValueError: something that is no file of ours is in the way.
         DiskError: the operation failed on some process.
     """
-    failure: OSError | None = None
+    failure: OSError | ValueError | None = None
     if everywhere or accelerator.is_main_process:
         try:
             action()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             failure = error
     failed = mean_over_processes(torch.tensor(float(failure is not None), device=accelerator.device))
     if failed > 0:
-        reason = (failure.strerror or str(failure)) if failure is not None else "another process failed"
+        if isinstance(failure, ValueError):
+            raise failure
+        reason = "another process failed" if failure is None else failure.strerror or str(failure)
         raise DiskError(
             f"could not {what}: {reason}; what was saved before is intact, so make room and run again to resume"
         ) from failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 
-from protoat.training.files import together, write_by_rename
+from protoat.files import append, check_no_links, write
+from protoat.training.files import together
 
 __all__ = ["MetricsLog"]
 
@@ -35,7 +35,10 @@ class MetricsLog:
         self.board: TensorBoardTracker | None = None
         if self.path is not None:
             path, content = self.path, "".join(map(_line, history)).encode()
-            together(lambda: write_by_rename(path, content), f"write {path}", accelerator)
+            together(lambda: write(path, content), f"write {path}", accelerator)
+        if self.wants_board and out is not None:
+            board = out / "tensorboard"  # where files are made by others, by names that can be guessed
+            together(lambda: check_no_links(board, within=out), f"write into {board}", accelerator)
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds the line of one epoch; what a kill leaves of it is cut off when the run goes on."""
@@ -53,10 +56,7 @@ class MetricsLog:
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self.path is not None
-        with self.path.open("ab") as file:
-            file.write(_line(line).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, _line(line).encode())
 
     def __enter__(self) -> MetricsLog:
         return self

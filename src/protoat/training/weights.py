@@ -11,9 +11,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from protoat.files import write
 from protoat.objective import Objective
 from protoat.training.checkpoint import to_bytes
-from protoat.training.files import write_by_rename
 
 __all__ = ["check_same_architecture", "load_weights", "part", "prefixed", "save_weights"]
 
@@ -57,8 +57,8 @@ def learned(objective: Objective) -> dict[str, Tensor]:
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
     """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), and `facts` as JSON beside it, by rename."""
     tensors = prefixed("model", model.state_dict()) | prefixed("objective", learned(objective))
-    write_by_rename(path, to_bytes(tensors))
-    write_by_rename(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
+    write(path, to_bytes(tensors))
+    write(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
 
 
 def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:
