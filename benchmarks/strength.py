@@ -158,7 +158,7 @@ def linf_attacks(eps: float) -> dict[str, dict[str, Craft]]:
             "pyautoattack": theirs(partial(py, "fab_pt", "FABAttack_PT", targeted=True, **norm)),
         },
         "Square-2000": {
-            "ours": ours(Square(threat, queries=2000)),
+            "ours": ours(Square(threat, queries=2000, rescale_schedule=False)),
             "pyautoattack": theirs(partial(py, "square", "SquareAttack", n_queries=2000, resc_schedule=False, **norm)),
             "torchattacks": theirs(partial(ta, "Square", n_queries=2000, resc_schedule=False, **norm)),
         },
@@ -198,7 +198,7 @@ def l2_attacks(eps: float) -> dict[str, dict[str, Craft]]:
             "pyautoattack": theirs(partial(py, "fab_pt", "FABAttack_PT", n_iter=30, **norm)),
         },
         "Square-2000 L2": {
-            "ours": ours(Square(threat, queries=2000)),
+            "ours": ours(Square(threat, queries=2000, rescale_schedule=False)),
             "pyautoattack": theirs(partial(py, "square", "SquareAttack", n_queries=2000, resc_schedule=False, **norm)),
         },
         "CW-L2": {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import Square
+from protoat.attacks import AutoAttack, Square
 from protoat.attacks.base import Problem
 from protoat.attacks.square import _bump, _bumps, _move_budget, _recolour, _stripes
 from protoat.functional.ball import distance
@@ -30,12 +30,70 @@ def problem(x: Tensor, eps: float) -> Problem:
     return Problem(lambda images: Output(images, images), x, labels, None, eps, torch.Generator().manual_seed(0))
 
 
-def test_schedule_is_autoattack_s() -> None:
+def share(query: int, queries: int, *, rescale: bool, p_init: float = 0.8) -> float:
+    """What a square covers, as the authors' published schedule has it: a table over 10,000 queries."""
+    at = int(query / queries * 10000) if rescale else query
+    table = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256))
+    return p_init / next((part for last, part in table if at <= last), 512)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("queries", [7, 100, 250, 999, 5000, 10_000, 20_000])
+def test_schedule_is_the_authors(queries: int, rescale: bool) -> None:
+    ours = Square(Linf(0.1), queries=queries, rescale_schedule=rescale)
+    for query in range(1, queries, max(queries // 997, 1)):
+        expected = max(round((share(query, queries, rescale=rescale) * 784) ** 0.5), 1)
+        assert ours.side(query, 28, 28) == expected, query
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_schedule_is_autoattack_s(rescale: bool) -> None:
     theirs = pytest.importorskip("pyautoattack.square")
-    other = theirs.SquareAttack(nn.Identity(), eps=0.1, n_queries=5000, resc_schedule=False)
-    ours = Square(Linf(0.1))
-    for query in (0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2001, 4001, 4999):
-        assert ours.side(query, 28, 28) == max(round((other.p_selection(query) * 784) ** 0.5), 1)
+    for queries in (250, 5000):
+        other = theirs.SquareAttack(nn.Identity(), eps=0.1, n_queries=queries, resc_schedule=rescale)
+        ours = Square(Linf(0.1), queries=queries, rescale_schedule=rescale)
+        for query in range(1, queries, 3):
+            assert ours.side(query, 28, 28) == max(round((other.p_selection(query) * 784) ** 0.5), 1)
+
+
+def sides(attack: Square, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sides that one run of an attack asks for, on a model that nothing fools."""
+    asked: list[int] = []
+
+    def proposal(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> tuple[Tensor, Tensor]:
+        asked.append(side)
+        return torch.arange(0), x_adv[:0]
+
+    monkeypatch.setattr("protoat.attacks.square._recolour", proposal)
+    case = problem(torch.full((1, 1, 28, 28), 0.5), attack.threat.eps)
+    attack.run(case._replace(model=lambda images: Output(torch.tensor([[1.0, 0.0]]).expand(len(images), 2), images)))
+    return asked
+
+
+def test_a_short_search_ends_with_small_squares_and_autoattack_s_does_not_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    standard = [max(round((share(query, 5000, rescale=False) * 784) ** 0.5), 1) for query in range(1, 5001)]
+    assert sides(AutoAttack(Linf(0.1)).parts(10)["square"], monkeypatch) == standard
+    assert sides(AutoAttack(Linf(0.1)).parts(2)["square"], monkeypatch) == standard
+    short = [max(round((share(query, 250, rescale=True) * 784) ** 0.5), 1) for query in range(1, 251)]
+    assert sides(Square(Linf(0.1), queries=250), monkeypatch) == short
+    assert (standard[249], short[249]) == (9, 1)
+
+
+@pytest.mark.parametrize(("threat", "queries"), [(Linf(0.15), 250), (Linf(0.15), 100)])
+def test_few_queries_find_more_with_the_schedule_rescaled(
+    digits: Callable[..., Any], threat: ThreatModel, queries: int
+) -> None:
+    model, x, y = digits(count=100)
+    left = {
+        rescale: sum(
+            int(Square(threat, queries=queries, rescale_schedule=rescale, seed=seed)(model, x, y).correct.sum())
+            for seed in range(3)
+        )
+        for rescale in (False, True)
+    }
+    assert left[True] < left[False] - 5
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
@@ -88,14 +146,19 @@ def test_more_queries_find_more(digits: Callable[..., Any], threat: ThreatModel)
     assert many < few - 5
 
 
+@pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize(("threat", "norm"), [(Linf(0.15), "Linf"), (L2(0.8), "L2")])
-def test_autoattack_s_own_finds_no_more(digits: Callable[..., Any], threat: ThreatModel, norm: str) -> None:
+def test_autoattack_s_own_finds_no_more(
+    digits: Callable[..., Any], threat: ThreatModel, norm: str, rescale: bool
+) -> None:
     theirs = pytest.importorskip("pyautoattack.square")
     model, x, y = digits(count=100)
-    other = theirs.SquareAttack(Logits(model), norm=norm, eps=threat.eps, n_queries=300, seed=0, resc_schedule=False)
+    options = {"n_queries": 300, "seed": 0, "resc_schedule": rescale}
+    other = theirs.SquareAttack(Logits(model), norm=norm, eps=threat.eps, **options)
     with torch.no_grad():
         left = (model(other.perturb(x, y)).logits.argmax(1) == y).sum()
-    assert Square(threat, queries=300)(model, x, y).correct.sum() <= left + 2
+    ours = Square(threat, queries=300, rescale_schedule=rescale)
+    assert ours(model, x, y).correct.sum() <= left + 2
 
 
 def test_no_gradient_is_asked_for(digits: Callable[..., Any]) -> None:

@@ -80,7 +80,7 @@ class AutoAttack(Attack):
             parts["fab"] = FAB(threat)
         else:
             parts["fab-t"] = FABT(threat, num_targets=min(wrong, 9))
-        parts["square"] = Square(threat)
+        parts["square"] = Square(threat, rescale_schedule=False)
         return parts
 
     def run(self, problem: Problem) -> Tensor:
