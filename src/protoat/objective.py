@@ -12,11 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
+from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
-from protoat.types import LossTerms, Views, as_output
+from protoat.types import LossTerms, Views
 
 __all__ = ["EpochEnd", "Objective"]
 
@@ -168,7 +169,7 @@ class Objective:
         adversarial = _embedding(views)
         if self.dml_input == "adv":
             return self.weight * self.regularizer.term(model, x, y, views)
-        clean = (as_output(model(x)) if views.clean is None else views.clean).embedding
+        clean = (output_of(model, x) if views.clean is None else views.clean).embedding
         if self.dml_input == "clean":
             return self.weight * self.regularizer(clean, y)
         return self.weight * self.regularizer(torch.cat([adversarial, clean]), torch.cat([y, y]))

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from protoat.attacks.apgd import APGD, climb
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import worst_case
+from protoat.functional.forward import output_of
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.functional.prototypes import prototype_similarity
-from protoat.types import Output, ThreatModel, as_output
+from protoat.types import Output, ThreatModel
 
 __all__ = [
     "ApproachWrong",
@@ -223,7 +224,7 @@ class PrototypeClassifier(nn.Module):
         self.register_buffer("active", active.clone())
 
     def forward(self, x: Tensor) -> Output:
-        embedding = as_output(self.model(x)).embedding
+        embedding = output_of(self.model, x).embedding
         similarity = prototype_similarity(embedding, self.prototypes, self.active, gamma=self.gamma)
         return Output(self.scale * similarity, embedding)
 

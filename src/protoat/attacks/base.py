@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
+from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.kept import modes_kept, random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
-from protoat.types import Output, ThreatModel, as_output, check_threat
+from protoat.types import Output, ThreatModel, check_threat
 
 __all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking", "plain"]
 
@@ -216,7 +217,7 @@ class Attack(ABC):
         x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
         network = bare(model)
         with attacking(network), random_state_kept(x.device, self.seed), torch.no_grad():
-            classes = predicted(as_output(network(x_adv)).logits) if len(x) else y
+            classes = predicted(output_of(network, x_adv).logits) if len(x) else y
         correct = classes == y
         return AttackResult(x_adv, ~correct if targets is None else classes == targets, correct)
 
@@ -251,7 +252,7 @@ class _Watched:
     def __call__(self, images: Tensor) -> Output:
         if images.requires_grad:
             images.register_hook(self._finite)
-        output = as_output(self.network(images))
+        output = output_of(self.network, images)
         for name, values in self.unseen.items():
             low, high = (int(value) for value in torch.aminmax(values))
             if low < 0 or high >= output.logits.shape[1]:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from protoat.attacks import AttackLoss
 from protoat.attacks.base import attacking
 from protoat.attacks.gradient import input_gradient
+from protoat.functional.forward import output_of
 from protoat.functional.kept import random_state_kept
 from protoat.functional.precision import at_least_float32
-from protoat.types import as_output
 
 __all__ = [
     "are_probabilities",
@@ -39,11 +39,11 @@ def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> T
     tensor([[[[-1.,  1.]]]])
     """
     with attacking(model), random_state_kept(x.device), torch.enable_grad():
-        return input_gradient(lambda images: as_output(model(images)), x, y, loss).gradient
+        return input_gradient(lambda images: output_of(model, images), x, y, loss).gradient
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
-    return at_least_float32(as_output(model(x)).logits)
+    return at_least_float32(output_of(model, x).logits)
 
 
 def differing(first: Tensor, second: Tensor) -> Tensor:

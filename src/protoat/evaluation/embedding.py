@@ -12,8 +12,8 @@ from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
 from protoat.evaluation.robustness import check_batch_norm
+from protoat.functional.forward import output_of
 from protoat.functional.prediction import predicted
-from protoat.types import as_output
 
 __all__ = ["Embedded", "embed", "embed_images"]
 
@@ -50,7 +50,7 @@ def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
         raise ValueError("there are no images to embed")
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     with attacking(model):
-        found = [as_output(model(part.to(device))) for part in images.split(batch_size)]
+        found = [output_of(model, part.to(device)) for part in images.split(batch_size)]
     if not found[0].embedding.shape[1]:
         raise ValueError(
             "the model returns logits only, and a figure of embeddings needs them; wrap it in "

@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
 from protoat.attacks.base import attacking
+from protoat.functional.forward import output_of
 from protoat.functional.kept import random_state_kept
-from protoat.types import as_output
 
 __all__ = ["FoldedBatchNorm"]
 
@@ -94,7 +94,7 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
                 hooks.callback(module.register_forward_hook(leaves).remove)
             elif type(module) in _NORMS and module.running_mean is not None:
                 hooks.callback(module.register_forward_pre_hook(enters).remove)
-        model(example)
+        output_of(model, example)
     return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
 
 
@@ -110,11 +110,11 @@ def _swaps(model: nn.Module, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> li
 
 def _same(model: nn.Module, example: Tensor, swaps: Sequence[Swap]) -> bool:
     """Whether `model` gives the same outputs twice, and once more when swapped."""
-    first, again = as_output(model(example)), as_output(model(example))
+    first, again = output_of(model, example), output_of(model, example)
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
         return False
     with _swapped(swaps):
-        folded = as_output(model(example))
+        folded = output_of(model, example)
     return all(
         a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(a.abs().max())))
         for a, b in zip(first, folded, strict=True)

@@ -11,7 +11,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protoat.types import Output, as_output
+from protoat.functional.forward import output_of
+from protoat.types import Output
 
 __all__ = ["InPieces"]
 
@@ -54,7 +55,7 @@ class InPieces(nn.Module):
         return Output(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
 
     def _whole(self, x: Tensor) -> Output:
-        return as_output(self.network(x))
+        return output_of(self.network, x)
 
     def retrying(self, work: Callable[[], T], images: int) -> T:
         """Runs `work` on that many images, again with pieces half as large for as long as memory runs out.

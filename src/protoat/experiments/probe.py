@@ -21,12 +21,13 @@ from protoat.experiments.encoder import build_network, load_encoder
 from protoat.experiments.initialise import digest
 from protoat.experiments.run import load_images
 from protoat.experiments.store import read_run, write
+from protoat.functional.forward import output_of
 from protoat.locks import working_on
 from protoat.methods import PGDAT
 from protoat.models.dual_bn import Branch
 from protoat.objective import Objective
 from protoat.training import parameter_groups
-from protoat.types import Output, ThreatModel, as_output
+from protoat.types import Output, ThreatModel
 
 __all__ = ["LinearProbe", "probe_run"]
 
@@ -64,7 +65,7 @@ class LinearProbe(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Output:
-        embedding = (as_output(self.encoder(x)).embedding - self.mean) / self.std
+        embedding = (output_of(self.encoder, x).embedding - self.mean) / self.std
         return Output(self.head(embedding), embedding)
 
     @torch.no_grad()
@@ -72,7 +73,7 @@ class LinearProbe(nn.Module):
         """(N, D) embeddings of clean images, as the encoder gives them."""
         device = next(self.encoder.parameters()).device
         batches = data.images.split(_BATCH_SIZE)
-        return torch.cat([as_output(self.encoder(x.to(device).float() / 255)).embedding for x in batches])
+        return torch.cat([output_of(self.encoder, x.to(device).float() / 255).embedding for x in batches])
 
     def fit_clean(self, data: ImageData) -> None:
         """Solves for the head that minimises cross-entropy on clean embeddings + 1e-4 / 2 x its squared weights.

@@ -18,6 +18,7 @@ from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_data, check_free, claim, environment
+from protoat.functional.forward import output_of
 from protoat.locks import on_main, working_on
 from protoat.methods import Method
 from protoat.objective import Objective
@@ -26,7 +27,6 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.training import Averaging, FitResult, StepDecay, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
-from protoat.types import as_output
 
 __all__ = ["Parts", "build", "check_images", "load_images", "load_run", "train"]
 
@@ -125,7 +125,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
         return Objective(method)
     model.eval()
     with torch.no_grad():
-        embedding = as_output(model(torch.zeros(1, *images.shape))).embedding
+        embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     model.train()
     if not embedding.shape[1]:
         raise ValueError(

@@ -18,12 +18,13 @@ from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.run import load_images, load_run
 from protoat.experiments.store import read_run
+from protoat.functional.forward import output_of
 from protoat.methods import Standard
 from protoat.models.normalize import normalization
 from protoat.objective import Objective
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.training import load_weights
-from protoat.types import ThreatModel, as_output
+from protoat.types import ThreatModel
 
 __all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
 
@@ -100,7 +101,7 @@ def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) 
     if recipe.regularizer is None:
         return None
     with torch.no_grad():
-        embedding = as_output(model(torch.zeros(1, *data.shape))).embedding
+        embedding = output_of(model, torch.zeros(1, *data.shape)).embedding
     regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
     load_weights(path, model, Objective(Standard(recipe.threat), regularizer))
     return regularizer.eval()

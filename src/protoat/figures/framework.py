@@ -16,9 +16,9 @@ from protoat.experiments.recipe import Recipe, recipe_of_run
 from protoat.experiments.run import load_images
 from protoat.experiments.store import read_run
 from protoat.figures.style import colour, names
+from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.regularizers import Regularizer, SoftTriple
-from protoat.types import as_output
 
 __all__ = ["framework", "framework_of_recipe"]
 
@@ -88,7 +88,7 @@ def _drawn(recipe: Recipe, facts: _Facts, name: str) -> str:
         channels, height, width = facts.shape
         model = build_network(recipe, classes, (channels, height, width)).eval()
         with torch.no_grad():
-            embedding = as_output(model(torch.zeros(1, *facts.shape))).embedding.shape[1]
+            embedding = output_of(model, torch.zeros(1, *facts.shape)).embedding.shape[1]
         regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, embedding)
     method = recipe.method(recipe.threat)
     boxes = [

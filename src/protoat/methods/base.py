@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
+from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
-from protoat.types import ThreatModel, Views, as_output, check_threat
+from protoat.types import ThreatModel, Views, check_threat
 
 __all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial"]
 
@@ -125,8 +126,8 @@ def clean_and_adversarial(model: nn.Module, examples: Examples) -> Views:
 
     Such a model must be wrapped by ``DistributedDataParallel(..., broadcast_buffers=False)``, as `protoat.fit` does.
     """
-    clean = as_output(model(examples.x))
-    return Views(examples.x_adv, as_output(model(examples.x_adv)), clean)
+    clean = output_of(model, examples.x)
+    return Views(examples.x_adv, output_of(model, examples.x_adv), clean)
 
 
 class OneStep(Method):
@@ -142,7 +143,7 @@ class OneStep(Method):
 
     def forward(self, model: nn.Module, examples: Examples) -> Views:
         """The forwards that `outer_loss` needs, in the mode of training; must not change the method's state."""
-        return Views(examples.x_adv, as_output(model(examples.x_adv)))
+        return Views(examples.x_adv, output_of(model, examples.x_adv))
 
     def ascent_forward(self, model: nn.Module, examples: Examples) -> Views:
         """The forwards from which `AWP` takes the direction of its weights; `forward` unless less will do."""

@@ -12,10 +12,11 @@ from protoat.attacks.kl import TPGD
 from protoat.data import ImageData, Source
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
 from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
-from protoat.types import Output, Pixels, ThreatModel, Views, as_output
+from protoat.types import Output, Pixels, ThreatModel, Views
 
 __all__ = ["BiaMAT"]
 
@@ -162,11 +163,11 @@ class BiaMAT(OneStep):
             return torch.ones(len(other), dtype=torch.bool, device=other.device)
         with attacking(network), torch.no_grad():
             if self.threshold is None:
-                self.threshold = self.gamma * mean_over_processes(_confidence(network(x)).mean())
-            return _confidence(network(other)) >= self.threshold.to(other.device)
+                self.threshold = self.gamma * mean_over_processes(_confidence(output_of(network, x)).mean())
+            return _confidence(output_of(network, other)) >= self.threshold.to(other.device)
 
     def _both(self, model: nn.Module, x: Tensor, other: Tensor) -> tuple[Output, Output]:
-        logits, embedding = as_output(model(torch.cat([x, other])))
+        logits, embedding = output_of(model, torch.cat([x, other]))
         head = self._auxiliary_head(model)
         mine, its = (embedding[: len(x)], embedding[len(x) :])
         by_head = head(its.to(head.weight.dtype)).to(logits.dtype)
@@ -225,14 +226,14 @@ class _OtherHead(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(as_output(self.model(x)).embedding.to(self.head.weight.dtype))
+        logits: Tensor = self.head(output_of(self.model, x).embedding.to(self.head.weight.dtype))
         return logits
 
 
 def _embedding_dim(model: nn.Module, image: Tensor) -> int:
     try:
         with attacking(model), torch.no_grad():
-            width = as_output(model(image)).embedding.shape[1]
+            width = output_of(model, image).embedding.shape[1]
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"the model does not take images of the auxiliary set: {error}") from error
     if not width:
@@ -243,5 +244,5 @@ def _embedding_dim(model: nn.Module, image: Tensor) -> int:
     return width
 
 
-def _confidence(result: Output | Tensor) -> Tensor:
-    return at_least_float32(as_output(result).logits).softmax(1).amax(1)
+def _confidence(output: Output) -> Tensor:
+    return at_least_float32(output.logits).softmax(1).amax(1)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from protoat.functional.ball import ascent_step
+from protoat.functional.forward import output_of
 from protoat.methods.base import Method
-from protoat.types import ThreatModel, Views, as_output
+from protoat.types import ThreatModel, Views
 
 __all__ = ["FreeAT"]
 
@@ -53,7 +54,7 @@ class FreeAT(Method):
         for _ in range(self.replays):
             delta = stored[: len(x)].clone().requires_grad_()
             x_adv = _cut(x + delta)
-            yield Views(x_adv, as_output(model(x_adv)))
+            yield Views(x_adv, output_of(model, x_adv))
             if delta.grad is None:
                 raise RuntimeError(
                     "FreeAT found no gradient on its perturbation: call terms.total.backward() before the next update"

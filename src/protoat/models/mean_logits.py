@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from protoat.types import Output, as_output
+from protoat.functional.forward import output_of
+from protoat.types import Output
 
 __all__ = ["MeanLogits"]
 
@@ -43,5 +44,5 @@ class MeanLogits(nn.Module):
         self.draws = draws
 
     def forward(self, x: Tensor) -> Output:
-        outputs = [as_output(self.model(x)) for _ in range(self.draws)]
+        outputs = [output_of(self.model, x) for _ in range(self.draws)]
         return Output(*(torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)))

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
+from protoat.functional.forward import output_of
 from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import acl_projector
-from protoat.types import Output, Pixels, ThreatModel, Views, as_output
+from protoat.types import Output, Pixels, ThreatModel, Views
 
 __all__ = ["ACL", "ContrastMode"]
 
@@ -132,7 +133,7 @@ class ACL(Contrastive):
     @staticmethod
     def _forward(model: nn.Module, x: Tensor, branch: Branch) -> Output:
         with batch_norm_branch(model, branch):
-            return as_output(model(x))
+            return output_of(model, x)
 
     def _contrast_in(self, branch: Branch, embeddings: Tensor) -> Tensor:
         with batch_norm_branch(self.head, branch):

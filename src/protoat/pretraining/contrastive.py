@@ -13,9 +13,10 @@ from protoat.attacks.base import attacking
 from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.distributed import bare
+from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models.head import linear_head
-from protoat.types import Output, Pixels, ThreatModel, as_output
+from protoat.types import Output, Pixels, ThreatModel
 
 __all__ = ["Contrastive"]
 
@@ -119,7 +120,7 @@ class Contrastive(Method):
         """Embeddings in eval mode, without gradient: what an image that does not move looks like to the attack."""
         network = bare(model)
         with attacking(network), torch.no_grad():
-            return as_output(network(x)).embedding
+            return output_of(network, x).embedding
 
     def drive_apart(
         self, model: nn.Module, x: Tensor, generator: torch.Generator, loss: Callable[[Output], Tensor]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from protoat.data.views import RandomView
+from protoat.functional.forward import output_of
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import rocl_projector
-from protoat.types import Pixels, ThreatModel, Views, as_output
+from protoat.types import Pixels, ThreatModel, Views
 
 __all__ = ["RoCL"]
 
@@ -76,8 +77,8 @@ class RoCL(Contrastive):
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
         (first, second), generator = self.two_views(x)
         x_adv = self.attack_views(model, first, second, generator)
-        three = as_output(model(torch.cat([first, second, x_adv])))
-        pair = as_output(model(torch.cat([x_adv, second])))
+        three = output_of(model, torch.cat([first, second, x_adv]))
+        pair = output_of(model, torch.cat([x_adv, second]))
         yield Views(x_adv, adv=pair, clean=three)
 
     def attack_views(self, model: nn.Module, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from protoat.functional.distributed import bare
+from protoat.functional.forward import output_of
 from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
-from protoat.types import Views, as_output
+from protoat.types import Views
 
 __all__ = ["TLA", "Triplets"]
 
@@ -106,17 +107,17 @@ class TLA(Regularizer):
         pool_x, pool_y = self._pool(x.detach(), y)
         anchor = views.adv.embedding
         negative_x = pool_x[self._mine(model, views.x_adv.detach(), y, pool_x, pool_y)]
-        negative = as_output(model(negative_x)).embedding
+        negative = output_of(model, negative_x).embedding
         term = anchor.new_zeros((), dtype=torch.float32)
         if self.triplets != "A1_Ap_B":
-            clean = (as_output(model(x.detach())) if views.clean is None else views.clean).embedding
+            clean = (output_of(model, x.detach()) if views.clean is None else views.clean).embedding
             term = term + self._triplet(anchor, clean, negative, self.margin_same_image)
             if self.match_l2:
                 apart = at_least_float32(anchor) - at_least_float32(clean)
                 term = term + self.match_l2 * apart.square().sum(1).mean()
         if self.triplets != "A_Ap_B":
             itself = torch.arange(len(pool_y) - len(y), len(pool_y), device=y.device)
-            other = as_output(model(pool_x[other_of_class(y, pool_y, itself)])).embedding
+            other = output_of(model, pool_x[other_of_class(y, pool_y, itself)]).embedding
             term = term + self._triplet(anchor, other, negative, self.margin)
         return term
 
@@ -132,7 +133,7 @@ class TLA(Regularizer):
         with modes_kept(network):
             network.eval()
             parts = torch.cat([x_adv, pool_x]).split(len(x_adv))
-            features = torch.cat([as_output(network(part)).embedding for part in parts])
+            features = torch.cat([output_of(network, part).embedding for part in parts])
         return hardest_negative(features[: len(y)], features[len(y) :], y, pool_y)
 
     def _pool(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

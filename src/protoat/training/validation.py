@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.functional.distributed import mean_over_processes
+from protoat.functional.forward import output_of
 from protoat.functional.prediction import predicted
 from protoat.methods import Standard
 from protoat.objective import Objective
 from protoat.training.seeding import derived_seed
-from protoat.types import as_output
 
 __all__ = ["Validation", "default_attack"]
 
@@ -79,7 +79,7 @@ class Validation:
                 continue
             x, y = images.to(self.device), labels.to(self.device)
             with attacking(model), torch.no_grad():
-                clean = predicted(as_output(model(x)).logits) == y
+                clean = predicted(output_of(model, x).logits) == y
             robust = clean
             if self.attack is not None:
                 generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
