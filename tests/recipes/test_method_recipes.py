@@ -35,7 +35,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "biamat": rival("BiaMAT", 0.1, 5e-4, 110, [99, 104], alpha=0.5, gamma=0.5, beta=6, warmup_epochs=5, **KL10),
     "cfa": rival("CFA", 0.1, 5e-4, 200, [100, 150], beta=None, eps_offset=0.5, start_epoch=10, **PGD10)
     | {"averaging": "FAWA", "averaging.threshold": 0.2, "averaging.decay": 0.88},
-    "dajat": rival("AWP", 0.2, 5e-4, 200, None, gamma=0.005, start_epoch=10, method="DAJAT", method__beta=11)
+    "dajat": rival("AWP", 0.2, 5e-4, 200, None, gamma=0.005, start_epoch=9, method="DAJAT", method__beta=11)
     | {"method.method.js_weight": 2, "method.method.steps": 2, "averaging.decay": 0.9996, "averaging.start_epoch": 150},
     "fast": rival("FastAT", 0.2, 5e-4, 15, None, step_size="10/255") | {"schedule": "Cyclic", "schedule.peak": 0.5},
     "fast-mnist": rival("FastAT", 5e-3, 0, 10, None, batch=100, step_size=0.375)
@@ -55,7 +55,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "tla-mnist": metric("TLA", triplets="A1_Ap_B", margin=0.05, norm_reg=1e-4),
     "tla-tiny-imagenet": metric("TLA", margin=0.02, margin_same_image=0.6, norm_reg=1e-3, match_l2=1.0),
     "trades": rival("TRADES", 0.1, 2e-4, 76, [74], beta=6, **KL10),
-    "trades-awp": rival("AWP", 0.1, 5e-4, 200, [99, 149], gamma=0.005, start_epoch=10, method="TRADES", **INSIDE),
+    "trades-awp": rival("AWP", 0.1, 5e-4, 200, [99, 149], gamma=0.005, start_epoch=9, method="TRADES", **INSIDE),
     "trades-cfa": rival("CFA", 0.1, 5e-4, 200, [100, 150], beta=6, beta_offset=0.5, start_epoch=10, **PGD10),
     "trades-mnist": rival("TRADES", 0.01, 0, 100, [54, 74, 89], beta=1, steps=40, step_size=0.01),
     "triplet": metric("Triplet", margin=0.05),

@@ -22,6 +22,7 @@ __all__ = [
     "CIFAR100_10",
     "FAST",
     "FREE",
+    "FREE_SLOW",
     "MNIST",
     "MNIST_2",
     "MNIST_AS_WRITTEN",
@@ -113,6 +114,7 @@ class Setup:
         changes: further arguments, such as another regularizer.
         start: what pre-trains the encoder it starts from, ``acl`` or ``rocl``.
         baseline: the same without prototypes, to tell what these cost.
+        recipes: of the data that there is such a row for; none names all.
 
     >>> from protoat.experiments.budget import read_budget
     >>> FAST.job(MNIST, read_budget("paper"), seed=1).name
@@ -124,10 +126,11 @@ class Setup:
     changes: tuple[str, ...] = ()
     start: str | None = None
     baseline: Setup | None = None
+    recipes: tuple[str, ...] = ()
 
     def trains_on(self, data: Data) -> bool:
         """Whether there is such a row for this data: the paper has no pre-training for Tiny ImageNet."""
-        return self.start is None or bool(data.encoders)
+        return data.recipe in (self.recipes or (data.recipe,)) and (self.start is None or bool(data.encoders))
 
     def job(self, data: Data, budget: Budget, *, seed: int) -> Job:
         """The run. Rows of all seeds start from one encoder, pre-trained with seed 0.
@@ -197,6 +200,7 @@ def _radius(data: Data, budget: Budget) -> float:
 
 FAST = Setup("fast", _fast, _ALONE)
 FREE = Setup("free", _free, _ALONE)
+FREE_SLOW = Setup("free-slow", _free, ("--optimizer.lr", "0.04", "--schedule.lr_min", "0", *_ALONE), recipes=("mnist",))
 PGD = Setup("pgd", _pgd, _ALONE)
 TLA = Setup("tla", _tla)
 ROCL = Setup("rocl", _pgd, _ALONE, start="rocl")

@@ -33,7 +33,7 @@ class AWP(Method):
         threat: norm and radius, handed on to `method`.
         method: the method whose step is perturbed, such as PGDAT or TRADES; built from the threat model.
         gamma: length of the move relative to each kernel's norm (0.01 around PGD, 0.005 around TRADES).
-        start_epoch: epochs before the perturbation sets in (0 around PGD, 10 around TRADES).
+        start_epoch: epochs before the perturbation sets in (0 around PGD, 9 around TRADES: from the tenth on).
         ramp_epochs: epochs over which the radius of the method inside grows from 0; None leaves that to the method.
 
     Raises:
@@ -42,7 +42,8 @@ class AWP(Method):
 
     Source: Wu, Xia & Wang, NeurIPS 2020, Eq. 10-12. Deviations: kernels are chosen by their dimensions where the
     authors' code looks for "weight" in the name too; the gradient is taken at the weights themselves and not on a copy,
-    which gives the same direction.
+    which gives the same direction; the code around PGD forwards the clean images in training mode after each step, for
+    its log, which moves batch norm once more.
 
     >>> from functools import partial
     >>> from protoat.methods.trades import TRADES

@@ -56,7 +56,8 @@ class BiaMAT(OneStep):
     Source: Lee et al., "Inducing Data Amplification Using Auxiliary Datasets in Adversarial Training", with the
     authors' values for CIFAR-10; that form serves every primary set, where their CIFAR-100 script has plain adversarial
     training on the auxiliary head. Deviations: auxiliary images are drawn at random with replacement; batches that lie
-    wholly on one side of the gate, on which their code stops, are handled like all others.
+    wholly on one side of the gate, on which their code stops, are handled like all others. They train on raw pixels: no
+    normalisation in the model.
 
     >>> from protoat.types import Linf
     >>> BiaMAT(Linf("8/255"))

@@ -49,7 +49,9 @@ class CFA(AdversarialTraining):
 
     Source: Wei et al., CVPR 2023. Deviations: the step is scaled with the class's radius; rates are shares of the
     images of each class, also where classes are not of equal size; batch norm is in eval mode while attacking in both
-    forms. With two classes only the ratio of two radii is left to calibrate.
+    forms; the authors' code forwards the clean images in training mode after each step, for its statistics, which moves
+    batch norm once more, and pads images by reflection before the crop. With two classes only the ratio of two radii is
+    left to calibrate.
 
     >>> from protoat.types import Linf
     >>> CFA(Linf("8/255"), beta=6.0).start_epoch

@@ -28,8 +28,8 @@ class DAJAT(OneStep):
     part in training; the model keeps the layers of the plain images and is deployed as it is.
 
     One step costs ``3 * (2 * steps + 1)`` passes for the attacks, and six forwards and six backwards for the weights.
-    The authors use it inside `AWP` with gamma 0.005 from epoch 10 on (which looks at the plain view only) and with an
-    averaging decay of 0.9996.
+    The authors use it inside `AWP` with gamma 0.005 from the tenth epoch on (which looks at the plain view only), with
+    an averaging decay of 0.9996, and on raw pixels (no normalisation in the model).
 
     Args:
         threat: norm and radius at the end of the ramp.

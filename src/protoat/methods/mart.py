@@ -32,7 +32,7 @@ class MART(AdversarialTraining):
         ValueError: a negative `beta`.
 
     Source: Wang et al., ICLR 2020, Eq. 8-10; gradients flow into every factor. The authors train it with learning rate
-    0.01 and weight decay 3.5e-3.
+    0.01 and weight decay 3.5e-3, on raw pixels (no normalisation in the model).
 
     >>> from protoat.types import Linf
     >>> MART(Linf("8/255")).beta

@@ -33,7 +33,8 @@ class TRADES(AdversarialTraining):
         ValueError: a negative `beta`.
 
     Source: Zhang et al., ICML 2019, Eq. 5; gradients flow into both predictions. Deviation: the clean logits serve both
-    terms, where the authors' code forwards the clean images twice and so moves batch norm once more.
+    terms, where the authors' code forwards the clean images twice and so moves batch norm once more. They train on
+    raw pixels: no normalisation in the model.
 
     >>> from protoat.types import Linf
     >>> TRADES(Linf("8/255"), beta=6.0).attack.steps

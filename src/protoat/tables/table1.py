@@ -34,7 +34,7 @@ TABLE = Table(
     notes=(
         notes.SCHEDULES,
         *notes.FAST,
-        notes.FREE,
+        *notes.FREE,
         notes.FGSM,
         notes.Note(
             "Training time is the sum over epochs, validation included, on the machine named in each run.json, and two "

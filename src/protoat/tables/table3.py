@@ -57,7 +57,7 @@ TABLE = Table(
         notes.Note("Tiny ImageNet: the column at 8/255 is ours.", attacks=("*@8/255",)),
         notes.SCHEDULES,
         *notes.FAST,
-        notes.FREE,
+        *notes.FREE,
         notes.TLA,
         notes.ACL_ROCL,
         *notes.COMMON,

@@ -46,7 +46,7 @@ TABLE = Table(
         notes.Note("A passed audit rules out common mistakes of the measurement only.", reads=("audit",)),
         notes.SCHEDULES,
         *notes.FAST,
-        notes.FREE,
+        *notes.FREE,
         notes.TLA,
         notes.ACL_ROCL,
         notes.MNIST[0],

@@ -29,6 +29,8 @@ class LARS(SGD):
         ValueError: a trust coefficient that is not positive.
 
     Source: You, Gitman & Ginsburg 2017; constants as in ACL and RoCL (momentum 0.9, weight decay 1e-6, trust 0.001).
+    Deviation: the momentum is of gradients, which the present rate then multiplies, as in torch's SGD and RoCL's code;
+    the paper and ACL's code keep the rate inside the momentum, so a step under way does not change with the rate.
 
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0])); w.grad = torch.tensor([0.0, 1.0])
     >>> LARS([w], lr=1.0, weight_decay=0.0, momentum=0.0, trust=0.1).step(); w.data
