@@ -14,8 +14,8 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "errors", "files", "parsing", "pixels"},
-    {"locks", "manifest"},
+    {"_version", "arguments", "errors", "files", "parsing"},
+    {"locks", "manifest", "pixels"},
     {"types"},
     {"functional"},
     {"models", "attacks", "regularizers", "data"},

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
+from protoat.arguments import check_number
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.precision import at_least_float32
@@ -89,8 +90,7 @@ class Objective:
         norm: Literal["embedding", "weights"] = "embedding",
         dml_input: Literal["adv", "clean", "both"] = "adv",
     ) -> None:
-        if weight < 0 or norm_weight < 0:
-            raise ValueError(f"weight={weight:g} and norm_weight={norm_weight:g} must not be negative")
+        check_number("[0, inf)", weight=weight, norm_weight=norm_weight)
         if norm not in ("embedding", "weights"):
             raise ValueError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
         if dml_input not in ("adv", "clean", "both"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["Pixels"]
 
@@ -13,20 +15,23 @@ if not TYPE_CHECKING:
         """A distance in pixel units, where pixels lie in [0, 1]; recipes and command lines may write ``8/255``.
 
         Raises:
-            ValueError: the text is neither a number nor a fraction of two numbers.
+            ValueError: neither a finite number nor the text of one or of a fraction of two.
 
         >>> Pixels("8/255") == 8 / 255
         True
         """
 
         def __new__(cls, value: float | str) -> Pixels:
+            number: Any = value
             if isinstance(value, str):
                 numerator, slash, denominator = value.partition("/")
                 try:
-                    return super().__new__(cls, float(numerator) / (float(denominator) if slash else 1.0))
+                    number = float(numerator) / (float(denominator) if slash else 1.0)
                 except (ValueError, ZeroDivisionError):
-                    raise ValueError(f"{value!r} is not a pixel distance; write 0.03 or 8/255") from None
-            return super().__new__(cls, value)
+                    number = None
+            if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+                raise ValueError(f"{value!r} is not a pixel distance; write 0.03 or 8/255")
+            return super().__new__(cls, number)
 
 else:
     Pixels = float

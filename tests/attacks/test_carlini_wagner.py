@@ -101,7 +101,7 @@ def test_under_a_budget_images_are_done_once_inside(digits: Callable[..., Any], 
 
 def test_mistakes_are_named() -> None:
     for settings in ({"steps": 0}, {"search_steps": 0}, {"kappa": -1.0}):
-        with pytest.raises(ValueError, match="must be at least 1, kappa"):
+        with pytest.raises(ValueError, match=r"must be at least 1|must not be negative"):
             CarliniWagnerL2(L2(1), **settings)  # type: ignore[arg-type]
 
 

@@ -109,5 +109,5 @@ def test_the_record_is_complete_and_mistakes_are_named() -> None:
 @pytest.mark.parametrize("kind", [PGD, BIM, MIM, CWPGD, TPGD])
 @pytest.mark.parametrize("step_size", [0.0, -0.01, float("nan")])
 def test_steps_that_lead_nowhere_are_refused(kind: Any, step_size: float) -> None:
-    with pytest.raises(ValueError, match=r"step_size=\S+ must be positive"):
+    with pytest.raises(ValueError, match=r"step_size|pixel distance"):
         kind(Linf(0.3), step_size=step_size)

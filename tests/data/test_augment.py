@@ -94,5 +94,5 @@ def test_only_flip_keeps_or_mirrors() -> None:
 
 
 def test_negative_padding() -> None:
-    with pytest.raises(ValueError, match="padding=-1 is negative"):
+    with pytest.raises(ValueError, match="padding=-1 must be at least 0"):
         Augment(padding=-1)

@@ -333,5 +333,5 @@ def test_clean_training_can_be_wrapped(make_net, make_batch) -> None:
 def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="gamma=0 must be positive"):
         AWP(THREAT, gamma=0.0)
-    with pytest.raises(ValueError, match="start_epoch=-1 is negative"):
+    with pytest.raises(ValueError, match="start_epoch=-1 must not be negative"):
         AWP(THREAT, start_epoch=-1.0)

@@ -21,7 +21,7 @@ def test_full_strength_unless_a_ramp_is_asked_for(kind: type[Method]) -> None:
         ramped.at_epoch(epoch)
         radii.append(ramped.eps)
     assert radii == pytest.approx([0, 0.05, 0.1, 0.2, 0.2])
-    with pytest.raises(ValueError, match="ramp_epochs=-1 is negative"):
+    with pytest.raises(ValueError, match="ramp_epochs=-1 must not be negative"):
         kind(Linf(0.2), ramp_epochs=-1)
 
 

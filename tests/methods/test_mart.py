@@ -88,7 +88,7 @@ def test_the_attack_follows_the_labels(make_net, make_batch) -> None:
 
 
 def test_mistakes_are_refused() -> None:
-    with pytest.raises(ValueError, match="beta=-5 is negative"):
+    with pytest.raises(ValueError, match="beta=-5 must not be negative"):
         MART(Linf(EPS), beta=-5.0)
     adv = Output(torch.zeros(2, 3), torch.zeros(2, 0))
     with pytest.raises(ValueError, match=r"Views\.clean"):

@@ -104,7 +104,7 @@ def test_the_attack_needs_no_labels(make_net, make_batch) -> None:
 
 
 def test_a_negative_beta_is_refused() -> None:
-    with pytest.raises(ValueError, match="beta=-1 is negative"):
+    with pytest.raises(ValueError, match="beta=-1 must not be negative"):
         TRADES(Linf(EPS), beta=-1.0)
 
 

@@ -36,9 +36,9 @@ def test_half_of_the_numbers_is_enough() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(ValueError, match=r"std=\[0.1, 0.0\] must be positive"):
+    with pytest.raises(ValueError, match=r"std=0 must be positive"):
         Normalize([0.0, 0.0], [0.1, 0.0])
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="std=nan"):
         Normalize([0.0], [float("nan")])
     with pytest.raises(ValueError, match="mean has 1 and std 2 numbers"):
         Normalize([0.0], [1.0, 1.0])

@@ -190,7 +190,7 @@ def test_another_rule_is_another_run(small: ModuleType, tmp_path: Path) -> None:
     ("rule", "message"),
     [
         (partial(EMA, decay=1.0), "decay=1 is outside"),
-        (partial(EMA, start_epoch=-1.0), "start_epoch=-1 is negative"),
+        (partial(EMA, start_epoch=-1.0), "start_epoch=-1 must not be negative"),
         (partial(SWA, start_epoch=0), "start_epoch=0 and bn_batches=100 must be at least 1"),
         (partial(SWA, start_epoch=1, bn_batches=0), "must be at least 1"),
         (partial(FAWA, threshold=20.0), "threshold=20 is outside"),

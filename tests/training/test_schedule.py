@@ -109,7 +109,7 @@ def test_warmup_and_cosine(epochs: int, per_epoch: int, warmup: int, start: floa
     ("build", "message"),
     [
         (lambda: StepDecay([3, 2]), "ascending"),
-        (lambda: StepDecay([0]), "1 or more"),
+        (lambda: StepDecay([0]), "positive"),
         (lambda: StepDecay([2, 2]), "ascending"),
         (lambda: StepDecay([2], factor=10), "outside"),
         (lambda: Cyclic(lr_min=-1), "negative"),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.apgd import APGD, climb
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import worst_case
@@ -40,6 +41,7 @@ class PrototypeLoss(ABC):
     def __init__(self, prototypes: Tensor, active: Tensor | None = None, *, gamma: float = 0.1) -> None:
         self.prototypes = prototypes.detach().clone()
         self.active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active.clone()
+        check_number("(0, inf)", gamma=gamma)
         self.gamma = gamma
         self._called(gamma=gamma)
 
@@ -86,6 +88,8 @@ class WithSoftTriple(PrototypeLoss):
         margin: float = 0.01,
     ) -> None:
         super().__init__(prototypes, active, gamma=gamma)
+        check_number("[0, inf)", weight=weight, margin=margin)
+        check_number("(0, inf)", scale=scale)
         self.weight = weight
         self.scale = scale
         self.margin = margin
@@ -163,8 +167,8 @@ class EmbeddingDisplacement(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1 or restarts < 1:
-            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        check_whole(steps=steps, restarts=restarts)
+        check_number("[0, 1]", rho=rho)
         self.steps = steps
         self.restarts = restarts
         self.rho = rho
@@ -216,6 +220,7 @@ class PrototypeClassifier(nn.Module):
         scale: float = 20.0,
     ) -> None:
         super().__init__()
+        check_number("(0, inf)", gamma=gamma, scale=scale)
         self.model = model
         self.gamma = gamma
         self.scale = scale

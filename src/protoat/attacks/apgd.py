@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.standing import fallen, leading, select, worst_case
@@ -168,8 +169,8 @@ class APGD(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1 or restarts < 1:
-            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        check_whole(steps=steps, restarts=restarts)
+        check_number("[0, 1]", rho=rho)
         self.steps = steps
         self.restarts = restarts
         self.loss = loss
@@ -225,8 +226,8 @@ class APGDT(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1 or restarts < 1 or num_targets < 1:
-            raise ValueError(f"steps={steps}, restarts={restarts} and num_targets={num_targets} must be at least 1")
+        check_whole(steps=steps, restarts=restarts, num_targets=num_targets)
+        check_number("[0, 1]", rho=rho)
         self.num_targets = num_targets
         self.steps = steps
         self.restarts = restarts

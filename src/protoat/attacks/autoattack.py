@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from protoat.arguments import check_whole
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.fab import FAB, FABT
@@ -55,8 +56,7 @@ class AutoAttack(Attack):
 
     def __init__(self, threat: ThreatModel, *, batch_size: int = 256, seed: int = 0) -> None:
         super().__init__(threat, seed=seed)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        check_whole(batch_size=batch_size)
         self.batch_size = batch_size
         self.num_classes: int | None = None
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_seed
 from protoat.functional.ball import Radius, project
 from protoat.functional.distributed import bare
 from protoat.functional.forward import output_of
@@ -122,9 +123,10 @@ class Attack(ABC):
         check_threat(threat, type(self))
         if bn not in ("eval", "train", "train_frozen"):
             raise ValueError(f"bn={bn!r} is unknown; write 'eval', 'train' or 'train_frozen'")
+        check_seed(seed=seed)
         self.threat = threat
         self.bn: BatchNormMode = bn
-        self.seed = seed
+        self.seed = int(seed)
 
     @abstractmethod
     def run(self, problem: Problem) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
@@ -79,10 +80,10 @@ class CarliniWagnerL2(MinimalNormAttack):
         bn: BatchNormMode = "eval",
     ) -> None:
         super().__init__(threat, bn=bn)
-        if steps < 1 or search_steps < 1 or kappa < 0:
-            raise ValueError(
-                f"steps={steps} and search_steps={search_steps} must be at least 1, kappa={kappa:g} not < 0"
-            )
+        check_whole(steps=steps, search_steps=search_steps)
+        check_number("(0, inf)", learning_rate=learning_rate, initial_const=initial_const)
+        check_number("[0, inf)", kappa=kappa)
+        check_flag(abort_early=abort_early)
         self.steps = steps
         self.search_steps = search_steps
         self.learning_rate = learning_rate

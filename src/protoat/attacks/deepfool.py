@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.standing import fallen, leading, select
@@ -50,8 +51,8 @@ class DeepFool(MinimalNormAttack):
         bn: BatchNormMode = "eval",
     ) -> None:
         super().__init__(threat, bn=bn)
-        if steps < 1 or candidates < 1:
-            raise ValueError(f"steps={steps} and candidates={candidates} must be at least 1")
+        check_whole(steps=steps, candidates=candidates)
+        check_number("[0, inf)", overshoot=overshoot)
         self.steps = steps
         self.overshoot = overshoot
         self.candidates = candidates

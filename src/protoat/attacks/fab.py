@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.standing import fallen, leading, select
@@ -55,8 +56,9 @@ class FAB(MinimalNormAttack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1 or restarts < 1:
-            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        check_whole(steps=steps, restarts=restarts)
+        check_number("[0, 1]", alpha_max=alpha_max, beta=beta)
+        check_number("[1, inf)", eta=eta)
         self.steps = steps
         self.restarts = restarts
         self.alpha_max = alpha_max
@@ -176,8 +178,7 @@ class FABT(FAB):
         super().__init__(
             threat, steps=steps, restarts=restarts, alpha_max=alpha_max, eta=eta, beta=beta, bn=bn, seed=seed
         )
-        if num_targets < 1:
-            raise ValueError(f"num_targets={num_targets} must be at least 1")
+        check_whole(num_targets=num_targets)
         self.num_targets = num_targets
 
     def groups(self, logits: Tensor, y: Tensor) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.ball import Radius, ascent_step, project, random_start
@@ -53,8 +54,7 @@ def step_length(step_size: Pixels | None, default: float) -> float:
     2.0
     """
     length = default if step_size is None else float(Pixels(step_size))
-    if not length > 0:
-        raise ValueError(f"step_size={length:g} must be positive")
+    check_number("(0, inf)", step_size=length)
     return length
 
 
@@ -98,8 +98,8 @@ class PGD(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1 or restarts < 1:
-            raise ValueError(f"steps={steps} and restarts={restarts} must be at least 1")
+        check_whole(steps=steps, restarts=restarts)
+        check_flag(random_start=random_start)
         if restarts > 1 and not random_start:
             raise ValueError("restarts without a random start repeat the same run; write random_start=True")
         self.steps = steps

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient, step_length
 from protoat.attacks.standing import leading
@@ -80,8 +81,8 @@ class MIM(Attack):
         bn: BatchNormMode = "eval",
     ) -> None:
         super().__init__(threat, bn=bn)
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
+        check_whole(steps=steps)
+        check_number("[0, inf)", decay=decay)
         self.steps = steps
         self.step_size = step_length(step_size, threat.eps / steps)
         self.decay = decay
@@ -131,8 +132,7 @@ class CWPGD(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if kappa < 0:
-            raise ValueError(f"kappa={kappa:g} must not be negative")
+        check_number("[0, inf)", kappa=kappa)
         self.kappa = float(kappa)
         build = partial(
             PGD,

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
 from protoat.attacks.targets import ranked_wrong_classes
@@ -52,11 +53,12 @@ class JSMA(Attack):
         bn: BatchNormMode = "eval",
     ) -> None:
         super().__init__(threat, bn=bn)
+        check_number("(0, 1]", gamma=gamma)
+        if theta is not None:
+            check_number("[-1, 1]", theta=theta)
         self.theta = float(theta if theta is not None else threat.eps if threat.norm == "linf" else 1.0)
         if not 0 < abs(self.theta) <= 1:
             raise ValueError(f"theta={self.theta:g} is outside [-1, 1] or 0; pixels are in [0, 1]")
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma={gamma:g} is outside (0, 1]")
         self.gamma = gamma
 
     def run(self, problem: Problem) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient, step_length
 from protoat.functional.ball import Radius, ascent_step, noise_like, project
@@ -54,8 +55,7 @@ class TPGD(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
+        check_whole(steps=steps)
         self.steps = steps
         self.step_size = step_length(step_size, threat.eps / 4)
         self.loss = loss

@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
 from protoat.functional.ball import ascent_step, noise_like, project, random_start
@@ -28,8 +29,7 @@ class _RandomSearch(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if draws < 1 or batch_size < 1:
-            raise ValueError(f"draws={draws} and batch_size={batch_size} must be at least 1")
+        check_whole(draws=draws, batch_size=batch_size)
         self.draws = draws
         self.batch_size = batch_size
 

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import leading, select, worst_case
 from protoat.types import ThreatModel
@@ -57,10 +58,9 @@ class Square(Attack):
         seed: int = 0,
     ) -> None:
         super().__init__(threat, bn=bn, seed=seed)
-        if queries < 1 or restarts < 1:
-            raise ValueError(f"queries={queries} and restarts={restarts} must be at least 1")
-        if not 0 < p_init <= 1:
-            raise ValueError(f"p_init={p_init:g} is outside (0, 1]")
+        check_whole(queries=queries, restarts=restarts)
+        check_number("(0, 1]", p_init=p_init)
+        check_flag(rescale_schedule=rescale_schedule)
         self.queries = queries
         self.restarts = restarts
         self.p_init = p_init

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_whole
+
 __all__ = ["Augment", "crop"]
 
 
@@ -35,8 +37,8 @@ class Augment:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding={self.padding} is negative; write 0 for no crop")
+        check_whole(0, "write 0 for no crop", padding=self.padding)
+        check_flag(flip=self.flip)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Draws a shift and a side for each image, and applies them.

@@ -8,6 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData
 
@@ -56,9 +57,12 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if not 0 <= rank < world_size:
+        check_whole(batch_size=batch_size)
+        check_whole(world_size=world_size)
+        check_whole(0, rank=rank)
+        check_seed(seed=seed)
+        check_flag(shuffle=shuffle, drop_last=drop_last)
+        if rank >= world_size:
             raise ValueError(f"rank={rank} is outside 0 to {world_size - 1} for world_size={world_size}")
         self.data = data.to(device)
         self.batch_size = batch_size

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from protoat.arguments import check_seed, check_whole
 from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
 
@@ -153,6 +154,8 @@ def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData,
     >>> train.counts.tolist(), validation.counts.tolist()
     ([2, 2], [2, 2])
     """
+    check_seed(seed=seed)
+    check_whole(0, validation_size=count)
     if not 0 < count < len(data):
         raise ValueError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
     modes = data.modes.cpu()
@@ -161,7 +164,7 @@ def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData,
     # The images that rounding down left over go to the modes that lost most by it.
     rest = count * sizes % len(data)
     shares[rest.argsort(descending=True, stable=True)[: count - int(shares.sum())]] += 1
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(int(seed)))
     by_mode = order[modes[order].argsort(stable=True)]
     rank = torch.arange(len(data)) - (sizes.cumsum(0) - sizes)[modes[by_mode]]
     held_out = torch.zeros(len(data), dtype=torch.bool)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.arguments import check_flag, check_number
 from protoat.functional.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
 
 __all__ = ["RandomView"]
@@ -45,6 +46,12 @@ class RandomView:
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
+        check_number("(0, 1]", crop_scale=low)
+        check_number("(0, 1]", crop_scale=high)
+        check_number("[0, 180]", rotation=self.rotation)
+        check_number("[0, 1]", grey=self.grey)
+        check_number("[0, inf)", jitter=self.jitter)
+        check_flag(flip=self.flip)
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale={self.crop_scale} must satisfy 0 < low <= high <= 1")
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.functional.distributed import bare, mean_over_processes
-from protoat.methods.base import Method, OneStep
+from protoat.methods.base import Method, OneStep, never_begun
 from protoat.methods.pgd import PGDAT
 from protoat.types import ThreatModel, Views
 
@@ -62,10 +63,8 @@ class AWP(Method):
         ramp_epochs: float | None = None,
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
-        if gamma <= 0:
-            raise ValueError(f"gamma={gamma:g} must be positive; 0.01 moves each kernel by 1 % of its norm")
-        if start_epoch < 0:
-            raise ValueError(f"start_epoch={start_epoch:g} is negative; write 0 to begin at once")
+        check_number("(0, inf)", "0.01 moves each kernel by 1 % of its norm", gamma=gamma)
+        check_number("[0, inf)", "write 0 to begin at once", start_epoch=start_epoch)
         inner = method(threat)
         if not isinstance(inner, OneStep):
             raise ValueError(  # noqa: TRY004 - it says which methods fit, not which type
@@ -85,6 +84,12 @@ class AWP(Method):
     def lost_without_epochs(self) -> list[str]:
         own = ["weights are perturbed from the first step on (start_epoch)"] if self.start_epoch else []
         return self.method.lost_without_epochs + own
+
+    def unreached(self, epochs: int) -> list[str]:
+        own = (
+            [] if self.start_epoch < epochs else [never_begun("weights are never perturbed", self.start_epoch, epochs)]
+        )
+        return self.method.unreached(epochs) + own
 
     @property
     def eps(self) -> float:

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.types import ThreatModel, Views, check_threat
 
-__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial"]
+__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_begun"]
 
 
 class Method(ABC):
@@ -34,8 +35,8 @@ class Method(ABC):
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
         check_threat(threat, type(self))
-        if ramp_epochs is not None and ramp_epochs < 0:
-            raise ValueError(f"ramp_epochs={ramp_epochs:g} is negative; write 0 for full strength at once")
+        if ramp_epochs is not None:
+            check_number("[0, inf)", "write 0 for full strength at once", ramp_epochs=ramp_epochs)
         self.threat = threat
         self.ramp_epochs = ramp_epochs
         self._epoch = math.inf
@@ -53,6 +54,15 @@ class Method(ABC):
     def lost_without_epochs(self) -> list[str]:
         """What is given up, in words, in a loop that says neither the epoch nor its end."""
         return [] if self.ramp_epochs == 0 else ["the radius does not grow (ramp_epochs)"]
+
+    def unreached(self, epochs: int) -> list[str]:
+        """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
+        if self.ramp_epochs is None or self.ramp_epochs <= epochs:
+            return []
+        return [
+            f"the radius ends at {epochs / self.ramp_epochs:.0%} of eps (ramp_epochs={self.ramp_epochs:g}); "
+            f"write ramp_epochs of at most {epochs}"
+        ]
 
     @property
     def eps(self) -> float:
@@ -103,6 +113,11 @@ class Method(ABC):
     def generator(x: Tensor) -> torch.Generator:
         """Randomness for one batch, seeded from the global state as every other part of training is."""
         return torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ()).item()))
+
+
+def never_begun(what: str, start: float, epochs: int) -> str:
+    """In words, what a start at or past the end of the run leaves undone."""
+    return f"{what} (start_epoch={start:g}); write start_epoch of at most {epochs - 1}"
 
 
 class Examples(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.base import attacking
 from protoat.attacks.kl import TPGD
@@ -82,10 +83,8 @@ class BiaMAT(OneStep):
         super().__init__(threat, ramp_epochs=ramp_epochs)
         if auxiliary is None:
             raise ValueError("BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100")
-        if min(alpha, beta, warmup_epochs) < 0:
-            raise ValueError(f"alpha={alpha:g}, beta={beta:g} and warmup_epochs={warmup_epochs:g} must not be negative")
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma={gamma:g} is outside (0, 1]; 0.5 is half the mean confidence on primary images")
+        check_number("[0, inf)", alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
+        check_number("(0, 1]", "0.5 is half the mean confidence on primary images", gamma=gamma)
         self.attack = TPGD(threat, steps=steps, step_size=step_size, bn=bn)
         self.auxiliary = auxiliary
         self.alpha = alpha
@@ -95,6 +94,15 @@ class BiaMAT(OneStep):
         self.head: nn.Linear | None = None
         self.threshold: Tensor | None = None
         self._images: ImageData | None = None
+
+    def unreached(self, epochs: int) -> list[str]:
+        if self.warmup_epochs < epochs:
+            return super().unreached(epochs)
+        return [
+            *super().unreached(epochs),
+            f"the auxiliary loss never has a weight (warmup_epochs={self.warmup_epochs:g}); "
+            f"write warmup_epochs of at most {epochs - 1}",
+        ]
 
     def prepare(self, model: nn.Module) -> None:
         self._auxiliary_head(model)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import PGD, Attack, BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prediction import predicted
-from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
+from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_begun
 from protoat.methods.trades import trades_loss
 from protoat.types import Pixels, ThreatModel, Views, check_threat
 
@@ -72,13 +73,9 @@ class CFA(AdversarialTraining):
         bn: BatchNormMode = "eval",
         ramp_epochs: float = 0.0,
     ) -> None:
-        if beta is not None and beta < 0:
-            raise ValueError(f"beta={beta:g} is negative; 6 is usual, None trains on adversarial examples only")
-        if min(eps_offset, beta_offset, start_epoch) < 0:
-            raise ValueError(
-                f"eps_offset={eps_offset:g}, beta_offset={beta_offset:g} and start_epoch={start_epoch:g} "
-                "must not be negative"
-            )
+        if beta is not None:
+            check_number("[0, inf)", "6 is usual, None trains on adversarial examples only", beta=beta)
+        check_number("[0, inf)", eps_offset=eps_offset, beta_offset=beta_offset, start_epoch=start_epoch)
         check_threat(threat, type(self))
         step = threat.eps / 4 if step_size is None else step_size
         attack: Attack = PGD(threat, steps=steps, step_size=step, bn=bn)
@@ -102,6 +99,12 @@ class CFA(AdversarialTraining):
     def lost_without_epochs(self) -> list[str]:
         calibrates = self.class_eps is None or self.beta is not None
         return super().lost_without_epochs + (["classes are not calibrated"] if calibrates else [])
+
+    def unreached(self, epochs: int) -> list[str]:
+        # Without radii of one's own, what an epoch found serves from the next one on.
+        begins = self.start_epoch < epochs or (self.class_eps is not None and self.beta is None)
+        own = [] if begins else [never_begun("classes are never calibrated", self.start_epoch, epochs)]
+        return super().unreached(epochs) + own
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         eps = self._ramp * self._radii(y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import jensen_shannon
@@ -68,8 +69,7 @@ class DAJAT(OneStep):
         ramp_epochs: float | None = None,
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
-        if beta < 0 or js_weight < 0:
-            raise ValueError(f"beta={beta:g} and js_weight={js_weight:g} must not be negative; 11 and 2 are usual")
+        check_number("[0, inf)", "11 and 2 are usual", beta=beta, js_weight=js_weight)
         self.attack = TPGD(threat, steps=steps, step_size=threat.eps if step_size is None else step_size, bn=bn)
         self.beta = beta
         self.js_weight = js_weight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_flag, check_number
 from protoat.attacks import FFGSM, PGD, BatchNormMode
 from protoat.functional.distributed import mean_over_processes
 from protoat.methods.base import AdversarialTraining, Examples
@@ -61,8 +62,8 @@ class FastAT(AdversarialTraining):
         if not random_start:
             attack = PGD(threat, steps=1, step_size=attack.step_size, random_start=False, bn=bn)
         super().__init__(attack, ramp_epochs=ramp_epochs)
-        if not 0 < guard_drop < 1:
-            raise ValueError(f"guard_drop={guard_drop:g} is outside (0, 1); 0.2 stops at a fall of 20 points")
+        check_flag(guard=guard, random_start=random_start)
+        check_number("(0, 1)", "0.2 stops at a fall of 20 points", guard_drop=guard_drop)
         self.guard = PGD(threat, steps=5, step_size=threat.eps / 4) if guard else None
         self.guard_drop = guard_drop
         self._watched: tuple[Tensor, Tensor] | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.functional.ball import ascent_step
 from protoat.functional.forward import output_of
 from protoat.methods.base import Method
@@ -40,8 +41,7 @@ class FreeAT(Method):
 
     def __init__(self, threat: ThreatModel, *, replays: int = 8, ramp_epochs: float = 0.0) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
-        if replays < 1:
-            raise ValueError(f"replays={replays} must be at least 1")
+        check_whole(replays=replays)
         self.replays = replays
         self.perturbation: Tensor | None = None
 

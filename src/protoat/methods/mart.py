@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import boosted_cross_entropy, misclassification_kl
@@ -49,8 +50,7 @@ class MART(AdversarialTraining):
         bn: BatchNormMode = "eval",
         ramp_epochs: float = 0.0,
     ) -> None:
-        if beta < 0:
-            raise ValueError(f"beta={beta:g} is negative; 5 is usual, 0 leaves the divergence out")
+        check_number("[0, inf)", "5 is usual, 0 leaves the divergence out", beta=beta)
         attack = TPGD(threat, steps=steps, step_size=step_size, loss=cross_entropy, bn=bn)
         super().__init__(attack, ramp_epochs=ramp_epochs)
         self.beta = beta

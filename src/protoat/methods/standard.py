@@ -29,5 +29,8 @@ class Standard(OneStep):
     def lost_without_epochs(self) -> list[str]:
         return []
 
+    def unreached(self, epochs: int) -> list[str]:
+        return []
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         return Examples(x, x, y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import kl_divergence
@@ -51,8 +52,7 @@ class TRADES(AdversarialTraining):
         bn: BatchNormMode = "eval",
         ramp_epochs: float = 0.0,
     ) -> None:
-        if beta < 0:
-            raise ValueError(f"beta={beta:g} is negative; 6 is usual, 0 trains on clean images only")
+        check_number("[0, inf)", "6 is usual, 0 trains on clean images only", beta=beta)
         super().__init__(TPGD(threat, steps=steps, step_size=step_size, bn=bn), ramp_epochs=ramp_epochs)
         self.beta = beta
 

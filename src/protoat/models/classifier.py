@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.models.normalize import normalization
 from protoat.types import Output
 
@@ -47,6 +48,7 @@ class ImageClassifier(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_whole(0, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         if min(num_classes, in_channels) < 1 or image_size < 8:
             raise ValueError(
                 f"num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}; "

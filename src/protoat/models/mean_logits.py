@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.functional.forward import output_of
 from protoat.types import Output
 
@@ -38,8 +39,7 @@ class MeanLogits(nn.Module):
 
     def __init__(self, model: nn.Module, draws: int = 20) -> None:
         super().__init__()
-        if draws < 1:
-            raise ValueError(f"draws={draws} must be at least 1")
+        check_whole(draws=draws)
         self.model = model
         self.draws = draws
 

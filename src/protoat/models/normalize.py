@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_number
+
 __all__ = ["Normalize", "normalization"]
 
 
@@ -30,8 +32,10 @@ class Normalize(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not len(mean):
             raise ValueError(f"mean has {len(mean)} and std {len(std)} numbers; expected one of each for every channel")
-        if not min(std) > 0:
-            raise ValueError(f"std={list(std)} must be positive in every channel")
+        for value in mean:
+            check_number("(-inf, inf)", mean=value)
+        for value in std:
+            check_number("(0, inf)", std=value)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.forward import output_of
@@ -69,6 +70,8 @@ class ACL(Contrastive):
         )
         if mode not in ("S2S", "A2A", "A2S", "DS"):
             raise ValueError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
+        if width is not None:
+            check_whole(width=width)
         self.mode = mode
         self.width = width
         self.branch: Branch = "clean" if mode == "S2S" else "adv"

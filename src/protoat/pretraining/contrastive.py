@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_flag, check_number
 from protoat.attacks import PGD
 from protoat.attacks.base import attacking
 from protoat.data.views import RandomView
@@ -51,6 +52,8 @@ class Contrastive(Method):
         ramp_epochs: float = 0.0,
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
+        check_number("(0, inf)", temperature=temperature)
+        check_flag(detach_keys=detach_keys)
         self.projector: nn.Module | None = None
         self.temperature = temperature
         self.detach_keys = detach_keys

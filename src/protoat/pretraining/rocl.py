@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_number, check_whole
 from protoat.data.views import RandomView
 from protoat.functional.forward import output_of
 from protoat.pretraining.contrastive import Contrastive
@@ -65,8 +66,8 @@ class RoCL(Contrastive):
             view=view,
             ramp_epochs=ramp_epochs,
         )
-        if regularizer_scale <= 0:
-            raise ValueError(f"regularizer_scale={regularizer_scale:g} must be positive; the authors use 256")
+        check_number("(0, inf)", "the authors use 256", regularizer_scale=regularizer_scale)
+        check_whole(hidden=hidden, out=out)
         self.regularizer_scale = regularizer_scale
         self.hidden = hidden
         self.out = out

@@ -27,6 +27,10 @@ class Regularizer(nn.Module, ABC):
         """What is given up, in words, in a loop that does not say when an epoch ends."""
         return []
 
+    def unreached(self, epochs: int) -> list[str]:
+        """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
+        return []
+
     @abstractmethod
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         """Unweighted scalar term of embeddings (B, D) with labels (B,); for use in any training loop."""

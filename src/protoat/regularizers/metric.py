@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protoat.arguments import check_flag, check_number, check_whole
 from protoat.regularizers.base import Regularizer
 
 __all__ = ["NPair", "ProxyAnchor", "ProxyNCA", "Triplet"]
@@ -73,6 +74,9 @@ class Triplet(_LibraryLoss):
         margin: float = 0.05,
         triplets_per_anchor: int | Literal["all"] = "all",
     ) -> None:
+        check_number("[0, inf)", margin=margin)
+        if triplets_per_anchor != "all":
+            check_whole(1, "or write 'all'", triplets_per_anchor=triplets_per_anchor)
         losses = _library("losses")
         super().__init__(losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor))
         self.margin, self.triplets_per_anchor = margin, triplets_per_anchor
@@ -114,10 +118,10 @@ class NPair(_LibraryLoss):
         normalize: bool = False,
         norm_reg: float = 0.02,
     ) -> None:
-        if pairs_per_class is not None and pairs_per_class < 1:
-            raise ValueError(f"pairs_per_class={pairs_per_class} must be at least 1, or null for all of a batch")
-        if norm_reg < 0:
-            raise ValueError(f"norm_reg={norm_reg:g} must not be negative")
+        if pairs_per_class is not None:
+            check_whole(pairs_per_class=pairs_per_class)
+        check_flag(normalize=normalize)
+        check_number("[0, inf)", norm_reg=norm_reg)
         similarity = _library("distances").DotProductSimilarity(normalize_embeddings=normalize)
         super().__init__(_library("losses").NPairsLoss(distance=similarity))
         self.pairs_per_class = pairs_per_class
@@ -166,8 +170,8 @@ class ProxyNCA(_LibraryLoss):
     """
 
     def __init__(self, num_classes: int, embedding_dim: int, *, softmax_scale: float = 32.0) -> None:
-        if softmax_scale <= 0:
-            raise ValueError(f"softmax_scale={softmax_scale:g} must be positive")
+        check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
+        check_number("(0, inf)", softmax_scale=softmax_scale)
         super().__init__(_library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale))
         self.softmax_scale = softmax_scale
 
@@ -198,6 +202,9 @@ class ProxyAnchor(_LibraryLoss):
     """
 
     def __init__(self, num_classes: int, embedding_dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> None:
+        check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
+        check_number("[0, inf)", margin=margin)
+        check_number("(0, inf)", alpha=alpha)
         super().__init__(_library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha))
         self.margin, self.alpha = margin, alpha
 

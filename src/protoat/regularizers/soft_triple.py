@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from protoat.arguments import check_number, check_whole
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prototypes import (
     count_prototypes,
@@ -88,27 +89,25 @@ class SoftTriple(Regularizer):
         merge_every: int = 1,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or embedding_dim < 1:
-            raise ValueError(f"num_classes={num_classes} and embedding_dim={embedding_dim} must be at least 1")
-        if isinstance(prototypes_per_class, int):
+        check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
+        if not isinstance(prototypes_per_class, list | tuple):
+            check_whole(prototypes_per_class=prototypes_per_class)
             prototypes_per_class = [prototypes_per_class] * num_classes
         counts = list(prototypes_per_class)
         if len(counts) != num_classes:
             raise ValueError(
                 f"prototypes_per_class has {len(counts)} numbers, expected one for each of {num_classes} classes"
             )
-        if min(counts) < 1:
-            raise ValueError(f"prototypes_per_class={min(counts)} must be at least 1 for every class")
-        if scale <= 0 or gamma <= 0:
-            raise ValueError(f"scale={scale:g} and gamma={gamma:g} must be positive")
-        if margin < 0 or tau < 0:
-            raise ValueError(f"margin={margin:g} and tau={tau:g} must not be negative")
-        if merge_threshold is not None and not 0 <= merge_threshold < 2:
-            raise ValueError(f"merge_threshold={merge_threshold:g} is outside [0, 2), the distances of unit vectors")
-        if not 0 <= merge_start <= merge_stop <= 1:
+        for count in counts:
+            check_whole(prototypes_per_class=count)
+        check_number("(0, inf)", scale=scale, gamma=gamma)
+        check_number("[0, inf)", margin=margin, tau=tau)
+        if merge_threshold is not None:
+            check_number("[0, 2)", "these are the distances of unit vectors", merge_threshold=merge_threshold)
+        check_number("[0, 1]", merge_start=merge_start, merge_stop=merge_stop)
+        if merge_start > merge_stop:
             raise ValueError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
-        if merge_every < 1:
-            raise ValueError(f"merge_every={merge_every} must be at least 1 epoch; merge_threshold=0 turns merging off")
+        check_whole(1, "merge_threshold=0 turns merging off", merge_every=merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
         self.merge_threshold = merge_threshold
@@ -121,6 +120,14 @@ class SoftTriple(Regularizer):
     @property
     def lost_without_epochs(self) -> list[str]:
         return ["prototypes never merge (merge_threshold)"] if self.merge_threshold else []
+
+    def unreached(self, epochs: int) -> list[str]:
+        if not self.merge_threshold or self.first_merge(epochs) is not None:
+            return []
+        return [
+            f"prototypes never merge (merge_start={self.merge_start:g}, merge_stop={self.merge_stop:g}); "
+            "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
+        ]
 
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         data, spread, assignment = soft_triple_terms(

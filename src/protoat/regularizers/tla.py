@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_flag, check_number, check_whole
 from protoat.functional.distributed import bare
 from protoat.functional.forward import output_of
 from protoat.functional.kept import modes_kept
@@ -79,12 +80,12 @@ class TLA(Regularizer):
         absolute_cosine: bool = False,
     ) -> None:
         super().__init__()
+        apart = margin if margin_same_image is None else margin_same_image
+        check_number("[0, inf)", margin=margin, margin_same_image=apart, norm_reg=norm_reg, match_l2=match_l2)
+        check_whole(1, "1 mines within the batch", mul_num=mul_num)
+        check_flag(absolute_cosine=absolute_cosine)
         self.margin = margin
-        self.margin_same_image = margin if margin_same_image is None else margin_same_image
-        if min(self.margin, self.margin_same_image, norm_reg, match_l2) < 0:
-            raise ValueError("margin, margin_same_image, norm_reg and match_l2 of TLA must not be negative")
-        if mul_num < 1:
-            raise ValueError(f"mul_num={mul_num} must be at least 1, which mines within the batch")
+        self.margin_same_image = apart
         if triplets not in ("both", "A_Ap_B", "A1_Ap_B"):
             raise ValueError(f"triplets={triplets!r} is unknown; write 'both', 'A_Ap_B' or 'A1_Ap_B'")
         if match_l2 and triplets == "A1_Ap_B":

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+from protoat.arguments import check_number, check_whole
+
 __all__ = ["EMA", "FAWA", "SWA", "Averaging"]
 
 
@@ -41,6 +43,10 @@ class Averaging(ABC):
         """
         return False
 
+    def unreached(self, epochs: int) -> list[str]:
+        """What never happens in a run of so many epochs, in words; `fit` warns of it."""
+        return []
+
 
 class EMA(Averaging):
     """Exponential moving average, after each batch: ``average <- decay * average + (1 - decay) * model``.
@@ -58,10 +64,8 @@ class EMA(Averaging):
     """
 
     def __init__(self, *, decay: float = 0.999, start_epoch: float = 0.0) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(f"decay={decay:g} is outside (0, 1); 0.999 is usual")
-        if start_epoch < 0:
-            raise ValueError(f"start_epoch={start_epoch:g} is negative; write 0 to average from the start")
+        check_number("(0, 1)", "0.999 is usual", decay=decay)
+        check_number("[0, inf)", "write 0 to average from the start", start_epoch=start_epoch)
         self.decay = decay
         self.start_epoch = start_epoch
 
@@ -70,6 +74,9 @@ class EMA(Averaging):
 
     def after_batch(self, epoch: float) -> bool:
         return epoch >= self.start_epoch
+
+    def unreached(self, epochs: int) -> list[str]:
+        return _never_begun(self.start_epoch, epochs - 1) if self.start_epoch >= epochs else []
 
 
 class SWA(Averaging):
@@ -93,8 +100,7 @@ class SWA(Averaging):
     """
 
     def __init__(self, *, start_epoch: int, bn_batches: int = 100) -> None:
-        if start_epoch < 1 or bn_batches < 1:
-            raise ValueError(f"start_epoch={start_epoch} and bn_batches={bn_batches} must be at least 1")
+        check_whole(start_epoch=start_epoch, bn_batches=bn_batches)
         self.start_epoch = start_epoch
         self.bn_batches = bn_batches
 
@@ -103,6 +109,9 @@ class SWA(Averaging):
 
     def after_epoch(self, epoch: int, worst_class: Callable[[], float]) -> bool:
         return epoch >= self.start_epoch
+
+    def unreached(self, epochs: int) -> list[str]:
+        return _never_begun(self.start_epoch, epochs) if self.start_epoch > epochs else []
 
 
 class FAWA(Averaging):
@@ -127,10 +136,8 @@ class FAWA(Averaging):
     needs_validation = True
 
     def __init__(self, *, threshold: float = 0.2, decay: float = 0.88) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold:g} is outside [0, 1]; it is a fraction of a class's images")
-        if not 0 < decay < 1:
-            raise ValueError(f"decay={decay:g} is outside (0, 1); 0.88 is the authors'")
+        check_number("[0, 1]", "it is a fraction of a class's images", threshold=threshold)
+        check_number("(0, 1)", "0.88 is the authors'", decay=decay)
         self.threshold = threshold
         self.decay = decay
 
@@ -139,3 +146,7 @@ class FAWA(Averaging):
 
     def after_epoch(self, epoch: int, worst_class: Callable[[], float]) -> bool:
         return worst_class() >= self.threshold
+
+
+def _never_begun(start: float, last: int) -> list[str]:
+    return [f"weights are never averaged (start_epoch={start:g}); write start_epoch of at most {last}"]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+from protoat.arguments import check_number
+
 __all__ = ["LARS"]
 
 
@@ -46,8 +48,8 @@ class LARS(SGD):
         weight_decay: float = 1e-6,
         trust: float = 0.001,
     ) -> None:
-        if trust <= 0:
-            raise ValueError(f"trust={trust:g} must be positive; 0.001 is usual")
+        check_number("(0, inf)", "0.001 is usual", trust=trust)
+        check_number("[0, inf)", lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self.trust = trust
 

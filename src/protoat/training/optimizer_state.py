@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from protoat.arguments import check_number
 from protoat.objective import Objective
 
 __all__ = ["check_covered", "flatten", "parameter_groups", "unflatten"]
@@ -41,11 +42,8 @@ def parameter_groups(
     >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
     [(2, 0.0005)]
     """
-    if lr <= 0 or prototype_lr_factor <= 0 or weight_decay < 0:
-        raise ValueError(
-            f"lr={lr:g} and prototype_lr_factor={prototype_lr_factor:g} must be positive, "
-            f"weight_decay={weight_decay:g} must not be negative"
-        )
+    check_number("(0, inf)", lr=lr, prototype_lr_factor=prototype_lr_factor)
+    check_number("[0, inf)", weight_decay=weight_decay)
     objective.prepare(model)
     network = [parameter for parameter in model.parameters() if parameter.requires_grad]
     network += objective.method.parameters()

@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from protoat.arguments import check_number
+
 __all__ = ["Constant", "Cyclic", "Schedule", "StepDecay", "WarmupCosine"]
 
 
@@ -23,6 +25,10 @@ class Schedule(ABC):
             updates_per_epoch: steps of one pass over the data, replays of a batch included.
         """
 
+    def unreached(self, epochs: int) -> list[str]:
+        """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
+        return []
+
 
 class Constant(Schedule):
     """The optimizer's learning rate throughout.
@@ -39,30 +45,60 @@ class StepDecay(Schedule):
     """Multiplies the learning rate by `factor` at each milestone.
 
     Args:
-        milestones: epochs, counted from 0, that begin with the next lower rate; ascending.
+        milestones: ascending; epochs, counted from 0, that begin with the next lower rate, or shares of the run in
+            (0, 1), as ``[0.5, 0.75]``.
         factor: in (0, 1).
 
     Raises:
-        ValueError: milestones that do not ascend or lie before the first epoch, a factor outside (0, 1).
+        ValueError: milestones that do not ascend, lie before the first epoch or are of both kinds, a factor outside
+            (0, 1).
 
     Source: paper, section 4.2 (CIFAR: 30, 60, 90 of 120 epochs, factor 0.1).
 
     >>> schedule = StepDecay([2, 4], factor=0.1)
     >>> [round(schedule.lr(0.1, update, 60, 10), 6) for update in (0, 19, 20, 40)]
     [0.1, 0.1, 0.01, 0.001]
+    >>> [round(StepDecay([0.5]).lr(0.1, update, 60, 10), 6) for update in (29, 30)]
+    [0.1, 0.01]
     """
 
-    def __init__(self, milestones: Sequence[int], *, factor: float = 0.1) -> None:
+    def __init__(self, milestones: Sequence[int | float], *, factor: float = 0.1) -> None:
+        if isinstance(milestones, str) or not isinstance(milestones, Sequence):
+            raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
+                f"milestones={milestones!r} is no list; write epochs, [30, 60], or shares, [0.5, 0.75]"
+            )
         self.milestones = list(milestones)
-        if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
-            raise ValueError(f"milestones={self.milestones} must be ascending epochs of 1 or more")
-        if not 0 < factor < 1:
-            raise ValueError(f"factor={factor:g} is outside (0, 1); 0.1 divides the learning rate by ten")
+        for milestone in self.milestones:
+            check_number("(0, inf)", milestones=milestone)
+        fits = all(milestone < 1 if self._shares else milestone == int(milestone) for milestone in self.milestones)
+        if not fits or self.milestones != sorted(set(self.milestones)):
+            raise ValueError(
+                f"milestones={self.milestones} must be ascending epochs of 1 or more, or ascending shares of the run "
+                "between 0 and 1"
+            )
+        check_number("(0, 1)", "0.1 divides the learning rate by ten", factor=factor)
         self.factor = factor
 
+    @property
+    def _shares(self) -> bool:
+        """Whether milestones are shares of the run."""
+        return any(milestone < 1 for milestone in self.milestones)
+
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
-        passed = sum(update >= epoch * updates_per_epoch for epoch in self.milestones)
+        unit = updates_total if self._shares else updates_per_epoch
+        passed = sum(update >= milestone * unit for milestone in self.milestones)
         return base_lr * self.factor**passed
+
+    def unreached(self, epochs: int) -> list[str]:
+        late = [] if self._shares else [milestone for milestone in self.milestones if milestone >= epochs]
+        if not late:
+            return []
+        count = len(self.milestones)
+        shares = [round(0.5 + 0.5 * place / count, 2) for place in range(count)]
+        return [
+            f"the learning rate never drops at {'epoch' if len(late) == 1 else 'epochs'} {', '.join(map(str, late))}; "
+            f"write milestones below {epochs}, or shares of the run, such as {shares}"
+        ]
 
 
 class Cyclic(Schedule):
@@ -83,10 +119,8 @@ class Cyclic(Schedule):
     """
 
     def __init__(self, *, lr_min: float = 0.001, peak: float = 0.5) -> None:
-        if lr_min < 0:
-            raise ValueError(f"lr_min={lr_min:g} is negative")
-        if not 0 < peak < 1:
-            raise ValueError(f"peak={peak:g} is outside (0, 1); 0.5 is the middle of the run")
+        check_number("[0, inf)", lr_min=lr_min)
+        check_number("(0, 1)", "0.5 is the middle of the run", peak=peak)
         self.lr_min = lr_min
         self.peak = peak
 
@@ -118,10 +152,7 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, *, warmup_epochs: float = 10, lr_start: float = 0.0, lr_min: float = 0.0) -> None:
-        if warmup_epochs < 0 or lr_start < 0 or lr_min < 0:
-            raise ValueError(
-                f"warmup_epochs={warmup_epochs:g}, lr_start={lr_start:g} and lr_min={lr_min:g} must not be negative"
-            )
+        check_number("[0, inf)", warmup_epochs=warmup_epochs, lr_start=lr_start, lr_min=lr_min)
         self.warmup_epochs = warmup_epochs
         self.lr_start = lr_start
         self.lr_min = lr_min

@@ -1,0 +1,121 @@
+"""What a constructor may be given: one check for each kind of argument, used by every part."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["check_flag", "check_number", "check_seed", "check_whole"]
+
+_SEEDS = 2**63
+
+
+def check_whole(least: int = 1, advice: str = "", /, **values: Any) -> None:
+    """Refuses what is no whole number of `least` or more; ``True`` and ``2.0`` are none.
+
+    Args:
+        least: smallest number allowed.
+        advice: ends the message.
+        **values: arguments under their names; NumPy's integers will do.
+
+    Raises:
+        ValueError: names the argument, what came and what is expected.
+
+    >>> check_whole(steps=10, restarts=0)
+    Traceback (most recent call last):
+    ValueError: steps=10 and restarts=0 must be at least 1
+    >>> check_whole(epochs=1.5)
+    Traceback (most recent call last):
+    ValueError: epochs=1.5 is a float, expected a whole number of at least 1
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise _wrong_kind(name, value, f"a whole number of at least {least}")
+    if any(value < least for value in values.values()):
+        raise ValueError(f"{_listed(values)} must be at least {least}{_tail(advice)}")
+
+
+def check_number(interval: str, advice: str = "", /, **values: Any) -> None:
+    """Refuses what is no finite number in an interval.
+
+    Args:
+        interval: such as ``"(0, 1]"`` or ``"[0, inf)"``; a square bracket belongs to it.
+        advice: ends the message.
+        **values: arguments under their names; NumPy's numbers will do.
+
+    Raises:
+        ValueError: names the argument, what came and what is expected.
+
+    >>> check_number("(0, 1)", "0.999 is usual", decay=1.0)
+    Traceback (most recent call last):
+    ValueError: decay=1 is outside (0, 1); 0.999 is usual
+    >>> check_number("(0, inf)", scale=float("nan"))
+    Traceback (most recent call last):
+    ValueError: scale=nan is not a number, expected one in (0, inf)
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise _wrong_kind(name, value, f"a number in {interval}")
+        if math.isnan(value):
+            raise ValueError(f"{name}=nan is not a number, expected one in {interval}")
+        if math.isinf(value):
+            raise ValueError(f"{name}={value:g} is not finite, expected a number in {interval}")
+    above = [value > low or (value == low and interval[0] == "[") for value in values.values()]
+    below = [value < high or (value == high and interval[-1] == "]") for value in values.values()]
+    if not all(above + below):
+        raise ValueError(f"{_listed(values)} {_expectation(interval, low, high)}{_tail(advice)}")
+
+
+def check_seed(**values: Any) -> None:
+    """Refuses what is no seed: a whole number from 0 to ``2**63 - 1``, which every generator takes.
+
+    Raises:
+        ValueError: names the argument.
+
+    >>> check_seed(seed=-1)
+    Traceback (most recent call last):
+    ValueError: seed=-1 is outside 0 to 2**63 - 1
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise _wrong_kind(name, value, "a whole number from 0 to 2**63 - 1")
+        if not 0 <= int(value) < _SEEDS:
+            raise ValueError(f"{name}={value} is outside 0 to 2**63 - 1")
+
+
+def check_flag(**values: Any) -> None:
+    """Refuses what is neither ``True`` nor ``False``, such as ``"false"``, which Python takes for true.
+
+    Raises:
+        ValueError: names the argument.
+
+    >>> check_flag(guard="false")
+    Traceback (most recent call last):
+    ValueError: guard='false' is a str, expected True or False
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise _wrong_kind(name, value, "True or False")
+
+
+def _wrong_kind(name: str, value: Any, expected: str) -> ValueError:
+    text = repr(value)
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    return ValueError(f"{name}={shown} is a {type(value).__name__}, expected {expected}")
+
+
+def _expectation(interval: str, low: float, high: float) -> str:
+    if low == 0 and math.isinf(high):
+        return "must not be negative" if interval[0] == "[" else "must be positive"
+    return f"is outside {interval}"
+
+
+def _listed(values: dict[str, Any]) -> str:
+    *rest, last = (f"{name}={value:g}" for name, value in values.items())
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def _tail(advice: str) -> str:
+    return f"; {advice}" if advice else ""
