@@ -172,7 +172,7 @@ def absolute(path: Path) -> Path:
     if ".." not in path.parts:
         return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow links
     last = len(path.parts) - path.parts[::-1].index("..")
-    return Path(*path.parts[:last]).resolve().joinpath(*path.parts[last:])
+    return Path(os.path.realpath(Path(*path.parts[:last]))).joinpath(*path.parts[last:])
 
 
 def _inner(path: Path, root: Path) -> tuple[str, ...]:

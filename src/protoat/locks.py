@@ -88,7 +88,7 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
     Raises:
         ValueError, DiskError: see `working_on`.
     """
-    path = path.parent.resolve() / path.name
+    path = Path(os.path.realpath(path.parent)) / path.name  # `resolve` raises where links go round
     lock = FileLock(path, is_singleton=True)
     try:
         _acquire(lock, path, what, wait=wait)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +104,58 @@ def _unpacks_badly() -> None:
     from protoat.functional import ball
 
     exec(compile("first, second = [1]", ball.__file__, "exec"), {"__name__": ball.__name__})
+
+
+def test_a_full_disk_behind_the_output_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as stdout:  # noqa: PTH123 - a device
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert run("ls", lambda args: print("x" * 100_000), []) == 2
+        monkeypatch.undo()
+        lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert os.strerror(errno.ENOSPC) in lines[0]
+
+
+def test_a_terminal_without_the_letters_of_a_name_gets_them_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("w", encoding="ascii") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert run("ls", lambda args: print("Zürich \udcff"), []) == 0
+        monkeypatch.undo()
+    assert (tmp_path / "out").read_text() == "Z\\xfcrich \\udcff\n"
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "loop", "private/file"])
+def test_a_file_that_the_system_refuses_is_named(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "private").write_text("a file where a folder is expected")
+    assert run("ls", lambda args: len(Path(args[0]).read_bytes()), [path]) == 2
+    printed = capsys.readouterr().err
+    assert path in printed
+    assert printed.count("\n") == 1
+
+
+def test_names_and_messages_come_without_control_characters_and_not_too_long(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("ls", raising(DiskError("\x1b[31mred\n\x9b" + "x" * 9000)), []) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed[:-1].isprintable()
+    assert len(printed) < 2000
+
+
+def test_an_empty_word_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("gc", raising(AssertionError("must not be called")), ["--dry-run", ""]) == 2
+    assert "after --dry-run" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_keep_their_traceback() -> None:
+    with pytest.raises(OSError, match="of another"):
+        run("ls", raising(OSError(errno.ENOSPC, "of another")), [])

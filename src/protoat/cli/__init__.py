@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> int:
     if command not in _COMMANDS:
         near = get_close_matches(command, _COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(_COMMANDS)}"
-        print(f"protoat: error: command {command!r} is unknown; {hint}", file=sys.stderr)
+        print(f"protoat: error: command {command[:60]!r} is unknown; {hint}", file=sys.stderr)
         return 2
     run = import_module("protoat.cli.outcome").run
     with working_directory_on_path() if command in _TAKE_OWN_CODE else nullcontext():

@@ -1,13 +1,15 @@
 """How a command ends: a mistake of the user's is one line, a defect of the program keeps its traceback.
 
 What counts as the user's mistake: every ``raise ValueError`` and ``raise FileNotFoundError`` that stands in protoat's
-own code, since that is how it reports bad input, and the known ways in which a run can end early. A ValueError out of
-an operation, of torch, or of the user's own class is none.
+own code, since that is how it reports bad input, the known ways in which a run can end early, and a file that the
+system does not let be opened. A ValueError out of an operation, of torch, or of the user's own class is none.
 """
 
 from __future__ import annotations
 
 import dis
+import errno
+import io
 import logging
 import os
 import sys
@@ -17,6 +19,9 @@ from contextlib import nullcontext, redirect_stdout
 from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
 __all__ = ["run"]
+
+_OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
+_LONGEST = 1500  # characters of a message; one of 5000 is a name that somebody has pasted by mistake
 
 
 def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) -> int:
@@ -28,46 +33,77 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
     try:
+        _check_words(args)
         with nullcontext() if speaks else redirect_stdout(None):
             code = main(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except Interrupted as interruption:
-        print(f"protoat {command}: {interruption}", file=sys.stderr)
-        return 128 + interruption.signal
-    except KeyboardInterrupt:
-        print(f"protoat {command}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        if not _reader_has_left():
+    except (Exception, KeyboardInterrupt) as error:
+        answer = _answer(command, error)
+        if answer is None:
             raise
-        return 1  # as rich says of its tables
-    except (CheckpointError, DiskError, NonFiniteLossError) as error:
-        return _complain(command, error)
-    except (ValueError, FileNotFoundError) as error:
-        if not _raised_by_protoat(error):
-            raise
-        return _complain(command, error)
+        return answer
     finally:
         dist = sys.modules.get("torch.distributed")  # refusing a bad name takes no torch
         if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
 
 
-def _reader_has_left() -> bool:
-    """Whether what reads our output has ended, as ``| head`` does; what is left then goes nowhere."""
+def _answer(command: str, error: BaseException) -> int | None:
+    """Says what has gone wrong and returns the exit code; None, and nothing is said, for a defect of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        signal = error.signal if isinstance(error, Interrupted) else 2
+        print(f"protoat {command}: {str(error) or 'interrupted'}", file=sys.stderr)
+        return 128 + signal
+    if isinstance(error, CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
+        return _complain(command, error)
+    if isinstance(error, ValueError | FileNotFoundError) and _raised_by_protoat(error):
+        return _complain(command, error)
+    if isinstance(error, OSError) and error.errno in _OF_OUTPUT and _cannot_print():
+        if isinstance(error, BrokenPipeError):
+            return 1  # as rich says of its tables
+        return _complain(command, OSError(f"could not print: {error.strerror}"))
+    return None
+
+
+def _cannot_print() -> bool:
+    """Whether our output has no reader any more, as of ``| head``, or no room; what is left then goes nowhere."""
     try:
         print(flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
 
 
-def _complain(command: str, error: Exception) -> int:
-    print(f"protoat {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+def _is_of_a_file(error: BaseException) -> bool:
+    """Whether the system refuses a file, which its error names: too long a name, a loop of links, no permission."""
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
+def _check_words(args: list[str]) -> None:
+    """Refuses an empty word, such as an unset variable in quotes leaves: as a path it would be the folder one is in.
+
+    Raises:
+        ValueError: says where it stands.
+    """
+    if "" in args:
+        place = args.index("")
+        where = f"after {args[place - 1]}" if place else "at first"
+        raise ValueError(f"there is an empty word {where}; write a value, or leave it out")
+
+
+def _complain(command: str, error: BaseException) -> int:
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and _is_of_a_file(error) else str(error)
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"protoat {command}: error: {line}", file=sys.stderr)
     return 2
 
 
