@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 _PAUSE = 0.2  # seconds between two attempts
-_ATTEMPTS = 10  # at a folder that goes again and again
+_ATTEMPTS = 5  # at a folder that goes again and again
 _MARKER = re.compile(rb"\d+\n[^\n]+\n")  # what filelock writes where the system has no locks of its own
 
 
@@ -35,9 +35,12 @@ def home(folder: Path) -> Path:
     PosixPath('/nowhere/run')
     """
     folder = absolute(folder)
-    while all((folder.parent / name).is_file() for name in ("recipe.yaml", "run.json")):
-        folder = folder.parent
-    return folder
+    runs = [parent for parent in folder.parents if _is_run(parent)]
+    return runs[-1] if runs else folder
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("recipe.yaml", "run.json"))
 
 
 @contextmanager
@@ -77,19 +80,20 @@ def working_on(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
+def locked(path: Path, what: str, *, wait: bool, again: bool = True) -> Iterator[None]:
     """Holds a lock file, which the system takes back when its process ends, in whatever way.
 
     Args:
         path: of the file; it goes with the lock.
         what: is worked on, for messages.
         wait: see `working_on`.
+        again: whether this process may hold it already.
 
     Raises:
         ValueError, DiskError: see `working_on`.
     """
     path = Path(os.path.realpath(path.parent)) / path.name  # `resolve` raises where links go round
-    lock = FileLock(path, is_singleton=True)
+    lock = FileLock(path, is_singleton=again)
     try:
         _acquire(lock, path, what, wait=wait)
     except OSError as error:
@@ -97,11 +101,13 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if lock.lock_counter == 1:  # a waiter that opened the old file sees it unlinked and reopens
-            with suppress(OSError, ValueError), open_folder(path.parent) as folder:
-                _check_ours(folder, path.name)
-                folder.remove(path.name)
-        lock.release()
+        try:
+            if lock.lock_counter == 1:  # a waiter that opened the old file sees it unlinked and reopens
+                with suppress(OSError, ValueError), open_folder(path.parent) as folder:
+                    _check_ours(folder, path.name)
+                    folder.remove(path.name)
+        finally:
+            lock.release()
 
 
 def _acquire(lock: BaseFileLock, path: Path, what: str, *, wait: bool) -> None:
@@ -155,8 +161,12 @@ def is_at_work(folder: Path) -> bool:
     return any(not is_free(path / LOCK) for path in holding)
 
 
-def is_free(lock: Path) -> bool:
+def is_free(lock: Path, *, remove: bool = False) -> bool:
     """Whether nobody holds a lock file.
+
+    Args:
+        lock: the file.
+        remove: it, where it is free.
 
     Raises:
         ValueError: it is no file of ours, or cannot be opened.
@@ -164,7 +174,9 @@ def is_free(lock: Path) -> bool:
     try:
         with open_folder(lock.parent) as folder:
             _check_ours(folder, lock.name)
-        with FileLock(lock, timeout=0):
+            with FileLock(lock, timeout=0):
+                if remove:
+                    folder.remove(lock.name)
             return True
     except Timeout:
         return False

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoat.experiments.garbage import find_waste, remove
+from protoat.cli.asking import agreed, check_somebody_can_answer
+from protoat.experiments.garbage import Waste, find_waste, remove
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
 
 __all__ = ["main", "megabytes"]
 
 
-def main(args: list[str]) -> None:
-    """Removes what no run needs any more: checkpoints of complete runs, partial files, logs and locks of the past."""
+def main(args: list[str]) -> int:
+    """Removes what no run needs any more: checkpoints of complete runs, partial files, old logs; 1 when told no."""
     parser = Parser("protoat gc")
     parser.add_argument("store", nargs="?", type=Path, default=Path("runs"), help="folder of runs; default runs")
     parser.add_argument(
         "--incomplete", action="store_true", help="also runs and measurements that have not ended; they begin anew then"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(args)
     check_is_folder(options.store)
-    total = 0
-    for waste in find_waste(options.store, incomplete=options.incomplete):
-        try:
-            if not options.dry_run:
-                remove(waste.path)
-        except ValueError as error:
-            print(error)
-        else:
-            print(f"{waste.path}: {waste.reason}, {megabytes(waste.bytes)}")
-            total += waste.bytes
-    print(f"{megabytes(total)} {'would be freed' if options.dry_run else 'freed'}")
+    waste = find_waste(options.store, incomplete=options.incomplete)
+    total = sum(each.bytes for each in waste)
+    if waste and not (options.dry_run or options.yes):
+        check_somebody_can_answer("what nobody needs")
+    for each in waste:
+        print(f"{each.path}: {each.reason}, {megabytes(each.bytes)}")
+    if options.dry_run:
+        print(f"{megabytes(total)} would be freed")
+        return 0
+    if waste and not options.yes and not agreed(f"remove these {len(waste)} for good?"):
+        print("nothing was removed")
+        return 1
+    print(f"{megabytes(sum(map(_removed, waste)))} freed")
+    return 0
+
+
+def _removed(waste: Waste) -> int:
+    """Bytes that were freed; what a process has begun to work on stays, and is said."""
+    try:
+        remove(waste.path)
+    except ValueError as error:
+        print(error)
+        return 0
+    return waste.bytes
 
 
 def megabytes(count: int) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.gc import megabytes
 from protoat.experiments.garbage import check_removable, remove, size
 from protoat.experiments.named_run import run_named
@@ -25,18 +25,14 @@ def main(args: list[str]) -> int:
     runs = list(dict.fromkeys(run if run.is_symlink() else run.resolve() for run in named))
     for run in runs:
         check_removable(run)
-    if not options.yes and not sys.stdin.isatty():
-        raise ValueError("there is nobody to ask whether to remove runs for good; write --yes to remove them unasked")
+    if not options.yes:
+        check_somebody_can_answer("runs")
     for run in runs:
         print(f"{run}: {megabytes(size(run))}")
-    if not options.yes and not _agreed(f"remove {len(runs)} run{'s' * (len(runs) > 1)} for good?"):
+    if not options.yes and not agreed(f"remove {len(runs)} run{'s' * (len(runs) > 1)} for good?"):
         print("nothing was removed")
         return 1
     for run in runs:
         remove(run)
         print(f"removed {run}")
     return 0
-
-
-def _agreed(question: str) -> bool:
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

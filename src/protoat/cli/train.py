@@ -8,6 +8,7 @@ from pathlib import Path
 from protoat.experiments.initialise import digest
 from protoat.experiments.job import DIGITS, identity_of_text
 from protoat.experiments.named_run import run_named
+from protoat.experiments.places import check_no_file
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
 from protoat.experiments.run import check_images, train
 from protoat.experiments.store import check_free, read_run
@@ -51,6 +52,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         hint = "needs labels; write --method ACL or RoCL, or protoat train" if pretrains else "is for protoat pretrain"
         raise ValueError(f"--method {name} {hint}")
     out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
+    check_no_file(out, "--out")
     check_free(out, recipe.text)
     if (out / "recipe.yaml").exists() and read_run(out).complete:
         check_images(recipe, out)

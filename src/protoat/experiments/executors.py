@@ -22,6 +22,7 @@ import torch
 from protoat.experiments.job import Task
 from protoat.experiments.laboratory import carry_out
 from protoat.experiments.parser import nearest
+from protoat.files import check_no_links, make_folder
 from protoat.training import CheckpointError, DiskError, NonFiniteLossError
 
 __all__ = ["EXECUTORS", "GO_ON", "Executor", "Handle", "one_line"]
@@ -228,7 +229,13 @@ class _Slurm:
 
 def _logs(store: Path) -> Path:
     """A new folder, since numbers of processes come again; `protoat gc` reads off its name whose it is."""
-    return store / ".jobs" / f"{datetime.now():%Y%m%d-%H%M%S}-{platform.node()}-{os.getpid()}"
+    folder = store / ".jobs" / f"{datetime.now():%Y%m%d-%H%M%S}-{platform.node()}-{os.getpid()}"
+    try:
+        make_folder(folder, within=store)
+        check_no_links(folder, within=store)
+    except OSError as error:
+        raise DiskError(f"could not make {folder}: {error.strerror or error}") from error
+    return folder
 
 
 def _local(store: Path, jobs: int, options: Mapping[str, str]) -> Executor:

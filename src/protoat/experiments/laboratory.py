@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from protoat.errors import DiskError
 from protoat.experiments.answers import AUDITED, answer, is_audited, unanswered
 from protoat.experiments.audit import audit_subject
 from protoat.experiments.job import Job, Task
@@ -14,6 +15,7 @@ from protoat.experiments.recipe import resolve, shared_parser
 from protoat.experiments.run import train
 from protoat.experiments.store import StoredRun, read_run, write
 from protoat.experiments.subject import subject_of_run
+from protoat.files import make_folder
 from protoat.locks import locked, working_on
 
 __all__ = ["carry_out", "finished"]
@@ -60,7 +62,7 @@ def carry_out(task: Task, store: Path) -> StoredRun:
         carry_out(Task(job.start), store)
     # One process does a run, whatever its tables call it; and what is done by hand there comes to its end first.
     with (
-        locked(store / ".locks" / f"{job.identity}.lock", job.name, wait=True),
+        locked(_locks(store) / f"{job.identity}.lock", job.name, wait=True),
         working_on(job.folder(store), wait=True),
     ):
         done = finished(task, store)
@@ -71,6 +73,16 @@ def carry_out(task: Task, store: Path) -> StoredRun:
         done = finished(task, store)
     assert done is not None, f"{folder} does not hold what was measured"
     return done
+
+
+def _locks(store: Path) -> Path:
+    """Folder of the locks of all jobs of a store."""
+    folder = store / ".locks"
+    try:
+        make_folder(folder, within=store)
+    except OSError as error:
+        raise DiskError(f"could not make {folder}: {error.strerror or error}") from error
+    return folder
 
 
 def _trained(job: Job, store: Path) -> Path:

@@ -23,6 +23,7 @@ from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
 from protoat.experiments.store import origin, read_audit, read_record, write
 from protoat.experiments.subject import Subject
+from protoat.files import remove, rename
 from protoat.locks import working_on
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
@@ -98,7 +99,7 @@ def measure(
             if (before := read_record(path)) is not None:
                 _keep_if_lost(path, before, record)
             write(path, json.dumps(record, indent=1))
-            _aside(path, record["subject"]).unlink(missing_ok=True)  # what it held is now in the record
+            remove(_aside(path, record["subject"]))  # what it held is now in the record
         accelerator.wait_for_everyone()
         if len(report.indices) == wanted:
             partial.clear()
@@ -174,7 +175,7 @@ def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, An
     if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
         return
     kept = _aside(path, was)
-    path.rename(kept)
+    rename(path, kept.name)
     logger.warning(
         "%s was of another subject (%s changed) and is now %s; it held %s",
         path,

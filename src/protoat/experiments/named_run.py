@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = ["run_named"]
+
+_DIGEST = re.compile(r"[0-9a-f]{6,}")  # anything shorter is rather a word or a number
 
 
 def run_named(name: Path) -> Path:
     """The folder of a run.
 
     Args:
-        name: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that.
+        name: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that, which has
+            at least six places.
 
     Returns:
         `name` itself where nothing below ``runs`` is called so.
@@ -22,7 +26,12 @@ def run_named(name: Path) -> Path:
     if name.exists() or len(name.parts) != 1:
         return name
     folders = sorted(path.parent for path in Path("runs").rglob("recipe.yaml"))
-    found = [folder for folder in folders if str(name) in (folder.name, folder.name.rpartition("-")[2])]
+    found = [folder for folder in folders if str(name) in _names(folder)]
     if len(found) > 1:
         raise ValueError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
     return found[0] if found else name
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    digest = folder.name.rpartition("-")[2]
+    return (folder.name, digest) if _DIGEST.fullmatch(digest) else (folder.name,)

@@ -13,6 +13,7 @@ import torch
 
 import protoat
 from protoat.experiments.store import write
+from protoat.files import remove
 
 __all__ = ["Partial"]
 
@@ -52,7 +53,7 @@ class Partial:
     def clear(self) -> None:
         """Removes what was kept or taken up here, and the folder where nothing else is in it."""
         for path in self._used:
-            path.unlink(missing_ok=True)
+            remove(path)
         with suppress(OSError):
             self.folder.rmdir()
 

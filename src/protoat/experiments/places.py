@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,10 +14,15 @@ def check_file(path: Path) -> None:
     """Refuses a file of ``--out`` that cannot be written.
 
     Raises:
-        ValueError: it is a folder, or see `check_folder`.
+        ValueError: it is a folder, a link, a pipe or a device, or see `check_folder`.
     """
-    if path.is_dir():
+    found = _mode(path, "--out", links=True)
+    if stat.S_ISDIR(found):
         raise ValueError(f"--out {path} is a folder, expected a file to write")
+    if stat.S_ISLNK(found):
+        raise ValueError(f"--out {path} is a link; name the file itself")
+    if found and not stat.S_ISREG(found):
+        raise ValueError(f"--out {path} is a pipe or a device, expected a file to write")
     check_folder(path.parent, f"--out {path}:")
 
 
@@ -27,13 +33,13 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         ValueError: it is a file or lies below one, or the system does not let it be written.
     """
     check_no_file(folder, option)
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not _mode(path, option)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{option} {folder} cannot be written: {error.strerror}") from error
+        raise ValueError(f"{option} {folder} cannot be written: {error.strerror or error}") from error
     finally:
         for path in new:
             with suppress(OSError):
@@ -51,7 +57,8 @@ def check_no_file(folder: Path, option: str) -> None:
     ValueError: --store ...places.py is a file, expected a folder
     """
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        found = _mode(path, option)
+        if found and not stat.S_ISDIR(found):
             raise ValueError(f"{option} {path} is a file, expected a folder")
 
 
@@ -61,7 +68,27 @@ def check_is_folder(folder: Path) -> None:
     Raises:
         ValueError: there is none, or it is a file.
     """
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file, expected a folder of runs")
-    if not folder.is_dir():
+    found = _mode(folder, "folder")
+    if not found:
         raise ValueError(f"there is no folder {folder}; name the one that holds the runs")
+    if not stat.S_ISDIR(found):
+        raise ValueError(f"{folder} is a file, expected a folder of runs")
+
+
+def _mode(path: Path, option: str, *, links: bool = False) -> int:
+    """What lies there, as of `stat`; 0 where nothing does.
+
+    Args:
+        path: to look at.
+        option: that names it, for messages.
+        links: look at a link itself.
+
+    Raises:
+        ValueError: the system does not tell, as of a name that is too long or a loop of links.
+    """
+    try:
+        return (path.lstat() if links else path.stat()).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be used: {error.strerror or error}") from error

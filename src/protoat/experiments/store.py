@@ -21,9 +21,10 @@ import yaml
 
 import protoat
 from protoat import files
+from protoat.experiments.claims import is_unbegun, mark
 from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import differing_keys, load_yaml
-from protoat.locks import LOCK, home
+from protoat.locks import home
 from protoat.parsing import no_yaml
 from protoat.training import DiskError
 
@@ -296,9 +297,7 @@ def check_free(folder: Path, recipe_text: str) -> None:
             raise ValueError(
                 f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
             )
-    elif folder.exists() and (
-        not folder.is_dir() or any(path.name not in ("run.json", LOCK) for path in folder.iterdir())
-    ):
+    elif not is_unbegun(folder):
         raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
 
 
@@ -330,7 +329,8 @@ def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[s
     if begun:
         check_data(folder, facts)
         known = read_run(folder).facts.get("sessions", [])
-    write(folder / "run.json", json.dumps({**facts, "sessions": [*known, session]}, indent=1))
+    marked = mark((folder / "recipe.yaml").read_text() if begun else recipe_text)
+    write(folder / "run.json", json.dumps({**facts, **marked, "sessions": [*known, session]}, indent=1))
     if not begun:
         write(folder / "recipe.yaml", recipe_text)
 

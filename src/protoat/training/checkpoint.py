@@ -91,14 +91,16 @@ def save(
     Raises:
         DiskError: the disk is full or cannot be written; the previous checkpoints are as before.
     """
-    partial, final = folder / ".partial", folder / f"{update:08d}"
+    partial, final, made = folder / ".partial", folder / f"{update:08d}", False
 
     def begin() -> None:
+        nonlocal made
         with open_folder(folder, within=folder.parent, make=True) as opened:
             for name in filter(_LEFTOVER.fullmatch, opened.names()):
                 opened.enter(name).close()  # a link is refused
                 opened.remove(name)
             opened.enter(partial.name, make=True).close()
+            made = True
 
     def write() -> None:
         with open_folder(partial, within=folder.parent) as opened:
@@ -130,7 +132,7 @@ def save(
         together(write, what, accelerator, everywhere=True)
         together(publish, what, accelerator)
     except BaseException:
-        if accelerator.is_main_process:
+        if made:
             with suppress(OSError, ValueError):
                 remove(partial, within=folder.parent)
         raise

@@ -1,0 +1,149 @@
+"""Killed at whatever operation on a file: the same command again ends bit for bit as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from protoat import Objective, fit
+from protoat.data import ImageData
+from protoat.experiments.measure import measure
+from protoat.experiments.recipe import read_recipe
+from protoat.experiments.run import train
+from protoat.experiments.store import claim, read_run
+from protoat.experiments.subject import subject_of_run
+from protoat.methods import PGDAT
+from protoat.types import Linf
+from tests.kills import Killed, killed_at
+
+RECIPE = read_recipe(
+    "digits-2",
+    ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"],
+)
+_TIMES = {"seconds", "started", "sessions"}
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a folder holds but times, checksums of what holds times, and checkpoints that a newer one replaces."""
+    found, newest = {}, max([path.name for path in folder.glob("checkpoints/[0-9]*")], default="")
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        replaced = name.startswith("checkpoints/") and not name.startswith(f"checkpoints/{newest}/")
+        if path.is_dir() or replaced or name.startswith("tensorboard/") or path.name in ("manifest.json", "state.json"):
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".jsonl":
+            found[name] = [_timeless(json.loads(line)) for line in content.splitlines()]
+        else:
+            found[name] = _timeless(json.loads(content)) if path.suffix == ".json" else content
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(each) for key, each in value.items() if key not in _TIMES}
+    return [_timeless(each) for each in value] if isinstance(value, list) else value
+
+
+def every_kill(act: Callable[[Path], object], folder: Path, start: Path | None, step: int = 1) -> Iterator[Path]:
+    """The folder after a kill at one operation after the other and then `act` again, until `act` outruns the kill."""
+    for moment in range(0, 10_000, step):
+        shutil.rmtree(folder, ignore_errors=True)
+        if start is not None:
+            shutil.copytree(start, folder)
+        finished = False
+        with suppress(Killed), killed_at(moment):
+            act(folder)
+            finished = True
+        act(folder)
+        yield folder
+        if finished:
+            return
+    raise AssertionError("it never ended")
+
+
+def assert_each_ends_the_same(
+    act: Callable[[Path], object], tmp_path: Path, start: Path | None = None, step: int = 1
+) -> int:
+    whole = tmp_path / "whole"
+    if start is not None:
+        shutil.copytree(start, whole)
+    act(whole)
+    expected = outcome(whole)
+    kills = 0
+    for folder in every_kill(act, tmp_path / "killed", start, step):
+        assert outcome(folder) == expected, f"after a kill at operation {kills * step}"
+        kills += 1
+    return kills
+
+
+def test_claim(tmp_path: Path) -> None:
+    def act(folder: Path) -> None:
+        claim(folder, RECIPE.text, {"num_classes": 2}, {"started": "now"})
+
+    assert assert_each_ends_the_same(act, tmp_path) > 10
+
+
+def images(count: int) -> ImageData:
+    made = torch.randint(256, (count, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    return ImageData(made, torch.arange(count) % 2, ("0", "1"))
+
+
+def test_fit(tmp_path: Path) -> None:
+    def act(folder: Path) -> None:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        held_out, batches = images(8), [(images(16).images / 255, torch.arange(16) % 2)] * 2
+        goal = Objective(PGDAT(Linf(0.1), steps=1))
+        options = {"epochs": 2, "validation": held_out, "out": folder, "tensorboard": False, "progress": False}
+        fit(net, batches, goal, optimizer=optimizer, **options)
+
+    assert assert_each_ends_the_same(act, tmp_path) > 50
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(RECIPE, folder, progress=False)
+    return folder
+
+
+def evaluated(folder: Path) -> None:
+    measure(subject_of_run(folder), ["clean", "fgsm"], limit=60, batch_size=30)
+
+
+def test_evaluate(trained: Path, tmp_path: Path) -> None:
+    assert assert_each_ends_the_same(evaluated, tmp_path, trained, step=5) > 5
+
+
+@pytest.mark.slow
+def test_evaluate_at_every_operation(trained: Path, tmp_path: Path) -> None:
+    assert assert_each_ends_the_same(evaluated, tmp_path, trained) > 20
+
+
+def trained_anew(folder: Path) -> None:
+    if not (folder / "recipe.yaml").exists() or not read_run(folder).complete:
+        train(RECIPE, folder, progress=False)
+
+
+def test_train(tmp_path: Path) -> None:
+    assert assert_each_ends_the_same(trained_anew, tmp_path, step=23) > 3
+
+
+@pytest.mark.slow
+def test_train_at_every_operation(tmp_path: Path) -> None:
+    assert assert_each_ends_the_same(trained_anew, tmp_path) > 60
