@@ -28,6 +28,7 @@ RECIPE = read_recipe(
     "digits-2",
     ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"],
 )
+_NOT_COMPARED = {"manifest.json", "state.json", ".lock"}
 _TIMES = {"seconds", "started", "sessions"}
 
 
@@ -37,12 +38,13 @@ def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a folder holds but times, checksums of what holds times, and checkpoints that a newer one replaces."""
+    """All that a folder holds but times, checksums of what holds times, a lock that nobody holds, and checkpoints that
+    a newer one replaces."""
     found, newest = {}, max([path.name for path in folder.glob("checkpoints/[0-9]*")], default="")
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         replaced = name.startswith("checkpoints/") and not name.startswith(f"checkpoints/{newest}/")
-        if path.is_dir() or replaced or name.startswith("tensorboard/") or path.name in ("manifest.json", "state.json"):
+        if path.is_dir() or replaced or name.startswith("tensorboard/") or path.name in _NOT_COMPARED:
             continue
         content = path.read_bytes()
         if path.suffix == ".jsonl":

@@ -57,8 +57,8 @@ def learned(objective: Objective) -> dict[str, Tensor]:
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
     """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), and `facts` as JSON beside it, by rename."""
     tensors = prefixed("model", model.state_dict()) | prefixed("objective", learned(objective))
-    write(path, to_bytes(tensors))
     write(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
+    write(path, to_bytes(tensors))  # last: a run that has them is complete
 
 
 def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:
