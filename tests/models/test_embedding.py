@@ -217,3 +217,218 @@ def test_a_module_without_logits_is_told() -> None:
 
     with pytest.raises(ValueError, match="the model returned a tuple, expected logits"):
         with_embedding(Pair(), "flat")(images())
+
+
+def swin() -> nn.Module:
+    return torchvision.models.SwinTransformer([4, 4], 24, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
+
+
+def vit() -> nn.Module:
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5).eval()
+
+
+def convnext() -> nn.Module:
+    settings = [
+        torchvision.models.convnext.CNBlockConfig(16, 24, 1),
+        torchvision.models.convnext.CNBlockConfig(24, None, 1),
+    ]
+    return torchvision.models.ConvNeXt(settings, num_classes=5).eval()
+
+
+def maxvit() -> nn.Module:
+    return torchvision.models.MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 8, 0.0, num_classes=5).eval()
+
+
+def colours(count: int = 3, side: int = 32) -> Tensor:
+    return torch.rand(count, 3, side, side)
+
+
+@pytest.mark.parametrize(
+    ("make", "head", "side"),
+    [
+        (swin, lambda net: net.head, 32),
+        (vit, lambda net: net.heads.head, 32),
+        (convnext, lambda net: net.classifier[2], 32),
+        (maxvit, lambda net: net.classifier[-1], 64),
+        (lambda: torchvision.models.resnet18(num_classes=5).eval(), lambda net: net.fc, 32),
+        (lambda: torchvision.models.mobilenet_v3_small(num_classes=5).eval(), lambda net: net.classifier[-1], 32),
+        (lambda: torchvision.models.densenet121(num_classes=5).eval(), lambda net: net.classifier, 32),
+    ],
+)
+def test_without_a_name_it_is_what_the_last_linear_layer_takes(make: Any, head: Any, side: int) -> None:
+    network = make()
+    model, x = with_embedding(network).eval(), colours(side=side)
+    for _ in range(2):  # watched, and then not
+        output = model(x)
+        torch.testing.assert_close(head(network)(output.embedding), network(x))
+        torch.testing.assert_close(output.logits, network(x))
+    assert model.embedding_dim == head(network).in_features
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("norm", lambda net, x: net.norm(net.features(x)).mean((1, 2))),
+        ("permute", lambda net, x: net.norm(net.features(x)).mean((1, 2))),
+        ("features", lambda net, x: net.features(x).mean((1, 2))),
+        ("features.1", lambda net, x: net.features[:2](x).mean((1, 2))),
+        ("features.0.0", lambda net, x: net.features[0][0](x).mean((2, 3))),
+        ("flatten", lambda net, x: net.norm(net.features(x)).mean((1, 2))),
+    ],
+)
+def test_maps_of_either_layout(layer: str, expected: Any) -> None:
+    network, x = swin(), colours(side=64)
+    model = with_embedding(network, layer).eval()
+    torch.testing.assert_close(model(x).embedding, expected(network, x))
+    torch.testing.assert_close(model(x).embedding, expected(network, x))
+
+
+def test_maps_between_layers_of_either_layout() -> None:
+    network, x = convnext(), colours(side=96)
+    for layer, expected in (
+        ("features", network.features(x).mean((2, 3))),
+        ("features.1", network.features[:2](x).mean((2, 3))),  # ends in a permutation
+        ("features.1.0.block.2", None),  # a norm between two permutations
+    ):
+        embedding = with_embedding(network, layer).eval()(x).embedding
+        assert embedding.shape[1] == (16 if expected is None else expected.shape[1])
+        if expected is not None:
+            torch.testing.assert_close(embedding, expected)
+
+
+def test_tokens_are_told_by_the_head_or_asked_for() -> None:
+    network, x = vit(), colours()
+    tokens = network.encoder(torch.cat([network.class_token.expand(3, -1, -1), network._process_input(x)], 1))
+    torch.testing.assert_close(with_embedding(network, "encoder").eval()(x).embedding, tokens[:, 0])
+    early = "encoder.layers.encoder_layer_0"
+    with pytest.raises(ValueError, match=r"shape \(3, 17, 24\), .* write pool='tokens' or pool='cls'"):
+        with_embedding(network, early).eval()(x)
+    mean, first = (with_embedding(network, early, pool=pool).eval()(x).embedding for pool in ("tokens", "cls"))
+    assert mean.shape == first.shape == (3, 24) and not torch.allclose(mean, first)
+    with pytest.raises(ValueError, match="which pool='nchw' is not for"):
+        with_embedding(network, early, pool="nchw").eval()(x)
+    with pytest.raises(ValueError, match="pool='mean' is unknown; write one of 'nchw'"):
+        with_embedding(network, early, pool="mean")  # type: ignore[arg-type]
+
+
+def test_a_layout_that_cannot_be_told_is_asked_for() -> None:
+    class Turns(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.permute(0, 3, 1, 2)
+
+    square = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(8, 8), Turns(), nn.Flatten(), nn.Linear(512, 2))
+    with pytest.raises(ValueError, match=r"shape \(2, 8, 8, 8\).* write pool='nchw' or pool='nhwc'"):
+        with_embedding(square, "2")(torch.rand(2, 3, 8, 8))
+    assert with_embedding(square, "2", pool="nhwc")(torch.rand(2, 3, 8, 8)).embedding.shape == (2, 8)
+    with pytest.raises(ValueError, match="cannot be told"):  # three colours are no features
+        with_embedding(nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(192, 2)), "0")(torch.rand(2, 3, 8, 8))
+
+
+class OfTimm(nn.Module):
+    """The protocol of timm, with two heads whose mean is the answer, as in a distilled DeiT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.one, self.two = nn.Conv2d(3, 6, 8, 8), nn.Linear(6, 5), nn.Linear(6, 5)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.patches(x).flatten(2).transpose(1, 2)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        if pre_logits:
+            return (x[:, 0] + x[:, 1]) / 2
+        return (self.one(x[:, 0]) + self.two(x[:, 1])) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def test_two_heads_of_timm() -> None:
+    network, x = OfTimm(), colours()
+    for model in [with_embedding(network)] * 2:
+        output = model(x)
+        torch.testing.assert_close(output.logits, network(x))
+        torch.testing.assert_close(output.embedding, network.forward_head(network.forward_features(x), pre_logits=True))
+
+
+class OfHuggingFace(nn.Module):
+    """A body that gives an object, and a head on what it pooled."""
+
+    class Body(nn.Module):
+        def __init__(self, pools: bool) -> None:
+            super().__init__()
+            self.patches, self.pools = nn.Conv2d(3, 6, 8, 8), pools
+
+        def forward(self, x: Tensor) -> Any:
+            hidden = self.patches(x).flatten(2).transpose(1, 2)
+            return SimpleNamespace(last_hidden_state=hidden, pooler_output=hidden[:, 0].tanh() if self.pools else None)
+
+    def __init__(self, pools: bool) -> None:
+        super().__init__()
+        self.body, self.classifier = self.Body(pools), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.body(x)
+        pooled = found.last_hidden_state.mean(1) if found.pooler_output is None else found.pooler_output
+        return SimpleNamespace(logits=self.classifier(pooled), loss=None)
+
+
+@pytest.mark.parametrize("pools", [True, False])
+@pytest.mark.parametrize("layer", [None, "body"])
+def test_objects_of_hugging_face(pools: bool, layer: str | None) -> None:
+    network, x = OfHuggingFace(pools), colours()
+    found = network.body(x)
+    expected = found.pooler_output if pools else found.last_hidden_state.mean(1)
+    torch.testing.assert_close(with_embedding(network, layer)(x).embedding, expected)
+
+
+def test_networks_of_timm_themselves() -> None:
+    timm = pytest.importorskip("timm")
+    for name in (
+        "vit_tiny_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "convnext_atto",
+        "deit_tiny_distilled_patch16_224",
+    ):
+        network, x = timm.create_model(name, num_classes=5).eval(), colours(side=224)
+        output = with_embedding(network).eval()(x)
+        expected = network.forward_head(network.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(output.embedding, expected)
+
+
+def test_no_linear_head_asks_for_a_layer() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match=r"name the layer to embed by: .*'0'"):
+        with_embedding(network)(colours())
+    with pytest.raises(ValueError, match="pool='cls' is of a layer's output; name the layer"):
+        with_embedding(vit(), pool="cls").eval()(colours())
+
+
+def test_an_embedding_that_cannot_be_one_is_refused() -> None:
+    class Zero(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * x + 1
+
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), Zero(), nn.Linear(8, 2))
+    x = torch.rand(3, 3, 8, 8)
+    with pytest.raises(ValueError, match="layer '2' gave the same numbers for different images"):
+        with_embedding(constant, "2")(x)
+    model = with_embedding(constant, "2", example=torch.zeros(2, 3, 8, 8))  # alike, so nothing can be seen
+    with pytest.raises(ValueError, match="the same numbers for different images"):
+        model(x)
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(192, 2**17), nn.Linear(2**17, 2))
+    with pytest.raises(ValueError, match="gave 131072 numbers for each image, too many"):
+        with_embedding(wide, "1")(x)
+
+
+def test_what_was_found_survives_copies_and_compilation() -> None:
+    torch._dynamo.reset()
+    model, x = with_embedding(swin(), "norm", example=colours()).eval(), colours()
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin(x), model(x))
+    assert twin.pool == "nhwc" and twin.embedding_dim == 48
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    automatic, small = with_embedding(net, example=torch.rand(2, 3, 2, 2)), torch.rand(4, 3, 2, 2)
+    compiled = torch.compile(automatic, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(small), automatic(small))
+    torch.testing.assert_close(copy.deepcopy(automatic)(small), automatic(small))
