@@ -77,7 +77,7 @@ def test_damaged_entry_is_replaced(paths: list[Path], cache: Path, keep: int) ->
 
 
 def test_full_disk_costs_only_time(paths: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def full(tensors: dict[str, torch.Tensor], path: Path, **more: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -16,6 +16,7 @@ def main(args: list[str]) -> None:
     parser = Parser("protoat data")
     parser.add_argument("name", nargs="?", type=str | None, help="one data set; default all")
     parser.add_argument("--download", action="store_true", help="fetch the data set")
+    parser.add_argument("--path", type=str | None, help="of ImageFolder: the folder")
     parser.add_argument("--root", type=str | None, help="where to look; default PROTOAT_DATA or ~/.cache/protoat/data")
     options = parser.parse_args(args)
     sources = {name: getattr(data, name) for name in class_names("data")}
@@ -24,10 +25,16 @@ def main(args: list[str]) -> None:
     if options.download and options.name is None:
         raise ValueError("--download fetches one data set at a time; name it: protoat data MNIST --download")
     chosen = [sources[options.name]] if options.name else list(sources.values())
-    found = [source(root=options.root) for source in chosen]
+    if options.path is not None and options.name != "ImageFolder":
+        raise ValueError("--path is of your own images; write protoat data ImageFolder --path FOLDER")
+    more = {} if options.path is None else {"path": options.path}
+    found = [source(root=options.root, **more) for source in chosen]
     if options.download:
         found[0].fetch()
     print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
+    inventory = found[0].inventory() if options.name else None
+    if inventory is not None:
+        print(inventory)
     if any(source.downloadable and not source.available() for source in found):
         print("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
 

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from protoat.data.augment import Augment
+
+if TYPE_CHECKING:
+    from protoat.data.inventory import Inventory
 
 __all__ = ["DataNotFoundError", "ImageData", "Source", "Split"]
 
@@ -198,6 +201,24 @@ class Source(ABC):
                 raise DataNotFoundError(self.not_found())
             self.fetch()
         return self.read(split)
+
+    def load_validation(self) -> ImageData | None:
+        """The images that the set itself holds out for choosing the best checkpoint; None where it has none.
+
+        Raises:
+            ValueError: files that cannot be read.
+        """
+        return None
+
+    def inventory(self) -> Inventory | None:
+        """What was found of the set, taken and left out, and which images it holds twice.
+
+        None where the files are not there, or where looking would take long.
+
+        Raises:
+            ValueError: files that cannot be read.
+        """
+        return None
 
     def fetch(self) -> None:
         """Downloads the set to `location`; files that are there already and whole are kept.

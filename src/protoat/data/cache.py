@@ -10,20 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 import PIL
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from protoat.data.picture import RULES, colour_of, show
+from protoat.files import open_to_read
 
 __all__ = ["cache_folder", "decode_once", "file_digests"]
 
-_GREY = ("1", "L", "LA")
-_COLOUR = ("P", "RGB", "RGBA", "CMYK", "YCbCr")
 _CHUNK = 256  # files a thread takes at a time; one file is too little work to hand over
+_LONGEST = 2**29  # bytes of a file that may be a picture
+_PART = 2**20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,29 +39,48 @@ def cache_folder() -> Path:
 
 
 def file_digests(paths: Sequence[Path]) -> list[bytes]:
-    """SHA-256 of the bytes of each file."""
-    return _in_threads(lambda path: sha256(path.read_bytes()).digest(), paths)
+    """SHA-256 of the bytes of each file.
+
+    Raises:
+        ValueError: a file that cannot be read, or is longer than a picture can be (512 MiB); it is named.
+    """
+    return _in_threads(_digest, paths)
 
 
-def decode_once(paths: Sequence[Path], digests: Sequence[bytes], *, image_size: int | None = None) -> Tensor:
+def _digest(path: Path) -> bytes:
+    total = sha256()
+    with open_to_read(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > _LONGEST:
+            raise ValueError(f"{path} has {size} bytes, too many for a picture; delete it or move it away")
+        while part := file.read(_PART):
+            total.update(part)
+    return total.digest()
+
+
+def decode_once(
+    paths: Sequence[Path], digests: Sequence[bytes], *, image_size: int | None = None, background: str | None = None
+) -> Tensor:
     """Pixels of image files, (N, C, H, W) uint8, in the order of `paths`; C is 1 where every file is grey, else 3.
 
     The second call with the same content, wherever the files are and whatever their names, reads the cache.
 
     Args:
-        paths: image files that Pillow can read, of 8 bits a channel; transparency is dropped.
+        paths: pictures; how one becomes pixels is said in `protoat.data.picture.show`.
         digests: what `file_digests` gave for them.
         image_size: scale and centre-crop every image to this many pixels a side (bilinear); default: all images must
             have one size already.
+        background: colour under transparent pixels; default: white.
 
     Raises:
-        ValueError: a file that is no image or is cut short (it is named), images of two sizes (two are named).
+        ValueError: a file that is no image or is cut short (it is named), images of two sizes (two are named), or more
+            of them than memory holds.
     """
-    key = sha256(f"{PIL.__version__} {image_size} ".encode() + b"".join(digests)).hexdigest()
+    colour = colour_of(background or "white")
+    key = sha256(f"rules {RULES} {PIL.__version__} {image_size} {colour} ".encode() + b"".join(digests)).hexdigest()
     path = cache_folder() / f"{key[:32]}.safetensors"
     images = _recall(path)
     if images is None:
-        images = _decode_all(paths, image_size)
+        images = _decode_all(paths, image_size, colour)
         _keep(path, images)
     return images
 
@@ -66,8 +89,12 @@ def _recall(path: Path) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        return load_file(path)["images"]
-    except (SafetensorError, OSError, KeyError) as error:
+        with safe_open(path, "pt") as file:
+            images, expected = file.get_tensor("images"), (file.metadata() or {}).get("crc32")
+        if _checksum(images) != expected:
+            raise ValueError("its checksum is another")
+        return images
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         warnings.warn(f"cached images in {path} cannot be read ({error}); decoding again", stacklevel=4)
         return None
 
@@ -78,7 +105,7 @@ def _keep(path: Path, images: Tensor) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
             written = Path(scratch) / path.name
-            save_file({"images": images}, written)
+            save_file({"images": images}, written, metadata={"crc32": _checksum(images)})
             written.replace(path)
     except (SafetensorError, OSError) as error:
         warnings.warn(
@@ -88,12 +115,22 @@ def _keep(path: Path, images: Tensor) -> None:
         )
 
 
-def _decode_all(paths: Sequence[Path], image_size: int | None) -> Tensor:
-    first, _ = _decode(paths[0], image_size)
-    pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
+def _checksum(images: Tensor) -> str:
+    return str(crc32(images.numpy().data))
+
+
+def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple[int, int, int]) -> Tensor:
+    first, _ = _decode(paths[0], image_size, background)
+    try:
+        pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    except MemoryError:
+        raise ValueError(
+            f"{len(paths)} images as large as {paths[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into memory; "
+            "write --data.image_size 224 (library: image_size=224) or less"
+        ) from None
 
     def fill(index: int) -> bool:
-        image, grey = _decode(paths[index], image_size)
+        image, grey = _decode(paths[index], image_size, background)
         if image.shape != first.shape:
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise ValueError(
@@ -107,18 +144,16 @@ def _decode_all(paths: Sequence[Path], image_size: int | None) -> Tensor:
     return torch.from_numpy(pixels[:, :1].copy() if grey else pixels)
 
 
-def _decode(path: Path, image_size: int | None) -> tuple[np.ndarray, bool]:
+def _decode(path: Path, image_size: int | None, background: tuple[int, int, int]) -> tuple[np.ndarray, bool]:
     """(3, H, W) uint8, and whether the file is grey."""
     try:
-        with Image.open(path) as image:
-            if image.mode not in _GREY + _COLOUR:
-                raise ValueError(f"its pixels are of type {image.mode!r}, expected 8 bits a channel")
-            colour = image.convert("RGB")
-            if image_size is not None:
-                colour = ImageOps.fit(colour, (image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(colour).transpose(2, 0, 1), image.mode in _GREY
+        colour, grey = show(path, background)
+        if image_size is not None:
+            colour = ImageOps.fit(colour, (image_size, image_size), Image.Resampling.BILINEAR)
+        return np.asarray(colour).transpose(2, 0, 1), grey
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise ValueError(f"{path} cannot be read as an image ({error}); repair or delete it") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as an image ({reason}); repair or delete it") from error
 
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from protoat.data.base import ImageData, Source, Split
+from protoat.data.inventory import Inventory, inventory_of_both
 
 __all__ = ["Digits"]
 
@@ -37,6 +38,9 @@ class Digits(Source):
 
     def available(self) -> bool:
         return True
+
+    def inventory(self) -> Inventory | None:
+        return inventory_of_both(self)
 
     def read(self, split: Split) -> ImageData:
         pixels, labels = _digits()

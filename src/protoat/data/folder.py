@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split
 from protoat.data.cache import decode_once, file_digests
+from protoat.data.inventory import Inventory, inventory_of
+from protoat.data.listing import Picture, children, in_order, pictures
+from protoat.data.picture import colour_of
 
 __all__ = ["ImageFolder"]
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _TEST_SHARE = 0.2
-_TEST = ("test", "val", "valid", "validation")
+_VALIDATION = ("val", "valid", "validation")
+_TEST = ("test", *_VALIDATION)
 _LIKE_HALVES = ("train", "training", *_TEST, "testing", "eval")
-
-
-class _Picture(NamedTuple):
-    path: Path
-    class_name: str
-    mode_name: str
 
 
 class ImageFolder(Source):
     """Images from ``class/*.png``, or from ``class/mode/*.png``, where the inner folder names the mode.
 
-    Classes and modes are sorted by name; a mode is called ``class/mode``, so inner folders of two classes may share a
-    name. Any format of Pillow with 8 bits a channel will do, in any mix; where every file is grey the images have one
-    channel, else three. Hidden files, symbolic links inside the folder, and files that are no images are passed over.
+    Classes and modes are sorted by name, numbers by value (1, 2, 10) and before other names; a mode is called
+    ``class/mode``, so inner folders of two classes may share a name.
 
-    Where `path` has a ``train`` and a ``test`` (or ``val``, ``valid``, ``validation``) folder, these are the splits.
-    Otherwise the test split is a fifth of each mode, chosen by content and not by chance: the files with the smallest
-    SHA-256. Copies of a file within a mode are always on the same side; a mode with two different files has at least
-    one on each.
+    Pixels are those that a viewer shows: transparent ones are laid over `background`, of 16 bits a channel the upper
+    eight are kept, embedded colour profiles, PNG's gamma and the camera's orientation are applied. What has no such
+    form is refused by name: animations and files of several pages, floats, 32-bit integers, Lab, HDR. Where every file
+    is grey the images have one channel, else three. Formats are AVIF, BMP, DDS, GIF, ICO, JPEG, JPEG 2000, PCX, PNG,
+    PPM and its like, QOI, SGI, Sun, TGA, TIFF and WebP, as far as the installed Pillow reads them, in any mix.
+
+    Files of other suffixes, hidden files, symbolic links inside the folder (copies and hard links are read), pipes and
+    deeper folders are left out; `inventory` counts them.
+
+    Where `path` has a ``train`` and a ``test`` folder, these are the splits, and a ``val``, ``valid`` or ``validation``
+    beside them holds the images by which the best checkpoint is chosen; where there is no ``test``, that folder is the
+    test split. Otherwise the test split is a fifth of each mode, chosen by content and not by chance: the files with
+    the smallest SHA-256. Copies of a file within a mode are always on the same side; a mode with two different files
+    has at least one on each.
 
     Args:
         path: the folder: as it stands, or inside `root`. Default ``images``.
         image_size: scale and centre-crop every image to this many pixels a side; default: all must have one size.
+        background: colour under transparent pixels, such as black or #808080; default: white, as on a page.
+        classes: names of all classes in the order of their labels; default: sorted.
         root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
         download: not used, your own images cannot be downloaded.
 
     Raises:
         ValueError: on loading: fewer than two classes, an empty class or mode folder, a class folder with both images
-            and mode folders, train and test with different classes, a second half that goes by another name, images of
-            mixed size, a file that cannot be read.
+            and mode folders, splits with different classes, a second half that goes by another name, `classes` that
+            are not those of the folder, images of mixed size, a file that cannot be read.
         DataNotFoundError: on loading: no such folder.
 
     The default augmentation suits photographs; switch it off where a mirror image means something else, as with digits.
@@ -66,6 +72,8 @@ class ImageFolder(Source):
         *,
         path: Path | str = "images",
         image_size: int | None = None,
+        background: str | None = None,
+        classes: Sequence[str] | None = None,
         root: Path | str | None = None,
         download: bool = False,
     ) -> None:
@@ -74,6 +82,13 @@ class ImageFolder(Source):
             raise ValueError(f"image_size={image_size} must be at least 1 pixel")
         self.path = Path(path).expanduser()
         self.image_size = image_size
+        if background is not None:
+            colour_of(background)
+        self.background = background
+        if isinstance(classes, str):
+            raise ValueError(f"classes={classes!r} is one name; write a list of all, such as [b, a]")  # noqa: TRY004
+        self.classes = None if classes is None else [str(name) for name in classes]
+        self._inventory: Inventory | None = None
 
     def location(self) -> Path:
         return self.path if self.path.is_dir() else self.root / self.path
@@ -86,46 +101,99 @@ class ImageFolder(Source):
         return f"there is no folder {places}; name one of your own images with --data.path (library: path=)"
 
     def read(self, split: Split) -> ImageData:
-        folder = self.location()
-        train, test = folder / "train", next((folder / name for name in _TEST if (folder / name).is_dir()), None)
-        halves = [folder]
-        if train.is_dir() and test is not None:
-            halves = [train, test]
-        else:
-            _check_no_half(folder)
-        found = [list(_pictures(half)) for half in halves]
-        classes = [sorted({picture.class_name for picture in pictures}) for pictures in found]
-        odd = set(classes[0]).symmetric_difference(classes[-1])
-        if odd:
-            raise ValueError(f"class {min(odd)!r} is in only one of {halves[0]} and {halves[-1]}")
-        if len(classes[0]) < 2:
+        data = self._read(split)
+        if not len(data):
             raise ValueError(
-                f"{halves[0]} has {len(classes[0])} class folders, expected at least two, each with its images"
+                f"{self.location()} has too few images to hold some out; give it a train and a test folder"
             )
-        pictures = [picture for half in found for picture in half]
-        digests = file_digests([picture.path for picture in pictures])
-        if len(found) == 2:
-            held_out = [False] * len(found[0]) + [True] * len(found[1])
-        else:
-            held_out = _held_out([picture.mode_name for picture in pictures], digests)
-        chosen = torch.tensor([index for index, out in enumerate(held_out) if out == (split == "test")])
-        if not len(chosen):
-            raise ValueError(f"{folder} has too few images to hold some out; give it a train and a test folder")
-        mode_names = sorted({picture.mode_name for picture in pictures})
-        class_at = {name: index for index, name in enumerate(classes[0])}
+        return data
+
+    def load_validation(self) -> ImageData | None:
+        return self._read("validation") if self.available() and "validation" in self._halves(Counter()) else None
+
+    def inventory(self) -> Inventory | None:
+        if self._inventory is None and self.available():
+            self._read("train")
+        return self._inventory
+
+    def _halves(self, left_out: Counter[str]) -> dict[str, Path]:
+        """The folder of each split; one folder alone is to be split by content."""
+        folder = self.location()
+        inside = {path.name: path for path in children(folder, left_out)[0]}
+        test = next((name for name in _TEST if name in inside), None)
+        if "train" not in inside or test is None:
+            _check_no_half(folder)
+            left_out.clear()  # it is counted again when the classes are looked through
+            return {"train": folder}
+        halves = {"train": inside.pop("train"), "test": inside.pop(test)}
+        held_out = next((name for name in _VALIDATION if name in inside), None)
+        if test == "test" and held_out is not None:
+            halves["validation"] = inside.pop(held_out)
+        for name in inside:
+            left_out[f"folder {name} beside the splits"] += 1
+        return halves
+
+    def _read(self, split: str) -> ImageData:
+        left_out: Counter[str] = Counter()
+        halves = self._halves(left_out)
+        found = {name: list(pictures(half, left_out)) for name, half in halves.items()}
+        class_names = self._class_names(halves, found)
+        every = [picture for half in found.values() for picture in half]
+        digests = file_digests([picture.path for picture in every])
+        splits = {name: half.name for name, half in halves.items()}
+        split_of = [name for name, half in found.items() for _ in half]
+        if len(halves) == 1:
+            out = _held_out([picture.mode_name for picture in every], digests)
+            split_of = ["test" if held_out else "train" for held_out in out]
+            splits = {"train": "four fifths by content", "test": "a fifth by content"}
+        class_at = {name: index for index, name in enumerate(class_names)}
+        modes = {picture.mode_name: (class_at[picture.class_name], picture.path.parent.name) for picture in every}
+        mode_names = sorted(modes, key=lambda mode: (modes[mode][0], in_order(modes[mode][1])))
         mode_at = {name: index for index, name in enumerate(mode_names)}
-        return ImageData(
-            decode_once([picture.path for picture in pictures], digests, image_size=self.image_size),
-            torch.tensor([class_at[picture.class_name] for picture in pictures]),
-            tuple(classes[0]),
-            torch.tensor([mode_at[picture.mode_name] for picture in pictures]),
+        data = ImageData(
+            decode_once(
+                [picture.path for picture in every], digests, image_size=self.image_size, background=self.background
+            ),
+            torch.tensor([class_at[picture.class_name] for picture in every]),
+            tuple(class_names),
+            torch.tensor([mode_at[picture.mode_name] for picture in every]),
             tuple(mode_names),
-        ).subset(chosen)
+        )
+        if self._inventory is None:
+            left_out = +left_out
+            self._inventory = inventory_of(data, split_of, splits, left_out)
+        return data.subset(torch.tensor([own == split for own in split_of]).nonzero()[:, 0])
+
+    def _class_names(self, halves: dict[str, Path], found: dict[str, list[Picture]]) -> list[str]:
+        """In the order of their labels."""
+        names = {split: {picture.class_name for picture in half} for split, half in found.items()}
+        for split, own in names.items():
+            # A class may be too rare to be in the images that choose a checkpoint.
+            odd = own - names["train"] if split == "validation" else own ^ names["train"]
+            if odd:
+                raise ValueError(f"class {min(odd)!r} is in only one of {halves['train']} and {halves[split]}")
+        if len(names["train"]) < 2:
+            raise ValueError(
+                f"{halves['train']} has {len(names['train'])} class folders, expected at least two with images"
+            )
+        if self.classes is None:
+            return sorted(names["train"], key=in_order)
+        if sorted(self.classes) != sorted(names["train"]):
+            odd = names["train"].symmetric_difference(self.classes) or {max(self.classes, key=self.classes.count)}
+            raise ValueError(
+                f"classes={self.classes} must name each class of {halves['train']} once; {min(odd)!r} is not in both, "
+                "or named twice"
+            )
+        return self.classes
 
 
 def _check_no_half(folder: Path) -> None:
     """Refuses halves under other names, which would be classes: a ``training`` beside a ``test``, classes beside it."""
-    inside = {child.name: [inner.name for inner in _children(child)[0]] for child in _children(folder)[0]}
+
+    def folders(outer: Path) -> list[Path]:
+        return children(outer, Counter())[0]
+
+    inside = {child.name: [inner.name for inner in folders(child)] for child in folders(folder)}
     for name, classes in inside.items():
         if not classes or name.lower() not in _LIKE_HALVES:
             continue
@@ -140,33 +208,6 @@ def _check_no_half(folder: Path) -> None:
                 f"the folders of {folder / name} also stand beside it; if it is a split, move those into a folder "
                 "train; if it is a class, call it otherwise"
             )
-
-
-def _pictures(folder: Path) -> Iterator[_Picture]:
-    for class_folder in _children(folder)[0]:
-        name = class_folder.name
-        mode_folders, files = _children(class_folder)
-        if mode_folders and files:
-            raise ValueError(
-                f"class folder {class_folder} has images beside mode folders; put all of them into mode folders or none"
-            )
-        modes = {f"{name}/{mode.name}": (mode, _children(mode)[1]) for mode in mode_folders}
-        for mode_name, (holder, paths) in (modes or {name: (class_folder, files)}).items():
-            if not paths:
-                raise ValueError(
-                    f"class folder {holder} has no images ({' '.join(_SUFFIXES)}; links are not followed); "
-                    "add some or delete it"
-                )
-            yield from (_Picture(path, name, mode_name) for path in paths)
-
-
-def _children(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Sub-folders and image files, sorted by name."""
-    with os.scandir(folder) as entries:
-        seen = [entry for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
-    folders = sorted(entry.name for entry in seen if entry.is_dir())
-    files = sorted(entry.name for entry in seen if entry.is_file() and entry.name.lower().endswith(_SUFFIXES))
-    return [folder / name for name in folders], [folder / name for name in files]
 
 
 def _held_out(mode_names: list[str], digests: list[bytes]) -> list[bool]:

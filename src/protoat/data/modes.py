@@ -12,7 +12,7 @@ from protoat.arguments import check_seed, check_whole
 from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
 
-__all__ = ["Groups", "regroup", "split_validation"]
+__all__ = ["Groups", "in_order_of", "regroup", "split_validation"]
 
 Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str]] | Mapping[str, int]
 
@@ -65,6 +65,22 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
         new_mode[data.modes[kept]],
         tuple(name for name, keep in zip(data.mode_names, mode_kept.tolist(), strict=True) if keep),
     )
+
+
+def in_order_of(data: ImageData, class_names: Sequence[str]) -> ImageData:
+    """The same images with the same classes in another order.
+
+    Raises:
+        ValueError: other classes.
+
+    >>> data = ImageData(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
+    >>> in_order_of(data, ["b", "a"]).labels
+    tensor([1, 0])
+    """
+    if sorted(class_names) != sorted(data.class_names):
+        raise ValueError(f"the classes are {list(data.class_names)}, expected {list(class_names)} in any order")
+    place = torch.tensor([list(class_names).index(name) for name in data.class_names], device=data.labels.device)
+    return ImageData(data.images, place[data.labels], tuple(class_names), data.modes, data.mode_names)
 
 
 def _kept_modes(data: ImageData, new_label: torch.Tensor) -> torch.Tensor:

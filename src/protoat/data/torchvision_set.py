@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from protoat.data.base import Source
+from protoat.data.inventory import Inventory, inventory_of_both
 
 __all__ = ["TorchvisionSet"]
 
@@ -24,6 +25,9 @@ class TorchvisionSet(Source):
         from torchvision import datasets  # takes seconds
 
         return getattr(datasets, self.in_torchvision)
+
+    def inventory(self) -> Inventory | None:
+        return inventory_of_both(self)
 
     def fetch_files(self) -> None:
         self.dataset(self.root, download=True)

@@ -60,10 +60,10 @@ def build(recipe: Recipe) -> Parts:
             f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
             "images to do; write --regularizer none --validation_size 0"
         )
-    rule = recipe.averaging
-    if isinstance(rule, Averaging) and rule.needs_validation and not recipe.validation_size:
-        raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
     images, validation = _learned_from(recipe)
+    rule = recipe.averaging
+    if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
+        raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -99,6 +99,9 @@ def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
 def _learned_from(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
     """The images that a run trains on, and those it holds out."""
     images = load_images(recipe, "train")
+    own = None if recipe.pretrains else recipe.data.load_validation()
+    if own is not None:  # images that the data set sets apart for this, in place of some of train
+        return images, own if recipe.groups is None else regroup(own, recipe.groups)
     if not recipe.validation_size:
         return images, None
     try:
@@ -190,10 +193,15 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
 
     def begin() -> None:
         facts = _facts(parts.train, parts.validation)
+        if found is not None:
+            facts["inventory"] = found.to_json()
         if parts.initialised is not None:
             facts["initialised"] = parts.initialised
         claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
 
+    found = recipe.data.inventory()
+    if found is not None:
+        logger.log(logging.WARNING if found.leaks else logging.INFO, "%s: %s", recipe.data.name, found)
     _say_short_reach(parts.objective.method)
     _say_early_merges(recipe, parts.objective.regularizer)
     with working_on(out):

@@ -308,12 +308,15 @@ def check_data(folder: Path, facts: dict[str, Any]) -> None:
         ValueError: says what has changed.
     """
     before = read_run(folder).facts
-    both = [key for key in facts if key in before]  # an earlier version knew less
+    # An earlier version knew less; what else lies beside the images may change.
+    both = [key for key in facts if key in before and key != "inventory"]
     changed = {key: f"{key} {before[key]} then, {facts[key]} now" for key in both if before[key] != facts[key]}
     if changed.pop("data_sha256", None) and not changed:
         changed["images"] = "as many images, but others"
     if before.get("sessions") and changed:
         reason = "; ".join(changed.values())
+        if "class_names" in changed and sorted(before["class_names"]) == sorted(facts["class_names"]):
+            reason += "; the classes are in another order: names that are numbers are now sorted as numbers"
         raise ValueError(f"the data of {folder} has changed since ({reason}); choose another --out")
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from protoat.attacks import PrototypeClassifier
-from protoat.data import Groups, ImageData, Source, regroup
+from protoat.data import Groups, ImageData, Inventory, Source, regroup
+from protoat.data.modes import in_order_of
 from protoat.experiments.any_model import build_model
 from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import Recipe
@@ -42,6 +43,7 @@ class Subject:
         folder: where records go.
         identity: weights file, SHA-256 of the weights, name and SHA-256 of the data: what an old record must match.
         named: what names it on a command line; None of a model that is no run. Who replaces another field sees to it.
+        inventory: what the data set holds, leaves out and holds twice; None where it is not known.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Subject:
     folder: Path
     identity: dict[str, Any]
     named: tuple[str, ...] | None = None
+    inventory: Inventory | None = None
 
     def command(self, verb: str, *more: str) -> str:
         """A command of ours about this very subject, for messages that say what to do."""
@@ -75,8 +78,10 @@ def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | Non
     facts = read_run(folder).facts
     data = load_images(recipe, "test")
     trained_on = facts.get("class_names", list(data.class_names))
-    if list(data.class_names) != list(trained_on):
-        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {list(data.class_names)}")
+    try:
+        data = in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
+    except ValueError as error:
+        raise ValueError(f"{folder} was trained on other classes than the data now has: {error}") from error
     return Subject(
         str(folder),
         model,
@@ -86,6 +91,7 @@ def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | Non
         Path(folder),
         _identity(path.name, digest(path), recipe.data, data),
         (str(folder), *(() if weights is None else ("--weights", weights))),
+        recipe.data.inventory(),
     )
 
 
@@ -168,7 +174,9 @@ def subject_of_model(
     identity = _identity(built.weights, built.sha256, data, images)
     if mean is not None or std is not None:
         identity |= {"mean": mean and list(mean), "std": std and list(std)}
-    return Subject(spec, model.eval(), images, threat, None, Path(folder), {"model": spec, **identity})
+    identity = {"model": spec, **identity}
+    inventory = data.inventory()
+    return Subject(spec, model.eval(), images, threat, None, Path(folder), identity, inventory=inventory)
 
 
 def _identity(weights: str, sha256_of_weights: str, source: Source, data: ImageData) -> dict[str, Any]:

@@ -62,6 +62,10 @@ def _audited(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
 def lint(records: Records) -> Section:
     """What was found before attacking."""
     record = records.evaluation
+    leaks = [] if records.run is None else records.run.facts.get("inventory", {}).get("leaks", [])
+    if leaks and record is None:
+        rows = [["leak", "warning", text] for text in leaks]
+        return Section("lint", "Lint", [Grid("Found in the data", ["rule", "severity", "what was found"], rows, 3)])
     if record is None or "lint" not in record:
         return Section(
             "lint", "Lint", [Text("The lint has not run: it does whenever something is measured.", "missing")]

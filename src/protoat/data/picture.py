@@ -1,0 +1,189 @@
+"""One picture file as a viewer shows it: upright, opaque, in 8 bits of sRGB."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops, ImageColor
+
+from protoat.data.colour import to_srgb
+
+__all__ = ["RULES", "colour_of", "is_picture", "open_picture", "show"]
+
+RULES = 2  # to be raised whenever the same file gives other pixels than before, so that cached ones are not used
+
+# Formats of pixels that Pillow decodes by itself. Not among them: those that it hands to other programs (EPS to
+# Ghostscript), that draw (WMF), or that hold layers or measurements in place of one picture (PSD, FITS).
+_BY_CONTENT = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DDS": (".dds",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "ICO": (".ico",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".sgi",),
+    "SUN": (".ras",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+_BY_SUFFIX = {"PCX": (".pcx",), "TGA": (".tga", ".icb", ".vda", ".vst")}  # too little in front to know them by
+SUFFIXES = tuple(sorted(suffix for names in (_BY_CONTENT | _BY_SUFFIX).values() for suffix in names))
+
+_LARGE = 2**24  # pixels; pictures of more are decoded one at a time, so that threads together do not fill the memory
+_one_large = threading.Lock()
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+def colour_of(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of a colour as in HTML.
+
+    >>> colour_of("white"), colour_of("#102030")
+    ((255, 255, 255), (16, 32, 48))
+
+    Raises:
+        ValueError: no colour, or a transparent one.
+    """
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"background={text!r} is no colour; write white, black or #rrggbb") from error
+    if alpha:
+        raise ValueError(f"background={text!r} is transparent; write white, black or #rrggbb")
+    return red, green, blue
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture with its size and kind known and its pixels not yet decoded.
+
+    Raises:
+        ValueError: it is in none of the formats above, has more pixels than Pillow's limit, or several frames or pages.
+        Exception: whatever a decoder of Pillow raises of a damaged file.
+    """
+    if not path.stat().st_size:
+        raise ValueError("it is empty")
+    Image.init()
+    weak = [name for name, suffixes in _BY_SUFFIX.items() if path.suffix.lower() in suffixes]
+    with Image.open(path, formats=[name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]) as image:
+        pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
+        if most is not None and pixels > most:
+            raise ValueError(f"it has {pixels} pixels, and Pillow's limit is {most}")
+        if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
+            raise ValueError("it is animated or has several pages; keep the one that counts")
+        yield image
+
+
+def show(path: Path, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
+    """The picture in mode RGB, and whether it is grey.
+
+    Transparent pixels are laid over `background`; of 16 bits a channel the upper eight are kept; a palette, an
+    embedded profile, PNG's gamma and the camera's orientation are applied.
+
+    Raises:
+        ValueError: pixels that have no such form: floats, 32-bit integers, Lab; see also `open_picture`.
+        Exception: whatever a decoder of Pillow raises of a damaged file.
+    """
+    with open_picture(path) as image, _one_large if image.width * image.height > _LARGE else nullcontext():
+        image.load()
+        colours, alpha = _colours_and_alpha(image, path)
+        info, mode, turn = image.info, image.mode, _turn(image)
+        if colours is not image:
+            image.close()  # frees its pixels
+        colours = to_srgb(colours, info, path)
+        grey = colours.mode == "L" or mode in ("1", "L", "LA", "La", *_DEEP_GREY) or _png(path)[1] in (0, 4)
+        shown = colours.convert("RGB")
+        if alpha is not None and alpha.getextrema() != (255, 255):
+            shown.paste(background, mask=ImageChops.invert(alpha))
+            grey = grey and len(set(background)) == 1
+        return shown if turn is None else shown.transpose(turn), grey
+
+
+def _colours_and_alpha(image: Image.Image, path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """8-bit colours in mode L, RGB or CMYK, and their opacity in mode L, None where all is opaque."""
+    mode, key = image.mode, image.info.get("transparency")
+    if mode in _DEEP_GREY or (mode == "I" and image.format in ("PNG", "PPM")):
+        levels = np.asarray(image)
+        opaque = None if key is None else Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8))
+        return Image.fromarray(_upper_eight(levels, image)), opaque
+    if mode in ("P", "PA") and (key is not None or mode == "PA" or image.palette.mode == "RGBA"):  # type: ignore[union-attr]
+        image = image.convert("RGBA")
+    elif mode in ("La", "RGBa"):
+        image = image.convert(mode.upper())
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode in ("P", "RGBX", "YCbCr"):
+        image = image.convert("RGB")
+    if image.mode in ("LA", "RGBA"):
+        return image.convert(image.mode[:-1]), image.getchannel("A")
+    if image.mode not in ("L", "RGB", "CMYK"):
+        raise ValueError(f"its pixels are of type {mode!r}, expected 8 or 16 bits a channel")
+    return image, None if key is None else _opaque_but(image, key, path)
+
+
+def _upper_eight(levels: Any, image: Image.Image) -> Any:
+    bits, inverted = 16, False
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits, inverted = tags.get(258, (16,))[0], tags.get(262) == 0  # bits per sample; 0 is white
+    eight = (levels >> (bits - 8)).astype(np.uint8)
+    return 255 - eight if inverted else eight
+
+
+def _opaque_but(image: Image.Image, key: Any, path: Path) -> Image.Image:
+    """The opacity of a picture one colour of which is transparent."""
+    depth, _ = _png(path)
+    if depth == 16:
+        raise ValueError("one of its 16-bit colours is transparent, which 8 bits cannot tell from its neighbours")
+    keys = [key] if isinstance(key, int) else list(key)
+    if depth in (2, 4) and image.mode == "L":
+        keys = [keys[0] * 255 // (2**depth - 1)]  # Pillow spreads the pixels over 0 to 255 and leaves the key
+    differs = Image.new("L", image.size)
+    for band, level in zip(image.split(), keys, strict=True):
+        differs = ImageChops.lighter(differs, band.point([255 * (other != level) for other in range(256)]))
+    return differs
+
+
+def _png(path: Path) -> tuple[int, int]:
+    """Bits a sample and colour type of a PNG; (0, -1) of other files."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return struct.unpack_from("BB", head, 24) if head.startswith(b"\x89PNG") and len(head) == 26 else (0, -1)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to set it upright, as the file says; nothing where that cannot be read, as viewers do."""
+    try:
+        return _TURNS.get(image.getexif().get(274, 1))
+    except Exception:  # whatever a damaged block of a camera makes Pillow raise
+        return None
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture of one of the formats above.
+
+    >>> is_picture("a.PNG"), is_picture("notes.txt")
+    (True, False)
+    """
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - of names, of which there may be millions
