@@ -21,7 +21,9 @@ from protoat.attacks import (
     PGD,
     Attack,
     AutoAttack,
+    CarliniWagnerL0,
     CarliniWagnerL2,
+    CarliniWagnerLinf,
     Square,
     Targeted,
     Transfer,
@@ -42,11 +44,14 @@ ROWS: dict[type[Attack], Callable[[ThreatModel], Attack]] = {
 # Searches too long for a test, made short; everything else is as it comes.
 SHORT = {"steps": 3, "queries": 20, "search_steps": 2, "draws": 5}
 # Adam in the tanh space covers no ground in three steps.
+TIGHTENING = {"steps": 30, "initial_const": 1.0, "largest_const": 8.0, "learning_rate": 0.1}
 LONGER: dict[type[Attack], dict[str, Any]] = {
-    CarliniWagnerL2: {"steps": 40, "search_steps": 4, "initial_const": 1.0, "learning_rate": 0.1}
+    CarliniWagnerL0: TIGHTENING,
+    CarliniWagnerL2: {"steps": 40, "search_steps": 4, "initial_const": 1.0, "learning_rate": 0.1},
+    CarliniWagnerLinf: TIGHTENING,
 }
 # Searches the nearest image in this norm whatever the budget's.
-NATURAL: dict[type[Attack], ThreatModel] = {CarliniWagnerL2: L2(3)}
+NATURAL: dict[type[Attack], ThreatModel] = {CarliniWagnerL0: L2(3), CarliniWagnerL2: L2(3)}
 # Where the published algorithm itself leaves the range on its way.
 BEYOND_THE_RANGE: tuple[type[Attack], ...] = (FFGSM,)
 # Random search is too weak to promise a fall of accuracy in so few draws.

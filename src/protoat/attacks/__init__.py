@@ -12,6 +12,8 @@ from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.autoattack import AutoAttack
 from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode
 from protoat.attacks.carlini_wagner import CarliniWagnerL2
+from protoat.attacks.carlini_wagner_l0 import CarliniWagnerL0
+from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from protoat.attacks.deepfool import DeepFool
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.gradient import FGSM, PGD
@@ -45,7 +47,9 @@ __all__ = [
     "AttackResult",
     "AutoAttack",
     "BatchNormMode",
+    "CarliniWagnerL0",
     "CarliniWagnerL2",
+    "CarliniWagnerLinf",
     "Closest",
     "CornerNoise",
     "DeepFool",

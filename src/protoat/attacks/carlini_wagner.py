@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
+from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
 from protoat.functional.ball import distance
 from protoat.types import Norm, ThreatModel
 
@@ -18,26 +19,11 @@ __all__ = ["CarliniWagnerL2"]
 
 
 @dataclass
-class _Adam:
-    """State of Adam for each image that is still being moved, in the tanh space."""
+class _Watched(Adam):
+    """Adam, with the least loss of each image so far and that at the last look whether it still falls."""
 
-    w: Tensor
-    mean: Tensor
-    square: Tensor
     loss: Tensor
     checked_loss: Tensor
-    rows: Tensor
-
-    def keep(self, mask: Tensor) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
-
-    def descend(self, gradient: Tensor, loss: Tensor, rate: float, step: int) -> None:
-        self.loss = torch.minimum(self.loss, loss)
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient.square()
-        scale = (self.square / (1 - 0.999**step)).sqrt_().add_(1e-8)
-        self.w = self.w.detach() - rate / (1 - 0.9**step) * self.mean / scale
 
 
 class CarliniWagnerL2(MinimalNormAttack):
@@ -122,15 +108,15 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     def _search(self, problem: Problem, const: Tensor) -> tuple[Tensor, Tensor]:
         """Adam for one value of `c` each: the nearest successes on its way and their distances, inf where none."""
-        anchor = torch.atanh((2 * problem.x - 1) * 0.999)
+        anchor = to_tanh_space(problem.x)
         nearest = problem.x.clone()
         reach = torch.full_like(const, torch.inf)
         never = torch.full_like(const, torch.inf)
         rows = torch.arange(len(const), device=const.device)
-        at = _Adam(anchor, torch.zeros_like(anchor), torch.zeros_like(anchor), never, never, rows)
+        at = _Watched(anchor, torch.zeros_like(anchor), torch.zeros_like(anchor), rows, never, never)
         for step in range(1, self.steps + 1):
             w = at.w.requires_grad_()
-            x_adv = (torch.tanh(w) + 1) / 2
+            x_adv = from_tanh_space(w)
             squared = (x_adv - problem.x).flatten(1).square().sum(1)
             lead = problem.lead(problem.model(x_adv))
             loss = squared + const * (self.kappa - lead).clamp_min(0)
@@ -139,7 +125,8 @@ class CarliniWagnerL2(MinimalNormAttack):
             inside = won & (distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
             closer = won & (length < reach[at.rows]) | inside
             nearest[at.rows[closer]], reach[at.rows[closer]] = x_adv[closer], length[closer]
-            at.descend(gradient, loss.detach(), self.learning_rate, step)
+            at.loss = torch.minimum(at.loss, loss.detach())
+            at.descend(gradient, self.learning_rate, step)
             leave = inside
             if self.abort_early and step % max(self.steps // 10, 1) == 0:
                 leave = leave | (at.loss > 0.9999 * at.checked_loss)

@@ -102,7 +102,7 @@ class MIM(Attack):
 
 
 class CWPGD(Attack):
-    """PGD on Carlini & Wagner's margin, the "CW" of adversarial-training papers; `CarliniWagnerL2` is the true one.
+    """PGD on Carlini & Wagner's margin, the "CW" of adversarial-training papers; `CarliniWagnerL2` is a true one.
 
     Args:
         threat: norm and radius.

@@ -39,6 +39,10 @@ class MinimalNormAttack(Attack):
         """The distance it makes small."""
         return self.threat.norm
 
+    def length(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(B,) how far images lie from the clean ones, as `closest` tells it."""
+        return distance(x_adv, x, self.norm)
+
     def closest(
         self,
         model: nn.Module,
@@ -59,7 +63,7 @@ class MinimalNormAttack(Attack):
             with torch.no_grad():
                 found = fallen(problem, problem.model(x_adv).logits)
         x_adv = torch.where(leading(found, x), x_adv, problem.x)
-        return Closest(x_adv, distance(x_adv, problem.x, self.norm).where(found, torch.inf))
+        return Closest(x_adv, self.length(x_adv, problem.x).where(found, torch.inf))
 
 
 def nearest_boundary(logits: Tensor, x_adv: Tensor, y: Tensor, classes: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 _KINDS = {
     "cross-entropy": ("cross_entropy",),
     "margin or DLR": ("margin", "capped_margin", "dlr", "APGDT"),
-    "minimal norm": ("FAB", "FABT", "CarliniWagnerL2", "DeepFool"),
+    "minimal norm": ("FAB", "FABT", "CarliniWagnerL0", "CarliniWagnerL2", "CarliniWagnerLinf", "DeepFool"),
     "gradient-free": ("Square",),
 }
 _SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")

@@ -1,0 +1,147 @@
+"""What the L0 and the L-inf attack of Carlini and Wagner share: succeed, tighten a limit, and succeed again."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protoat.attacks.base import BatchNormMode, Problem
+from protoat.attacks.minimal import MinimalNormAttack
+from protoat.attacks.standing import select
+from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
+from protoat.functional.ball import distance
+from protoat.types import ThreatModel
+
+__all__ = ["Tightening"]
+
+
+class _Solved(NamedTuple):
+    """What a search under one limit found, of each image: whether it did, where in the tanh space, with which `c`."""
+
+    found: Tensor
+    w: Tensor
+    const: Tensor
+
+
+class Tightening(MinimalNormAttack):
+    """Minimises ``cost + c * max(kappa - lead, 0)`` under a limit, which is tightened after each success.
+
+    A subclass says what the limit is, what it costs, and how it is tightened. Each search goes on from the last
+    success; `c` grows by `const_factor` until one succeeds, and is kept. An image is done when a search fails, when its
+    limit cannot be tightened, or, under a budget, as soon as a success lies inside it.
+
+    Args:
+        threat: budget in which a success counts.
+        steps: Adam steps for each value of `c`.
+        learning_rate: of Adam, in the tanh space of the pixels.
+        initial_const: first value of `c`.
+        largest_const: a search fails where `c` reaches it.
+        const_factor: by which `c` grows after a failure.
+        kappa: the label must be beaten (or the target lead) by this much.
+        bn: batch norm while attacking.
+
+    Raises:
+        ValueError: fewer than one step, a negative `kappa`, a rate or first `c` that is not positive, a `const_factor`
+            of 1 or less.
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int,
+        learning_rate: float,
+        initial_const: float,
+        largest_const: float,
+        const_factor: float,
+        kappa: float,
+        bn: BatchNormMode,
+    ) -> None:
+        super().__init__(threat, bn=bn)
+        if steps < 1 or kappa < 0:
+            raise ValueError(f"steps={steps} must be at least 1, kappa={kappa:g} not negative")
+        if not (learning_rate > 0 and initial_const > 0):
+            raise ValueError(f"learning_rate={learning_rate:g} and initial_const={initial_const:g} must be positive")
+        if not const_factor > 1:
+            raise ValueError(f"const_factor={const_factor:g} must be above 1; 2 doubles the constant")
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.initial_const = initial_const
+        self.largest_const = largest_const
+        self.const_factor = const_factor
+        self.kappa = float(kappa)
+
+    @abstractmethod
+    def widest(self, x: Tensor) -> Tensor:
+        """The limit that each search begins with, a value or more for each image, (B, ...)."""
+
+    @abstractmethod
+    def held(self, x_adv: Tensor, x: Tensor, limit: Tensor) -> Tensor:
+        """The image that is judged, for where Adam is."""
+
+    @abstractmethod
+    def cost(self, x_adv: Tensor, x: Tensor, limit: Tensor) -> Tensor:
+        """(B,) what a search makes small."""
+
+    @abstractmethod
+    def kept(self, cost: Tensor, const: Tensor) -> Tensor:
+        """(B,) bool: whether an image at this cost keeps to its limit."""
+
+    @abstractmethod
+    def tighter(self, problem: Problem, x_adv: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """The next limit after the successes `x_adv`, and (B,) whether there is one."""
+
+    def run(self, problem: Problem) -> Tensor:
+        nearest = problem.x.clone()
+        with torch.no_grad():
+            rows = (~self._won(problem.lead(problem.model(nearest)))).nonzero().squeeze(1)
+        problem = select(problem, rows)
+        w, limit = to_tanh_space(problem.x), self.widest(problem.x)
+        const = torch.full((len(rows),), self.initial_const, dtype=nearest.dtype, device=nearest.device)
+        while len(rows):
+            found, w, const = self._solve(problem, w, const, limit)
+            problem, rows, w, const, limit = _among(found, problem, rows, w, const, limit)
+            if len(rows):
+                nearest[rows] = x_adv = self.held(from_tanh_space(w), problem.x, limit)
+                limit, more = self.tighter(problem, x_adv, limit)
+                outside = ~(distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
+                problem, rows, w, const, limit = _among(more & outside, problem, rows, w, const, limit)
+        return nearest
+
+    def _won(self, lead: Tensor) -> Tensor:
+        return (lead > 0) & (lead >= self.kappa)
+
+    def _solve(self, problem: Problem, w: Tensor, const: Tensor, limit: Tensor) -> _Solved:
+        """Adam from `w`, for larger and larger `c`, until each image succeeds under its limit or `c` is too large."""
+        found, reached, last = torch.zeros_like(const, dtype=torch.bool), w.clone(), const.clone()
+        at = Adam(w, torch.zeros_like(w), torch.zeros_like(w), torch.arange(len(w), device=w.device))
+        step = 0
+        while bool((on := const < self.largest_const).any()):
+            at.keep(on)
+            problem, const, limit = select(problem, on), const[on], limit[on]
+            for _ in range(self.steps):
+                leaf = at.w.requires_grad_()
+                x_adv = self.held(from_tanh_space(leaf), problem.x, limit)
+                lead, cost = problem.lead(problem.model(x_adv)), self.cost(x_adv, problem.x, limit)
+                (gradient,) = torch.autograd.grad((cost + const * (self.kappa - lead).clamp_min(0)).sum(), leaf)
+                done = self._won(lead.detach()) & self.kept(cost.detach(), const)
+                if bool(done.any()):
+                    rows = at.rows[done]
+                    found[rows], reached[rows], last[rows] = True, leaf.detach()[done], const[done]
+                step += 1
+                at.descend(gradient, self.learning_rate, step)
+                if bool(done.any()):
+                    at.keep(~done)
+                    problem, const, limit = select(problem, ~done), const[~done], limit[~done]
+                    if not len(at.rows):
+                        return _Solved(found, reached, last)
+            const = self.const_factor * const
+        return _Solved(found, reached, last)
+
+
+def _among(mask: Tensor, problem: Problem, *values: Tensor) -> tuple[Any, ...]:
+    """The problem of some of the images, and their values."""
+    return select(problem, mask), *(value[mask] for value in values)
