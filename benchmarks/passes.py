@@ -34,6 +34,10 @@ class Passes:
     to_images: float = 0
     to_weights: float = 0
 
+    def __deepcopy__(self, memo: Any) -> Passes:
+        """Copies of a network, such as a teacher, are counted with it."""
+        return self
+
     @property
     def cost(self) -> float:
         """In forwards: a backward to the images costs as much as one, a backward to the weights as well two."""

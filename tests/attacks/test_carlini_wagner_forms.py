@@ -194,9 +194,9 @@ def test_freeze_takes_what_matters_least() -> None:
     ("settings", "message"),
     [
         ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"kappa": -1.0}, "kappa=-1 not negative"),
-        ({"const_factor": 1.0}, "const_factor=1 must be above 1"),
-        ({"initial_const": 0.0}, "initial_const=0 must be positive"),
+        ({"kappa": -1.0}, "kappa=-1 must not be negative"),
+        ({"const_factor": 1.0}, "const_factor=1 is outside"),
+        ({"initial_const": 0.0}, "initial_const=0"),
         ({"learning_rate": -0.1}, "learning_rate=-0.1"),
     ],
 )

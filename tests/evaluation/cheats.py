@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack
 from protoat.data import Digits
+from protoat.methods import Distillation
+from protoat.objective import Objective
 from protoat.types import Linf
 
 THREAT = Linf(0.2)
@@ -109,3 +111,24 @@ def trained(
 def sound() -> nn.Module:
     """A network that is as robust as it looks."""
     return trained(ATTACK, epochs=8)
+
+
+@cache
+def distilled(temperature: float = 100.0, epochs: int = 16) -> nn.Module:
+    """A network that defensive distillation has trained, in eval mode; the same one at each call."""
+    data = Digits().load("train")
+    x, y = data.images.float() / 255, data.labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, goal = build(), Objective(Distillation(THREAT, temperature=temperature))
+        goal.prepare(model)
+        optimizer = torch.optim.Adam([*model.parameters(), *goal.parameters()], lr=0.01)
+        for epoch in range(epochs):
+            for rows in torch.randperm(len(x)).split(64):
+                goal.at_epoch(epoch, epochs)
+                for terms in goal.losses(model, x[rows], y[rows]):
+                    optimizer.zero_grad()
+                    terms.total.backward()
+                    optimizer.step()
+            goal.end_epoch(epoch + 1, epochs, model, optimizer)
+    return model.eval()

@@ -27,6 +27,7 @@ from .cheats import (
     Quantised,
     Saturated,
     StraightThrough,
+    distilled,
     sound,
     trained,
 )
@@ -65,6 +66,7 @@ CHEATS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "random noise": (lambda: Noisy(trained(None), 0.3).eval(), "C15", "change with two forwards: it is random"),
     "quantised input": (lambda: Quantised(trained(None), 3).eval(), "C16", "nor has the margin.* stand-in .*BPDA"),
     "saturated logits": (lambda: Saturated(trained(None), 1000.0).eval(), "C16", "logits are saturated; attack the ma"),
+    "distillation": (distilled, "C16", "logits are saturated; attack the margin"),
     "train mode": (lambda: trained(None, dropout=0.5, epochs=7).train(), "C15", "change with its mode: .* train mode"),
     "batch statistics": (lambda: trained(None, BatchStatistics), "C15", "with the rest of the batch: it uses batch"),
 }

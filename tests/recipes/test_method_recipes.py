@@ -37,6 +37,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"averaging": "FAWA", "averaging.threshold": 0.2, "averaging.decay": 0.88},
     "dajat": rival("AWP", 0.2, 5e-4, 200, None, gamma=0.005, start_epoch=9, method="DAJAT", method__beta=11)
     | {"method.method.js_weight": 2, "method.method.steps": 2, "averaging.decay": 0.9996, "averaging.start_epoch": 150},
+    "distillation": rival("Distillation", 0.1, 0, 100, None, temperature=20, teacher_epochs=None)
+    | {"optimizer.momentum": 0.5, "schedule": None},
     "fast": rival("FastAT", 0.2, 5e-4, 15, None, step_size="10/255") | {"schedule": "Cyclic", "schedule.peak": 0.5},
     "fast-mnist": rival("FastAT", 5e-3, 0, 10, None, batch=100, step_size=0.375)
     | {"optimizer": "Adam", "schedule.peak": 0.4},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.standing import leading
 from protoat.attacks.tightening import Tightening
@@ -69,8 +70,7 @@ class CarliniWagnerLinf(Tightening):
             kappa=kappa,
             bn=bn,
         )
-        if not 0 < tau_factor < 1:
-            raise ValueError(f"tau_factor={tau_factor:g} is outside (0, 1); 0.9 shrinks tau by a tenth")
+        check_number("(0, 1)", "0.9 shrinks tau by a tenth", tau_factor=tau_factor)
         self.tau_factor = tau_factor
 
     @property

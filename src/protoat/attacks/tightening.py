@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_number, check_whole
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
@@ -61,12 +62,10 @@ class Tightening(MinimalNormAttack):
         bn: BatchNormMode,
     ) -> None:
         super().__init__(threat, bn=bn)
-        if steps < 1 or kappa < 0:
-            raise ValueError(f"steps={steps} must be at least 1, kappa={kappa:g} not negative")
-        if not (learning_rate > 0 and initial_const > 0):
-            raise ValueError(f"learning_rate={learning_rate:g} and initial_const={initial_const:g} must be positive")
-        if not const_factor > 1:
-            raise ValueError(f"const_factor={const_factor:g} must be above 1; 2 doubles the constant")
+        check_whole(steps=steps)
+        check_number("(0, inf)", learning_rate=learning_rate, initial_const=initial_const, largest_const=largest_const)
+        check_number("(1, inf)", "2 doubles the constant", const_factor=const_factor)
+        check_number("[0, inf)", kappa=kappa)
         self.steps = steps
         self.learning_rate = learning_rate
         self.initial_const = initial_const

@@ -5,6 +5,7 @@ from protoat.methods.base import AdversarialTraining, Examples, Method, OneStep
 from protoat.methods.biamat import BiaMAT
 from protoat.methods.cfa import CFA
 from protoat.methods.dajat import DAJAT
+from protoat.methods.distillation import Distillation
 from protoat.methods.fast import FastAT
 from protoat.methods.free import FreeAT
 from protoat.methods.mart import MART
@@ -22,6 +23,7 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "BiaMAT",
+    "Distillation",
     "Examples",
     "FastAT",
     "FreeAT",

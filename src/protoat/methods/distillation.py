@@ -1,0 +1,132 @@
+"""Defensive distillation, which hides gradients and makes nothing robust."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.arguments import check_number
+from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.kept import modes_kept
+from protoat.functional.precision import at_least_float32
+from protoat.methods.base import Examples, OneStep
+from protoat.types import Output, ThreatModel, Views, as_output
+
+__all__ = ["Distillation"]
+
+
+class Distillation(OneStep):
+    """Trains a teacher on labels, then the model on the teacher's predictions, both at a high temperature.
+
+    The model is deployed at temperature 1, where its logits are so large that cross-entropy has no gradient left in
+    float32: PGD then finds little, while attacks on the margin, or without gradients, find what they find of a model
+    that was never defended. It is here as the textbook case of masked gradients: look at it with `protoat.audit`.
+
+    The teacher is a copy of the model, which begins with the same weights, learns in the first epochs in the model's
+    place, and gives predictions in eval mode from then on. It is a part of checkpoints, and of no weights file.
+
+    Args:
+        threat: accepted so that every method is built alike; training meets no adversary.
+        temperature: what divides the logits of both (authors: 20 on MNIST).
+        teacher_epochs: epochs of the teacher, before those of the model; None is half of the run. In a loop that does
+            not say the epoch both learn at once.
+        ramp_epochs: without effect, since training meets no adversary.
+
+    Raises:
+        ValueError: a `temperature` below 1, or `teacher_epochs` that are not positive.
+
+    Source: Papernot et al., IEEE S&P 2016; broken by Carlini & Wagner, IEEE S&P 2017.
+
+    >>> from protoat.types import Linf
+    >>> Distillation(Linf(0.3)).temperature
+    20.0
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        temperature: float = 20.0,
+        teacher_epochs: float | None = None,
+        ramp_epochs: float = 0.0,
+    ) -> None:
+        super().__init__(threat, ramp_epochs=ramp_epochs)
+        check_number("[1, inf)", "20 is usual; 1 is plain distillation", temperature=temperature)
+        if teacher_epochs is not None:
+            check_number("(0, inf)", "None is half of the run", teacher_epochs=teacher_epochs)
+        self.temperature = float(temperature)
+        self.teacher_epochs = teacher_epochs
+        self.teacher: nn.Module | None = None
+
+    @property
+    def lost_without_epochs(self) -> list[str]:
+        return ["the teacher is not trained first (teacher_epochs): both learn at once"]
+
+    def unreached(self, epochs: int) -> list[str]:
+        if self.teacher_epochs is None or self.teacher_epochs < epochs:
+            return []
+        last = f"write teacher_epochs of at most {epochs - 1}"
+        return [f"the model never learns from its teacher (teacher_epochs={self.teacher_epochs:g}); {last}"]
+
+    @property
+    def _teaches(self) -> bool:
+        """Whether the model learns from the teacher by now."""
+        first = self.teacher_epochs if self.teacher_epochs is not None else (self._epochs or 0.0) / 2
+        return self._epoch >= first
+
+    @property
+    def _learns(self) -> bool:
+        """Whether the teacher still learns."""
+        return not self._teaches or self._epoch == float("inf")
+
+    def prepare(self, model: nn.Module) -> None:
+        if self.teacher is None:
+            self.teacher = copy.deepcopy(bare(model)).requires_grad_()
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [] if self.teacher is None else list(self.teacher.parameters())
+
+    def to(self, device: torch.device | str) -> None:
+        if self.teacher is not None:
+            self.teacher.to(device)
+
+    def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
+        return Examples(x, x, y)
+
+    def forward(self, model: nn.Module, examples: Examples) -> Views:
+        self.prepare(model)
+        assert self.teacher is not None
+        with modes_kept(self.teacher), torch.set_grad_enabled(self._learns):
+            self.teacher.train(self._learns)
+            lesson = as_output(self.teacher(examples.x))
+        if not self._teaches:
+            return Views(examples.x_adv, lesson)
+        own = as_output(model(examples.x_adv))
+        return Views(examples.x_adv, own, more=((Views(examples.x, lesson), examples.y),))
+
+    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        if not views.more:
+            return F.cross_entropy(self._cooled(views.adv), y)
+        ((teacher, _),) = views.more
+        lesson = self._cooled(teacher.adv)
+        loss = F.cross_entropy(self._cooled(views.adv), lesson.detach().softmax(1))
+        return loss + F.cross_entropy(lesson, y) if self._learns else loss
+
+    def _cooled(self, output: Output) -> Tensor:
+        return at_least_float32(output.logits) / self.temperature
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        for buffer in [] if self.teacher is None else self.teacher.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(mean_over_processes(buffer))
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {} if self.teacher is None else dict(self.teacher.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state)
