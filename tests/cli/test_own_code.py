@@ -11,8 +11,8 @@ from torch import nn
 
 import protoat
 from protoat.cli import main
-from protoat.experiments.own_code import working_directory_on_path
-from protoat.experiments.recipe import read_recipe
+from protoat.experiments.own_code import allowing_own_code
+from protoat.experiments.recipe import read_recipe, recipe_from_text
 
 NET = """
 from torch import nn
@@ -53,21 +53,55 @@ def test_a_network_of_the_working_directory_is_trained_and_evaluated(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = list(sys.path)
-    assert main(["train", "--model", "own_networks.Net", *SHORT, "--out", "own"]) == 0
+    trained = ["train", "--model", "own_networks.Net", *SHORT, "--out", "own"]
+    assert main(trained) == 0
     monkeypatch.delitem(sys.modules, "own_networks")  # as in a process of its own
-    assert main(["evaluate", "own", "--attacks", "clean", "--n", "20"]) == 0
+    assert main(trained) == 0
+    assert "own is complete already" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "own_networks")
+    assert main(["evaluate", "own", "--attacks", "clean", "--n", "20"]) == 2
+    assert "own/recipe.yaml names own_networks.Net (model)" in (line := capsys.readouterr().err)
+    assert "--trust own_networks.Net" in line and "own_networks" not in sys.modules
+    for words in (["--trust", "own_networks.Net"], ["--trust=own_networks.Net"]):
+        monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+        assert main(["evaluate", "own", "--attacks", "clean", "--n", "20", *words]) == 0
     assert sys.path == path
+    with pytest.raises(ValueError, match=r"names own_networks\.Net .*trust=\['own_networks\.Net'\]"):
+        protoat.load_run("own")
     monkeypatch.syspath_prepend(here)
-    model, recipe, weights = protoat.load_run("own")
+    model, recipe, weights = protoat.load_run("own", trust=["own_networks.Net"])
     assert (recipe.epochs, weights.parent) == (1, Path("own")) and not model.training
     monkeypatch.delitem(sys.modules, "own_networks")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     monkeypatch.setattr(sys, "path", path)
     capsys.readouterr()
-    assert main(["evaluate", "../own", "--attacks", "clean"]) == 2
+    assert main(["evaluate", "../own", "--attacks", "clean", "--trust", "own_networks.Net"]) == 2
     line = capsys.readouterr().err
     assert "model own_networks.Net cannot be used: No module named 'own_networks'; run the command in the" in line
+
+
+def test_own_code_is_the_users_word_in_every_door(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(here)
+    own = read_recipe("digits-2", ["--model", "own_networks.Net"])
+    assert own.trust == ("own_networks.Net",)
+    (here / "mine.yaml").write_text(own.text)
+    monkeypatch.delitem(sys.modules, "own_networks")
+    with pytest.raises(ValueError, match=r"names own_networks\.Net"):
+        read_recipe("mine.yaml")
+    with pytest.raises(ValueError, match=r"names own_networks\.Net"):
+        recipe_from_text(own.text, trust=["own_networks.build", "own.Net"])
+    assert "own_networks" not in sys.modules
+    for recipe in (
+        read_recipe("mine.yaml", trust=["own_networks.Net"]),
+        read_recipe("mine.yaml", ["--model", "own_networks.Net"]),
+        read_recipe("mine.yaml", ["--trust", "own_networks.Net"]),
+        recipe_from_text(own.text, trust=["own_networks.Net"]),
+    ):
+        assert (recipe.text, recipe.trust) == (own.text, own.trust)
+    for trust, message in (("own_networks.Net", "one text"), (["Net"], "no dotted name"), (["a.b; c"], "no dotted")):
+        with pytest.raises(ValueError, match=message):
+            read_recipe("mine.yaml", trust=trust)
 
 
 def test_train_takes_both_spellings_of_a_class_or_builder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +146,18 @@ def test_code_that_came_with_a_run_is_not_imported(
     for name in [name for name in sys.modules if name.split(".")[0] in ("runs", "sent", "planted")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(command.format(folder).split()) == 2
-    assert f"may have come with {folder}, whose recipe must not bring code" in capsys.readouterr().err
+    assert f"names {network}" in capsys.readouterr().err
     assert not (here / "imported").exists()
 
 
-def test_the_folder_of_a_run_is_no_place_for_modules(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with working_directory_on_path():
-        assert sys.path[-1] == ""
-    assert "" not in sys.path
-    monkeypatch.chdir(stored_run(here / "run", "own_networks.Net"))
-    with working_directory_on_path():
+def test_the_working_directory_is_on_the_path_where_code_of_ones_own_is_named(here: Path) -> None:
+    for args, on_path in (
+        ("evaluate runs/a", False),
+        ("evaluate runs/a --trust own_networks.Net", True),
+        ("train --model own_networks:Net", True),
+        ("train --data.root own_networks.Net --config own.yaml", False),
+        ("evaluate runs/a --attacks clean own_networks.Attack", True),
+    ):
+        with allowing_own_code(args.split()):
+            assert (sys.path[-1] == "") == on_path, args
         assert "" not in sys.path

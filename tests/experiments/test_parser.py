@@ -53,7 +53,7 @@ def test_a_wrong_option_is_named_with_what_is_valid(overrides: str, message: str
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("metod: {class_path: PGDAT}", "metod.class_path is unknown; did you mean 'method'?"),
+        ("metod: {class_path: PGDAT}", "'metod' is unknown; did you mean 'method'?"),
         ("threat: {epps: 8/255}", "threat.epps is unknown; did you mean 'eps'?"),
         ("method: {class_path: PGDAT, init_args: {stepz: 7}}", "method.stepz is unknown; did you mean 'steps'?"),
         ("data: {class_path: Digits}", "required: model"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib import import_module
 
 from protoat._version import __version__
-from protoat.experiments.own_code import working_directory_on_path
 
 __all__ = ["main"]
 
@@ -28,8 +26,6 @@ _COMMANDS = {
     "gc": "remove what complete runs no longer need",
     "data": "data sets: where each is looked for, whether it is there; download",
 }
-# Commands by which users name a class of their own, or a run that was trained with one.
-_TAKE_OWN_CODE = ("train", "pretrain", "evaluate", "audit", "report", "figure")
 
 
 def main(args: list[str] | None = None) -> int:
@@ -48,8 +44,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"protoat: error: command {command[:60]!r} is unknown; {hint}", file=sys.stderr)
         return 2
     run = import_module("protoat.cli.outcome").run
-    with working_directory_on_path() if command in _TAKE_OWN_CODE else nullcontext():
-        return int(run(command, import_module(f"protoat.cli.{command}").main, rest))
+    return int(run(command, import_module(f"protoat.cli.{command}").main, rest))
 
 
 def _help() -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from protoat import data
 from protoat.cli.printing import print_table
 from protoat.data import Source
+from protoat.experiments.choices import class_names
 from protoat.experiments.parser import Parser, nearest
-from protoat.experiments.recipe import class_names
 
 __all__ = ["main"]
 

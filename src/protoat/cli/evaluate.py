@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
-_OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe")
+_OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe", "trust")
 
 
 def main(args: list[str]) -> None:

@@ -41,6 +41,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="do no runs; print what is there, and the commands that do the rest"
     )
+    parser.add_trust()
 
 
 def check_options(options: Namespace) -> None:

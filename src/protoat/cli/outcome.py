@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 
 from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+from protoat.experiments.own_code import allowing_own_code
 
 __all__ = ["run"]
 
@@ -38,7 +39,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
     try:
         _check_words(args)
-        with nullcontext() if speaks else redirect_stdout(None):
+        with nullcontext() if speaks else redirect_stdout(None), allowing_own_code(args):
             code = main(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()

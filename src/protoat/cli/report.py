@@ -29,6 +29,7 @@ def main(args: list[str]) -> None:
         default=300,
         help="test images of the map and of retrieval; 0 leaves out whatever needs weights and images",
     )
+    parser.add_trust()
     options = parser.parse_args(args)
     check_file(options.out)
     if options.out.suffix.lower() != ".html":

@@ -8,6 +8,7 @@ from pathlib import Path
 from protoat.experiments.initialise import digest
 from protoat.experiments.job import DIGITS, identity_of_text
 from protoat.experiments.named_run import run_named
+from protoat.experiments.own_code import trusting
 from protoat.experiments.places import check_no_file
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
 from protoat.experiments.run import check_images, train
@@ -66,8 +67,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
 
 def _usual_folder(recipe: Recipe, names: list[str]) -> Path:
     """The same for the same run; weights that are not a run's own are known by their digest."""
-    identity = identity_of_text(recipe.text)
-    if identity is None and recipe.initialise is not None:
-        identity = identity_of_text(recipe.text, digest(recipe.initialise.file))
+    with trusting(recipe.trust):
+        identity = identity_of_text(recipe.text)
+        if identity is None and recipe.initialise is not None:
+            identity = identity_of_text(recipe.text, digest(recipe.initialise.file))
     assert identity is not None
     return Path("runs") / "-".join([*names, identity[:DIGITS]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import yaml
 
 from protoat.experiments.parser import nearest
-from protoat.parsing import no_yaml
+from protoat.files import read_bytes
+from protoat.parsing import parse_yaml
 
 __all__ = ["Budget", "budget_names", "read_budget"]
 
 _SHIPPED = Path(__file__).parents[1] / "recipes" / "budgets"
+_LONGEST = 2**18  # bytes of a file
 _KEYS = ("about", "images", "attacks", "checks", "train", "pretrain", "recipes")
 
 
@@ -84,9 +87,9 @@ def read_budget(name_or_path: str) -> Budget:
         hint = f"{nearest(name_or_path, budget_names())} (a file of your own is named by its path)"
         raise ValueError(f"budget {name_or_path!r} is unknown; {hint}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no YAML: {no_yaml(error)}") from error
+        content = parse_yaml(read_bytes(path.resolve(), limit=_LONGEST))
+    except ValueError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
     _check(path, content)
     if content.get("checks") is not None:
         content["checks"] = tuple(content["checks"])
@@ -130,9 +133,19 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_changes(path: Path, budget: Budget) -> None:
-    """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run."""
-    from protoat.experiments.recipe import is_of_pretraining, read_recipe, recipe_names  # torch takes seconds to import
+    """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run.
 
+    The file comes from outside, and what it changes becomes options: so it names what a recipe may, and no more.
+    """
+    from protoat.experiments.allowed import check_names  # torch takes seconds to import
+    from protoat.experiments.recipe import KEYS, is_of_pretraining, read_recipe, recipe_names
+
+    of_one = [(f"recipes, {name}", changes) for name, changes in budget.recipes.items()]
+    for section, changes in (("train", budget.train), ("pretrain", budget.pretrain), *of_one):
+        check_names(changes, f"{path}, {section}", keys=KEYS)
+    for name in budget.attacks.values():
+        if not re.fullmatch(r"[\w:@/-][\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
+            raise ValueError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
     if unknown := [name for name in budget.recipes if name not in recipe_names()]:
         raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
     general = replace(budget, recipes={})
@@ -141,9 +154,9 @@ def _check_changes(path: Path, budget: Budget) -> None:
         ("pretrain", general, "cifar10-acl", True),
         *((f"recipes, {name}", budget, name, is_of_pretraining(name)) for name in budget.recipes),
     ]
-    for section, changes, name, pretrains in tried:
+    for section, changed, name, pretrains in tried:
         try:
-            read_recipe(name, changes.args(name, pretrains=pretrains))
+            read_recipe(name, changed.args(name, pretrains=pretrains))
         except ValueError as error:
             raise ValueError(f"{path}, {section}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,7 +50,11 @@ def build_network(recipe: Recipe, num_classes: int, shape: tuple[int, int, int])
 
 
 def load_encoder(
-    folder: Path | str, *, weights: Literal["best", "last"] | None = None, branch: Branch | None = None
+    folder: Path | str,
+    *,
+    weights: Literal["best", "last"] | None = None,
+    branch: Branch | None = None,
+    trust: Collection[str] = (),
 ) -> Encoder:
     """The network of a run, pre-trained or trained; only safetensors, YAML and JSON are read, never a pickle.
 
@@ -57,12 +62,14 @@ def load_encoder(
         folder: of the run.
         weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
         branch: whose batch norm a network with two sets keeps; None takes the one of attacked images.
+        trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``.
 
     Raises:
-        ValueError: not a run folder, no weights yet, weights of another architecture, or a branch that is not there.
+        ValueError: not a run folder, no weights yet, weights of another architecture, a branch that is not there, or a
+            recipe that names code which is neither protoat's nor trusted.
     """
     run = read_run(folder)
-    recipe = recipe_of_run(run.path)
+    recipe = recipe_of_run(run.path, trust=trust)
     path = _weights_file(run, weights)
     model = build_network(recipe, run.fact("num_classes"), tuple(run.fact("shape")))
     method = recipe.method(recipe.threat)

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 
 from protoat.experiments.job import Task
 from protoat.experiments.laboratory import carry_out
+from protoat.experiments.own_code import trusted, trusting
 from protoat.experiments.parser import nearest
 from protoat.files import check_no_links, make_folder
 from protoat.training import CheckpointError, DiskError, NonFiniteLossError
@@ -109,6 +110,7 @@ class _Work:
     task: Task
     store: Path
     threads: int | None
+    trust: tuple[str, ...] = field(default_factory=lambda: tuple(trusted()))
 
     def __call__(self) -> str | None:
         logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -117,7 +119,8 @@ class _Work:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            return _attempt(self.task, self.store)
+            with trusting(self.trust):
+                return _attempt(self.task, self.store)
         except KeyboardInterrupt:
             return f"interrupted; {GO_ON}"
 

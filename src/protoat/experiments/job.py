@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from protoat.experiments.allowed import foreign_names
 from protoat.experiments.initialise import Initialise
-from protoat.experiments.own_code import no_code_from
+from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
 from protoat.training import EMA
 
@@ -74,6 +75,11 @@ class Job:
         return _identity(self.recipe.text, choice, None if self.start is None else self.start.identity)
 
     @property
+    def trust(self) -> list[str]:
+        """Code that is not ours and that its recipe names, as do its arguments, and that of the job it starts from."""
+        return [*foreign_names(load_yaml(self.recipe.text)), *([] if self.start is None else self.start.trust)]
+
+    @property
     def pretrains(self) -> bool:
         """Whether it is ``protoat pretrain`` that does it."""
         return self.recipe.pretrains
@@ -119,7 +125,8 @@ class Job:
         if (usual / "recipe.yaml").exists():
             return usual
         there = sorted(path.parent for path in store.glob("*/recipe.yaml"))
-        return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
+        with trusting(self.trust):
+            return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
 
     def _is(self, folder: Path) -> bool:
         return identity_of_folder(folder) == self.identity
@@ -209,8 +216,7 @@ def identity_of_folder(folder: Path) -> str | None:
 def _identity_of_file(path: Path, _modified: int) -> str | None:
     record = path.with_name("job.json")
     start = json.loads(record.read_text())["start"] if record.exists() else None
-    with no_code_from(path.parent):
-        return identity_of_text(path.read_text(), start)
+    return identity_of_text(path.read_text(), start)
 
 
 def identity_of_text(text: str, start: str | None = None) -> str | None:

@@ -1,27 +1,89 @@
-"""Code of the user's own: found in the working directory, never in the folder of a run."""
+"""Code of the user's own: what they have named, and where it is found."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
 
-__all__ = ["is_run_folder", "no_code_from", "working_directory_on_path"]
+from protoat.parsing import parse_yaml
+
+__all__ = ["CLASS_KEYS", "allowing_own_code", "named_in", "trusted", "trusting", "working_directory_on_path"]
+
+# Keys of a recipe whose value is a class or a function.
+CLASS_KEYS = ("data", "model", "method", "regularizer", "optimizer", "schedule", "averaging", "auxiliary", "loss")
+_NAMING = (*CLASS_KEYS, "trust", "attack", "attacks")
+_TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether a folder holds a run, and not just a recipe that somebody wrote."""
-    written = (folder / "run.json").exists() or any(folder.glob("*.safetensors"))
-    return written and (folder / "recipe.yaml").exists()
+def trusted() -> frozenset[str]:
+    """Dotted names that the user has named, which a recipe may therefore hold."""
+    return _TRUSTED.get()
+
+
+@contextmanager
+def trusting(names: Collection[str]) -> Iterator[None]:
+    """Lets recipes that are read meanwhile name this code too, beside what encloses it.
+
+    Args:
+        names: dotted names, such as ``mymodels.Net``.
+
+    Raises:
+        ValueError: one is no dotted name.
+
+    >>> with trusting(["mymodels.Net"]):
+    ...     sorted(trusted())
+    ['mymodels.Net']
+    """
+    if isinstance(names, str):
+        raise ValueError(f"trust={names!r} is one text; write a list of dotted names: trust=[{names!r}]")  # noqa: TRY004
+    for name in names:
+        if not _is_dotted(name):
+            raise ValueError(f"trust {name!r} is no dotted name; write package.module.Class, such as mymodels.Net")
+    token = _TRUSTED.set(_TRUSTED.get() | frozenset(names))
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def named_in(args: Sequence[str]) -> list[str]:
+    """The code that the arguments of a command name themselves: what the user wrote is the user's word.
+
+    >>> named_in(["--config", "mnist", "--model", "mymodels:Net", "--trust=other.Method", "--data.root", "a.b"])
+    ['mymodels.Net', 'other.Method']
+    """
+    option, found = "", []
+    for arg in args:
+        value: str | None = arg
+        if arg.startswith("--"):
+            option, equals, text = arg[2:].partition("=")
+            value = text if equals else None
+        names = _NAMING if "." not in option else CLASS_KEYS
+        if (
+            value is not None
+            and option.partition(".")[0] in names
+            and option.rpartition(".")[2] not in ("root", "path")
+        ):
+            found += [value] if option == "trust" else _dotted_in(value)
+    return found
+
+
+@contextmanager
+def allowing_own_code(args: Sequence[str]) -> Iterator[None]:
+    """Trusts what the arguments of a command name, and finds it in the working directory."""
+    names = named_in(args)
+    with trusting(names), working_directory_on_path() if names else nullcontext():
+        yield
 
 
 @contextmanager
 def working_directory_on_path() -> Iterator[None]:
-    """Looks for modules in the working directory too, after all other places, unless that is the folder of a run."""
-    if "" in sys.path or is_run_folder(Path()):
+    """Looks for modules in the working directory too, after all other places."""
+    if "" in sys.path:
         yield
         return
     sys.path.append("")
@@ -31,35 +93,28 @@ def working_directory_on_path() -> Iterator[None]:
         sys.path.remove("")
 
 
-@contextmanager
-def no_code_from(folder: Path) -> Iterator[None]:
-    """Refuses, while a recipe of `folder` is read, every module that may have come with it.
+def _is_dotted(name: object) -> bool:
+    return isinstance(name, str) and "." in name and all(part.isidentifier() for part in name.split("."))
 
-    Those are the ones that lie in it, and those of a package that holds it, such as ``runs`` for ``runs/theirs``.
-    """
-    guard = _Guard(folder)
-    sys.meta_path.insert(0, guard)
+
+def _dotted_in(text: str) -> list[str]:
+    """Dotted names in a value of the command line, which may be YAML."""
+    text = re.sub(r"^([\w.]+):(\w+)$", r"\1.\2", text)
+    if _is_dotted(text):
+        return [text]
+    if not set("{[") & set(text):
+        return []
     try:
-        yield
-    finally:
-        sys.meta_path.remove(guard)
+        return [name for name in _texts(parse_yaml(text)) if _is_dotted(name)]
+    except ValueError:
+        return []  # which its parser says
 
 
-class _Guard:
-    """Finds no module, and raises ImportError where others would find one that may have come with a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.name, self.folder = folder, folder.resolve()
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        found = PathFinder.find_spec(name, path, target)
-        if found is None:
-            return None
-        packages = [Path(place).resolve() for place in found.submodule_search_locations or ()]
-        files = [*packages, *([Path(found.origin).resolve()] if found.origin else [])]
-        inside = any(self.folder in (file, *file.parents) for file in files)
-        if inside or any(package in self.folder.parents for package in packages):
-            raise ImportError(f"module {name} may have come with {self.name}, whose recipe must not bring code")
-        return None
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry)
+    elif isinstance(value, str):
+        yield value

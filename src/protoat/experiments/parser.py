@@ -142,6 +142,16 @@ class Parser(jsonargparse.ArgumentParser):
             self.epilog = _explanation(class_type)
         return list(super().add_class_arguments(class_type, nested_key, *args, **options))
 
+    def add_trust(self) -> None:
+        """Adds ``--trust``, which `protoat.experiments.own_code.named_in` reads before anything is parsed."""
+        self.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="code of your own that recipes may name, such as mymodels.Net, also from here; may be repeated",
+        )
+
     def instantiate(self, *args: Any, **options: Any) -> Any:
         """The objects that were asked for; what a class has to say against its arguments is said in its words."""
         try:

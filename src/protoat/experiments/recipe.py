@@ -1,12 +1,15 @@
-"""A recipe: every choice of a run, from YAML and the command line to typed objects."""
+"""A recipe: every choice of a run, from YAML and the command line to typed objects.
+
+Its YAML comes from outside, whether from a file, a run folder or a text, and passes `protoat.experiments.allowed`
+before anything it names is imported; the shipped ones pass it too. Options are the user's own word.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from importlib import import_module
@@ -19,22 +22,23 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from torch import nn
 
-from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.data import Augment, Groups, Source
+from protoat.experiments.allowed import check_names, foreign_names
+from protoat.experiments.choices import CLASSES, choices_of, class_names
 from protoat.experiments.initialise import Initialise, digest
-from protoat.experiments.own_code import is_run_folder, no_code_from
+from protoat.experiments.own_code import named_in, trusted, trusting
 from protoat.experiments.parser import Parser, nearest
+from protoat.files import read_bytes
 from protoat.methods import Method
-from protoat.parsing import no_yaml
+from protoat.parsing import decoded, parse_yaml
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
 from protoat.training import EMA, Averaging, Schedule
 from protoat.types import ThreatModel
 
 __all__ = [
+    "KEYS",
     "Recipe",
-    "choices_of",
-    "class_names",
     "differing_keys",
     "flat_recipe",
     "is_of_pretraining",
@@ -51,17 +55,7 @@ __all__ = [
 
 _SHIPPED = Path(__file__).parents[1] / "recipes"
 _OVERLAYS = _SHIPPED / "methods"
-# Where hints look for the names of classes.
-_CLASSES: dict[str, tuple[Any, Any]] = {
-    "data": (Source, data),
-    "model": (models.ImageClassifier, models),
-    "method": (Method, methods),
-    "regularizer": (Regularizer, regularizers),
-    "optimizer": (torch.optim.Optimizer, torch.optim),
-    "schedule": (Schedule, training),
-    "averaging": (Averaging, training),
-    "auxiliary": (Source, data),
-}
+_LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
 # What may differ between two starts of one run: where files are (weights are known by their SHA-256), and how often it
@@ -116,6 +110,7 @@ class Recipe:
 
     Attributes:
         text: the whole recipe as YAML, defaults included: what a run folder keeps, and what makes two runs the same.
+        trust: the user's own code that `text` names, and what they have named beside, by dotted names.
     """
 
     data: Source
@@ -146,6 +141,7 @@ class Recipe:
     memory_format: Literal["contiguous", "channels_last"] | None = None
     checkpoint_every: int | None = None
     text: str = field(default="", init=False, repr=False)
+    trust: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every"):
@@ -170,15 +166,21 @@ class Recipe:
         return isinstance(self.method(self.threat), Contrastive)
 
 
-def read_recipe(config: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+KEYS = tuple(entry.name for entry in fields(Recipe) if entry.init)
+
+
+def read_recipe(config: str | Path, overrides: Sequence[str] = (), *, trust: Collection[str] = ()) -> Recipe:
     """A recipe by name or path, with changes.
 
     Args:
         config: name of a shipped recipe (`recipe_names`), or path of a YAML file.
-        overrides: as on the command line, such as ``["--method", "FreeAT", "--method.replays", "4"]``.
+        overrides: as on the command line, such as ``["--method", "FreeAT", "--method.replays", "4"]``. They may name
+            code of your own.
+        trust: code of your own that the file may name, such as ``["mymodels.Net"]``.
 
     Raises:
-        ValueError: an unknown recipe, class, key or value, with the nearest valid name.
+        ValueError: an unknown recipe, class, key or value, with the nearest valid name; or a file that names code
+            which is neither protoat's nor trusted.
 
     >>> read_recipe("digits-2", ["--threat.eps", "26/255", "--regularizer", "none"]).threat.eps == 26 / 255
     True
@@ -186,23 +188,35 @@ def read_recipe(config: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Traceback (most recent call last):
     ValueError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
     """
-    return resolve(shared_parser(), ["--config", str(config), *overrides])[0]
+    with trusting(trust):
+        return resolve(shared_parser(), ["--config", str(config), *overrides])[0]
 
 
-def recipe_from_text(text: str) -> Recipe:
-    """The recipe whose `Recipe.text` this is."""
-    parser = shared_parser()
-    return _objects(parser, parser.parse_string(text))
+def recipe_from_text(text: str, *, trust: Collection[str] = ()) -> Recipe:
+    """The recipe whose `Recipe.text` this is.
 
-
-def recipe_of_run(folder: Path) -> Recipe:
-    """The recipe of a run folder, which may be a stranger's: it may name code, but none that came with the folder.
+    Args:
+        text: YAML, from wherever it came.
+        trust: code of your own that it may name, such as ``["mymodels.Net"]``.
 
     Raises:
-        ValueError: it names code that cannot be imported, or that came with the folder.
+        ValueError: see `read_recipe`.
     """
-    with no_code_from(folder):
-        return recipe_from_text((folder / "recipe.yaml").read_text())
+    with trusting(trust):
+        parser = shared_parser()
+        return _objects(parser, parser.parse_string(text))
+
+
+def recipe_of_run(folder: Path, *, trust: Collection[str] = ()) -> Recipe:
+    """The recipe of a run folder, which may be a stranger's: it names no code but protoat's and what is trusted.
+
+    Raises:
+        ValueError: see `read_recipe`.
+    """
+    path = folder / "recipe.yaml"
+    with trusting(trust):
+        parser = shared_parser()
+        return _objects(parser, parser.parse_string(_text_of(path), path))
 
 
 def recipe_names() -> list[str]:
@@ -242,6 +256,7 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
     parser.add_class_arguments(
         Recipe, skip={f"regularizer.init_args.{name}" for name in ("num_classes", "embedding_dim")}
     )
+    parser.add_trust()
     return parser
 
 
@@ -270,6 +285,14 @@ class _RecipeParser(Parser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"choices": partial(choices_of, pretrains=False), **options})
 
+    def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
+        return self.parse_string(_text_of(Path(path).resolve()), path, *args, **options)
+
+    def parse_string(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
+        source = path or "the recipe"
+        check_names(_plain(content, source), str(source), keys=KEYS)
+        return super().parse_string(content, path, *args, **options)
+
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
@@ -279,26 +302,27 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
             args[place] = arg.replace(":", ".")  # protoat evaluate spells it with a colon
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
-    parsed = parser.parse_args(args)
-    if parsed.initialise is not None:
-        choice = Initialise(**vars(parsed.initialise))
-        found = digest(choice.file)
-        if choice.sha256 not in (None, found):
-            raise ValueError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
-        parsed.initialise.sha256 = found
-    return _objects(parser, parsed), parsed
+    with trusting(named_in(args)):
+        parsed = parser.parse_args(args)
+        if parsed.initialise is not None:
+            choice = Initialise(**vars(parsed.initialise))
+            found = digest(choice.file)
+            if choice.sha256 not in (None, found):
+                raise ValueError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
+            parsed.initialise.sha256 = found
+        return _objects(parser, parsed), parsed
 
 
 def _objects(parser: Parser, parsed: Namespace) -> Recipe:
-    names = [entry.name for entry in fields(Recipe) if entry.init]
     if parsed.augment is None:
         parsed.augment = Namespace(asdict(_import(parsed.data.class_path).augment))
     content = load_yaml(parser.dump(parsed, skip_unset=False, skip_validation=True))  # what is parsed is valid
     if broken := [key for key, value in _flat(content) if isinstance(value, float) and math.isnan(value)]:
         raise ValueError(f"{broken[0].replace('init_args.', '')}=nan is not a number")
     objects = parser.instantiate(parsed)
-    recipe = Recipe(**{name: getattr(objects, name) for name in names})
-    recipe.text = yaml.safe_dump({name: content[name] for name in names}, sort_keys=False, width=120)
+    recipe = Recipe(**{name: getattr(objects, name) for name in KEYS})
+    recipe.text = yaml.safe_dump({name: content[name] for name in KEYS}, sort_keys=False, width=120)
+    recipe.trust = tuple(sorted({*trusted(), *foreign_names({name: content[name] for name in KEYS})}))
     return recipe
 
 
@@ -348,14 +372,27 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(entry, f"{prefix}.{key}" if prefix else str(key))
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return decoded(read_bytes(path, limit=_LONGEST))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _plain(text: str, source: Path | str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{source} is no YAML: {error}") from error
+
+
 class _NameOrPath(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         path = _path_of(values)
         if path.parent == _OVERLAYS and not cfg.get("data"):
             raise ValueError(f"recipe {values!r} changes that of a data set; write --config cifar10 --config {values}")
         _start_anew(cfg, _classes_of(path))
-        with no_code_from(path.parent) if is_run_folder(path.parent) else nullcontext():
-            super().__call__(parser, cfg, str(path), option_string)
+        super().__call__(parser, cfg, str(path), option_string)
         _start_anew(cfg, parser.named_classes)
 
 
@@ -364,19 +401,14 @@ def _start_anew(cfg: Any, named: Mapping[str, str]) -> None:
     for key, name in named.items():
         # jsonargparse would keep arguments that both classes have: PGD's step_size is not what FastAT wants.
         if cfg.get(key) and cfg[key].class_path.rpartition(".")[2] != name.rpartition(".")[2]:
-            common = inspect.signature(_CLASSES[key][0]).parameters
+            common = inspect.signature(CLASSES[key][0]).parameters
             given = cfg[key].get("init_args", Namespace())
             cfg[key].init_args = Namespace({name: value for name, value in given.items() if name in common})
 
 
 def _classes_of(path: Path) -> dict[str, str]:
-    """Class names in a recipe file, by key; what else than YAML is wrong with the file is for its reader to say."""
-    try:
-        content = load_yaml(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {no_yaml(error)}") from error
-    except (OSError, UnicodeDecodeError):
-        return {}
+    """Class names in a recipe file, by key."""
+    content = _plain(_text_of(path.resolve()), path)
     given = {key: content.get(key) for key in _STARTS_ANEW} if isinstance(content, Mapping) else {}
     return {key: str(entry.get("class_path")) for key, entry in given.items() if isinstance(entry, Mapping)}
 
@@ -391,23 +423,6 @@ def _path_of(config: str) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
     raise ValueError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")
-
-
-def class_names(key: str, *, pretrains: bool = False) -> list[str]:
-    """Short names that `key` may have for its class."""
-    return list(choices_of(key, pretrains=pretrains))
-
-
-def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
-    """The classes that `key` may have, by short name; None stands for none."""
-    key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
-    base, home = (Method, pretraining) if key == "method" and pretrains else _CLASSES.get(key, (None, None))
-    found = [item for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)] if base else []
-    found = [item for item in found if item is not base and not inspect.isabstract(item)]
-    if base is Method:  # one that takes an attack is for the library
-        found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
-    named: dict[str, type | None] = {item.__name__: item for item in found}
-    return named | {"none": None} if key in ("regularizer", "schedule", "averaging") else named
 
 
 def _import(class_path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
+from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_data, check_free, claim, environment
 from protoat.functional.forward import output_of
@@ -69,7 +71,8 @@ def build(recipe: Recipe) -> Parts:
         torch.manual_seed(recipe.seed)
         model = build_network(recipe, images.num_classes, images.shape)
         if recipe.initialise is not None:
-            model, initialised = hand_over(model, recipe.initialise)
+            with trusting(recipe.trust):
+                model, initialised = hand_over(model, recipe.initialise)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
         objective = _objective(recipe, method, model, images)
@@ -278,20 +281,23 @@ def _facts(images: ImageData, validation: ImageData | None) -> dict[str, Any]:
     }
 
 
-def load_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> tuple[nn.Module, Recipe, Path]:
+def load_run(
+    folder: Path | str, *, weights: Literal["best", "last"] | None = None, trust: Collection[str] = ()
+) -> tuple[nn.Module, Recipe, Path]:
     """The trained model of a run, in eval mode, its recipe, and the file its weights come from.
 
-    Only safetensors and YAML are read, never a pickle.
+    Only safetensors and YAML are read, never a pickle, and a recipe that names other code than protoat's is refused.
 
     Args:
         folder: of the run.
         weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+        trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``.
 
     Raises:
-        ValueError: not a run folder, no weights yet, weights of another architecture, or a pre-trained encoder, whose
-            head has learned nothing.
+        ValueError: not a run folder, no weights yet, weights of another architecture, a pre-trained encoder, whose
+            head has learned nothing, or a recipe that names code which is neither protoat's nor trusted.
     """
-    model, recipe, path, _ = load_encoder(folder, weights=weights)
+    model, recipe, path, _ = load_encoder(folder, weights=weights, trust=trust)
     if recipe.pretrains:
         raise ValueError(
             f"{folder} holds a pre-trained encoder without a head; write protoat evaluate {folder} --linear-probe, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,18 +63,21 @@ class Subject:
         return shlex.join(["protoat", verb, *self.named, *more])
 
 
-def subject_of_run(folder: Path | str, *, weights: Literal["best", "last"] | None = None) -> Subject:
+def subject_of_run(
+    folder: Path | str, *, weights: Literal["best", "last"] | None = None, trust: Collection[str] = ()
+) -> Subject:
     """The model of a run, with the test images and the threat model of its recipe.
 
     Args:
         folder: of the run.
         weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+        trust: see `protoat.experiments.run.load_run`.
 
     Raises:
         ValueError: see `protoat.experiments.run.load_run`; or data with other classes than those of training.
         DataNotFoundError: the test images are not there.
     """
-    model, recipe, path = load_run(folder, weights=weights)
+    model, recipe, path = load_run(folder, weights=weights, trust=trust)
     facts = read_run(folder).facts
     data = load_images(recipe, "test")
     trained_on = facts.get("class_names", list(data.class_names))

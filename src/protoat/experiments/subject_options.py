@@ -9,10 +9,10 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from protoat.data import Groups, Source
+from protoat.experiments.choices import choices_of
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_folder
-from protoat.experiments.recipe import choices_of
 from protoat.experiments.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.types import Norm, Pixels, ThreatModel
 
@@ -50,6 +50,7 @@ def subject_parser(prog: str) -> Parser:
         help="what predicts; prototypes: the nearest class of SoftTriple, with records in prototypes below the run",
     )
     parser.add_argument("--out", type=Path | None, help="folder of the record; default: where the run is")
+    parser.add_trust()
     return parser
 
 

@@ -1,0 +1,147 @@
+"""Which code a recipe that comes from outside may name: ours, and what the user has named.
+
+A parser imports whatever text stands where a class or a function may stand, and calls it. So a recipe is looked at as
+plain values before: every text in it is the name of a choice of ours, a word, a number or the place of files. All else
+is refused unless the user has named it, see `protoat.experiments.own_code`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from protoat import data, methods, models, pretraining, regularizers, training
+from protoat.experiments.choices import CLASSES, choices_of
+from protoat.experiments.own_code import CLASS_KEYS, trusted
+from protoat.experiments.parser import nearest
+from protoat.functional import losses
+from protoat.parsing import parse_yaml
+
+__all__ = ["allowed_names", "check_names", "foreign_names"]
+
+_OF_FILES = re.compile(r"((data|auxiliary)\.(root|path)|initialise\.(run|weights)|groups(\..*)?)")
+_KEY = re.compile(r"(?!help$|.*\.help$|__)[\w.$]+\+?", re.ASCII)
+_WORD = re.compile(r"[\w+-]*", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[\d._]+([eE][+-]?\d+)?(/[\d._]+)?", re.ASCII)
+# Values that are keys and values; a text in their place would be the path of a file that has these.
+_GROUPS = ("threat", "evaluation_threat", "augment", "initialise", "view")
+
+
+@cache
+def allowed_names(key: str) -> frozenset[str]:
+    """Every way to name what `key` may hold, short and dotted.
+
+    >>> sorted(allowed_names("loss"))[0], "torch.optim.SGD" in allowed_names("optimizer")
+    ('protoat.functional.losses.cross_entropy', True)
+    """
+    if key == "loss":
+        return frozenset(f"{losses.__name__}.{name}" for name in losses.__all__)
+    found = {**choices_of(key), **choices_of(key, pretrains=True)}
+    homes = (data, methods, models, pretraining, regularizers, training, *CLASSES[key][1])
+    names = set()
+    for name, item in found.items():
+        if item is not None:
+            exported = [f"{home.__name__}.{name}" for home in homes if vars(home).get(name) is item]
+            names |= {name, f"{item.__module__}.{item.__qualname__}", *exported}
+    return frozenset(names)
+
+
+def check_names(content: Any, source: str, *, keys: Collection[str]) -> None:
+    """Refuses a recipe that names other code than ours and the user's; nothing is imported to see that.
+
+    Args:
+        content: of the recipe, as plain values.
+        source: where it is from, for messages.
+        keys: that a recipe may have.
+
+    Raises:
+        ValueError: says what it names, and how to allow it.
+    """
+    if not isinstance(content, Mapping):
+        return  # which its parser says
+    for key in content:
+        first = str(key).partition(".")[0].rstrip("+")
+        if first not in keys:
+            raise ValueError(f"{source}: {_short(first)} is unknown; {nearest(first, keys)}")
+    found = [(key, text) for key, text in dict.fromkeys(_foreign(content)) if text not in trusted()]
+    if not found:
+        return
+    key, text = found[0]
+    name, kind = _short(text), key.rpartition(".")[2]
+    if kind in CLASS_KEYS and "." not in text:
+        raise ValueError(f"{source}: {kind} {name} is unknown; {nearest(text, _short_names(kind))}")
+    if not _is_dotted(text):
+        raise ValueError(f"{source}: {_short(key)}={name} is not valid in a recipe")
+    names = list(dict.fromkeys(text for _, text in found if _is_dotted(text)))
+    raise ValueError(
+        f"{source} names {' and '.join(names)} ({key}), which a recipe may not: it runs no code but protoat's own and "
+        f"what you name yourself. If you know this code, write {' '.join(f'--trust {name}' for name in names)}; in "
+        f"Python trust={names}"
+    )
+
+
+def foreign_names(content: Any) -> list[str]:
+    """Dotted names in plain values that are not ours.
+
+    >>> foreign_names({"method": {"class_path": "FreeAT"}, "model": "mymodels.Net"})
+    ['mymodels.Net']
+    """
+    return list(dict.fromkeys(text for _, text in _foreign(content) if _is_dotted(text)))
+
+
+def _foreign(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Each text that is neither ours nor plainly harmless, with its key."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            if not _KEY.fullmatch(str(name)) and not key.startswith(".groups"):
+                yield key.strip("."), str(name)
+            yield from _foreign(entry, f"{key}.{name}")
+    elif isinstance(value, list | tuple | set):
+        for entry in value:
+            yield from _foreign(entry, key)
+    elif isinstance(value, str):
+        parts = [part.rstrip("+") for part in key.split(".") if part and part not in ("init_args", "dict_kwargs")]
+        named = bool(parts) and parts[-1] == "class_path"
+        parts = parts[: len(parts) - named]
+        kind, place = (parts or [""])[-1], ".".join(parts)
+        if value == "none" and not named:
+            return
+        if value.startswith("-") and not _NUMBER.fullmatch(value):
+            yield place, value  # on a command line it would be an option
+        elif kind in CLASS_KEYS:
+            if value not in allowed_names(kind):
+                yield place, value
+        elif named or kind in _GROUPS:
+            yield place, value
+        elif not _OF_FILES.fullmatch(".".join(parts[-2:])) and parts[0] != "groups":
+            yield from _hidden(value, key, place)
+
+
+def _hidden(text: str, key: str, place: str) -> Iterator[tuple[str, str]]:
+    """What a text may be that is neither a word nor a number: a name, or YAML, as which a parser reads it once more."""
+    if _WORD.fullmatch(text) or _NUMBER.fullmatch(text):
+        return
+    try:
+        inner = parse_yaml(text)
+    except ValueError:
+        inner = text
+    if isinstance(inner, str):
+        if "." in text or "." in inner:
+            yield place, inner
+    else:
+        yield from _foreign(inner, key)
+
+
+def _short_names(kind: str) -> list[str]:
+    return sorted(name for name in allowed_names(kind) if "." not in name) or sorted(allowed_names(kind))
+
+
+def _is_dotted(text: str) -> bool:
+    return "." in text and all(part.isidentifier() for part in text.split("."))
+
+
+def _short(text: str) -> str:
+    """A text from outside for a message: on one line, without control characters, not too long."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")

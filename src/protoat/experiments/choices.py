@@ -1,0 +1,53 @@
+"""The classes that a recipe may name, by key: what this package has of each kind, and torch's optimizers."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from protoat import data, methods, models, pretraining, regularizers, training
+from protoat.data import Source
+from protoat.methods import Method
+from protoat.regularizers import Regularizer
+from protoat.training import Averaging, Schedule
+
+__all__ = ["CLASSES", "choices_of", "class_names"]
+
+# Of each key whose value is a class: what it is a subclass of, and where such are found.
+CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
+    "data": (Source, (data,)),
+    "model": (models.ImageClassifier, (models,)),
+    "method": (Method, (methods,)),
+    "regularizer": (Regularizer, (regularizers,)),
+    "optimizer": (torch.optim.Optimizer, (torch.optim, training)),
+    "schedule": (Schedule, (training,)),
+    "averaging": (Averaging, (training,)),
+    "auxiliary": (Source, (data,)),
+}
+_NO_STEP_OF_OURS = ("LBFGS", "SparseAdam")  # one evaluates the loss several times, one takes sparse gradients only
+
+
+def class_names(key: str, *, pretrains: bool = False) -> list[str]:
+    """Short names that `key` may have for its class."""
+    return list(choices_of(key, pretrains=pretrains))
+
+
+def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
+    """The classes that `key` may have, by short name; None stands for none.
+
+    >>> sorted(choices_of("averaging"))
+    ['EMA', 'FAWA', 'SWA', 'none']
+    """
+    key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
+    base, homes = CLASSES.get(key, (None, ()))
+    if key == "method" and pretrains:
+        homes = (pretraining,)
+    found = [item for home in homes for item in vars(home).values() if inspect.isclass(item) and issubclass(item, base)]
+    found = [item for item in found if item is not base and not inspect.isabstract(item)]
+    if base is Method:  # one that takes an attack is for the library
+        found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
+    named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
+    return named | {"none": None} if key in ("regularizer", "schedule", "averaging") else named

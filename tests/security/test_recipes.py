@@ -1,0 +1,201 @@
+"""Recipes of strangers: none of them runs code, whatever it names and wherever it comes in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import protoat
+from protoat.cli import main
+from protoat.experiments.allowed import allowed_names
+from protoat.experiments.choices import CLASSES
+from protoat.experiments.own_code import CLASS_KEYS
+from protoat.experiments.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
+from protoat.experiments.run import train
+
+RUN = "accelerate.test_utils.testing.run_command"
+TOUCH = f"{{class_path: {RUN}, init_args: {{command: [touch, PWNED]}}}}"
+# What is laid over the text of digits-2, and a word of the line with which it is refused.
+CRAFTED = {
+    "a function as a loss": (f"method: {{class_path: PGDAT, init_args: {{loss: {TOUCH}}}}}", RUN),
+    "a function as a loss, in short": (f"method: {{init_args: {{loss: {RUN}}}}}", RUN),
+    "a function as a method": (f"method: {TOUCH}", RUN),
+    "a method inside a method": (f"method: {{class_path: AWP, init_args: {{method: {TOUCH}}}}}", RUN),
+    "a method inside two methods": (
+        "method: {class_path: AWP, init_args: {method: {class_path: AWP, init_args: {method: os.system}}}}",
+        "os.system",
+    ),
+    "a pickle as a model": (
+        "model: {class_path: torch.load, init_args: {f: evil.pt, weights_only: false}}",
+        "torch.load",
+    ),
+    "a pickle as a model, in short": ("model: torch.load", "torch.load"),
+    "a shell as a model": ("model: os.system", "os.system"),
+    "a module that lies here": ("model: planted.Net", "planted.Net"),
+    "a class of torch that is no network of ours": ("model: torch.nn.Linear", "torch.nn.Linear"),
+    "the same by its short name": ("model: {class_path: Linear}", "Linear"),
+    "what removes runs": (
+        "data: {class_path: protoat.experiments.garbage.remove, init_args: {folder: .}}",
+        "garbage.remove",
+    ),
+    "our own command line": (
+        "data: {class_path: protoat.cli.main, init_args: {args: [rm, --yes, .]}}",
+        "protoat.cli.main",
+    ),
+    "what writes files": ("data: {class_path: protoat.files.write}", "protoat.files.write"),
+    "a module that ours imports": ("data: {class_path: protoat.data.folder.os.system}", "os.system"),
+    "a class of ours of another kind": ("method: protoat.data.MNIST", "protoat.data.MNIST"),
+    "a function of ours that is no loss": (
+        "method: {init_args: {loss: protoat.functional.margins.margins}}",
+        "margins",
+    ),
+    "a schedule": ("schedule: {class_path: subprocess.run, init_args: {args: [touch, PWNED]}}", "subprocess.run"),
+    "an averaging": ("averaging: {class_path: planted.Net}", "planted.Net"),
+    "a regularizer": ("regularizer: {class_path: planted.Net, init_args: {}}", "planted.Net"),
+    "an optimizer": ("optimizer: {class_path: planted.Net}", "planted.Net"),
+    "a tensor for a rate": (
+        "optimizer: {class_path: SGD, init_args: {lr: {class_path: torch.load, init_args: {f: evil.pt}}}}",
+        "torch.load",
+    ),
+    "the same by its short name again": (
+        "optimizer: {class_path: SGD, init_args: {lr: {class_path: Parameter}}}",
+        "Parameter",
+    ),
+    "a tensor among betas": ("optimizer: {class_path: Adam, init_args: {betas: [torch.load, 0.9]}}", "torch.load"),
+    "other images beside ours": (
+        "method: {class_path: BiaMAT, init_args: {auxiliary: {class_path: planted.Net}}}",
+        "planted.Net",
+    ),
+    "a view": ("method: {class_path: ACL, init_args: {view: planted.Net}}", "planted.Net"),
+    "a class in an option's way of writing": ("model.class_path: planted.Net", "planted.Net"),
+    "the same for an argument": ("method.init_args.loss: os.system", "os.system"),
+    "and without init_args": ("method.loss: os.system", "os.system"),
+    "one that is appended": ("method: {init_args: {loss+: os.system}}", "os.system"),
+    "free arguments": ("model: {class_path: LeNet, dict_kwargs: {x: {class_path: os.system}}}", "os.system"),
+    "YAML inside a text": ("method: '{class_path: os.system}'", "os.system"),
+    "YAML inside a text for a number": ("weight: '{class_path: os.system}'", "os.system"),
+    "a name in quotes inside a text": ("method: {init_args: {steps: '\"os.system\"'}}", "os.system"),
+    "a dot that is written as its number": (r"""method: {init_args: {steps: '"os\x2esystem"'}}""", "os.system"),
+    "a group that is a file": ("threat: /etc/passwd", "threat"),
+    "a group that is a file here": ("augment: planted", "augment"),
+    "a group that is a class": ("initialise: {class_path: planted.Net}", "planted.Net"),
+    "a further recipe": ("config: planted.yaml", "config"),
+    "help for a class": ("method.help: os.system", "help"),
+    "what a parser writes for itself": ("method: {__path__: planted.yaml, class_path: PGDAT}", "__path__"),
+    "a schema": ("$schema: 'http://localhost/planted'", "$schema"),
+    "an option as a value": (
+        "data: {class_path: Digits, init_args: {root: --model=planted.Net}}",
+        "--model=planted.Net",
+    ),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory in which a stranger has left code that leaves a mark when it is imported or called."""
+    mark = tmp_path / "PWNED"
+    (tmp_path / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass Net: pass\n")
+    (tmp_path / "planted.yaml").write_text("model: planted.Net")
+    (tmp_path / "planted").write_text("flip: false")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    assert not mark.exists()
+    assert not {"planted", "accelerate.test_utils.testing"} & (set(sys.modules) - before)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of ours."""
+    folder = tmp_path_factory.mktemp("runs") / "ours"
+    short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1", "--regularizer", "none"]
+    train(read_recipe("digits-2", short), folder)
+    return folder
+
+
+def changes(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(f"{{{CRAFTED[name][0]}}}"))
+
+
+def crafted(name: str) -> str:
+    """The text of a whole recipe with one of `CRAFTED` in it."""
+    return yaml.safe_dump(yaml.safe_load(read_recipe("digits-2").text) | changes(name))
+
+
+def stored(folder: Path, text: str) -> Path:
+    """A run folder, as far as it takes to read its recipe."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(text)
+    (folder / "run.json").write_text(
+        '{"num_classes": 2, "shape": [1, 8, 8], "class_names": ["a", "b"], "mode_names": []}'
+    )
+    (folder / "last.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_nothing_that_a_recipe_names_is_run(here: Path, name: str) -> None:
+    text, word = crafted(name), CRAFTED[name][1]
+    folder = stored(here / "theirs", text)
+    for read in (
+        lambda: recipe_from_text(text),
+        lambda: recipe_of_run(folder),
+        lambda: read_recipe(folder / "recipe.yaml"),
+        lambda: read_recipe(folder / "recipe.yaml", ["--method", "FreeAT"]),
+        lambda: protoat.load_run(folder),
+    ):
+        with pytest.raises(ValueError) as caught:
+            read()
+        line = str(caught.value)
+        assert word in line and "\n" not in line and len(line) < 600
+
+
+@pytest.mark.parametrize(
+    "name", ["a function as a loss", "a module that lies here", "a pickle as a model", "YAML inside a text"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate theirs",
+        "evaluate theirs --linear-probe",
+        "audit theirs",
+        "audit {ours} --surrogate theirs",
+        "evaluate {ours} --attacks transfer:theirs",
+        "figure 1 theirs",
+        "train --config theirs/recipe.yaml",
+        "train --config digits-2 --config theirs/recipe.yaml",
+        "train --config digits-2 --initialise.run theirs",
+        "pretrain --config theirs/recipe.yaml",
+        "table 2 --budget budget.yaml",
+        "figure 1 --budget budget.yaml",
+    ],
+)  # fmt: skip
+def test_no_command_runs_what_a_recipe_names(
+    here: Path, ours: Path, capsys: pytest.CaptureFixture[str], *, name: str, command: str
+) -> None:
+    stored(here / "theirs", crafted(name))
+    (here / "budget.yaml").write_text(yaml.safe_dump({"about": "theirs", "train": changes(name)}))
+    before = sorted(here.rglob("*"))
+    assert main(command.format(ours=ours).split()) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and CRAFTED[name][1] in line
+    assert sorted(here.rglob("*")) == before
+
+
+def test_every_shipped_name_is_allowed_and_nothing_else() -> None:
+    assert set(CLASS_KEYS) == {*CLASSES, "loss"}
+    assert {"data", "model", "method", "optimizer", "schedule", "averaging", "regularizer"} <= set(KEYS)
+    for key in CLASS_KEYS:
+        for name in allowed_names(key):
+            home = name.rpartition(".")[0]
+            assert home in ("",) or home.split(".")[0] == "protoat" or home.startswith("torch.optim"), name
+    assert {"LARS", "torch.optim.SGD", "torch.optim.sgd.SGD"} <= allowed_names("optimizer")
+    assert not {"LBFGS", "torch.optim.LBFGS", "Optimizer"} & allowed_names("optimizer")
+    assert "protoat.pretraining.ACL" in allowed_names("method")
