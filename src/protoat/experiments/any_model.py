@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,10 +19,15 @@ from protoat.data import ImageData
 from protoat.experiments.initialise import digest
 from protoat.experiments.parser import nearest
 from protoat.models.transfer import transfer
-from protoat.pretraining.public import read_tensors
+from protoat.pretraining.weights_file import read_tensors
 from protoat.training.checkpoint import to_bytes
 
 __all__ = ["AnyModel", "build_model"]
+
+logger = logging.getLogger(__name__)
+
+# Tensors that count or say places, which no answer depends on or which the architecture gives.
+_COUNTED = ("num_batches_tracked", "n_averaged", "position_ids", "relative_position_index")
 
 
 class AnyModel(NamedTuple):
@@ -49,7 +55,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
             image_size as far as it has arguments of these names. Or ``timm:name`` or ``torchvision:name``, with their
             own pretrained weights where `weights` is None.
         data: what it will be shown; number of classes and shape of the images.
-        weights: safetensors, or a state dictionary that ``torch.load(weights_only=True)`` reads.
+        weights: see `protoat.pretraining.weights_file.read_tensors`.
 
     Raises:
         ValueError: a model that cannot be found, code of the user's that raises, weights of another architecture, no
@@ -79,6 +85,9 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
 def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
     """Every tensor of the model from the file, and every one of the file but prototypes into the model.
 
+    Counters and tables of places, which older files lack and newer ones have, are left as they are built; so is what
+    stands in the file beside the part that is the model, such as a loss of its own, which a log line names.
+
     Raises:
         ValueError: they are not the same.
     """
@@ -86,8 +95,13 @@ def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
         report = transfer({key: value for key, value in tensors.items() if not key.startswith("objective.")}, model)
     except ValueError as error:
         raise ValueError(f"--weights {path}: {error}") from error
-    if report.missing or report.unexpected or report.of_another_shape:
+    buffers = dict(model.named_buffers())
+    lacking = [name for name in report.missing if name not in buffers or buffers[name].is_floating_point()]
+    unexpected = [name for name in report.unexpected if not name.endswith(_COUNTED)]
+    if lacking or unexpected or report.of_another_shape:
         raise ValueError(f"--weights {path} is of another architecture: {report}")
+    if report.beside:
+        logger.warning("--weights %s: not the model's, so left out: %s", path, ", ".join(report.beside[:8]))
 
 
 def _built_by(spec: str, data: ImageData) -> nn.Module:

@@ -17,7 +17,8 @@ from protoat.models import DualBatchNorm, freeze_all_but, keep_branch, linear_he
 from protoat.models.dual_bn import Branch
 from protoat.models.transfer import transfer
 from protoat.pretraining import ACL, Contrastive
-from protoat.pretraining.public import of_branch, read_tensors, torchvision_names
+from protoat.pretraining.public import of_branch, torchvision_names
+from protoat.pretraining.weights_file import read_tensors
 from protoat.training import load_weights
 
 __all__ = ["Encoder", "build_network", "hand_over", "load_encoder"]

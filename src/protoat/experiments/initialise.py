@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+from protoat.pretraining.weights_file import split_spec
+
 __all__ = ["Initialise", "digest"]
 
 
@@ -16,7 +18,8 @@ class Initialise:
 
     Args:
         run: folder of a run, pre-trained or trained.
-        weights: in place of a run, a file: safetensors, or a torch state dictionary as ACL's and RoCL's scripts save.
+        weights: in place of a run, a file: safetensors, or a torch state dictionary as ACL's and RoCL's scripts save;
+            FILE#NAME takes one of several in it.
         branch: of two sets of batch norm: clean or adv; none takes the one that attacked images have passed through.
         head: zero (as ACL), random, or loaded with the rest.
         finetune: all, last_block (and the head), or head; the rest keeps its weights and batch-norm statistics.
@@ -45,7 +48,7 @@ class Initialise:
             ValueError: it is not there.
         """
         if self.weights is not None:
-            if not self.weights.is_file():
+            if not split_spec(self.weights)[0].is_file():
                 raise ValueError(f"--initialise.weights {self.weights}: there is no such file")
             return self.weights
         assert self.run is not None
@@ -55,5 +58,7 @@ class Initialise:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, or of one of several sets of weights in it, ``FILE#NAME``."""
+    file, name = split_spec(path)
+    found = sha256(file.read_bytes()).hexdigest()
+    return found if name is None else sha256(f"{found}#{name}".encode()).hexdigest()

@@ -35,7 +35,7 @@ def subject_parser(prog: str) -> Parser:
         "--weights",
         type=str | None,
         help="of a run: best or last (default: best on held-out images, else last); of a model: safetensors, or a "
-        "state dictionary without code",
+        "state dictionary without code; FILE#NAME takes one of several in it",
     )
     parser.add_argument("--data", type=Source | None, help="of a model: its test images")
     parser.add_argument("--groups", type=Groups | None, help="of a model: join its classes, as in a recipe")

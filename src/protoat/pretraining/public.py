@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from protoat.models.dual_bn import Branch
 
-__all__ = ["of_branch", "read_tensors", "torchvision_names"]
+__all__ = ["of_branch", "torchvision_names"]
 
-# Where training scripts keep the weights beside other things: ACL's the first, RoCL's the second.
-_NESTS = ("state_dict", "model", "model_state_dict", "net")
 # What stands before the name of a tensor of batch norm: an index in ACL's lists, "_adv" in its older files, or ours.
 _MARK = re.compile(
     r"(\.bn_list(\.(?P<index>\d))?|\.(?P<name>clean|adv)|(?P<old>_adv))"
@@ -30,53 +24,6 @@ _NAMES = (
 )
 
 
-def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU.
-
-    Args:
-        path: safetensors, or a state dictionary of torch, alone or beside other things, under any name where it is
-            the only one, as training scripts save it.
-
-    Raises:
-        ValueError: no such file, one that holds code, or no state dictionary in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        whole = "; of a model, save model.state_dict()" * ("Unsupported global" in str(error))
-        raise ValueError(f"{path} is neither safetensors nor a torch file of plain tensors{whole}") from error
-    for key in _NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if _is_state(content):
-        return dict(content)
-    if not isinstance(content, Mapping):
-        kind = type(content).__name__
-        raise ValueError(f"{path} holds a {kind}, expected tensors by name: save model.state_dict()")  # noqa: TRY004 - one kind of error for a bad file
-    inside = [key for key, value in content.items() if _is_state(value) and value]
-    if len(inside) == 1:
-        return dict(content[inside[0]])
-    found = f"state dictionaries under {_listed(inside)}" if inside else f"no state dictionary but {_listed(content)}"
-    raise ValueError(
-        f"{path} holds {found}; expected tensors by name (model.state_dict()), alone or as the only ones beside other "
-        f"things, or under one of {', '.join(_NESTS)}"
-    )
-
-
-def _is_state(content: Any) -> bool:
-    return isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
-
-
-def _listed(keys: Iterable[Any], most: int = 8) -> str:
-    names = list(map(str, keys))
-    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
-
-
 def of_branch(tensors: Mapping[str, Tensor], branch: Branch | None) -> tuple[dict[str, Tensor], Branch | None]:
     """The tensors of a network with the batch norm of one branch, and that branch; one set of batch norm is left alone.
 
@@ -87,6 +34,7 @@ def of_branch(tensors: Mapping[str, Tensor], branch: Branch | None) -> tuple[dic
     Raises:
         ValueError: a branch that is not there.
 
+    >>> import torch
     >>> pair = {"bn1.bn_list.0.weight": torch.zeros(2), "bn1.bn_list.1.weight": torch.ones(2)}
     >>> of_branch(pair, None)
     ({'bn1.weight': tensor([1., 1.])}, 'adv')
@@ -112,6 +60,7 @@ def of_branch(tensors: Mapping[str, Tensor], branch: Branch | None) -> tuple[dic
 def torchvision_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a ResNet under the names that torchvision's blocks give them.
 
+    >>> import torch
     >>> list(torchvision_names({"layer2.0.shortcut.0.weight": torch.zeros(1)}))
     ['layer2.0.downsample.0.weight']
     """
