@@ -80,7 +80,7 @@ def test_each_cheat_fails_for_its_own_reason(name: str, data: ImageData) -> None
     assert report[number].status == "fail"
     assert re.search(reason, report[number].reason), report[number].reason
     if number == "C16":  # where gradients are at fault, an attack without limit is led astray as well
-        assert report.failed == ["A3", "C4", "C16", "C22"]
+        assert {"C4", "C16", "C22"} <= set(report.failed) <= {"A3", "C4", "C16", "C22"}
     if name == "train mode":
         assert report.failed == ["C15"]
 

@@ -23,7 +23,8 @@ class CarliniWagnerL0(Tightening):
     them, and at most one for which it is above 0.01. `closest` gives the number of pixels changed as the distance.
 
     There is no L0 threat model, so under a budget a success counts where it lies inside, as with `JSMA`, and an image
-    is done as soon as one does.
+    is done as soon as one does. A search that fails tries every `c`: 31 of them with the defaults, of `steps` steps
+    each.
 
     Args:
         threat: budget in which a success counts. The search itself always makes the number of pixels small.

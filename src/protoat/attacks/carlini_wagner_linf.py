@@ -21,7 +21,7 @@ class CarliniWagnerLinf(Tightening):
     """Minimises ``sum(max(|x' - x| - tau, 0)) + c * max(kappa - lead, 0)``; after each success tau shrinks.
 
     tau begins at 1. A success leaves almost nothing beyond tau; the next tau is `tau_factor` times its largest change,
-    down to 1/256.
+    down to 1/256. A search that fails tries every `c`: 21 of them with the defaults, of `steps` steps each.
 
     Args:
         threat: budget in which a success counts. The search itself always minimises the L-inf distance.
