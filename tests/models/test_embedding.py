@@ -432,3 +432,20 @@ def test_what_was_found_survives_copies_and_compilation() -> None:
     compiled = torch.compile(automatic, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(small), automatic(small))
     torch.testing.assert_close(copy.deepcopy(automatic)(small), automatic(small))
+
+
+@torch.no_grad()
+def test_compilation_before_the_first_forward() -> None:
+    torch._dynamo.reset()
+    x = torch.rand(4, 3, 8, 8)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5), nn.Linear(5, 2))
+    pooled = net[:3](x)
+    for model, expected in (
+        (with_embedding(net), net[:4](x)),
+        (with_embedding(net, "1"), pooled),
+        (with_embedding(net, "0", pool="nchw"), pooled),
+    ):
+        compiled = torch.compile(model, backend="eager")
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x).embedding, expected)
+            torch.testing.assert_close(compiled(x).logits, net(x))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from protoat.data.base import ImageData, Source
 
 __all__ = ["Inventory", "inventory_of", "inventory_of_both"]
 
+_AT_ONCE = 1024  # images
 _SHOWN = 8  # classes, or kinds of files, that one line names
 
 
@@ -74,12 +77,16 @@ def inventory_of(
     >>> print(inventory_of(data, ["train", "train", "test"], {"train": "train", "test": "test"}))
     train (train) 2: a 1, b 1; test (test) 1: a 0, b 1; 1 of 1 test images are also in train, pixel for pixel
     """
-    contents = [sha256(image.numpy()).digest() for image in data.images]
-    classes: dict[bytes, set[int]] = {}
-    for content, label in zip(contents, data.labels.tolist(), strict=True):
-        classes.setdefault(content, set()).add(label)
-    trained = {content for content, split in zip(contents, split_of, strict=True) if split == "train"}
-    repeated = Counter(split for content, split in zip(contents, split_of, strict=True) if content in trained)
+    contents = list(_contents(data.images))
+    label_of: dict[bytes, int] = {}
+    disputed = {
+        content
+        for content, label in zip(contents, data.labels.tolist(), strict=True)
+        if label_of.setdefault(content, label) != label
+    }
+    pairs = list(zip(contents, split_of, strict=True))
+    trained = {content for content, split in pairs if split == "train"}
+    repeated = Counter(split for content, split in pairs if split != "train" and content in trained)
     counts = {}
     for split in splits:
         chosen = torch.tensor([own == split for own in split_of])
@@ -90,8 +97,17 @@ def inventory_of(
         counts,
         dict(left_out or {}),
         {split: repeated[split] for split in splits if split != "train"},
-        sum(len(classes[content]) > 1 for content in contents),
+        sum(content in disputed for content in contents) if disputed else 0,
     )
+
+
+def _contents(images: Tensor) -> Iterator[bytes]:
+    """SHA-256 of the pixels of each image."""
+    size = math.prod(images.shape[1:])
+    for part in images.split(_AT_ONCE):
+        whole = memoryview(part.contiguous().numpy().data).cast("B")
+        for start in range(0, len(whole), size):
+            yield sha256(whole[start : start + size]).digest()
 
 
 def inventory_of_both(source: Source) -> Inventory | None:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from protoat.functional.kept import modes_kept
-from protoat.models.layout import DIMENSIONS, Pool, Trace, check_embedding, check_pool, choose, pooled, tensor_of
+from protoat.models.layout import (
+    DIMENSIONS,
+    Pool,
+    Trace,
+    check_embedding,
+    check_pool,
+    choose,
+    is_pooled,
+    pooled,
+    tensor_of,
+)
 from protoat.models.normalize import normalization
 from protoat.types import Output, as_output
 
@@ -65,9 +75,10 @@ def with_embedding(
 class _Captured(threading.local):
     """What the layer gave during the forward that runs in this thread; None when none runs. Copies begin empty."""
 
-    outputs: list[Tensor] | None = None
-    trace: Trace | None = None
-    leaf: nn.Module | None = None
+    def __init__(self) -> None:  # once in each thread
+        self.outputs: list[Tensor] | None = None
+        self.trace: Trace | None = None
+        self.leaf: nn.Module | None = None
 
     def __reduce__(self) -> tuple[type[_Captured], tuple[()]]:
         return _Captured, ()
@@ -124,10 +135,11 @@ class WithEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         x = self.normalize(x)
-        logits, embedding = self._run(x) if self._known or torch.compiler.is_compiling() else self._first(x)
+        compiling = torch.compiler.is_compiling()
+        logits, embedding = self._run(x) if self._known or (compiling and self.layer) else self._first(x)
         if self.embedding_dim is None:
             self.embedding_dim = embedding.shape[1]
-        if not self._checked and not torch.compiler.is_compiling():
+        if not self._checked and not compiling:
             self._checked = check_embedding(embedding.detach(), x.detach(), str(self.layer))
         return Output(logits, embedding)
 
@@ -137,9 +149,15 @@ class WithEmbedding(nn.Module):
             head = self.module.forward_head
             return as_output(head(features)).logits, head(features, pre_logits=True)  # type: ignore[operator]
         logits, outputs = self._captured_in(x)
-        if not self._known and (self.layer is None or outputs[-1].dim() != 2):
-            raise ValueError("the embedding is not known before the model is compiled; pass example= to with_embedding")
-        return logits, outputs[-1]
+        if self._known:
+            return logits, outputs[-1]
+        # It is being compiled, so values cannot be looked at; the layer and shapes alone must tell.
+        output, part = outputs[-1], self.module.get_submodule(str(self.layer))
+        if self.pool is None and output.dim() != 2 and not is_pooled(part, output):
+            raise ValueError(
+                f"layer {self.layer!r} is not looked at before the model is compiled; pass example= or pool="
+            )
+        return logits, pooled(output, self.pool)
 
     def _captured_in(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         outputs: list[Tensor] = []
@@ -155,6 +173,7 @@ class WithEmbedding(nn.Module):
             raise ValueError(f"layer {self.layer!r} gave {len(outputs[-1])} rows for {len(logits)} images")
         return logits, outputs
 
+    @torch.compiler.disable
     def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A forward that is watched, to learn which layer gives the embedding and how it is laid out."""
         self._captured.trace = trace = Trace(self.module)

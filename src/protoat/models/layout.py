@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DIMENSIONS", "Pool", "Trace", "check_embedding", "check_pool", "choose", "pooled", "tensor_of"]
+__all__ = ["DIMENSIONS", "Pool", "Trace", "check_embedding", "check_pool", "choose", "is_pooled", "pooled", "tensor_of"]
 
 Pool = Literal["nchw", "nhwc", "tokens", "cls"]
 
@@ -124,7 +124,7 @@ def choose(layer: str, part: nn.Module, output: Tensor, trace: Trace, given: Ten
     Raises:
         ValueError: several ways are possible; the text names them.
     """
-    if output.dim() == 2 or (output.dim() == 4 and output.shape[2:] == (1, 1)):
+    if output.dim() == 2 or is_pooled(part, output):
         return None
     ways = [way for way, dimensions in DIMENSIONS.items() if dimensions == output.dim()]
     if given is not None:
@@ -140,6 +140,12 @@ def choose(layer: str, part: nn.Module, output: Tensor, trace: Trace, given: Ten
         f"layer {layer!r} gave shape {tuple(output.shape)}, and which of these numbers are features cannot be told; "
         f"write pool={' or pool='.join(map(repr, ways))}"
     )
+
+
+def is_pooled(part: nn.Module, output: Tensor) -> bool:
+    """Whether it is maps of one pixel, so that nothing is left to pool."""
+    one = output.dim() == 4 and output.shape[2:] == (1, 1)
+    return one and (isinstance(part, _CHANNELS_FIRST) or output.shape[1] >= _SMALLEST)
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
