@@ -14,7 +14,7 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "arguments", "errors", "files", "parsing"},
+    {"_version", "arguments", "errors", "files", "names", "parsing"},
     {"locks", "manifest", "pixels"},
     {"types"},
     {"functional"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protoat import files
+from protoat import files, manifest
 from protoat.manifest import MANIFEST, Log, checksums, is_listed, read_record_bytes, rename_record, write_record
 
 
@@ -31,8 +31,8 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
         return run
 
-    monkeypatch.setattr(files, "write_new", dying(files.write_new))
-    monkeypatch.setattr(files, "append", dying(files.append))
+    monkeypatch.setattr(files.Folder, "write_new", dying(files.Folder.write_new))
+    monkeypatch.setattr(manifest, "append", dying(files.append))
     monkeypatch.setattr(files.Folder, "rename", dying(files.Folder.rename))
     yield lambda number: left.__setitem__(slice(None), [number])
     left.clear()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from protoat import files
+from protoat.files import append, open_to_read, read_bytes, rename, write
 from protoat.parsing import MOST_BYTES, parse_json
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "checksums",
     "is_listed",
+    "is_manifest",
     "read_record_bytes",
     "rename_record",
     "whole_lines",
@@ -40,7 +41,7 @@ def checksums(folder: Path) -> dict[str, list[str]]:
     """
     path = folder / MANIFEST
     try:
-        content = files.read_bytes(path, limit=MOST_BYTES)
+        content = read_bytes(path, limit=MOST_BYTES)
     except FileNotFoundError:
         return {}
     try:
@@ -49,6 +50,14 @@ def checksums(folder: Path) -> dict[str, list[str]]:
         raise ValueError(
             f"{path} is damaged: {error}; put it back, or remove it to go on without checksums of what lies beside it"
         ) from error
+
+
+def is_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest of ours."""
+    try:
+        return bool(checksums(folder))
+    except ValueError:
+        return False
 
 
 def is_listed(path: Path) -> bool:
@@ -82,7 +91,7 @@ def read_record_bytes(path: Path, *, lines: bool = False) -> bytes:
         ValueError: it is damaged, or no file; see also `protoat.files.read_bytes`.
     """
     for last in (*[False] * (_TRIES - 1), True):
-        content = files.read_bytes(path, limit=MOST_BYTES)
+        content = read_bytes(path, limit=MOST_BYTES)
         content = whole_lines(content) if lines else content
         try:
             check(path, sha256(content).hexdigest())
@@ -124,7 +133,7 @@ def write_records(folder: Path, contents: Mapping[str, bytes], *, within: Path |
     before = {name: [*_present(folder / name, listed), new[name]] for name in contents}
     _write(folder, {**listed, **before}, within)
     for name, content in contents.items():
-        files.write(folder / name, content, within=within)
+        write(folder / name, content, within=within)
     after = {name: [digest] for name, digest in new.items()}
     if after != before:
         _write(folder, {**listed, **after}, within)
@@ -140,7 +149,7 @@ def rename_record(path: Path, name: str, *, within: Path | None = None) -> None:
     if path.name in listed:
         target = [*_present(path.with_name(name), listed), *listed[path.name]]
         _write(path.parent, {**listed, name: target}, within)
-    files.rename(path, name, within=within)
+    rename(path, name, within=within)
     if path.name in listed:
         moved = {**listed, name: listed[path.name]}
         del moved[path.name]
@@ -172,7 +181,7 @@ class Log:
         longer = self._sum.copy()
         longer.update(line)
         self._list([self._sum.hexdigest(), longer.hexdigest()])
-        files.append(self.path, line, within=self._within)
+        append(self.path, line, within=self._within)
         self._sum = longer
 
     def settle(self) -> None:
@@ -188,7 +197,7 @@ def _present(path: Path, listed: Mapping[str, Sequence[str]]) -> list[str]:
     if path.name in listed:
         return list(listed[path.name])
     try:
-        with files.open_to_read(path) as file:
+        with open_to_read(path) as file:
             found = sha256()
             while part := file.read(2**20):
                 found.update(part)
@@ -200,7 +209,7 @@ def _present(path: Path, listed: Mapping[str, Sequence[str]]) -> list[str]:
 def _write(folder: Path, listed: Mapping[str, Sequence[str]], within: Path | None) -> None:
     known = {name: list(dict.fromkeys(digests)) for name, digests in sorted(listed.items())}
     content = json.dumps({"sha256": _own(known), "files": known}, indent=1)
-    files.write(folder / MANIFEST, content.encode(), within=within)
+    write(folder / MANIFEST, content.encode(), within=within)
 
 
 def _own(listed: Mapping[str, Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
+from tests.whole import edit
 
 from ..evaluation.test_compare import record
 
@@ -21,13 +22,14 @@ def run(tmp_path: Path):
         folder = tmp_path / name
         folder.mkdir()
         if method is not None:
-            (folder / "recipe.yaml").write_text(
-                f"data: {{class_path: Digits}}\nmethod: {{class_path: {method}}}\nseed: {seed}\n"
+            edit(
+                folder / "recipe.yaml",
+                f"data: {{class_path: Digits}}\nmethod: {{class_path: {method}}}\nseed: {seed}\n",
             )
         outcomes = {
             key: "1" * count + "0" * (200 - count) for key, count in {"clean": 200, "pgd10": right, **attacks}.items()
         }
-        (folder / "evaluation.json").write_text(json.dumps(record(outcomes, sha256=name)))
+        edit(folder / "evaluation.json", json.dumps(record(outcomes, sha256=name)))
         return str(folder)
 
     return make
@@ -98,7 +100,7 @@ def test_over_seeds_what_one_run_lacks_is_named(run, capsys: pytest.CaptureFixtu
 def test_the_last_weights_are_no_seed_of_the_best(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = run("a", "PGDAT", 0, 100), run("b", "PGDAT", 1, 104)
     path = tmp_path / "b/evaluation.json"
-    path.write_text(path.read_text().replace("best.safetensors", "last.safetensors"))
+    edit(path, path.read_text().replace("best.safetensors", "last.safetensors"))
     assert main(["compare", a, b]) == 0
     shown = capsys.readouterr().out.replace("\n", " ")
     assert "seeds)" not in shown
@@ -110,7 +112,7 @@ def test_an_attack_of_other_parameters_is_another_one(run, tmp_path: Path, capsy
     path = tmp_path / "b/evaluation.json"
     record = json.loads(path.read_text())
     record["attacks"]["pgd10"]["parameters"]["steps"] = 11
-    path.write_text(json.dumps(record))
+    edit(path, json.dumps(record))
     assert main(["compare", a, b]) == 0
     assert "pgd10 is not compared: other parameters" in capsys.readouterr().out
 
@@ -158,17 +160,19 @@ def test_what_cannot_be_compared_is_one_line(run, tmp_path: Path, capsys: pytest
     a, b = run("a", "PGDAT", 0, 100), run("b", "PGDAT", 1, 100)
     other = json.loads((tmp_path / "b/evaluation.json").read_text())
     for change, message in (
-        ({"images": 100}, "it was measured on 100 images, there 200 images"),
         ({"data_sha256": "f" * 64}, "it was measured on Digits test (ffffffff), there Digits test (01234567)"),
         ({"threat": {"norm": "linf", "eps": 0.3}}, "it was measured on linf 0.3, there linf 0.1"),
     ):
         content = other | {"subject": other["subject"] | change}
-        (tmp_path / "b/evaluation.json").write_text(json.dumps(content))
+        edit(tmp_path / "b/evaluation.json", json.dumps(content))
         assert main(["compare", a, b]) == 2
         complaint = capsys.readouterr().err
         assert message in complaint
         assert complaint.count("\n") == 1
-    (tmp_path / "b/evaluation.json").write_text(json.dumps({"subject": {"weights": "w"}, "attacks": {}}))
+    edit(tmp_path / "b/evaluation.json", record({"clean": "1" * 100}, sha256="b"))
+    assert main(["compare", a, b]) == 2
+    assert "it was measured on 100 images, there 200 images" in capsys.readouterr().err
+    edit(tmp_path / "b/evaluation.json", {"subject": {"weights": "w", "data": "d", "images": 9}, "attacks": {}})
     assert main(["compare", a, b]) == 2
     assert "is of an earlier version; measure again" in capsys.readouterr().err
     (tmp_path / "b/evaluation.json").unlink()

@@ -21,6 +21,7 @@ from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
+from protoat.manifest import write_record
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 BUILDERS = """
@@ -210,9 +211,11 @@ def test_an_empty_data_set_is_refused(here: Path, refused, monkeypatch: pytest.M
 def test_a_run_whose_weights_do_not_fit_or_are_damaged_is_refused(run: Path, refused) -> None:
     tensors = safetensors.torch.load_file(run / "best.safetensors")
     tensors["model.head.weight"] = tensors["model.head.weight"][:1].clone()
-    safetensors.torch.save_file(tensors, run / "best.safetensors")
+    write_record(run / "best.safetensors", safetensors.torch.save(tensors))
     assert "of another shape: head.weight" in refused("evaluate", str(run))
     (run / "best.safetensors").write_bytes(b"half")
+    assert "best.safetensors is damaged" in refused("evaluate", str(run))
+    write_record(run / "best.safetensors", b"half")
     assert "is not a whole safetensors file" in refused("evaluate", str(run))
     assert not list(run.glob("evaluation*"))
 

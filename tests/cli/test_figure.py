@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import StoredRun, claim, read_run
 from protoat.figures import TITLES
 from protoat.figures.catalogue import FIGURES, View
+from tests.whole import edit, epochs
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     """A run of one epoch, without weights."""
     run_folder = tmp_path / "<i>"
     claim(run_folder, read_recipe("digits-2").text, {}, {})
-    (run_folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "total": 2.0}) + "\n")
+    edit(run_folder / "metrics.jsonl", epochs(1))
     return run_folder
 
 

@@ -20,6 +20,7 @@ from protoat.cli import main
 from protoat.cli.train import main as train_main
 from protoat.experiments.store import read_run
 from protoat.training.loop import Loop
+from tests.whole import edit
 
 SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "128"]
 
@@ -242,7 +243,7 @@ def test_a_refusal_ends_every_process(tmp_path: Path, in_two_processes: Callable
     printed("train", *SHORT, "--out", str(out))
     (out / "last.safetensors").unlink()
     facts = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps(facts | {"train_images": 7}))
+    edit(out / "run.json", json.dumps(facts | {"train_images": 7}))
     started = time.monotonic()
     with pytest.raises(AssertionError, match=r"has changed since \(train_images 7 then, 1247 now\)") as caught:
         in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out))

@@ -14,6 +14,11 @@ from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import claim
 from protoat.reports.records import records_of
 from protoat.reports.sections.summary import summary
+from tests.whole import attacked, edit, weights
+
+
+def digest(folder: Path) -> str:
+    return sha256((folder / "last.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -25,8 +30,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [{"epoch": epoch, "total": 1.0, "lr": 0.1, "seconds": 1.0} for epoch in (1, 2)]
         lines += [{"epoch": 3, "total": 9.0, "lr": 0.1, "seconds": 1.0, **third}] if third else []
         (tmp_path / name / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (tmp_path / "stopped/last.safetensors").write_bytes(b"weights")
-    (tmp_path / "broken/recipe.yaml").write_text("data: [")
+    weights(tmp_path / "stopped/last.safetensors")
+    edit(tmp_path / "broken/recipe.yaml", "data: [")
     monkeypatch.chdir(tmp_path)
     return Path()
 
@@ -49,8 +54,8 @@ def test_brackets_in_a_name_are_no_markup(runs: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_probe_does_not_stand_in_for_measuring_a_trained_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    subject = {"weights": "last.safetensors", "sha256": sha256(b"weights").hexdigest(), "data": "Digits"}
-    heads = {"standard": {"clean": {"correct": 90, "total": 100}}}
+    subject = {"weights": "last.safetensors", "sha256": digest(runs / "stopped"), "data": "Digits", "images": 100}
+    heads = {"standard": {"clean": attacked(90, 100)}, "robust": {}}
     record = {"subject": subject, "encoders": {"trained": heads, "random": heads}}
     (runs / "stopped/probe.json").write_text(json.dumps(record))
     assert main(["show", "stopped"]) == 0
@@ -94,10 +99,10 @@ def test_a_broken_run_is_named_and_the_others_are_listed(
 
 
 def test_an_accuracy_is_listed_with_what_it_was_measured_on(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    subject = {"weights": "last.safetensors", "sha256": sha256(b"weights").hexdigest(), "images": 40}
+    subject = {"weights": "last.safetensors", "sha256": digest(runs / "stopped"), "data": "Digits", "images": 40}
     record = {
         "subject": {**subject, "threat": {"norm": "linf", "eps": 0.1}},
-        "attacks": {"clean": {"correct": 30, "total": 40}},
+        "attacks": {"clean": attacked(30, 40)},
     }
     (runs / "stopped/evaluation.json").write_text(json.dumps(record))
     assert main(["ls", "."]) == 0
@@ -107,7 +112,7 @@ def test_an_accuracy_is_listed_with_what_it_was_measured_on(runs: Path, capsys: 
 
 
 def test_what_was_measured_on_other_images_is_told_beside_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    entry = {"correct": 300, "total": 500, "per_class": {}, "per_mode": {}, "seconds": 1.0}
+    entry = attacked(300, 500)
     subject = {"weights": "last.safetensors", "data": "Digits test", "images": 500}
     record = {
         "subject": {**subject, "threat": {"norm": "linf", "eps": 0.1}},

@@ -13,6 +13,7 @@ import protoat
 from protoat.cli import main
 from protoat.experiments.own_code import allowing_own_code
 from protoat.experiments.recipe import read_recipe, recipe_from_text
+from tests.whole import edit
 
 NET = """
 from torch import nn
@@ -44,8 +45,8 @@ def stored_run(folder: Path, network: str) -> Path:
     """A run folder, as far as it takes to read its recipe, with this network."""
     folder.mkdir(parents=True)
     recipe = yaml.safe_load(read_recipe("digits-2").text) | {"model": {"class_path": network}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (folder / "run.json").write_text('{"num_classes": 2, "shape": [1, 8, 8], "class_names": ["a"], "mode_names": []}')
+    edit(folder / "recipe.yaml", yaml.safe_dump(recipe))
+    edit(folder / "run.json", '{"num_classes": 2, "shape": [1, 8, 8], "class_names": ["a", "b"], "mode_names": []}')
     return folder
 
 

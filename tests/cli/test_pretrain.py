@@ -12,6 +12,7 @@ from protoat.cli import main
 from protoat.experiments.probe import probe_run
 from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
+from protoat.manifest import write_record
 
 SHORT = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
 
@@ -105,7 +106,7 @@ def test_the_linear_probe_prints_the_random_encoder_beside_the_trained_one(
                 assert f" {entry['correct']:.1f} [" in row
     assert shown.rpartition("└")[0] in printed("show", str(tmp_path))
     assert f"robust head, pgd2 {record['trained']['robust']['pgd2']['correct']:.1f}" in printed("ls", str(tmp_path))
-    (tmp_path / "last.safetensors").write_bytes(b"")
+    write_record(tmp_path / "last.safetensors", b"")
     assert f"protoat evaluate {tmp_path} --linear-probe" in printed("show", str(tmp_path))
     assert "--linear-probe needs a run folder" in refused(capsys, "evaluate", "--linear-probe")
     for option, value in (

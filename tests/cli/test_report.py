@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
+from tests.whole import edit
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def measured(tmp_path: Path) -> Path:
         "lint": [],
     }
     (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "evaluation.json").write_text(json.dumps(record))
+    edit(tmp_path / "cats" / "evaluation.json", json.dumps(record))
     return tmp_path / "cats"
 
 

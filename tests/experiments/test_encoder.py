@@ -13,6 +13,7 @@ from protoat.experiments.encoder import load_encoder
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import build, load_run, train
 from protoat.experiments.store import read_run
+from protoat.manifest import write_record
 from protoat.models import DualBatchNorm, LeNet
 
 FEW = ["--epochs", "1", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
@@ -82,7 +83,7 @@ def test_a_run_records_what_it_began_with_and_resumes_with_nothing_else(acl: Pat
     assert facts["sha256"] == read_run(out).recipe["initialise"]["sha256"]
     train(recipe, out, progress=False)
     train(read_recipe("digits-acl", [*FEW, "--seed", "1"]), tmp_path / "other", progress=False)
-    (encoder / "last.safetensors").write_bytes((tmp_path / "other/last.safetensors").read_bytes())
+    write_record(encoder / "last.safetensors", (tmp_path / "other/last.safetensors").read_bytes())
     with pytest.raises(ValueError, match=rf"holds another recipe \(initialise\.sha256 \w+, there {facts['sha256']}\)"):
         train(read_recipe("digits", options), out, progress=False)
     with pytest.raises(ValueError, match=r"last\.safetensors has changed: its SHA-256 is"):

@@ -17,6 +17,7 @@ from protoat.experiments.store import claim
 from protoat.files import Folder
 from protoat.locks import working_on
 from protoat.training import DiskError
+from tests.whole import edit, weights
 
 HOST = platform.node()
 LOCK_OF_A_JOB = f".locks/{64 * 'a'}.lock"
@@ -45,7 +46,7 @@ def store(tmp_path: Path) -> Path:
     for name in ("done", "interrupted"):
         write(store / name / "checkpoints/00000007/common.safetensors", b"x" * 1000)
     for name in ("done", "measuring"):
-        write(store / name / "last.safetensors")
+        weights(store / name / "last.safetensors")
     write(store / "done/evaluation.json", b"{}")
     write(store / "record/evaluation.json", b"{}")
     write(store / f"measuring/evaluation.partial/{32 * 'a'}.json")
@@ -122,7 +123,7 @@ def test_gc_goes_on_where_a_process_has_just_begun(
 
 
 def test_a_damaged_run_is_for_the_user_to_remove(store: Path) -> None:
-    (store / "interrupted/recipe.yaml").write_text("data: [")
+    edit(store / "interrupted/recipe.yaml", "data: [")
     at_rest(store)
     assert "interrupted" not in wasted(store, incomplete=True)
     check_removable(store / "interrupted")

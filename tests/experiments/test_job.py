@@ -25,6 +25,7 @@ from protoat.experiments.recipe import (
     resolve,
 )
 from protoat.experiments.setups import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
+from tests.whole import edit, weights
 
 BASE = ("--config", "digits")
 ACL = Job("acl", ("--config", "digits-acl"))
@@ -36,7 +37,7 @@ def identity(*options: str, start: Job | None = None) -> str:
 
 def stored(folder: Path, *options: str, config: str = "digits") -> Path:
     folder.mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(read_recipe(config, options).text)
+    edit(folder / "recipe.yaml", read_recipe(config, options).text)
     return folder
 
 
@@ -85,7 +86,7 @@ def test_a_recipe_from_before_gradients_could_be_clipped_is_the_same_run(tmp_pat
     job = Job("x", BASE)
     older = yaml.safe_load(job.recipe.text)
     assert older.pop("clip_norm") is None
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(older))
+    edit(tmp_path / "recipe.yaml", yaml.safe_dump(older))
     assert identity_of_folder(tmp_path) == job.identity
 
 
@@ -114,7 +115,7 @@ def test_a_folder_is_found_by_what_it_holds(tmp_path: Path) -> None:
     assert job.folder(tmp_path) == tmp_path / f"mine-{job.identity[:12]}"
     stored(tmp_path / "other", "--seed", "4")
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged/recipe.yaml").write_text("data: [")
+    edit(tmp_path / "damaged/recipe.yaml", "data: [")
     assert job.folder(tmp_path).name.startswith("mine-")
     by_hand = stored(tmp_path / "by-hand", "--seed", "3", "--checkpoint_every", "5")
     assert job.folder(tmp_path) == by_hand
@@ -129,7 +130,7 @@ def test_a_recipe_of_a_version_that_knew_fewer_keys_is_still_found(tmp_path: Pat
     content = yaml.safe_load((folder / "recipe.yaml").read_text())
     for key in ("dml_input", "validate_every", "compile", "averaging"):
         del content[key]
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    edit(folder / "recipe.yaml", yaml.safe_dump(content))
     assert job.folder(tmp_path) == folder
 
 
@@ -153,13 +154,13 @@ def test_what_only_a_recipe_in_the_store_names_is_never_imported(
     monkeypatch.chdir(tmp_path)
     planted = stored(tmp_path / "planted-run", config="digits-acl")
     damaged = yaml.safe_load((planted / "recipe.yaml").read_text()) | {"averaging": {"class_path": "planted.Zen"}}
-    (planted / "recipe.yaml").write_text(yaml.safe_dump(damaged))
+    edit(planted / "recipe.yaml", yaml.safe_dump(damaged))
     folder = stored(tmp_path / "foreign")
     content = yaml.safe_load((folder / "recipe.yaml").read_text())
     for key, value in change.items():
         started = {**value, "run": str(planted)} if key == "initialise" else value
         content[key] = {**content[key], **value} if key == "method" else started
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    edit(folder / "recipe.yaml", yaml.safe_dump(content))
     job = Job("mine", BASE, start)
     assert job.folder(tmp_path).name.startswith("mine-")
     assert not (tmp_path / "imported").exists()
@@ -225,14 +226,14 @@ def test_where_files_lie_is_no_part_but_of_ones_own_images() -> None:
 
 def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
     start = stored(tmp_path / "start", config="digits-acl")
-    (start / "last.safetensors").write_bytes(b"weights")
+    weights(start / "last.safetensors")
     job = Job("mine", BASE, ACL)
     usual = job.folder(tmp_path)
     arguments = job.arguments(tmp_path)
     assert arguments[-2:] == ["--initialise.run", str(start)]
     recipe, _ = resolve(recipe_parser(), arguments)
     usual.mkdir()
-    (usual / "recipe.yaml").write_text(recipe.text)
+    edit(usual / "recipe.yaml", recipe.text)
     by_hand = usual.rename(tmp_path / "by-hand")
     assert recipe_from_text(recipe.text).initialise is not None
     assert identity_of_folder(by_hand) == job.identity
@@ -241,7 +242,7 @@ def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
     moved = by_hand.rename(tmp_path / "moved")
     (start / "recipe.yaml").unlink()
     assert identity_of_folder(moved) is None
-    (moved / "job.json").write_text(json.dumps({"start": ACL.identity}))
+    edit(moved / "job.json", json.dumps({"start": ACL.identity}))
     (moved / "recipe.yaml").touch()
     assert identity_of_folder(moved) == job.identity
 

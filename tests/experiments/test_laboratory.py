@@ -25,6 +25,7 @@ from protoat.experiments.measure import measure
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.run import train
 from protoat.experiments.subject import subject_of_run
+from tests.whole import checked, edit
 
 SHORT = ("--epochs", "1", "--validation_size", "0", "--method.steps", "1", "--schedule", "none")
 OURS = Job("ours", ("--config", "digits", *SHORT))
@@ -115,7 +116,7 @@ def test_names_that_are_recorded_as_others(own: Path, job: Job, attacks: tuple[s
             attack.num_classes = subject.data.num_classes
         parameters = {} if attack is None else json.loads(json.dumps(attack.parameters()))
         record["attacks"][name] = {**record["attacks"]["pgd2"], "parameters": parameters}
-        (folder / "evaluation.json").write_text(json.dumps(record))
+        edit(folder / "evaluation.json", json.dumps(record))
     assert finished(task, own) is not None
 
 
@@ -171,9 +172,9 @@ def test_an_evaluation_of_another_subject_does_not_count(own: Path, change: dict
     text = path.read_text()
     record = json.loads(text)
     record["subject"] |= change
-    path.write_text(json.dumps(record))
+    edit(path, json.dumps(record))
     assert finished(TASK, own) is None
-    path.write_text(text)
+    edit(path, text)
     assert finished(TASK, own) is not None
 
 
@@ -181,13 +182,13 @@ def test_an_attack_that_its_name_no_longer_stands_for_is_measured_again(own: Pat
     path = OURS.folder(own) / "evaluation.json"
     record = json.loads(path.read_text())
     record["attacks"]["pgd2"]["parameters"]["steps"] = 1
-    path.write_text(json.dumps(record))
+    edit(path, json.dumps(record))
     assert finished(TASK, own) is None
     run = carry_out(TASK, own)
     assert run.evaluation is not None
     assert run.evaluation["attacks"]["pgd2"]["parameters"]["steps"] == 2
     del run.evaluation["attacks"]["pgd2"]["parameters"]["random_start"]  # as if a later version had brought it
-    path.write_text(json.dumps(run.evaluation))
+    edit(path, json.dumps(run.evaluation))
     assert finished(TASK, own) is not None
 
 
@@ -208,7 +209,7 @@ def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
     for name in ("best.safetensors", "last.safetensors"):
         (folder / name).unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "best.json").write_text('{"epoch": 1, "images": 50}')
+    edit(folder / "best.json", '{"epoch": 1, "images": 50, "clean": 0.5}')
     assert finished(TASK, own) is not None
     assert finished(replace(TASK, attacks=("fgsm",)), own) is None
 
@@ -240,12 +241,12 @@ def audited(folder: Path, **changes: Any) -> None:
         "subject": subject | changes.pop("subject", {}),
         "images": 40,
         "test_images": 500,
-        "checks": [{"id": number, "status": "pass", "reason": "."} for number in ("A1", "C1")],
+        "checks": [checked(number, "pass", reason=".") for number in ("A1", "C1")],
     }
-    (folder / "audit.json").write_text(json.dumps(audit | changes))
+    edit(folder / "audit.json", json.dumps(audit | changes))
 
 
-NOT_RUN = [{"id": "A1", "status": "pass", "reason": "."}, {"id": "C1", "status": "incomplete", "reason": NO_RECORD}]
+NOT_RUN = [checked("A1", "pass", reason="."), checked("C1", "incomplete", reason=NO_RECORD)]
 ANOTHER: list[dict[str, Any]] = [
     {"images": 39},
     {"threat": {"norm": "linf", "eps": 0.3}},

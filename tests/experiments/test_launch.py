@@ -16,6 +16,7 @@ from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import finished
 from protoat.experiments.launch import launch
 from protoat.training import Interrupted
+from tests.whole import edit
 
 SHORT = ("--epochs", "1", "--validation_size", "0", "--method.steps", "1", "--schedule", "none")
 
@@ -64,7 +65,7 @@ def test_what_starts_from_a_failed_run_is_not_begun(tmp_path: Path) -> None:
 def test_a_damaged_record_is_a_failure_of_its_task_only(tmp_path: Path) -> None:
     one, two = task("one"), task("two", "--seed", "1")
     launch([one], tmp_path)
-    (one.job.folder(tmp_path) / "evaluation.json").write_text("{")
+    edit(one.job.folder(tmp_path) / "evaluation.json", "{")
     failures = launch([one, two], tmp_path)
     assert [failure.task for failure in failures] == [one]
     assert "evaluation.json is damaged" in failures[0].error

@@ -20,6 +20,7 @@ from protoat.experiments.store import read_evaluation
 from protoat.experiments.subject import Subject, subject_of_run, with_prototype_head
 from protoat.training import Interrupted
 from protoat.types import Output
+from tests.whole import checked, edit
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 
@@ -67,7 +68,7 @@ def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
     assert record["attacks"]["aa-k2@0.6"]["parameters"]["version"] == "aa-k2"
     radii = {name: entry["parameters"].get("eps") for name, entry in record["attacks"].items()}
     assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.6": 0.6}
-    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
+    assert sorted(path.name for path in subject.folder.iterdir()) == ["evaluation.json", "manifest.json"]
 
 
 def test_the_worst_case_covers_what_was_measured_before(subject: Subject) -> None:
@@ -102,11 +103,11 @@ def test_other_images_or_threats_put_the_record_aside_and_say_so(subject: Subjec
 def test_more_images_of_the_same_attacks_replace_the_record(subject: Subject, said: Callable[[], str]) -> None:
     measure(subject, ["fgsm"], limit=60)
     measure(subject, ["fgsm", "pgd2"], limit=70)
-    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
+    assert sorted(path.name for path in subject.folder.iterdir()) == ["evaluation.json", "manifest.json"]
     assert said() == ""
     measure(subject, ["pgd2"], limit=80)  # fewer attacks
     assert "images changed" in said()
-    assert len(list(subject.folder.iterdir())) == 2
+    assert len(list(subject.folder.glob("evaluation*.json"))) == 2
 
 
 def test_more_images_than_there_are_is_said(subject: Subject, said: Callable[[], str]) -> None:
@@ -171,7 +172,7 @@ def test_the_budget_is_said_and_a_later_call_goes_on(subject: Subject, said: Cal
     assert {path.name for path in (subject.folder / "evaluation.partial").iterdir()} == kept
     measure(subject, ["fgsm"], batch_size=100)
     assert stored(subject)["subject"]["images"] == 500
-    assert [path.name for path in subject.folder.iterdir()] == ["evaluation.json"]
+    assert sorted(path.name for path in subject.folder.iterdir()) == ["evaluation.json", "manifest.json"]
 
 
 def test_an_error_leaves_the_record_as_it_was(subject: Subject) -> None:
@@ -184,7 +185,7 @@ def test_an_error_leaves_the_record_as_it_was(subject: Subject) -> None:
 
 def test_a_damaged_record_is_named(subject: Subject) -> None:
     subject.folder.mkdir()
-    (subject.folder / "evaluation.json").write_text("{")
+    edit(subject.folder / "evaluation.json", "{")
     with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
         measure(subject, ["clean"])
 
@@ -224,8 +225,8 @@ class First(nn.Module):
 def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> None:
     assert "not audited" in audit_verdict(subject)
     subject.folder.mkdir()
-    whole = [{"id": "A1", "status": "pass"}, {"id": "C3", "status": "pass"}]
-    failed = [whole[0], {"id": "C3", "status": "fail"}]
+    whole = [checked("A1", "pass"), checked("C3", "pass")]
+    failed = [whole[0], checked("C3", "fail")]
     for identity, checks, verdict in (
         (subject.identity, whole, "audit passed, 2 of 2 checks on 50 images: "),
         (subject.identity, failed, "audit FAILED (C3)"),
@@ -233,7 +234,7 @@ def test_the_verdict_of_an_audit_is_of_these_very_weights(subject: Subject) -> N
     ):
         threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
         audit = {"subject": identity, "threat": threat, "images": 50, "checks": checks}
-        (subject.folder / "audit.json").write_text(json.dumps(audit))
+        edit(subject.folder / "audit.json", json.dumps(audit))
         assert verdict in audit_verdict(subject)
 
 

@@ -12,6 +12,7 @@ from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import build, load_images, load_run, train
 from protoat.experiments.store import read_run
 from protoat.regularizers import SoftTriple
+from tests.whole import edit
 
 SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 
@@ -98,7 +99,7 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_happens(tmp_path:
 
 
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(read_recipe("digits-2").text)
+    edit(tmp_path / "recipe.yaml", read_recipe("digits-2").text)
     with pytest.raises(ValueError, match="has no best or last weights yet"):
         load_run(tmp_path)
 
@@ -115,7 +116,7 @@ def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path, monkeypatch
 
 
 def test_a_start_that_died_before_the_recipe_was_written_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    edit(tmp_path / "run.json", "{}")
     assert train(read_recipe("digits-2", SHORT), tmp_path, progress=False).epochs == 2
 
 

@@ -15,6 +15,7 @@ from protoat.experiments.store import check_free, claim, environment, list_runs,
 from protoat.files import Folder
 from protoat.reports.records import Records
 from protoat.training import DiskError
+from tests.whole import edit, epochs
 
 TEXT = "data: {class_path: protoat.data.Digits}\nseed: 0\n"
 
@@ -42,7 +43,7 @@ def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {}, {"started": "a"})
     weights = tmp_path / "run" / "best.safetensors"
     weights.write_bytes(b"first")
-    subject = {"weights": weights.name, "sha256": sha256(b"first").hexdigest()}
+    subject = {"weights": weights.name, "sha256": sha256(b"first").hexdigest(), "data": "Digits", "images": 1}
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
     assert not read_run(tmp_path / "run").outdated
     weights.write_bytes(b"second")
@@ -52,14 +53,14 @@ def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
 def test_a_record_without_weights_is_complete_and_current(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     claim(folder, f"{TEXT}epochs: 2\n", {}, {})
-    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    (folder / "metrics.jsonl").write_text(epochs(1))
     assert not read_run(folder).complete
-    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    (folder / "metrics.jsonl").write_text(epochs(1, 2))
     assert read_run(folder).complete  # pre-training is not measured
     (folder / "checkpoints").mkdir()
     assert not read_run(folder).complete  # it was killed before the weights were written
     (folder / "checkpoints").rmdir()
-    subject = {"weights": "best.safetensors", "sha256": "0" * 64}
+    subject = {"weights": "best.safetensors", "sha256": "0" * 64, "data": "Digits", "images": 1}
     (folder / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
     run = read_run(folder)
     assert run.is_record
@@ -99,22 +100,22 @@ def test_weights_without_a_recipe_are_named_with_what_measures_them(tmp_path: Pa
     ("name", "content", "message"),
     [
         ("recipe.yaml", "data: [1", r"recipe\.yaml is damaged"),
-        ("recipe.yaml", "a word", "it holds no mapping"),
-        ("recipe.yaml", "seed: 0", "it names no data"),
+        ("recipe.yaml", "a word", "recipe.yaml is damaged: it is 'a word', expected a mapping"),
+        ("recipe.yaml", "seed: 0", "recipe.yaml is damaged: data is not there"),
         ("run.json", "{", r"run\.json is damaged"),
-        ("recipe.yaml", "data: digits", "it names no data"),
+        ("recipe.yaml", "data: digits", "recipe.yaml is damaged: data is 'digits', expected a mapping"),
         ("evaluation.json", "", r"evaluation\.json is damaged: .*; move it away and measure again"),
+        ("evaluation.json", "{}", r"evaluation\.json is damaged: subject is not there .*; move it away and measure"),
         (
             "evaluation.json",
-            "{}",
-            r"evaluation\.json is damaged or of something else: it has no 'subject.weights'; move",
+            '{"subject": {"weights": "w", "data": "d", "images": 1}}',
+            "attacks is not there .*; move it away and measure again",
         ),
-        ("evaluation.json", '{"subject": {"weights": "w"}}', "it has no 'attacks'; move it away and measure again"),
-        ("best.json", '{"epoch": ', r"best\.json is damaged: .*; move it away$"),
-        ("best.json", "{}", r"best\.json is damaged or of something else: it has no 'epoch'"),
-        ("probe.json", "{}", r"probe\.json is damaged or of something else: it has no 'subject.weights'"),
-        ("metrics.jsonl", '{"epoch": 1}\n{"epoch":\n', r"metrics\.jsonl is damaged in line 2: .*; remove that line"),
-        ("metrics.jsonl", "{}\n", r"metrics\.jsonl is damaged in line 1: it has no 'epoch'; remove that line"),
+        ("best.json", '{"epoch": ', r"best\.json is damaged: .*; move it away"),
+        ("best.json", "{}", r"best\.json is damaged: epoch is not there"),
+        ("probe.json", "{}", r"probe\.json is damaged: subject is not there"),
+        ("metrics.jsonl", epochs(1) + '{"epoch":\n', r"metrics\.jsonl is damaged in line 2: .*; move it away"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl is damaged in line 1: epoch is not there"),
     ],
 )
 def test_a_damaged_run_is_left_out_of_the_list_and_named(
@@ -122,7 +123,7 @@ def test_a_damaged_run_is_left_out_of_the_list_and_named(
 ) -> None:
     for run in ("bad", "good"):
         claim(tmp_path / run, TEXT, {}, {})
-    (tmp_path / "bad" / name).write_text(content)
+    edit(tmp_path / "bad" / name, content)
     with pytest.raises(ValueError, match=message):
         read_run(tmp_path / "bad")
     assert [run.path.name for run in list_runs(tmp_path)] == ["good"]
@@ -131,8 +132,8 @@ def test_a_damaged_run_is_left_out_of_the_list_and_named(
 
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {}, {})
-    lines = [json.dumps({"epoch": epoch, "objective": {"prototype_counts": [epoch, 3]}}) for epoch in (1, 2)]
-    (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 3, "obj')
+    lines = [epochs(epoch, objective={"prototype_counts": [epoch, 3]}) for epoch in (1, 2)]
+    (tmp_path / "run/metrics.jsonl").write_text("".join(lines) + '{"epoch": 3, "obj')
     run = read_run(tmp_path / "run")
     assert [line["epoch"] for line in run.metrics] == [1, 2]
     assert run.prototype_counts == [(1, [1, 3]), (2, [2, 3])]
@@ -184,6 +185,6 @@ def test_a_run_of_pretraining_is_measured_by_linear_heads(tmp_path: Path) -> Non
 def test_a_fact_that_is_not_there_is_named(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {"num_classes": 2}, {})
     assert read_run(tmp_path / "run").fact("num_classes") == 2
-    (tmp_path / "run/run.json").write_text("{}")
+    edit(tmp_path / "run/run.json", "{}")
     with pytest.raises(ValueError, match=r"run\.json is damaged or not there: no 'num_classes'; put it back, or train"):
         read_run(tmp_path / "run").fact("num_classes")

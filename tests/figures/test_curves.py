@@ -10,6 +10,7 @@ import pytest
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.store import claim
 from protoat.figures.curves import training_curves
+from tests.whole import edit, epochs, weights
 
 
 def test_curves_are_the_lines_of_the_log(ours: Path, plain: Path) -> None:
@@ -27,14 +28,13 @@ def test_curves_are_the_lines_of_the_log(ours: Path, plain: Path) -> None:
 def test_an_epoch_that_was_taken_back_is_left_out_and_a_hostile_name_stays_text(tmp_path: Path) -> None:
     folder = tmp_path / "<img src=x>"
     claim(folder, read_recipe("digits-2").text, {}, {})
-    lines = [{"epoch": 1, "total": 2.0}, {"epoch": 2, "total": 9.0, "stopped": "it fell"}]
-    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (folder / "last.safetensors").write_bytes(b"weights")
+    edit(folder / "metrics.jsonl", epochs(1, total=2.0) + epochs(2, total=9.0, stopped="it fell"))
+    weights(folder / "last.safetensors")
     figure = training_curves([folder]).to_dict()
     assert list(figure["data"][0]["y"]) == [2.0]
     title = figure["layout"]["title"]["text"]
     assert "<img" not in title and "&lt;img src=x&gt;: 1 of 30 epochs, stopped early" in title
-    (folder / "metrics.jsonl").write_text("")
+    edit(folder / "metrics.jsonl", "")
     with pytest.raises(ValueError, match="holds no epoch yet"):
         training_curves([folder])
 

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from protoat.figures.number_of_prototypes import PAPER, accuracy_against_prototypes
+from tests.whole import edit, with_correct
 
 
 def with_number(run: Path, to: Path, number: str, correct: int) -> Path:
     """A copy of a run that says it began with another number of prototypes, with another outcome."""
     shutil.copytree(run, to)
     text = (to / "recipe.yaml").read_text()
-    (to / "recipe.yaml").write_text(re.sub(r"prototypes_per_class: \d+", f"prototypes_per_class: {number}", text))
+    edit(to / "recipe.yaml", re.sub(r"prototypes_per_class: \d+", f"prototypes_per_class: {number}", text))
     record = json.loads((to / "evaluation.json").read_text())
-    for entry in record["attacks"].values():
-        entry["correct"] = correct
-    (to / "evaluation.json").write_text(json.dumps(record))
+    record["attacks"] = {name: with_correct(entry, correct) for name, entry in record["attacks"].items()}
+    record["worst_case"] = with_correct(record["worst_case"], correct)
+    edit(to / "evaluation.json", json.dumps(record))
     return to
 
 
@@ -59,6 +60,6 @@ def test_autoattack_is_found_under_its_version(ours: Path) -> None:
 def test_another_difference_between_recipes_is_said(ours: Path, tmp_path: Path) -> None:
     other = with_number(ours, tmp_path / "other", "5", 60)
     text = (other / "recipe.yaml").read_text()
-    (other / "recipe.yaml").write_text(text.replace("epochs: 2\n", "epochs: 9\n"))
+    edit(other / "recipe.yaml", text.replace("epochs: 2\n", "epochs: 9\n"))
     title = accuracy_against_prototypes([ours, other]).to_dict()["layout"]["title"]["text"]
     assert "The recipes also differ in epochs." in title

@@ -21,6 +21,7 @@ from protoat.figures.prototypes import (
 from protoat.figures.subject import Pictured
 from protoat.figures.transitions import agreement_map
 from protoat.types import as_output
+from tests.whole import edit, epochs
 
 
 def test_counts_are_those_of_the_log(ours: Path, tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_counts_are_those_of_the_log(ours: Path, tmp_path: Path) -> None:
     shutil.copytree(ours, run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines[1]["objective"]["prototype_counts"] = [2, 1]
-    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    edit(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     (run / "best.safetensors").unlink()
     figure = prototype_counts(run).to_dict()
     assert {trace["name"]: (list(trace["x"]), list(trace["y"])) for trace in figure["data"]} == {
@@ -41,10 +42,11 @@ def test_counts_are_those_of_the_log(ours: Path, tmp_path: Path) -> None:
 def test_many_classes_are_summed_up(ours: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(ours, run)
-    facts = json.loads((run / "run.json").read_text()) | {"class_names": [str(place) for place in range(20)]}
-    (run / "run.json").write_text(json.dumps(facts))
+    names = [str(place) for place in range(20)]
+    facts = json.loads((run / "run.json").read_text()) | {"class_names": names, "num_classes": 20}
+    edit(run / "run.json", json.dumps(facts))
     counts = [*range(1, 20), 12]
-    (run / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "objective": {"prototype_counts": counts}}) + "\n")
+    edit(run / "metrics.jsonl", epochs(1, objective={"prototype_counts": counts}))
     figure = prototype_counts(run).to_dict()
     assert [trace["y"][0] for trace in figure["data"]] == [19, sum(counts) / 20, 1]
 
@@ -55,9 +57,9 @@ def test_classes_whose_names_begin_alike_stay_apart(ours: Path, tmp_path: Path) 
     shutil.copytree(ours, run)
     groups = json.dumps({f"{long}left": list("01234"), f"{long}right": list("56789")})
     recipe = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
+    edit(run / "recipe.yaml", re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
     facts = json.loads((run / "run.json").read_text()) | {"class_names": [f"{long}left", f"{long}right"]}
-    (run / "run.json").write_text(json.dumps(facts))
+    edit(run / "run.json", json.dumps(facts))
     assert [len(trace["y"]) for trace in prototype_counts(run).to_dict()["data"]] == [2, 2]
     usage = prototype_usage(run).to_dict()
     assert {tuple(trace["x"]) for trace in usage["data"]} == {(0, 1, 2, 3, 4, 5)}

@@ -13,6 +13,7 @@ import torch
 
 from protoat.figures.retrieval import retrieval
 from protoat.figures.subject import Pictured
+from tests.whole import edit
 
 
 def test_it_counts_and_marks_wrong_classes(ours: Path, plain: Path) -> None:
@@ -45,7 +46,7 @@ def test_runs_that_cannot_be_compared_are_refused(ours: Path, plain: Path, tmp_p
     other = tmp_path / "other"
     shutil.copytree(plain, other)
     text = (other / "recipe.yaml").read_text()
-    (other / "recipe.yaml").write_text(text.replace("eps: 0.1", "eps: 0.2"))
+    edit(other / "recipe.yaml", text.replace("eps: 0.1", "eps: 0.2"))
     with pytest.raises(ValueError, match="different test images or threat models"):
         retrieval([ours, other], images=20)
     with pytest.raises(ValueError, match="k=20 neighbours are asked for"):
@@ -60,8 +61,8 @@ def test_names_from_outside_stay_text(ours: Path, tmp_path: Path) -> None:
     shutil.copytree(ours, folder)
     recipe = (folder / "recipe.yaml").read_text()
     groups = json.dumps({hostile: list("01234"), "b": list("56789")})
-    (folder / "recipe.yaml").write_text(re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
+    edit(folder / "recipe.yaml", re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
     facts = json.loads((folder / "run.json").read_text()) | {"class_names": [hostile, "b"]}
-    (folder / "run.json").write_text(json.dumps(facts))
+    edit(folder / "run.json", json.dumps(facts))
     drawn = retrieval([folder], queries=1, k=1, images=20)
     assert "<img src=x" not in drawn and "&lt;img src=x onerror=alert(1)&gt;" in drawn

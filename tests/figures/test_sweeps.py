@@ -12,6 +12,8 @@ from protoat.evaluation import Count
 from protoat.experiments.store import read_evaluation
 from protoat.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.figures.sweeps import accuracy_against_eps, accuracy_against_steps
+from protoat.manifest import write_record
+from tests.whole import attacked, edit
 
 
 def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
@@ -35,7 +37,7 @@ def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
 
 
 def record_of(attacks: dict[str, dict]) -> str:
-    entries = {name: {"correct": 5, "total": 9, "parameters": own} for name, own in attacks.items()}
+    entries = {name: attacked(5, 9, **own) for name, own in attacks.items()}
     return json.dumps({"subject": {"weights": "w", "images": 9, "data": "x"}, "attacks": entries})
 
 
@@ -54,7 +56,7 @@ def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Pa
         "pgd10:next": {"attack": "Targeted", "rule": "next", "of": pgd()},
         "pgd20:next": {"attack": "Targeted", "rule": "next", "of": pgd(steps=20, step_size=0.0125)},
     }
-    (tmp_path / "evaluation.json").write_text(record_of(attacks))
+    edit(tmp_path / "evaluation.json", record_of(attacks))
     traces = accuracy_against_steps([tmp_path]).to_dict()["data"]
     assert [list(trace["x"]) for trace in traces] == [[10, 20], [10, 20]]
     assert [trace["name"].partition(": ")[2] for trace in traces] == ["pgdN", "pgdN:next"]
@@ -79,7 +81,7 @@ def test_a_record_of_earlier_weights_is_refused(ours: Path, tmp_path: Path) -> N
     run = tmp_path / "run"
     shutil.copytree(ours, run)
     accuracy_against_eps([run])
-    (run / "best.safetensors").write_bytes(b"trained on since")
+    write_record(run / "best.safetensors", b"trained on since")
     for draw in (accuracy_against_eps, accuracy_against_steps, accuracy_against_prototypes):
         with pytest.raises(ValueError, match="is of earlier weights; measure again: protoat evaluate"):
             draw([run])

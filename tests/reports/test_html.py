@@ -18,6 +18,7 @@ from protoat.experiments.probe import probe_run
 from protoat.reports import page
 from protoat.reports.html import report
 from tests.reports.pages import SECTIONS, Page
+from tests.whole import edit
 
 _HOSTILE = '</script><img src=x onerror=alert(1)>&"'
 
@@ -45,7 +46,7 @@ def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     path = folder / "evaluation.json"
     record = json.loads(path.read_text())
     change(record)
-    path.write_text(json.dumps(record))
+    edit(path, json.dumps(record))
     return folder
 
 
@@ -137,7 +138,7 @@ def test_records_without_weights_say_what_they_lack(
 def test_a_measurement_without_a_run_is_reported(runs: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "measured"
     folder.mkdir()
-    (folder / "evaluation.json").write_text((runs[0] / "evaluation.json").read_text())
+    edit(folder / "evaluation.json", (runs[0] / "evaluation.json").read_text())
     found = _page([folder], tmp_path, images=10)
     assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
     assert "There is no recipe" in found.words

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.status import Status
 
 from protoat.cli.printing import print_table
+from protoat.cli.say import say
 from protoat.evaluation.masking_audit import CHECKS, tally
 from protoat.experiments.audit import audit_subject, fuller_audit
 from protoat.experiments.subject_options import subject_of, subject_parser
@@ -62,13 +63,13 @@ def main(args: list[str]) -> int:
     verdict = f"passed, {found.extent}, which rules out common mistakes only" if report.passed else "incomplete"
     if report.failed:
         verdict = f"FAILED: {', '.join(report.failed)}"
-    print(f"audit {verdict}; {len(found.silent)} checks were not run; {time.monotonic() - started:.0f} s")
+    say(f"audit {verdict}; {len(found.silent)} checks were not run; {time.monotonic() - started:.0f} s")
     fuller = fuller_audit(subject, report) if options.checks else None
     if fuller is None:
-        print(f"{path} holds the figures; what to do: docs/audit.md")
+        say(f"{path} holds the figures; what to do: docs/audit.md")
     else:
-        print(f"{path} stays as it was, {fuller.extent}; move it away or leave out --checks to replace it")
+        say(f"{path} stays as it was, {fuller.extent}; move it away or leave out --checks to replace it")
     if report.incomplete:
         command = subject.command("evaluate", "--attacks", "aa")
-        print(f"the record lacks what {', '.join(report.incomplete)} look for; measure it and audit again: {command}")
+        say(f"the record lacks what {', '.join(report.incomplete)} look for; measure it and audit again: {command}")
     return 0 if report.passed else 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protoat.cli.printing import print_table
+from protoat.cli.say import say
 from protoat.evaluation.compare import (
     WORST_CASE,
     Comparison,
@@ -25,6 +26,7 @@ from protoat.evaluation.statistics import count_of
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.recipe import differing_keys
+from protoat.experiments.record_files import recipe_text
 from protoat.figures.records import Record, measured
 from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
 
@@ -113,7 +115,7 @@ def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     judged = [(record["subject"].get("head"), record["subject"]["weights"]) for record in (first, second)]
     if not all(path.exists() for path in texts) or judged[0] != judged[1]:
         return False
-    different = differing_keys(*(path.read_text() for path in texts))  # of a run and its copy none, which is no seed
+    different = differing_keys(*(recipe_text(path.parent) for path in texts))  # none of a run and its copy
     return len(different) == 1 and different[0].startswith("seed ")
 
 
@@ -128,7 +130,7 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
         cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
         rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
     print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
-    print(
+    say(
         f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
         f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
         "The interval is a bootstrap over images and decides nothing. Worst modes are of different images: there is a "
@@ -158,16 +160,16 @@ def _left_out(groups: Sequence[_Group]) -> None:
         if name not in common:
             lacking = [str(folder) for folder, record in records.items() if name not in record["attacks"]]
             why = f"not measured in {', '.join(lacking)}" if lacking else "other parameters"
-            print(f"{name} is not compared: {why}")
+            say(f"{name} is not compared: {why}")
     if WORST_CASE not in common:
-        print("worst cases are not compared, as they are over different attacks; measure all under the same")
+        say("worst cases are not compared, as they are over different attacks; measure all under the same")
 
 
 def _say_weights(groups: Sequence[_Group]) -> None:
     """Which weights were measured, where that is not the same for all."""
     weights = {group.name: group.records[0]["subject"]["weights"] for group in groups}
     if len(set(weights.values())) > 1:
-        print("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
+        say("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
 
 
 def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:
@@ -188,7 +190,7 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
         [[name, *map(_spread, seeds)] for name, seeds in lines.items()],
     )
     for group in groups:
-        print(f"{group.name}: {', '.join(map(str, group.folders)) if len(group.folders) > 1 else 'one run'}")
+        say(f"{group.name}: {', '.join(map(str, group.folders)) if len(group.folders) > 1 else 'one run'}")
     for place, other in enumerate(others, 1):
         if len(first.records) > 1 or len(other.records) > 1:
             print_table(
@@ -199,7 +201,7 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
                     for name, seeds in lines.items()
                 ],
             )
-    print(
+    say(
         "difference of means in points, the second less the first; Welch's interval and p over seeds. There is a "
         f"difference where p is below 0.05 after {holm_in_words(len(tests))}. A single run has no spread over seeds, "
         "and that of seeds which all agree is unknown: there is a difference then only where the intervals of the "

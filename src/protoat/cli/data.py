@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protoat import data
 from protoat.cli.printing import print_table
+from protoat.cli.say import say
 from protoat.data import Source
 from protoat.experiments.choices import class_names
 from protoat.experiments.parser import Parser, nearest
@@ -36,7 +37,7 @@ def main(args: list[str]) -> None:
     if inventory is not None:
         print(inventory)
     if any(source.downloadable and not source.available() for source in found):
-        print("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
+        say("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
 
 
 def _row(source: Source) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from protoat.cli.printing import print_table
+from protoat.cli.say import say
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.measure import measure
@@ -35,7 +36,7 @@ def main(args: list[str]) -> None:
     logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
     torch.set_num_threads(1)  # for 8x8 pixels a second thread costs more than it brings
     started = time.perf_counter()
-    print("real 8x8 digits in two classes of five modes each: 0-4 against 5-9, moved by at most 0.1 a pixel")
+    say("real 8x8 digits in two classes of five modes each: 0-4 against 5-9, moved by at most 0.1 a pixel")
     runs = {name: _run(name, overrides, out) for name, overrides in _RUNS.items()}
     plain, multi = (run.evaluation["attacks"] for run in runs.values() if run.evaluation is not None)
     _compare("accuracy on 500 test images, % [95 % interval]", "attack", _totals(plain), _totals(multi))
@@ -44,12 +45,12 @@ def main(args: list[str]) -> None:
         _compare(f"the same for each mode, {attack}", "digit", *modes)
     _prototypes(runs["multi-prototype PGD-AT"])
     seconds = time.perf_counter() - started
-    print(f"{seconds:.0f} s; files are in {out}; next: protoat show {runs['multi-prototype PGD-AT'].path}")
+    say(f"{seconds:.0f} s; files are in {out}; next: protoat show {runs['multi-prototype PGD-AT'].path}")
 
 
 def _run(name: str, overrides: list[str], out: Path) -> StoredRun:
     folder = out / name.lower().replace(" ", "-")
-    print(f"training {name} into {folder}", flush=True)
+    say(f"training {name} into {folder}", flush=True)
     train(read_recipe("digits-2", overrides), folder)
     measure(subject_of_run(folder), _ATTACKS)
     return read_run(folder)
@@ -81,7 +82,7 @@ def _prototypes(run: StoredRun) -> None:
         for name, *pair in zip(names, counts[best], counts[max(counts)], strict=True)
     ]
     print_table("prototypes in use, before and after merging", columns, rows)
-    print(
+    say(
         "One seed and a small set: where the intervals overlap no difference is shown, whichever number is larger, and "
         "another seed can turn the order around. Overlap is no test; protoat compare looks at the images one by one."
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from protoat.cli.printing import linear_heads, measurements
+from protoat.cli.say import say
 from protoat.evaluation.robustness import Advance
 from protoat.experiments.measure import audit_verdict, measure
 from protoat.experiments.named_attacks import HELP, default_names
@@ -31,7 +32,7 @@ _OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe", "tr
 def main(args: list[str]) -> None:
     """Attacks a run or any other model, prints a table and writes ``evaluation.json``."""
     if "--attacks.help" in args:
-        print(HELP)
+        say(HELP, lines=True)
         return
     parser = subject_parser("protoat evaluate")
     parser.add_argument(
@@ -73,8 +74,8 @@ def main(args: list[str]) -> None:
     record = read_evaluation(subject.folder)
     assert record is not None
     measurements(subject.name, record)
-    print(audit_verdict(subject))
-    print(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
+    say(audit_verdict(subject))
+    say(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
 
 
 def _probe(options: Namespace, given: Namespace) -> None:
@@ -89,7 +90,7 @@ def _probe(options: Namespace, given: Namespace) -> None:
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
     record = probe_run(run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
     linear_heads(str(run), record)
-    print(f"{run / 'probe.json'} holds counts for each class, mode and image")
+    say(f"{run / 'probe.json'} holds counts for each class, mode and image")
 
 
 class _Progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
+from protoat.cli.say import say
 from protoat.experiments.budget import Budget, read_budget
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser, nearest
@@ -38,7 +39,7 @@ def main(args: list[str]) -> int:
                 f"{args[0]} goes with a figure; write its name: {shlex.join(['protoat', 'figure', '1', *args])}"
             )
         for name, title in TITLES.items():
-            print(f"protoat figure {name:<{max(map(len, TITLES))}} {title}")
+            say(f"protoat figure {name:<{max(map(len, TITLES))}} {title}")
         return 0
     if options.name not in TITLES:
         raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, TITLES)}")
@@ -75,7 +76,7 @@ def main(args: list[str]) -> int:
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
     drawn = page(TITLES[options.name], lines, parts)
     write(out, snapshot(drawn, kind) if kind in SUFFIXES else drawn)
-    print(f"figure {options.name} is in {out}")
+    say(f"figure {options.name} is in {out}")
     return int(failed)
 
 
@@ -96,10 +97,10 @@ def _print_plan(name: str, tasks: Sequence[Task], store: Path) -> None:
     """Which of the runs are there, and the commands that do the rest."""
     from protoat.experiments.laboratory import finished
 
-    print(f"figure {name} needs {len(tasks)} run{'s' * (len(tasks) != 1)}" + " and is drawn from recipes" * (not tasks))
+    say(f"figure {name} needs {len(tasks)} run{'s' * (len(tasks) != 1)}" + " and is drawn from recipes" * (not tasks))
     for task in tasks:
         there = finished(task, store) is not None
-        print(f"done: {task.job.folder(store)}" if there else task.command(store))
+        say(f"done: {task.job.folder(store)}" if there else task.command(store))
 
 
 def _parser() -> Parser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.asking import agreed, check_somebody_can_answer
+from protoat.cli.say import say
 from protoat.experiments.garbage import Waste, find_waste, remove
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
@@ -28,14 +29,14 @@ def main(args: list[str]) -> int:
     if waste and not (options.dry_run or options.yes):
         check_somebody_can_answer("what nobody needs")
     for each in waste:
-        print(f"{each.path}: {each.reason}, {megabytes(each.bytes)}")
+        say(f"{each.path}: {each.reason}, {megabytes(each.bytes)}")
     if options.dry_run:
-        print(f"{megabytes(total)} would be freed")
+        say(f"{megabytes(total)} would be freed")
         return 0
     if waste and not options.yes and not agreed(f"remove these {len(waste)} for good?"):
-        print("nothing was removed")
+        say("nothing was removed")
         return 1
-    print(f"{megabytes(sum(map(_removed, waste)))} freed")
+    say(f"{megabytes(sum(map(_removed, waste)))} freed")
     return 0
 
 
@@ -44,7 +45,7 @@ def _removed(waste: Waste) -> int:
     try:
         remove(waste.path)
     except ValueError as error:
-        print(error)
+        say(str(error))
         return 0
     return waste.bytes
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from protoat.cli.printing import print_table
+from protoat.cli.say import say
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
@@ -15,6 +17,8 @@ from protoat.reports.records import accuracy, threat_text
 
 __all__ = ["main", "parts_of"]
 
+logger = logging.getLogger(__name__)
+
 
 def main(args: list[str]) -> None:
     """Lists all runs below a folder."""
@@ -22,11 +26,20 @@ def main(args: list[str]) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="default runs")
     folder = parser.parse_args(args).folder
     check_is_folder(folder)
-    runs = list_runs(folder)
-    if not runs:
-        print(f"no runs below {folder}; protoat train makes one")
+    rows = [row for run in list_runs(folder) if (row := _row_or_none(run)) is not None]
+    if not rows:
+        say(f"no runs below {folder}; protoat train makes one")
         return
-    print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], map(_row, runs), text=6)
+    print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], rows, text=6)
+
+
+def _row_or_none(run: StoredRun) -> list[str] | None:
+    """The row of a run; of one whose weights are damaged a line is logged."""
+    try:
+        return _row(run)
+    except (FileNotFoundError, ValueError) as error:
+        logger.warning("left out: %s", error)
+        return None
 
 
 def _row(run: StoredRun) -> list[str]:

@@ -18,6 +18,7 @@ from contextlib import nullcontext, redirect_stdout
 
 from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.experiments.own_code import allowing_own_code
+from protoat.names import printable
 
 __all__ = ["run"]
 
@@ -27,7 +28,9 @@ _LONGEST = 1500  # characters of a message; one of 5000 is a name that somebody 
 
 def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) -> int:
     """Runs a command; returns its exit code: what it says itself, 2 for a mistake of the user's, else 128 + signal."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("protoat").setLevel(logging.INFO)
     if sys.stderr.isatty():  # the progress bar says the same
         logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
@@ -55,11 +58,18 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
 
 
+class _Printable(logging.Formatter):
+    """Messages in which names from outside can do no harm."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=record.exc_info is not None)
+
+
 def _answer(command: str, error: BaseException) -> int | None:
     """Says what has gone wrong and returns the exit code; None, and nothing is said, for a defect of the program."""
     if isinstance(error, KeyboardInterrupt):
         signal = error.signal if isinstance(error, Interrupted) else 2
-        print(f"protoat {command}: {str(error) or 'interrupted'}", file=sys.stderr)
+        print(f"protoat {command}: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return 128 + signal
     if isinstance(error, CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
         return _complain(command, error)
@@ -101,7 +111,7 @@ def _check_words(args: list[str]) -> None:
 
 def _complain(command: str, error: BaseException) -> int:
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and _is_of_a_file(error) else str(error)
-    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
+    line = printable(" ".join(text.split()))
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     print(f"protoat {command}: error: {line}", file=sys.stderr)

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from protoat.cli.say import say
 from protoat.evaluation.statistics import count_of
+from protoat.names import printable
 from protoat.reports.records import heads_of, interval_text, lowest
 
 __all__ = ["linear_heads", "measurements", "print_table"]
@@ -22,10 +24,11 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
         console = Console(width=160)
     table = Table()
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if index < text else "right", overflow="fold")
+        table.add_column(Text(printable(column)), justify="left" if index < text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # brackets in names of folders and classes are no markup
-    console.print(title, style="bold", markup=False)
+        # As `Text`, because brackets in names of folders and classes are no markup.
+        table.add_row(*(Text(printable(cell, lines=True)) for cell in row))
+    console.print(Text(printable(title), style="bold"))
     console.print(table)
 
 
@@ -41,7 +44,7 @@ def measurements(name: str, record: Mapping[str, Any]) -> None:
     print_table(title, columns, rows)
     left_out = record["attacks"].keys() - (worst_case or {"parameters": {"attacks": []}})["parameters"]["attacks"]
     if worst_case is not None and left_out:
-        print(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
+        say(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
 
 
 def linear_heads(name: str, record: Mapping[str, Any]) -> None:

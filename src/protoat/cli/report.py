@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protoat.cli.say import say
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_file
@@ -35,4 +36,4 @@ def main(args: list[str]) -> None:
     if options.out.suffix.lower() != ".html":
         raise ValueError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
     out = report(list(map(run_named, options.folders)), options.out, images=options.images)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.gc import megabytes
+from protoat.cli.say import say
 from protoat.experiments.garbage import check_removable, remove, size
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
@@ -28,11 +29,11 @@ def main(args: list[str]) -> int:
     if not options.yes:
         check_somebody_can_answer("runs")
     for run in runs:
-        print(f"{run}: {megabytes(size(run))}")
+        say(f"{run}: {megabytes(size(run))}")
     if not options.yes and not agreed(f"remove {len(runs)} run{'s' * (len(runs) > 1)} for good?"):
-        print("nothing was removed")
+        say("nothing was removed")
         return 1
     for run in runs:
         remove(run)
-        print(f"removed {run}")
+        say(f"removed {run}")
     return 0

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from protoat.cli.ls import parts_of
 from protoat.cli.printing import linear_heads, measurements, print_table
+from protoat.cli.say import say
 from protoat.experiments.measure import records_aside
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
+from protoat.experiments.record_files import recipe_text, unlisted
 from protoat.experiments.store import StoredRun, read_evaluation, read_run
 from protoat.reports.records import changes_of, epochs_of, threat_text
 
@@ -30,22 +32,24 @@ def main(args: list[str]) -> None:
         return
     run = read_run(folder)
     data, method, regularizer = parts_of(run)
-    print(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe['seed']}")
-    print((run.path / "recipe.yaml").read_text())
+    say(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe.get('seed', '?')}")
+    say(recipe_text(run.path), lines=True)
     print_table("training", *epochs_of(run))
     _prototypes(run)
     if run.outdated:
-        print(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
+        say(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
     if run.evaluation is not None:
         measurements(str(run.path), run.evaluation)
     _aside(run.path)
     probe = run.probe
     if probe is not None:
         linear_heads(str(run.path), probe)
+    if without := unlisted(run.path):
+        say(f"without checksum, being of an earlier version: {', '.join(without)}")
     if not run.complete:
-        print("not finished; the command that started it resumes it")
+        say("not finished; the command that started it resumes it")
     elif run.evaluation is None and not (run.pretrains and probe is not None):
-        print(f"not measured; {run.measuring}")
+        say(f"not measured; {run.measuring}")
 
 
 def _aside(folder: Path) -> None:
@@ -54,7 +58,7 @@ def _aside(folder: Path) -> None:
         subject = record["subject"]
         radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
         about = f"{subject['weights']}, {subject['images']} images of {subject['data']}{radius}"
-        print(f"also measured, in {name}: {', '.join(record['attacks'])}; {about}")
+        say(f"also measured, in {name}: {', '.join(record['attacks'])}; {about}")
 
 
 def _prototypes(run: StoredRun) -> None:

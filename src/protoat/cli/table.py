@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from protoat.cli.launching import add_options, check_options, launched, say_failed
+from protoat.cli.say import say
 from protoat.experiments.budget import read_budget
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_file, check_no_file
@@ -29,7 +30,7 @@ def main(args: list[str]) -> int:
                 f"{args[0]} goes with a table; write its number: {shlex.join(['protoat', 'table', '2', *args])}"
             )
         for number in table_numbers():
-            print(f"protoat table {number}   {table_of(number).title}")
+            say(f"protoat table {number}   {table_of(number).title}")
         return 0
     declared, chosen = table_of(options.number), {"rows": options.rows, "columns": options.columns}
     declared.chosen("rows", options.rows)  # bad names are refused here, before torch takes seconds to import
@@ -89,7 +90,7 @@ def _print(number: int, table: Filled, form: str, out: Path | None) -> None:
     formats = {"terminal": to_terminal, "markdown": to_markdown, "latex": to_latex}
     text = to_csv(number, table) if form == "csv" else formats[form](document(number, table))
     if out is None:
-        print(text, end="")
+        say(text, end="", lines=True)
         return
     write(out, text)
-    print(f"table {number} is in {out}")
+    say(f"table {number} is in {out}")

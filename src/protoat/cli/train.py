@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+from protoat.cli.say import say
 from protoat.experiments.initialise import digest
 from protoat.experiments.job import DIGITS, identity_of_text
 from protoat.experiments.named_run import run_named
@@ -13,6 +14,7 @@ from protoat.experiments.places import check_no_file
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
 from protoat.experiments.run import check_images, train
 from protoat.experiments.store import check_free, read_run
+from protoat.training.exported import restore
 
 __all__ = ["main", "start"]
 
@@ -23,8 +25,8 @@ def main(args: list[str]) -> None:
     best = read_run(out).best
     if best:
         measured = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
-        print(f"best epoch {best['epoch']} of {recipe.epochs}, on {best['images']} held-out images: {measured}")
-    print(f"files are in {out}; next: protoat evaluate {out}")
+        say(f"best epoch {best['epoch']} of {recipe.epochs}, on {best['images']} held-out images: {measured}")
+    say(f"files are in {out}; next: protoat evaluate {out}")
 
 
 def start(command: str, args: list[str], default: str, *, pretrains: bool = False) -> tuple[Recipe, Path]:
@@ -57,11 +59,13 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     check_free(out, recipe.text)
     if (out / "recipe.yaml").exists() and read_run(out).complete:
         check_images(recipe, out)
-        print(f"{out} is complete already")
+        for path in sorted(out.glob("*.safetensors")):
+            restore(path)
+        say(f"{out} is complete already")
     else:
         result = train(recipe, out)
         if result.stopped:
-            print(f"stopped early: {result.stopped}")
+            say(f"stopped early: {result.stopped}")
     return recipe, out
 
 

@@ -14,7 +14,7 @@ from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audi
 from protoat.experiments.measure import read_records
 from protoat.experiments.named_attacks import load_surrogate, named_attacks
 from protoat.experiments.recipe import recipe_of_run
-from protoat.experiments.store import origin, read_audit, write
+from protoat.experiments.store import origin, read_audit, write_record
 from protoat.experiments.subject import Subject
 from protoat.locks import working_on
 from protoat.methods import Method, Standard
@@ -73,7 +73,7 @@ def audit_subject(
             **origin(),
         }
         if not keep_fuller or fuller_audit(subject, report) is None:
-            write(subject.folder / "audit.json", json.dumps(content, indent=1))
+            write_record(subject.folder / "audit.json", json.dumps(content, indent=1))
     return report
 
 

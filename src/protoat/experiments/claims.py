@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protoat.files import Folder, open_folder, read_bytes
+from protoat.manifest import MANIFEST, is_manifest
 from protoat.parsing import MOST_BYTES, parse_json
 
 __all__ = ["is_claimed", "is_unbegun", "mark"]
@@ -17,7 +18,7 @@ _MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for
 _OF_A_RUN = {"num_classes", "shape", "train_images", "sessions"}  # what earlier versions wrote, without a mark
 _OF_A_SESSION = {"started", "command", "protoat", "torch", "machine"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FIRST = ("run.json", "recipe.yaml", "manifest.json")  # the files that a run begins with
+_FIRST = ("run.json", "recipe.yaml", MANIFEST)  # the files that a run begins with
 
 
 def mark(recipe_text: str) -> dict[str, str]:
@@ -69,6 +70,8 @@ def is_unbegun(folder: Path) -> bool:
     except ValueError:
         return False
     names -= {".lock", *(f".{name}.partial" for name in _FIRST)}
+    if names == {MANIFEST}:
+        return is_manifest(folder)
     return not names or ("recipe.yaml" not in names and names <= set(_FIRST) and is_claimed(folder))
 
 

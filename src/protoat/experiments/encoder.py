@@ -20,6 +20,7 @@ from protoat.pretraining import ACL, Contrastive
 from protoat.pretraining.public import of_branch, torchvision_names
 from protoat.pretraining.weights_file import read_tensors
 from protoat.training import load_weights
+from protoat.training.exported import restore
 
 __all__ = ["Encoder", "build_network", "hand_over", "load_encoder"]
 
@@ -89,6 +90,7 @@ def _weights_file(run: StoredRun, weights: Literal["best", "last"] | None) -> Pa
     names = [weights] if weights else ["best", "last"]
     for name in names:
         if (path := run.path / f"{name}.safetensors").exists():
+            restore(path)
             return path
     raise ValueError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
 

@@ -15,6 +15,7 @@ from protoat.experiments.claims import is_claimed
 from protoat.experiments.store import read_run
 from protoat.locks import LOCK, home, is_at_work, is_free, locked
 from protoat.training import DiskError
+from protoat.training.exported import check_intact
 
 __all__ = ["Waste", "check_removable", "find_waste", "remove", "size"]
 
@@ -148,7 +149,7 @@ def _runs(store: Path) -> list[Path]:
 
 
 def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:
-    complete = (run / "last.safetensors").exists()
+    complete = _is_complete(run)
     if _is_at_work(run) or not (complete or _rests(run)):
         return []
     if not complete:
@@ -173,6 +174,16 @@ def _can_go(run: Path) -> bool:
     try:
         check_removable(run)
     except ValueError:
+        return False
+    return True
+
+
+def _is_complete(run: Path) -> bool:
+    """Whether its weights are there and whole, so that no checkpoint will be asked for them."""
+    try:
+        for path in {run / "last.safetensors", *run.glob("*.safetensors")}:
+            check_intact(path)
+    except (FileNotFoundError, ValueError):
         return False
     return True
 

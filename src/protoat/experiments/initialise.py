@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from protoat.pretraining.weights_file import split_spec
+from protoat.training.exported import digest as digest_of_file
+from protoat.training.exported import restore
 
 __all__ = ["Initialise", "digest"]
 
@@ -45,7 +47,7 @@ class Initialise:
         """The weights file: of a run, the best on held-out images where there is one, else the last.
 
         Raises:
-            ValueError: it is not there.
+            ValueError: it is not there, or damaged.
         """
         if self.weights is not None:
             if not split_spec(self.weights)[0].is_file():
@@ -54,11 +56,13 @@ class Initialise:
         assert self.run is not None
         if not (self.run / "last.safetensors").is_file():
             raise ValueError(f"--initialise.run {self.run}: there is no finished run")
-        return next(path for name in ("best", "last") if (path := self.run / f"{name}.safetensors").is_file())
+        found = next(path for name in ("best", "last") if (path := self.run / f"{name}.safetensors").exists())
+        restore(found)
+        return found
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, or of one of several sets of weights in it, ``FILE#NAME``."""
     file, name = split_spec(path)
-    found = sha256(file.read_bytes()).hexdigest()
+    found = digest_of_file(file.resolve())
     return found if name is None else sha256(f"{found}#{name}".encode()).hexdigest()

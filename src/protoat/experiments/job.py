@@ -18,6 +18,7 @@ from protoat.experiments.allowed import foreign_names
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
+from protoat.experiments.record_files import read_recipe, read_start, recipe_text
 from protoat.training import EMA
 
 __all__ = ["DIGITS", "Job", "Task", "identity_of_folder", "identity_of_text"]
@@ -144,7 +145,7 @@ class Job:
             return False
         if self.start is None or (folder / "job.json").exists():
             return True
-        run = load_yaml((folder / "recipe.yaml").read_text())["initialise"]["run"]
+        run = read_recipe(folder)["initialise"].get("run")
         return run is not None and self.start._could_be(Path(run))
 
     def arguments(self, store: Path) -> list[str]:
@@ -208,15 +209,13 @@ def identity_of_folder(folder: Path) -> str | None:
     path = folder / "recipe.yaml"
     try:
         return _identity_of_file(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # no run, or a damaged one, which `list_runs` names
 
 
 @lru_cache(maxsize=4096)
 def _identity_of_file(path: Path, _modified: int) -> str | None:
-    record = path.with_name("job.json")
-    start = json.loads(record.read_text())["start"] if record.exists() else None
-    return identity_of_text(path.read_text(), start)
+    return identity_of_text(recipe_text(path.parent), read_start(path.parent))
 
 
 def identity_of_text(text: str, start: str | None = None) -> str | None:
@@ -255,14 +254,14 @@ def _ema(decay: float) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _read_values(path: Path, _modified: int) -> Mapping[str, Any]:
-    return _values(path.read_text())
+    return _values(recipe_text(path.parent))
 
 
 def _values_of_file(path: Path) -> Mapping[str, Any]:
     """Those of a recipe file; none where it is damaged."""
     try:
         return _read_values(path, path.stat().st_mtime_ns)
-    except (OSError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}
 
 

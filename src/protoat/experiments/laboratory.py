@@ -14,7 +14,7 @@ from protoat.experiments.measure import measure
 from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import resolve, shared_parser
 from protoat.experiments.run import train
-from protoat.experiments.store import StoredRun, read_run, write
+from protoat.experiments.store import StoredRun, read_run, write_record
 from protoat.experiments.subject import subject_of_run
 from protoat.files import make_folder
 from protoat.locks import locked, working_on
@@ -106,7 +106,7 @@ def _trained(job: Job, store: Path) -> Path:
         if (folder / "recipe.yaml").exists():
             start = None if job.start is None else job.start.identity
             content = {"name": job.name, "args": job.args, "identity": job.identity, "start": start}
-            write(folder / "job.json", json.dumps(content, indent=1))
+            write_record(folder / "job.json", json.dumps(content, indent=1))
     return folder
 
 

@@ -21,9 +21,9 @@ from protoat.evaluation.robustness import Advance, check_output
 from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
-from protoat.experiments.store import origin, read_audit, read_record, write
+from protoat.experiments.store import origin, read_audit, read_record, rename_record, write_record
 from protoat.experiments.subject import Subject
-from protoat.files import remove, rename
+from protoat.files import remove
 from protoat.locks import working_on
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
@@ -98,7 +98,7 @@ def measure(
             record["lint"] = [finding._asdict() for finding in findings]
             if (before := read_record(path)) is not None:
                 _keep_if_lost(path, before, record)
-            write(path, json.dumps(record, indent=1))
+            write_record(path, json.dumps(record, indent=1))
             remove(_aside(path, record["subject"]))  # what it held is now in the record
         accelerator.wait_for_everyone()
         if len(report.indices) == wanted:
@@ -178,7 +178,7 @@ def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, An
     if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
         return
     kept = _aside(path, was)
-    rename(path, kept.name)
+    rename_record(path, kept.name)
     logger.warning(
         "%s was of another subject (%s changed) and is now %s; it held %s",
         path,

@@ -14,7 +14,6 @@ from torch import nn
 from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
-from protoat.experiments.initialise import digest
 from protoat.experiments.job import Job
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
@@ -22,6 +21,7 @@ from protoat.experiments.run import load_run
 from protoat.experiments.store import read_run
 from protoat.experiments.subject import Subject, blank_subject
 from protoat.regularizers import SoftTriple
+from protoat.training.exported import digest
 from protoat.types import ThreatModel
 
 __all__ = ["HELP", "check_one_attack", "default_names", "load_surrogate", "named_attacks", "one_attack"]

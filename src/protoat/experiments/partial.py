@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -12,10 +13,14 @@ from typing import Any
 import torch
 
 import protoat
+from protoat.experiments.record_files import check_kept
 from protoat.experiments.store import write
-from protoat.files import remove
+from protoat.files import read_bytes, remove
+from protoat.parsing import MOST_BYTES, parse_json
 
 __all__ = ["Partial"]
+
+logger = logging.getLogger(__name__)
 
 
 class Partial:
@@ -34,11 +39,15 @@ class Partial:
     def get(self, key: str) -> tuple[str, float] | None:
         """Outcomes and seconds that were put under this key, or None."""
         path = self._path(key)
-        if not path.exists():
+        try:
+            kept = _unsealed(parse_json(read_bytes(path, limit=MOST_BYTES)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            logger.warning("%s is damaged, so its batch is measured again: %s", path, error)
             return None
         self._used.add(path)
-        content = json.loads(path.read_text())
-        return content["outcomes"], content["seconds"]
+        return kept["outcomes"], kept["seconds"]
 
     def put(self, key: str, outcomes: str, seconds: float) -> None:
         """Keeps the outcomes of a batch.
@@ -47,7 +56,8 @@ class Partial:
             DiskError: the file cannot be written.
         """
         path = self._path(key)
-        write(path, json.dumps({"outcomes": outcomes, "seconds": seconds}))
+        kept = {"outcomes": outcomes, "seconds": seconds}
+        write(path, json.dumps({**kept, "sha256": _seal(kept)}))
         self._used.add(path)
 
     def clear(self) -> None:
@@ -59,3 +69,20 @@ class Partial:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{sha256((self.identity + key).encode()).hexdigest()[:32]}.json"
+
+
+def _seal(kept: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _unsealed(content: Any) -> Mapping[str, Any]:
+    """What was kept, if it is as it was.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_kept(content)
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    if content.get("sha256") != _seal(kept):
+        raise ValueError("it does not agree with its own checksum")
+    return kept

@@ -18,15 +18,15 @@ from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.experiments.encoder import build_network, load_encoder
-from protoat.experiments.initialise import digest
 from protoat.experiments.run import load_images
-from protoat.experiments.store import read_run, write
+from protoat.experiments.store import read_run, write_record
 from protoat.functional.forward import output_of
 from protoat.locks import working_on
 from protoat.methods import PGDAT
 from protoat.models.dual_bn import Branch
 from protoat.objective import Objective
 from protoat.training import parameter_groups
+from protoat.training.exported import digest
 from protoat.types import Output, ThreatModel
 
 __all__ = ["LinearProbe", "probe_run"]
@@ -197,7 +197,7 @@ def probe_run(
             "torch": torch.__version__,
         }
         _add_earlier(record, before)
-        write(Path(folder) / "probe.json", json.dumps(record, indent=1))
+        write_record(Path(folder) / "probe.json", json.dumps(record, indent=1))
     return record
 
 

@@ -28,6 +28,7 @@ from protoat.experiments.choices import CLASSES, choices_of, class_names
 from protoat.experiments.initialise import Initialise, digest
 from protoat.experiments.own_code import named_in, trusted, trusting
 from protoat.experiments.parser import Parser, nearest
+from protoat.experiments.record_files import recipe_text
 from protoat.files import read_bytes
 from protoat.methods import Method
 from protoat.parsing import decoded, parse_yaml
@@ -211,12 +212,11 @@ def recipe_of_run(folder: Path, *, trust: Collection[str] = ()) -> Recipe:
     """The recipe of a run folder, which may be a stranger's: it names no code but protoat's and what is trusted.
 
     Raises:
-        ValueError: see `read_recipe`.
+        ValueError: see `read_recipe`; or the file is damaged.
     """
-    path = folder / "recipe.yaml"
     with trusting(trust):
         parser = shared_parser()
-        return _objects(parser, parser.parse_string(_text_of(path), path))
+        return _objects(parser, parser.parse_string(recipe_text(folder), folder / "recipe.yaml"))
 
 
 def recipe_names() -> list[str]:
@@ -356,12 +356,15 @@ def flat_recipe(text: str) -> dict[str, Any]:
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML holds, plain values only; by libyaml where it is there, which is much faster.
+    """What YAML holds, plain values only.
+
+    Raises:
+        ValueError: see `protoat.parsing.parse_yaml`.
 
     >>> load_yaml("seed: 0")
     {'seed': 0}
     """
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return parse_yaml(text)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

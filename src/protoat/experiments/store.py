@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import protoat
 from protoat import files
 from protoat.experiments.claims import is_unbegun, mark
-from protoat.experiments.initialise import digest
-from protoat.experiments.recipe import differing_keys, load_yaml
+from protoat.experiments.recipe import differing_keys
+from protoat.experiments.record_files import read_epochs, read_facts, read_recipe, read_record, recipe_text
 from protoat.locks import home
-from protoat.parsing import no_yaml
+from protoat.manifest import rename_record as rename_listed
+from protoat.manifest import write_record as write_listed
 from protoat.training import DiskError
+from protoat.training.exported import checked_digest, is_whole
 
 __all__ = [
     "StoredRun",
@@ -40,7 +42,9 @@ __all__ = [
     "read_evaluation",
     "read_record",
     "read_run",
+    "rename_record",
     "write",
+    "write_record",
 ]
 
 logger = logging.getLogger(__name__)
@@ -48,13 +52,6 @@ logger = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 # Whose versions could change a number.
 _PACKAGES = ("torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors", "pillow")
-# What every record of a kind says, and how to get another one.
-_RECORDS = {
-    "evaluation": (("subject.weights", "attacks"), " and measure again"),
-    "audit": (("subject.weights", "threat.eps", "images", "checks"), " and audit again"),
-    "probe": (("subject.weights", "encoders.trained"), " and measure again"),
-    "best": (("epoch", "images"), ""),
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class StoredRun:
     def weights(self) -> str:
         """Name of the file of weights that count: the best on held-out images where there are such, else the last."""
         best = "best.safetensors"
-        there = (self.path / best).exists() or (self.is_record and self.best is not None)
+        there = os.path.lexists(self.path / best) or (self.is_record and self.best is not None)
         return best if there else "last.safetensors"
 
     @property
@@ -107,12 +104,15 @@ class StoredRun:
         return self.evaluation is not None or "stopped" in last or last["epoch"] == self.recipe.get("epochs")
 
     def is_of(self, subject: Mapping[str, Any]) -> bool:
-        """Whether the subject of a record is the weights of this run, as far as they are there."""
-        weights = self.path / subject["weights"]
-        if not weights.exists():
+        """Whether the subject of a record is the weights of this run, as far as they are there.
+
+        Raises:
+            ValueError: the weights are damaged.
+        """
+        try:
+            return checked_digest(self.path / subject["weights"]) == str(subject.get("sha256"))
+        except FileNotFoundError:
             return self.is_record
-        found = weights.stat()
-        return _digest(weights, found.st_mtime_ns, found.st_size) == str(subject.get("sha256"))
 
     @property
     def probe(self) -> dict[str, Any] | None:
@@ -166,20 +166,12 @@ def read_run(folder: Path | str) -> StoredRun:
         if (weights := path / "last.safetensors").exists():
             reason += f"; write protoat evaluate --model package.module:builder --weights {weights}"
         raise ValueError(f"{path} is not a run folder: {reason}" + (f"; did you mean {near}?" * bool(near)))
-    recipe = _mapping(path / "recipe.yaml")
-    if not _has(recipe, "data.class_path"):
-        raise ValueError(f"{path / 'recipe.yaml'} is no recipe: it names no data")
+    recipe = read_recipe(path)
     for name in ("best.json", "probe.json"):
         read_record(path / name)  # damage is said here, not where it is looked at
-    facts = path / "run.json"
-    run = StoredRun(
-        path,
-        recipe,
-        _mapping(facts) if facts.exists() else {},
-        _whole_lines(path / "metrics.jsonl"),
-        read_evaluation(path),
-        (path / "last.safetensors").exists(),
-    )
+    facts, lines = read_facts(path), read_epochs(path)
+    _check_agreement(path, recipe, facts, lines)
+    run = StoredRun(path, recipe, facts, lines, read_evaluation(path), is_whole(path / "last.safetensors"))
     return replace(run, complete=True) if run.is_record else run
 
 
@@ -201,91 +193,40 @@ def read_evaluation(folder: Path | str) -> dict[str, Any] | None:
     return read_record(Path(folder) / "evaluation.json")
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What a file of results holds, such as ``evaluation.json``; None where it is not there.
-
-    Raises:
-        ValueError: it is damaged, or lacks what every one of its kind says.
-    """
-    if not path.exists():
-        return None
-    kind = path.stem.partition("-")[0]
-    needed, again = _RECORDS[kind]
-    try:
-        record = _mapping(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; move it away{again}") from error
-    lacking = next((key for key in needed if not _has(record, key)), None)
-    if lacking is not None:
-        raise ValueError(f"{path} is damaged or of something else: it has no {lacking!r}; move it away{again}")
-    return record
-
-
 def list_runs(root: Path | str) -> list[StoredRun]:
     """Every run below a folder, by path; what cannot be read is logged and left out."""
     runs = []
     for folder in _folders(Path(root)):
         try:
             runs.append(read_run(folder))
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             logger.warning("left out: %s", error)
     return runs
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, _modified: int, _size: int) -> str:
-    return digest(path)
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a YAML or JSON file holds.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        content = (load_yaml if path.suffix == ".yaml" else json.loads)(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {no_yaml(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no mapping")  # noqa: TRY004 - one kind of error for a bad file
-    return content
-
-
-def _has(content: Any, key: str) -> bool:
-    """Whether a mapping holds a key, with dots between the levels."""
-    for part in key.split("."):
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return True
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.rglob("recipe.yaml"))
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; a kill may have left a part of one at the end.
+def _check_agreement(
+    path: Path, recipe: Mapping[str, Any], facts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuses a run whose files are not of one run.
 
     Raises:
-        ValueError: another line is damaged.
+        ValueError: names the two.
     """
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    return [_line(path, number, line) for number, line in enumerate(lines, start=1) if line.endswith("\n")]
+    epochs = recipe.get("epochs", math.inf)
+    last: Mapping[str, Any] = lines[-1] if lines else {"epoch": 0}
+    if last["epoch"] > epochs + ("stopped" in last):
+        raise ValueError(f"{path / 'metrics.jsonl'} has {last['epoch']} epochs, and recipe.yaml says {epochs}")
+    counts = last.get("objective", {}).get("prototype_counts")
+    classes = facts.get("num_classes")
+    if counts is not None and classes not in (None, len(counts)):
+        raise ValueError(f"{path / 'metrics.jsonl'} is of {len(counts)} classes, and run.json of {classes}")
 
 
-def _line(path: Path, number: int, text: str) -> dict[str, Any]:
-    try:
-        line: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged in line {number}: {error}; remove that line") from error
-    if not _has(line, "epoch"):
-        raise ValueError(f"{path} is damaged in line {number}: it has no 'epoch'; remove that line")
-    return line
-
-
-def check_free(folder: Path, recipe_text: str) -> None:
+def check_free(folder: Path, text: str) -> None:
     """Refuses a folder that holds anything but a run of this very recipe.
 
     Raises:
@@ -293,7 +234,7 @@ def check_free(folder: Path, recipe_text: str) -> None:
     """
     stored = folder / "recipe.yaml"
     if stored.exists():
-        if different := differing_keys(recipe_text, stored.read_text()):
+        if different := differing_keys(text, recipe_text(folder)):
             raise ValueError(
                 f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
             )
@@ -320,37 +261,61 @@ def check_data(folder: Path, facts: dict[str, Any]) -> None:
         raise ValueError(f"the data of {folder} has changed since ({reason}); choose another --out")
 
 
-def claim(folder: Path, recipe_text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:
+def claim(folder: Path, text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:
     """Makes `folder` the home of a recipe, or adds a session to the run it holds.
 
     Raises:
         ValueError: see `check_free` and `check_data`.
         DiskError: it cannot be written.
     """
-    check_free(folder, recipe_text)
+    check_free(folder, text)
     begun, known = (folder / "recipe.yaml").exists(), []
     if begun:
         check_data(folder, facts)
         known = read_run(folder).facts.get("sessions", [])
-    marked = mark((folder / "recipe.yaml").read_text() if begun else recipe_text)
-    write(folder / "run.json", json.dumps({**facts, **marked, "sessions": [*known, session]}, indent=1))
+    marked = mark(recipe_text(folder) if begun else text)
+    write_record(folder / "run.json", json.dumps({**facts, **marked, "sessions": [*known, session]}, indent=1))
     if not begun:
-        write(folder / "recipe.yaml", recipe_text)
+        write_record(folder / "recipe.yaml", text)
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a record whole or not at all.
+def write_record(path: Path, content: str | bytes) -> None:
+    """Writes a record and its checksum, whole or not at all.
 
     Raises:
         ValueError: a link, or something else that is no file of ours, is in the way.
         DiskError: it cannot be written; what was there before is untouched.
     """
-    try:
+    with _on_disk(f"write {path}"):
+        write_listed(path, content.encode() if isinstance(content, str) else content, within=home(path.parent))
+
+
+def rename_record(path: Path, name: str) -> None:
+    """Gives a record another name in its folder.
+
+    Raises:
+        ValueError, DiskError: see `write_record`.
+    """
+    with _on_disk(f"rename {path}"):
+        rename_listed(path, name, within=home(path.parent))
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes what is no record, such as a report, whole or not at all.
+
+    Raises:
+        ValueError, DiskError: see `write_record`.
+    """
+    with _on_disk(f"write {path}"):
         files.write(path, content.encode() if isinstance(content, str) else content, within=home(path.parent))
+
+
+@contextmanager
+def _on_disk(what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise DiskError(
-            f"could not write {path}: {error.strerror or error}; what was there before is intact"
-        ) from error
+        raise DiskError(f"could not {what}: {error.strerror or error}; what was there before is intact") from error
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

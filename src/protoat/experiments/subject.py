@@ -15,7 +15,6 @@ from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Inventory, Source, regroup
 from protoat.data.modes import in_order_of
 from protoat.experiments.any_model import build_model
-from protoat.experiments.initialise import digest
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.run import load_images, load_run
 from protoat.experiments.store import read_run
@@ -25,6 +24,7 @@ from protoat.models.normalize import normalization
 from protoat.objective import Objective
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.training import load_weights
+from protoat.training.exported import digest
 from protoat.types import ThreatModel
 
 __all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]

@@ -10,6 +10,7 @@ from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap, recorded_name
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.recipe import differing_keys
+from protoat.experiments.record_files import recipe_text
 from protoat.experiments.store import StoredRun, read_run
 from protoat.figures.records import Record, measured
 from protoat.figures.style import accuracy_axis, chosen, heading, label
@@ -129,6 +130,6 @@ def _left(run: StoredRun) -> str:
 
 def _other_differences(folders: Sequence[Path]) -> str:
     """In what else the recipes differ, which the figure cannot tell apart."""
-    first, *others = [(folder / "recipe.yaml").read_text() for folder in folders]
+    first, *others = [recipe_text(folder) for folder in folders]
     found = {key.split(" ")[0] for other in others for key in differing_keys(first, other)} - {_KEY}
     return f"The recipes also differ in {', '.join(sorted(found))}." if found else ""

@@ -141,7 +141,7 @@ def _but_for(key: str, value: Any) -> Any:
     """Parameters without `key`, and with step sizes in units of ``eps / steps``, to three digits."""
     if isinstance(value, Mapping):
         kept = {name: _but_for(key, entry) for name, entry in value.items() if name not in (key, "step_size")}
-        if {"steps", "step_size", "eps"} <= value.keys():
+        if value.get("eps") and all(isinstance(value.get(name), int | float) for name in ("steps", "step_size", "eps")):
             kept["reach"] = f"{value['steps'] * value['step_size'] / value['eps']:.3g}"
         return kept
     return [_but_for(key, entry) for entry in value] if isinstance(value, list) else value

@@ -8,6 +8,7 @@ from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable,
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.recipe import differing_keys
+from protoat.experiments.record_files import recipe_text
 from protoat.figures.style import names
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
@@ -154,7 +155,7 @@ def _recipes(found: Sequence[Records]) -> Section:
         if first.run is None or other.run is None:
             blocks.append(Text(f"{other_name} against {name}: one of them has no recipe.", "missing"))
             continue
-        texts = [(records.folder / "recipe.yaml").read_text() for records in (first, other)]
+        texts = [recipe_text(records.folder) for records in (first, other)]
         different = differing_keys(*texts)
         blocks.append(
             Grid(f"{other_name} against {name}", ["key", name, other_name], list(map(_values, different)), text=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoat.names import printable
 from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_latex"]
@@ -93,4 +94,4 @@ def _missing(document: Document) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)
+    return printable(text).translate(_ESCAPES)

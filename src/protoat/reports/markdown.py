@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from protoat.names import printable
 from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_markdown"]
@@ -34,7 +35,7 @@ def to_markdown(document: Document) -> str:
     for heading, lines in (("", document.remarks), (ABOUT_NOTES, document.notes)):
         blocks += [*([heading] if heading else []), _bullets(map(_escaped, lines))] if lines else []
     if document.missing:
-        commands = "\n".join(f"# {name}\n{command}" for name, command in document.missing)
+        commands = "\n".join(f"# {printable(name)}\n{printable(command)}" for name, command in document.missing)
         blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
     return "\n\n".join(blocks) + "\n"
 
@@ -57,4 +58,4 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", text)
+    return _SPECIAL.sub(r"\\\1", printable(text))

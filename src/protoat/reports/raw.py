@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
+from protoat.names import csv_cell
 from protoat.tables.fill import Filled, Measured
 from protoat.tables.table import Cell, Line
 from protoat.tables.verdict import verdicts
@@ -25,7 +26,8 @@ def to_csv(number: int, table: Filled) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"table": number, **line} for line in _lines(table))
+    for line in _lines(table):
+        writer.writerow({"table": number, **{key: csv_cell(value) for key, value in line.items()}})
     return out.getvalue()
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from protoat.names import printable
 from protoat.reports.sheets import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["show", "to_terminal"]
@@ -32,30 +33,34 @@ def show(document: Document, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = _WIDTH
-    console.print(Text(f"Table {document.number}. {document.title}", style="bold"))
-    console.print(Text(document.budget))
+    console.print(_text(f"Table {document.number}. {document.title}", style="bold"))
+    console.print(_text(document.budget))
     for sheet in document.sheets:
         console.print(_sheet(sheet))
     for line in document.remarks:
-        console.print(Text(line))
+        console.print(_text(line))
     if document.notes:
-        console.print(Text(ABOUT_NOTES, style="bold"))
+        console.print(_text(ABOUT_NOTES, style="bold"))
     for line in document.notes:
-        console.print(Text(f"- {line}"))
+        console.print(_text(f"- {line}"))
     if document.missing:
-        console.print(Text("Not measured (—), and the commands that do it:", style="bold"))
+        console.print(_text("Not measured (—), and the commands that do it:", style="bold"))
     for _, command in document.missing:
-        console.print(Text(command), soft_wrap=True)  # to be copied in one piece
+        console.print(_text(command), soft_wrap=True)  # to be copied in one piece
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style)
 
 
 def _sheet(sheet: Sheet) -> Table:
-    table = Table(title=Text(sheet.title) if sheet.title else None, title_justify="left")
+    table = Table(title=_text(sheet.title) if sheet.title else None, title_justify="left")
     for place, heading in enumerate(sheet.header):
-        table.add_column(Text(heading), justify="right" if place else "left", overflow="fold")
+        table.add_column(_text(heading), justify="right" if place else "left", overflow="fold")
     for row, cells in enumerate(sheet.rows):
         table.add_row(
             *(
-                Text(f"{cell} *", style="bold") if (row, column) in sheet.best else Text(cell)
+                _text(f"{cell} *", style="bold") if (row, column) in sheet.best else _text(cell)
                 for column, cell in enumerate(cells)
             )
         )

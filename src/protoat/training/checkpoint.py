@@ -24,7 +24,7 @@ from protoat.files import Folder, open_folder, open_to_read, read_bytes, remove
 from protoat.parsing import MOST_BYTES, parse_json
 from protoat.training.files import together
 
-__all__ = ["Checkpoint", "load", "load_latest", "save", "to_bytes"]
+__all__ = ["Checkpoint", "existing", "load", "load_latest", "save", "to_bytes"]
 
 _STATE = "state.json"
 _LEFTOVER = re.compile(r"\.(partial|\d+)")  # of what a kill interrupted
@@ -49,7 +49,7 @@ class Checkpoint:
         with safetensors.safe_open(self.path / f"{name}.safetensors", "pt") as file:
             found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             for key in json.loads(file.metadata()["channels_last"]):
-                found[key] = found[key].contiguous(memory_format=torch.channels_last)
+                found[key] = found.pop(key).contiguous(memory_format=torch.channels_last)  # in the order of `to_bytes`
         return found
 
 
@@ -178,11 +178,7 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
 
 
 def _latest_intact(folder: Path) -> Checkpoint | None:
-    try:
-        with open_folder(folder, within=folder.parent) as opened:
-            names = _existing(opened.names())
-    except FileNotFoundError:
-        return None
+    names = existing(folder)
     for name in reversed(names):
         try:
             return load(folder / name)
@@ -193,6 +189,19 @@ def _latest_intact(folder: Path) -> Checkpoint | None:
             f"none of the {len(names)} checkpoints in {folder} is intact; remove the folder to start over"
         )
     return None
+
+
+def existing(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, by update; none where there is no folder.
+
+    Raises:
+        ValueError: it is a link or a file.
+    """
+    try:
+        with open_folder(folder, within=folder.parent) as opened:
+            return _existing(opened.names())
+    except FileNotFoundError:
+        return []
 
 
 def _existing(names: Iterable[str]) -> list[str]:

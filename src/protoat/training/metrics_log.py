@@ -11,7 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 
-from protoat.files import append, check_no_links, write
+from protoat.files import check_no_links
+from protoat.manifest import Log
 from protoat.training.files import together
 
 __all__ = ["MetricsLog"]
@@ -34,8 +35,7 @@ class MetricsLog:
         self.wants_board = tensorboard and out is not None and find_spec("tensorboard") is not None
         self.board: TensorBoardTracker | None = None
         if self.path is not None:
-            path, content = self.path, "".join(map(_line, history)).encode()
-            together(lambda: write(path, content), f"write {path}", accelerator)
+            together(lambda: self._begin(history), f"write {self.path}", accelerator)
         if self.wants_board and out is not None:
             board = out / "tensorboard"  # where files are made by others, by names that can be guessed
             together(lambda: check_no_links(board, within=out), f"write into {board}", accelerator)
@@ -54,9 +54,17 @@ class MetricsLog:
         if self.path is not None:
             together(lambda: self._write(line), f"write {self.path}", self.accelerator)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def settle(self) -> None:
+        """Says that the run has ended: from now on the file is just what it is."""
+        if self.path is not None:
+            together(self._log.settle, f"write {self.path}", self.accelerator)
+
+    def _begin(self, history: list[dict[str, Any]]) -> None:
         assert self.path is not None
-        append(self.path, _line(line).encode())
+        self._log = Log(self.path, "".join(map(_line, history)).encode())
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._log.append(_line(line).encode())
 
     def __enter__(self) -> MetricsLog:
         return self

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from protoat.errors import CheckpointError
+from protoat.locks import on_main
 from protoat.training import checkpoint
+from protoat.training.exported import restore
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState
@@ -39,7 +42,8 @@ class Saver:
         """Goes on from the newest intact checkpoint; writes the first one where there is none.
 
         Raises:
-            ValueError: checkpoints of another run or architecture, or any at all without `resume`.
+            ValueError: checkpoints of another run or architecture, or any at all without `resume`; or damaged best
+                weights that no checkpoint holds.
             CheckpointError: every checkpoint is damaged.
             DiskError: the folder cannot be written.
         """
@@ -52,9 +56,17 @@ class Saver:
         if not resume:
             raise ValueError(f"{self.folder} holds checkpoints; write resume=True or choose another folder")
         self.state.resume(found.state["run"])
+        if self.state.best is not None:
+            on_main(self._keep_best)
         self._restore(found)
         self.saved_update = self.state.update
         self._last_start = self.state.epoch_update
+
+    def _keep_best(self) -> None:
+        """Refuses to go on with best weights that are damaged, because they will not be written again."""
+        assert self.out is not None
+        with suppress(FileNotFoundError):  # the user's choice
+            restore(self.out / "best.safetensors")
 
     def save(self) -> Path | None:
         """Writes a checkpoint."""

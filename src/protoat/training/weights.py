@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from protoat.files import write
+from protoat.manifest import write_records
 from protoat.objective import Objective
 from protoat.training.checkpoint import to_bytes
 
@@ -55,10 +55,11 @@ def learned(objective: Objective) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
-    """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), and `facts` as JSON beside it, by rename."""
+    """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), `facts` as JSON beside it, and checksums."""
     tensors = prefixed("model", model.state_dict()) | prefixed("objective", learned(objective))
-    write(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
-    write(path, to_bytes(tensors))  # last: a run that has them is complete
+    about = json.dumps(facts, indent=1).encode()
+    # The weights last: a run that has them is complete.
+    write_records(path.parent, {path.with_suffix(".json").name: about, path.name: to_bytes(tensors)})
 
 
 def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:

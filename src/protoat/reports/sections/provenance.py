@@ -9,6 +9,7 @@ from typing import Any
 
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import tally
+from protoat.experiments.record_files import recipe_text, unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
 from protoat.reports.records import Records, threat_text
 from protoat.types import Linf
@@ -82,7 +83,7 @@ def recipe(records: Records) -> Section:
     if records.run is None:
         missing = "There is no recipe: the model did not come out of a run of protoat."
         return Section("recipe", "Recipe", [Text(missing, "missing")])
-    text = (records.folder / "recipe.yaml").read_text()
+    text = recipe_text(records.folder)
     return Section("recipe", "Recipe", [Code("recipe.yaml", text)])
 
 
@@ -97,6 +98,8 @@ def environment(records: Records) -> Section:
         blocks.append(Grid("Training", columns, rows, text=len(columns)))
     else:
         blocks.append(Text("Nothing is recorded about where it was trained.", "missing"))
+    if without := unlisted(records.folder):
+        blocks.append(Text(f"Without checksum, being of an earlier version: {', '.join(without)}."))
     if records.evaluation is not None:
         entries = records.evaluation["attacks"]
         keys = dict.fromkeys(key for entry in entries.values() for key in entry if key not in _FOUND)
@@ -126,11 +129,11 @@ def redo(records: Records) -> Section:
         ]
         sessions = records.run.facts.get("sessions", [])
         if sessions and (commit := sessions[0].get("commit")):
-            lines.insert(0, f"# protoat {sessions[0]['protoat']}, commit {commit}")
+            lines.insert(0, f"# protoat {sessions[0].get('protoat', '')}, commit {commit}")
         lines += _measuring(records, again)
         blocks.append(Code("The same recipe, trained and measured in a new folder", "\n".join(lines)))
         if sessions:
-            typed = "\n".join(_value(session["command"]) for session in sessions)
+            typed = "\n".join(_value(session.get("command")) for session in sessions)
             blocks.append(Code("What was typed", typed))
     else:
         missing = "The record does not say how the model was built, so that no command can be given here."

@@ -57,14 +57,18 @@ def described(run: StoredRun) -> dict[str, str]:
         joined = groups if isinstance(groups, int | str) else len(groups)
         names["data"] += f", classes joined: {joined}"
     kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
-    return names | {"epochs": f"{kept[-1] if kept else 0} of {recipe['epochs']}", "seed": str(recipe["seed"])}
+    return names | {
+        "epochs": f"{kept[-1] if kept else 0} of {recipe.get('epochs', '?')}",
+        "seed": str(recipe.get("seed", "?")),
+    }
 
 
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
     yield "folder", str(records.folder)
     if records.run is not None:
         yield from described(records.run).items()
-        yield "trained for", threat_text(records.run.recipe["threat"])
+        if {"norm", "eps"} <= (records.run.recipe.get("threat") or {}).keys():
+            yield "trained for", threat_text(records.run.recipe["threat"])
         if shape := records.run.facts.get("shape"):
             yield "images", f"{' x '.join(map(str, shape))}, {records.run.facts.get('train_images')} for training"
         if best := records.run.best:

@@ -1,0 +1,21 @@
+"""Lines on standard output, in which names from outside can do no harm."""
+
+from __future__ import annotations
+
+from protoat.names import printable
+
+__all__ = ["say"]
+
+
+def say(text: str, *, end: str = "\n", lines: bool = False, flush: bool = False) -> None:
+    """Prints a text.
+
+    Args:
+        text: may hold names from outside, see `protoat.names.printable`.
+        end, flush: as of `print`.
+        lines: it has several lines.
+
+    >>> say("class cat\\x1b[2J")
+    class cat\\x1b[2J
+    """
+    print(printable(text, lines=lines), end=end, flush=flush)

@@ -1,0 +1,276 @@
+"""What each kind of record holds. Classes in pairs: the first names what must be there, the second what may be."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+__all__ = ["Audit", "Best", "Epoch", "Evaluation", "Facts", "JobFile", "Kept", "Probe", "RecipeFile"]
+
+
+class Counts(TypedDict):
+    """Images of a group, and how many of them are classified correctly."""
+
+    correct: int
+    total: int
+
+
+class Threat(TypedDict):
+    """What an adversary may do."""
+
+    norm: str
+    eps: float
+
+
+class Parameters(TypedDict, total=False):
+    """What defines an attack, as far as it is read again; ``of`` and ``parts`` are attacks within it."""
+
+    attack: str | None
+    norm: str
+    eps: float | None
+    steps: int
+    step_size: float | None
+    of: Parameters
+    parts: dict[str, Parameters]
+
+
+class _Entry(Counts):
+    per_class: dict[str, Counts]
+    per_mode: dict[str, Counts]
+    seconds: float
+    outcomes: str
+
+
+class Attacked(_Entry):
+    """What one attack leaves right: a character of `outcomes` for each image."""
+
+    parameters: Parameters
+
+
+class WorstParameters(TypedDict):
+    """What a worst case is over."""
+
+    attacks: list[str]
+
+
+class Worst(_Entry):
+    """What no attack has broken."""
+
+    parameters: WorstParameters
+
+
+class _Subject(TypedDict):
+    weights: str
+
+
+class Subject(_Subject, total=False):
+    """Whose weights, on which images, at which radius."""
+
+    sha256: str | None
+    data_sha256: str
+    threat: Threat
+    model: str
+    head: str
+    branch: str | None
+    mean: list[float] | None
+    std: list[float] | None
+
+
+class Measured(Subject):
+    """What an evaluation or a probe measured: the name of the images, and how many there were."""
+
+    data: str
+    images: int
+
+
+class Finding(TypedDict):
+    """What the lint says."""
+
+    code: str
+    severity: str
+    text: str
+
+
+class _Evaluation(TypedDict):
+    subject: Measured
+    attacks: dict[str, Attacked]
+
+
+class Evaluation(_Evaluation, total=False):
+    """``evaluation.json``"""
+
+    worst_case: Worst | None
+    test_images: int
+    lint: list[Finding]
+
+
+class Check(TypedDict):
+    """What one check of an audit found."""
+
+    id: str
+    title: str
+    status: Literal["pass", "fail", "incomplete", "not run"]
+    figures: dict[str, Any]
+    reason: str
+
+
+class _Audit(TypedDict):
+    subject: Subject
+    threat: Threat
+    images: int
+    checks: list[Check]
+
+
+class Audit(_Audit, total=False):
+    """``audit.json``"""
+
+    passed: bool
+    test_images: int
+
+
+class Heads(TypedDict):
+    """Accuracies of the two linear heads, by attack."""
+
+    standard: dict[str, Attacked]
+    robust: dict[str, Attacked]
+
+
+class _Encoders(TypedDict):
+    trained: Heads
+
+
+class Encoders(_Encoders, total=False):
+    """The trained encoder, and the same one with its first weights."""
+
+    random: Heads
+
+
+class _Probe(TypedDict):
+    subject: Measured
+    encoders: Encoders
+
+
+class Probe(_Probe, total=False):
+    """``probe.json``"""
+
+    heads: dict[str, Any]
+
+
+class _Best(TypedDict):
+    epoch: int
+    images: int
+    clean: float
+
+
+class Best(_Best, total=False):
+    """``best.json``"""
+
+    robust: float
+
+
+class Session(TypedDict, total=False):
+    """One start of a run."""
+
+    command: list[str]
+    protoat: str
+    commit: str | None
+
+
+class Facts(TypedDict, total=False):
+    """``run.json``"""
+
+    num_classes: int
+    shape: list[int]
+    class_names: list[str]
+    mode_names: list[str]
+    train_images: int
+    validation_images: int
+    data_sha256: list[str]
+    sessions: list[Session]
+
+
+class _Validated(TypedDict):
+    images: int
+    clean: float
+
+
+class Validated(_Validated, total=False):
+    """What held-out images say after an epoch."""
+
+    robust: float
+
+
+class Learned(TypedDict, total=False):
+    """What an objective says of itself after an epoch."""
+
+    prototype_counts: list[int]
+    usage: list[list[float]]
+
+
+class _Epoch(TypedDict):
+    epoch: int
+    seconds: float
+    total: float
+    lr: float
+
+
+class Epoch(_Epoch, total=False):
+    """A line of ``metrics.jsonl``"""
+
+    validation: Validated
+    objective: Learned
+    stopped: str
+
+
+class _Chosen(TypedDict):
+    class_path: str
+
+
+class Chosen(_Chosen, total=False):
+    """A class with its arguments, in a recipe."""
+
+    init_args: dict[str, Any]
+
+
+class RecipeThreat(TypedDict, total=False):
+    """A threat model as a recipe has it, where the radius may be a text such as 8/255."""
+
+    norm: str
+    eps: str | float
+
+
+class Start(TypedDict, total=False):
+    """Where a recipe takes weights from."""
+
+    run: str | None
+    weights: str | None
+
+
+class _RecipeFile(TypedDict):
+    data: Chosen
+
+
+class RecipeFile(_RecipeFile, total=False):
+    """``recipe.yaml``, as far as it is read without building what it says"""
+
+    method: Chosen
+    model: Any
+    regularizer: Chosen | None
+    threat: RecipeThreat
+    evaluation_threat: RecipeThreat | None
+    groups: int | str | dict[str, Any] | None
+    epochs: int
+    seed: int
+    initialise: Start | None
+
+
+class JobFile(TypedDict):
+    """``job.json``, as far as it is read"""
+
+    start: str | None
+
+
+class Kept(TypedDict):
+    """A file of ``evaluation.partial``"""
+
+    outcomes: str
+    seconds: float

@@ -1,0 +1,49 @@
+"""Names that come from outside, such as those of classes, attacks and folders, made safe for where they are shown."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["csv_cell", "printable"]
+
+# Controls (escape sequences begin with one), halves of characters, and what reorders or hides text.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Text without characters that move the cursor, change colours, or hide or reorder others: they are spelled out.
+
+    Args:
+        text: may hold a name from outside.
+        lines: leave ends of lines as they are.
+
+    >>> printable("cat\x1b[2J"), printable("a\nb"), printable("a\nb", lines=True), printable("Größe: 8 ± 1")
+    ('cat\\x1b[2J', 'a\\nb', 'a\nb', 'Größe: 8 ± 1')
+    >>> printable("abc\u202ecba")
+    'abc\\u202ecba'
+    """
+    return _UNSEEN.sub(lambda found: found[0] if lines and found[0] == "\n" else _spelled(found[0]), text)
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file, which spreadsheets open: what they would compute becomes text.
+
+    >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell(-0.5), csv_cell("pgd10")
+    ("'=1+1", '-0.5', -0.5, 'pgd10')
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if value[:1] in tuple("=+-@\t\r") and not _is_number(value) else text
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
