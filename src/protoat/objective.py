@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from protoat.arguments import check_number
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
+from protoat.functional.labels import class_numbers
 from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
@@ -113,15 +114,20 @@ class Objective:
         Args:
             model: images -> `Output` or logits.
             x: (B, ...) images in [0, 1].
-            y: (B,) labels.
+            y: (B,) class numbers, integers of any width.
 
         Raises:
-            ValueError: images that are no floats in [0, 1].
+            ValueError: images that are no floats in [0, 1], or labels that are no classes of the model.
         """
         check_images(x)
+        y = class_numbers(y, len(x))
+        last = int(y.max()) if len(y) else 0
         self._warn_of_silence()
         self._warn_of_eval_mode(model)
         for views in self.method.updates(model, x, y):
+            classes = views.adv.logits.shape[1]
+            if last >= classes and self.method.labelled:
+                raise ValueError(f"labels run up to {last}, and the model has {classes} classes, from 0")
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
 
@@ -142,7 +148,8 @@ class Objective:
         """Once, of a model that an evaluation between two epochs has left in eval mode."""
         if model.training or self._warned_of_mode:
             return
-        if any(isinstance(layer, _BatchNorm | _DropoutNd) for layer in model.modules()):
+        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
+        if layers and not any(layer.training for layer in layers):
             self._warned_of_mode = True
             logger.warning(
                 "the model trains in eval mode: batch norm keeps its statistics and dropout is off; call model.train() "

@@ -80,10 +80,13 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
     Args:
         bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as do the
             scripts of Madry, Free-AT and Fast-AT; ``"train_frozen"`` uses batch statistics, the running ones stay.
-            Everything else (dropout) is in eval mode throughout.
+            Everything else (dropout) is in eval mode throughout, and so is a batch norm that is in eval mode within a
+            model in train mode, because its owner froze it.
     """
     modules = list(model.modules())
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)] if bn != "eval" else []
+    if model.training:  # a layer that is in eval mode in a model that trains was frozen by its owner
+        norms = [norm for norm in norms if norm.training]
     tracking = [m.track_running_stats for m in norms]
     parameters = [p for p in model.parameters() if p.requires_grad]
     with modes_kept(model):

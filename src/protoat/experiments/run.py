@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from protoat.attacks import Attack
+from protoat.attacks.base import attacking
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
@@ -129,10 +130,8 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     method.check_classes(images.num_classes)
     if recipe.regularizer is None:
         return Objective(method)
-    model.eval()
-    with torch.no_grad():
+    with attacking(model), torch.no_grad():
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
-    model.train()
     if not embedding.shape[1]:
         raise ValueError(
             f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "

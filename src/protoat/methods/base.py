@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,12 @@ class Method(ABC):
     Raises:
         TypeError: no threat model, such as a radius alone.
         ValueError: a negative ramp.
+
+    Attributes:
+        labelled: whether labels count; pre-training does without, so that its loader may give images alone.
     """
+
+    labelled: ClassVar[bool] = True
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
         check_threat(threat, type(self))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class Contrastive(Method):
             `RandomView.for_digits`.
         ramp_epochs: epochs over which the radius grows from 0.
     """
+
+    labelled: ClassVar[bool] = False
 
     def __init__(
         self,

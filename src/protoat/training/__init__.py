@@ -7,6 +7,7 @@ from protoat.training.fit import FitResult, fit
 from protoat.training.lars import LARS
 from protoat.training.optimizer_state import parameter_groups
 from protoat.training.schedule import Constant, Cyclic, Schedule, StepDecay, WarmupCosine
+from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.weights import load_weights
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NonFiniteLossError",
     "Schedule",
     "StepDecay",
+    "TorchSchedule",
     "WarmupCosine",
     "fit",
     "load_weights",

@@ -2,73 +2,202 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from protoat.functional.images import check_images
+from protoat.training.batch_format import as_batch
+from protoat.training.loader_memory import LoaderMemory, is_stateful
 from protoat.training.memory_format import MemoryFormat
-from protoat.training.seeding import seed_global
+from protoat.training.nested import pack, unpack
+from protoat.training.seeding import host_random_state_kept, seed_everything
+from protoat.training.weights import part, prefixed
+from protoat.training.worker_signals import workers_spared
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "first_batch"]
 
 
 class Batches:
     """Serves epochs of a loader, on the device, and can begin inside one.
 
-    A loader with ``set_epoch`` and ``iterate(first_batch)`` (`protoat.data.ImageLoader`) begins where it is told.
-    Any other is run through from the start of the epoch with the random state it had, and what was done is dropped;
-    that is exact as long as its randomness comes from torch's global state.
+    A loader with ``set_epoch`` and ``iterate(first_batch)`` (`protoat.data.ImageLoader`) begins where it is told, and
+    so does one with ``state_dict`` and ``load_state_dict``. Any other is run through from the start of the epoch with
+    the random state it had, and what was done is dropped. That random state is the global one of torch, NumPy and
+    ``random``, which is set for each batch, and what `LoaderMemory` finds, which is part of each checkpoint.
 
     Args:
-        loader: a sized iterable of ``(x, y)``; a `DataLoader` is shared out by Accelerate when there are several
-            processes, every other loader must give each process its own share.
+        loader: a sized iterable of batches, see `as_batch`; a `DataLoader` is shared out by Accelerate when there are
+            several processes, every other loader must give each process its own share.
+        dtypes: floating-point types that the model takes.
+        labelled: whether batches must have labels.
 
     Raises:
-        ValueError: no batches, or a loader made for another number of processes.
+        ValueError: no batches, what can be read only once, or a loader made for another number of processes.
     """
 
-    def __init__(self, loader: Any, accelerator: Accelerator, *, seed: int, memory_format: MemoryFormat = None) -> None:
+    def __init__(
+        self,
+        loader: Any,
+        accelerator: Accelerator,
+        *,
+        seed: int,
+        memory_format: MemoryFormat = None,
+        dtypes: Collection[torch.dtype] = (torch.float32,),
+        labelled: bool = True,
+    ) -> None:
         processes = accelerator.num_processes
+        _check_loader(loader)
         if getattr(loader, "world_size", processes) != processes:
             raise ValueError(
                 f"the loader shares data among {loader.world_size} processes, and the run has {processes}; "
                 "build it with rank=accelerator.process_index, world_size=accelerator.num_processes"
             )
+        self.raw = loader
         if isinstance(loader, DataLoader) and processes > 1:
             loader = accelerator.prepare_data_loader(loader)
-        if not len(loader):
-            raise ValueError("the training loader has no batches; there are fewer images than a batch holds")
         self.loader = loader
         self.seed = seed
         self.device = accelerator.device
         self.process = accelerator.process_index
         self.memory_format = memory_format
+        self.dtypes = dtypes
+        self.labelled = labelled
+        self.goes_on = is_stateful(loader) and not hasattr(loader, "iterate")
+        self.memory = LoaderMemory(None if self.goes_on or hasattr(loader, "iterate") else loader)
+        self._at_start = self.memory.state()
+        self._inside = False
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Batches of pass `epoch` (from 0), from batch `first` on."""
-        if hasattr(self.loader, "set_epoch"):
-            self.loader.set_epoch(epoch)
-        for batch in self.loader.iterate(first) if hasattr(self.loader, "iterate") else self._replayed(epoch, first):
-            yield tuple(self._placed(value) for value in batch)
+    def first(self) -> tuple[Tensor, Tensor]:
+        """A first batch, as it would be trained on; the loader is as before afterwards.
 
-    def _replayed(self, epoch: int, first: int) -> Iterator[Any]:
+        Raises:
+            ValueError: it is no batch of images in [0, 1] with labels.
+        """
+        return first_batch(self.raw, self.device, dtypes=self.dtypes, labelled=self.labelled, what="training")
+
+    def epoch(self, epoch: int, first: int = 0) -> Generator[tuple[Tensor, ...], None, None]:
+        """Batches of pass `epoch` (from 0), from batch `first` on."""
+        for source in _with_epochs(self.loader):
+            source.set_epoch(epoch)
+        own = hasattr(self.loader, "iterate")
+        self._at_start, self._inside = self.memory.state(), True
+        try:
+            with closing(self.loader.iterate(first) if own else self._replayed(epoch, first)) as batches:
+                for batch in batches:
+                    x, y = as_batch(batch, dtypes=self.dtypes, labelled=self.labelled)
+                    yield self._placed(x), self._placed(y)
+        finally:
+            self._inside = False
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs to know of the loader: its state where it goes on from there, else of this epoch."""
+        own = prefixed("loader", pack(self.loader.state_dict(), "the loader's state")) if self.goes_on else {}
+        return own | prefixed("memory", self._at_start if self._inside else self.memory.state())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        if self.goes_on and (own := part("loader", tensors)):
+            self.loader.load_state_dict(unpack(own))
+        self.memory.restore(part("memory", tensors))
+
+    def _replayed(self, epoch: int, first: int) -> Generator[Any, None, None]:
+        begin = first if self.goes_on else 0
         iterator: Iterator[Any] | None = None
-        for index in range(len(self.loader)):
-            seed_global(self.device, "batch", self.seed, epoch, index, self.process)
-            iterator = iter(self.loader) if iterator is None else iterator
-            batch = next(iterator)
-            if index >= first:
-                yield batch
+        with workers_spared(self.loader):
+            for index in range(begin, len(self.loader)):
+                seed_everything(self.device, "batch", self.seed, epoch, index, self.process)
+                iterator = _fresh(self.loader, self.goes_on) if iterator is None else iterator
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    raise ValueError(
+                        f"the training loader has a length of {len(self.loader)} and ended after {index} batches"
+                    ) from None
+                if index >= first:
+                    yield batch
+            if self.goes_on and iterator is not None:
+                next(iterator, None)  # so that it knows its end
 
     def _placed(self, value: Tensor) -> Tensor:
         value = value.to(self.device, non_blocking=True)
         if self.memory_format is None or value.dim() != 4:
             return value
         return value.contiguous(memory_format=torch.channels_last)
+
+
+def first_batch(
+    loader: Any, device: torch.device, *, dtypes: Collection[torch.dtype], labelled: bool = True, what: str
+) -> tuple[Tensor, Tensor]:
+    """A first batch of any loader, on the CPU; the loader and all random states are as before afterwards.
+
+    Raises:
+        ValueError: it is no batch of images in [0, 1] with labels.
+    """
+    own, epoch = hasattr(loader, "iterate"), getattr(loader, "epoch", 0)
+    before = loader.state_dict() if is_stateful(loader) and not own else None
+    memory = LoaderMemory(loader if before is None and not own else None)
+    state = memory.state()
+    try:
+        with host_random_state_kept(device), workers_spared(loader):
+            iterator = loader.iterate(0) if own else _fresh(loader, before is not None)
+            if iterator is loader:
+                raise ValueError(f"the {what} loader can be read only once; pass one that begins anew in each epoch")
+            batch = next(iterator, None)
+            del iterator
+    finally:
+        if own:
+            loader.set_epoch(epoch)
+        memory.restore(state)
+        if before is not None:
+            loader.load_state_dict(before)
+    if batch is None:
+        raise ValueError(f"{what} holds no images; pass a loader with at least one batch")
+    try:
+        x, y = as_batch(batch, dtypes=dtypes, labelled=labelled)
+        check_images(x)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    return x, y
+
+
+def _check_loader(loader: Any) -> None:
+    if hasattr(loader, "images") and hasattr(loader, "labels"):
+        raise ValueError("train is a data set; pass its batches: protoat.data.ImageLoader(train, batch_size=128)")
+    if isinstance(loader, Dataset):
+        raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
+            "train is a data set; pass its batches: torch.utils.data.DataLoader(train, batch_size=128, shuffle=True)"
+        )
+    try:
+        size = len(loader)
+    except TypeError:
+        raise ValueError(
+            f"train is a {type(loader).__name__} without a length; pass a DataLoader, a list of batches or any "
+            "iterable whose len() is the number of its batches"
+        ) from None
+    if not size:
+        raise ValueError("the training loader has no batches; there are fewer images than a batch holds")
+
+
+def _fresh(loader: Any, goes_on: bool) -> Iterator[Any]:
+    """An iterator whose workers are new: those of ``persistent_workers`` hold random states that nothing can store."""
+    source = getattr(loader, "base_dataloader", loader)
+    if isinstance(source, DataLoader) and not goes_on:
+        source._iterator = None
+    return iter(loader)
+
+
+def _with_epochs(loader: Any) -> list[Any]:
+    """Loader, samplers and data set, as far as they ask which epoch it is."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [*parts, getattr(loader, "dataset", None)] if isinstance(loader, DataLoader) else [loader]
+    return [part for part in {id(part): part for part in found}.values() if hasattr(part, "set_epoch")]

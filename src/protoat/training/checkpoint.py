@@ -112,7 +112,7 @@ def save(
             sums = {name: _sha256_of(partial / name) for name in opened.names() if name.endswith(".safetensors")}
             written = {**state, "update": update, "files": sums}
             body = json.dumps(written, sort_keys=True)
-            content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, sort_keys=True, indent=1)
+            content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, indent=1)
             opened.write_new(_STATE, content.encode())
             opened.sync()
         with open_folder(folder, within=folder.parent) as opened:

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 
+from protoat.arguments import check_seed
+
 __all__ = ["Precision", "check_accelerator", "check_processes", "make_accelerator"]
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -28,6 +30,7 @@ def make_accelerator(*, precision: Precision | None = None, seed: int = 0) -> Ac
     >>> make_accelerator().num_processes
     1
     """
+    check_seed(seed=seed)
     # Without a GPU Accelerate takes the processes for unrelated ones unless it is told that the CPU is meant.
     only_cpu = not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     return Accelerator(

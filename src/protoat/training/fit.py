@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
-from protoat.functional.kept import random_state_kept
+from protoat.locks import working_on
 from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
+from protoat.training.fit_arguments import check_options, check_parts
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
 from protoat.training.memory_format import MemoryFormat, check_memory_format
 from protoat.training.metrics_log import MetricsLog
+from protoat.training.optimizer_state import check_usable
 from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
-from protoat.training.saver import Saver
+from protoat.training.saver import Kept, Saver
 from protoat.training.schedule import Constant, Schedule
+from protoat.training.seeding import host_random_state_kept
 from protoat.training.signals import StopRequest
+from protoat.training.single_image import check_single_image, smallest_batch
+from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.validation import Validation, default_attack
 
 __all__ = ["FitResult", "fit"]
@@ -61,7 +70,7 @@ def fit(
     *,
     epochs: int,
     optimizer: Optimizer,
-    schedule: Schedule | None = None,
+    schedule: Schedule | LRScheduler | None = None,
     validation: Any = None,
     validation_attack: Attack | None = None,
     validate_every: int = 1,
@@ -80,23 +89,31 @@ def fit(
     """Trains `model` in place, and resumes exactly where an interrupted run was.
 
     All randomness of a run is a function of `seed` and of where the run is: the global random state of torch is set
-    anew for each batch, and the caller's is given back at the end. So a run killed at any moment and started again
-    ends bit for bit (on the CPU) where it would have ended.
+    anew for each batch, as are those of NumPy and ``random`` where a loader of the caller's may draw from them, and the
+    caller's are given back at the end. Generators, samplers and loaders with a state of their own are part of each
+    checkpoint. So a run killed at any moment and started again ends bit for bit (on the CPU) where it would have ended.
+
+    Each module trains in the mode in which it came, so that ``net.bn1.eval()`` keeps a layer's statistics, and has that
+    mode again at the end. A model of which every module came in eval mode is put into train mode as a whole.
 
     Args:
         model: images -> `Output` or logits; moved to the accelerator's device, not wrapped by the caller.
-        train: `ImageLoader`, or any sized iterable of ``(x in [0, 1], y)``. With several processes a torch
-            `DataLoader` is shared out by Accelerate and other loaders serve each process its own part. To resume in
-            the middle of an epoch, a `DataLoader` must draw from torch's global random state.
+        train: `ImageLoader`, or any sized iterable of batches: ``(x, y)``, further entries left out, or a mapping with
+            ``image`` and ``label`` (or ``images``, ``pixel_values``, ``img``; ``labels``, ``target``), of tensors or
+            NumPy arrays; x in [0, 1], or 8-bit, which is divided by 255; y integers of any width. With several
+            processes a torch `DataLoader` is shared out by Accelerate and other loaders serve each process its own
+            part. A loader with ``set_epoch``, or whose sampler has it, is told each epoch. Workers of
+            ``persistent_workers`` are begun anew in each epoch, because nothing could store what they draw.
         objective: method and regularizer.
         epochs: passes over the data, at least 1; each batch counts once, however often it is replayed.
         optimizer: over every trainable parameter of model and objective, see `parameter_groups`.
-        schedule: learning rate over the updates; default `Constant`. Every group keeps its ratio to the first.
-        validation: `ImageData` or an iterable of batches, held out of the training images.
+        schedule: learning rate over the updates; default `Constant`. Every group keeps its ratio to the first. Or a
+            scheduler of ``torch.optim.lr_scheduler`` over `optimizer`, see `TorchSchedule`.
+        validation: `ImageData` or an iterable of batches as in `train`, held out of the training images.
         validation_attack: default PGD-10 under the method's threat model; clean accuracy only for `Standard`.
         validate_every: epochs between validations; the last epoch always has one.
-        out: folder for ``metrics.jsonl``, ``checkpoints/``, ``best.*``, ``last.*`` and ``tensorboard/``; None stores
-            nothing.
+        out: folder for ``metrics.jsonl``, ``checkpoints/``, ``best.*``, ``last.*`` and ``tensorboard/``, in which one
+            process works at a time; None stores nothing.
         resume: go on from the newest intact checkpoint in `out`; False refuses a folder that has some.
         checkpoint_every: also write checkpoints inside an epoch, each time this many updates have passed.
         accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`, whose order of a
@@ -113,8 +130,10 @@ def fit(
         tensorboard: write TensorBoard files into `out` when it is installed.
 
     Raises:
-        ValueError: settings that do not fit together, a parameter the optimizer lacks, checkpoints of another run (any
-            setting of method, regularizer, optimizer or validation attack that differs is named) or architecture.
+        ValueError: settings that do not fit together, a parameter the optimizer lacks, batches of another form, another
+            process at work in `out`, checkpoints of another run (any setting of method, regularizer, optimizer or
+            validation attack that differs is named) or architecture. All but labels and images of later batches is
+            found before training begins.
         NonFiniteLossError: a term of the loss is no number; the last good checkpoint stays.
         CheckpointError: every checkpoint in `out` is damaged.
         DiskError: the disk is full; the last checkpoint stays.
@@ -133,19 +152,36 @@ def fit(
     >>> fit(net, batches, objective, epochs=2, optimizer=optimizer).updates
     6
     """
-    _check(epochs, validate_every, checkpoint_every, averaging, clip_norm=clip_norm, out=out)
+    check_whole(epochs=epochs)
+    check_whole(validate_every=validate_every)
+    check_seed(seed=seed)
+    check_flag(resume=resume, compile=compile, tensorboard=tensorboard)
+    check_parts(model, objective, schedule, validation_attack, accelerator)
+    check_usable(optimizer)
+    check_options(checkpoint_every, averaging, clip_norm, progress, out)
     rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
     if rule is not None and rule.needs_validation and validation is None:
         raise ValueError(f"{type(rule).__name__} decides by held-out images; pass validation")
-    folder, schedule = None if out is None else Path(out), schedule or Constant()
+    folder = None if out is None else Path(out)
+    schedule = TorchSchedule(schedule) if isinstance(schedule, LRScheduler) else schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
     check_accelerator(accelerator)
     check_memory_format(memory_format, model, accelerator.device)
     if accelerator.is_main_process:
         _warn_of_two_decays(objective, optimizer)
     with ExitStack() as stack:
-        stack.enter_context(random_state_kept(accelerator.device))
-        batches = Batches(train, accelerator, seed=seed, memory_format=memory_format)
+        if folder is not None:
+            stack.enter_context(working_on(folder))
+        stack.enter_context(host_random_state_kept(accelerator.device))
+        dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
+        batches = Batches(
+            train,
+            accelerator,
+            seed=seed,
+            memory_format=memory_format,
+            dtypes=dtypes,
+            labelled=objective.method.labelled,
+        )
         learner = stack.enter_context(
             Learner(
                 model,
@@ -156,12 +192,28 @@ def fit(
                 clip_norm=clip_norm,
                 compile=compile,
                 memory_format=memory_format,
+                scheduled=isinstance(schedule, TorchSchedule),
             )
         )
-        watch = _validation(validation, validation_attack, objective, accelerator, seed)
+        images, _ = batches.first()
+        if objective.method.labelled and smallest_batch(train) == 1:
+            check_single_image(model, images[:1].to(accelerator.device), learner.modes.learning)
+        updates = epochs * len(batches) * objective.updates_per_batch
+        if isinstance(schedule, TorchSchedule):
+            each = validation is not None and validate_every == 1
+            schedule.check(optimizer, epochs=epochs, updates=updates, validated=each)
+        else:
+            schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
+        _warn_of_the_unreached(objective, schedule, rule, epochs, updates)
+        watch = _validation(validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes)
         attack = None if watch is None else watch.attack
         state = RunState(identity(learner, schedule, rule, attack, epochs=epochs, batches=len(batches), seed=seed))
-        saver = Saver(folder, learner, state)
+        kept: dict[str, Kept] = {"training loader": batches}
+        if watch is not None:
+            kept["validation loader"] = watch
+        if isinstance(schedule, TorchSchedule):
+            kept["schedule"] = schedule
+        saver = Saver(folder, learner, state, kept)
         saver.begin(resume=resume)
         done = state.epoch * len(batches) + state.batch
         show = progress if accelerator.is_main_process else False
@@ -195,8 +247,25 @@ def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
         )
 
 
+def _warn_of_the_unreached(
+    objective: Objective, schedule: Schedule, rule: Averaging | None, epochs: int, updates: int
+) -> None:
+    """What the settings ask for beyond the end of the run."""
+    found = schedule.missed(epochs, updates) if isinstance(schedule, TorchSchedule) else schedule.unreached(epochs)
+    for part in (objective.method, objective.regularizer, rule):
+        found += [] if part is None else part.unreached(epochs)
+    for text in found:
+        logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)
+
+
 def _validation(
-    data: Any, attack: Attack | None, objective: Objective, accelerator: Accelerator, seed: int
+    data: Any,
+    attack: Attack | None,
+    objective: Objective,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    dtypes: Collection[torch.dtype],
 ) -> Validation | None:
     if data is None:
         return None
@@ -207,25 +276,5 @@ def _validation(
         seed=seed,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        dtypes=dtypes,
     )
-
-
-def _check(
-    epochs: int,
-    validate_every: int,
-    checkpoint_every: int | None,
-    averaging: float | Averaging | None,
-    *,
-    clip_norm: float | None,
-    out: Path | str | None,
-) -> None:
-    if epochs < 1 or validate_every < 1:
-        raise ValueError(f"epochs={epochs} and validate_every={validate_every} must be at least 1")
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every={checkpoint_every} must be at least 1; leave it out for epochs only")
-    if checkpoint_every is not None and out is None:
-        raise ValueError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
-    if isinstance(averaging, float | int) and not 0 < averaging < 1:
-        raise ValueError(f"averaging={averaging:g} is outside (0, 1); 0.999 is usual")
-    if clip_norm is not None and clip_norm <= 0:
-        raise ValueError(f"clip_norm={clip_norm:g} must be positive; leave it out to clip nothing")

@@ -40,7 +40,7 @@ def identity(
         "batches": batches,
         "updates_per_batch": objective.updates_per_batch,
         "processes": learner.accelerator.num_processes,
-        "schedule": f"{type(schedule).__name__}{vars(schedule)}",
+        "schedule": schedule.description,
         "lr": learner.base_lrs,
         "method": f"{type(objective.method).__name__}, {objective.method.threat}",
         "method settings": settings(objective.method),

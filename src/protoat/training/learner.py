@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -13,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -22,7 +24,8 @@ from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
 from protoat.training.memory_format import MemoryFormat
-from protoat.training.weights import part, prefixed
+from protoat.training.modes import Modes
+from protoat.training.weights import load_tensors, part, prefixed, tensors_of
 
 __all__ = ["Learner"]
 
@@ -36,9 +39,10 @@ class Learner:
     Args:
         averaging: how an average follows the model, or None.
         clip_norm: largest L2 norm of the gradient of all that learns, or None.
+        scheduled: whether a scheduler of torch's moves the optimizer's rates, which then are left alone.
 
     Raises:
-        ValueError: a parameter that the optimizer lacks.
+        ValueError: a parameter that the optimizer lacks, or layers that are not built yet.
     """
 
     def __init__(
@@ -52,17 +56,23 @@ class Learner:
         clip_norm: float | None = None,
         compile: bool = False,
         memory_format: MemoryFormat = None,
+        scheduled: bool = False,
     ) -> None:
         if isinstance(model, DistributedDataParallel):
             raise ValueError("the model is wrapped already; pass the module itself, fit shares it out")  # noqa: TRY004
+        _check_built(model)
         optimizer_state.check_covered(model, objective, optimizer)
         self.accelerator = accelerator
         self.bare = model
         self.raw_optimizer = optimizer
         self.objective = objective.to(accelerator.device)
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.scheduled = scheduled
+        self.base_lrs = [
+            float(group.get("initial_lr", group["lr"]) if scheduled else group["lr"])
+            for group in optimizer.param_groups
+        ]
         self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
-        self._was_training = model.training
+        self.modes = Modes(model)
         model.to(accelerator.device)
         if memory_format is not None:
             model.to(memory_format=torch.channels_last)
@@ -86,10 +96,16 @@ class Learner:
         """The model that is measured and exported: the average, once it has taken the model in."""
         return self.bare if self.average is None or not int(self.average.n_averaged) else self.average.module
 
-    def step(self, loss: Tensor, lr: float) -> None:
-        """One optimizer step at learning rate `lr`; every group keeps its ratio to the first."""
+    @property
+    def base_lr(self) -> float:
+        """The rate that a schedule moves: the first group's, or of the first that has one where that is 0."""
+        return next((lr for lr in self.base_lrs if lr), 0.0)
+
+    def step(self, loss: Tensor, lr: float | None) -> None:
+        """One optimizer step at learning rate `lr` (None: as it is); every group keeps its ratio to `base_lr`."""
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lr * (base / self.base_lrs[0])
+            if lr is not None:
+                group["lr"] = lr * (base / self.base_lr)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         if self.accelerator.num_processes > 1:
@@ -106,6 +122,9 @@ class Learner:
         """The average takes the model in. Never within a batch, when a method may hold weights displaced."""
         if self.average is not None:
             self.average.update_parameters(self.bare)
+            for module, mean in zip(self.bare.modules(), self.average.module.modules(), strict=True):
+                if type(module).get_extra_state is not nn.Module.get_extra_state:
+                    mean.set_extra_state(copy.deepcopy(module.get_extra_state()))
 
     def reestimate_batch_norm(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
         """Statistics of the average's batch norm become the mean over the forwards its method makes on these batches.
@@ -116,14 +135,14 @@ class Learner:
             return
         network, method = self.average.module, self.objective.method
         state = {key: value.detach().clone() for key, value in method.state_dict().items()}
-        norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+        self.modes.train(network)
+        norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             # A plain mean over all forwards; the old statistics serve until the first, for the attack.
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.zero_()
             norm.momentum = None
-        network.train()
         for batch in batches:
             with torch.no_grad(), closing(method.updates(network, *batch)) as updates:  # type: ignore[type-var]
                 next(updates)
@@ -152,23 +171,23 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Tensors common to all processes, tensors of this process (they win), and JSON values."""
         optimizer, plain = optimizer_state.flatten(self.optimizer)
-        common = prefixed("model", self.bare.state_dict()) | prefixed("optimizer", optimizer)
+        common = prefixed("model", tensors_of(self.bare)) | prefixed("optimizer", optimizer)
         own = prefixed("objective", self.objective.state_dict())
         own |= prefixed("model", _buffers(self.bare))
         if self.average is not None:
-            common |= prefixed("average", self.average.state_dict())
+            common |= prefixed("average", tensors_of(self.average))
             own |= prefixed("average", _buffers(self.average))
         scaler = self.accelerator.scaler
         return common, own, {"optimizer": plain, "scaler": None if scaler is None else scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
-        self.bare.load_state_dict(part("model", tensors))
+        load_tensors(self.bare, part("model", tensors))
         optimizer_state.unflatten(self.optimizer, part("optimizer", tensors), plain["optimizer"])
         device = self.accelerator.device
         self.objective.load_state_dict({k: v.to(device) for k, v in part("objective", tensors).items()})
         if self.average is not None:
-            self.average.load_state_dict(part("average", tensors))
+            load_tensors(self.average, part("average", tensors))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(plain["scaler"])
 
@@ -184,9 +203,18 @@ class Learner:
         for name in _MARKS:
             self.bare.__dict__.pop(name, None)
         self.bare.__dict__.update(self._marks)
-        self.bare.train(self._was_training)
+        self.modes.restore()
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base
+            if not self.scheduled:
+                group["lr"] = base
+
+
+def _check_built(model: nn.Module) -> None:
+    unbuilt = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
+    if unbuilt:
+        raise ValueError(
+            f"{unbuilt[0]} has no size before the first forward; run model(images) once, then build the optimizer"
+        )
 
 
 def _average(model: nn.Module, averaging: Averaging) -> AveragedModel:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from protoat.training.schedule import Schedule
 from protoat.training.seeding import seed_global
 from protoat.training.signals import StopRequest
 from protoat.training.term_sums import TermSums
+from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.validation import Validation
 
 __all__ = ["Loop", "reading_interval"]
@@ -75,7 +76,8 @@ class Loop:
     def _epoch(self) -> None:
         state = self.state
         started = time.perf_counter() - state.seconds
-        self.learner.model.train()
+        self.learner.modes.train()
+        self.learner.model.training = self.learner.bare.training  # of what wraps it
         self.sums.restart(state.sums, state.count)
         self.saver.begin_epoch()
         for batch in self.batches.epoch(state.epoch, state.batch):
@@ -102,7 +104,10 @@ class Loop:
         with closing(objective.losses(self.learner.model, *batch)) as updates:  # type: ignore[type-var] # a generator
             for terms in updates:
                 self.sums.add(terms, state.update, state.epoch + 1)
-                self.learner.step(terms.total, self._lr(state.update))
+                moved = isinstance(self.schedule, TorchSchedule)
+                self.learner.step(terms.total, None if moved else self._lr(state.update))
+                if isinstance(self.schedule, TorchSchedule):
+                    self.schedule.after_update()
                 state.update += 1
         averaging = self.learner.averaging
         if averaging is not None and averaging.after_batch(state.epoch + state.batch / len(self.batches)):
@@ -111,7 +116,7 @@ class Loop:
 
     def _lr(self, update: int) -> float:
         per_epoch = len(self.batches) * self.learner.objective.updates_per_batch
-        return self.schedule.lr(self.learner.base_lrs[0], update, per_epoch * self.epochs, per_epoch)
+        return self.schedule.lr(self.learner.base_lr, update, per_epoch * self.epochs, per_epoch)
 
     def _end_epoch(self) -> dict[str, Any]:
         """What is due after the last batch, and the line it gives."""
@@ -136,6 +141,8 @@ class Loop:
             if state.best is None or _merit(measured) > _merit(state.best):
                 state.best = {"epoch": epoch, "update": state.update, **measured}
                 self.saver.export("best", state.best)
+        if isinstance(self.schedule, TorchSchedule):
+            self.schedule.after_epoch(_merit(line["validation"])[0] if "validation" in line else None)
         return line
 
     def _average(self, epoch: int) -> None:
@@ -153,10 +160,11 @@ class Loop:
             raise ValueError("this averaging asks for held-out images; pass validation")
         return self.validation.worst_class(self.learner.bare)
 
-    def _seeded(self, epoch: int, count: int) -> Iterator[tuple[Tensor, ...]]:
-        for index, batch in enumerate(itertools.islice(self.batches.epoch(epoch), count)):
-            seed_global(self.device, "batch norm", self.seed, epoch, index, self.process)
-            yield batch
+    def _seeded(self, epoch: int, count: int) -> Generator[tuple[Tensor, ...], None, None]:
+        with closing(self.batches.epoch(epoch)) as batches:
+            for index, batch in enumerate(itertools.islice(batches, count)):
+                seed_global(self.device, "batch norm", self.seed, epoch, index, self.process)
+                yield batch
 
     def _save_inside(self) -> None:
         self.sums.flush()

@@ -27,11 +27,13 @@ def narrow_layer(model: nn.Module) -> str | None:
 
 
 def check_memory_format(memory_format: MemoryFormat, model: nn.Module, device: torch.device) -> None:
-    """Refuses a layout that could crash the process.
+    """Refuses a layout that is none, or that could crash the process.
 
     Raises:
-        ValueError: channels last on a CPU, for a network with a `narrow_layer`.
+        ValueError: an unknown layout; channels last on a CPU, for a network with a `narrow_layer`.
     """
+    if memory_format not in (None, "channels_last"):
+        raise ValueError(f"memory_format={memory_format!r} is unknown; write 'channels_last', or None")
     if memory_format is None or device.type != "cpu":
         return
     if (name := narrow_layer(model)) is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 
 from protoat.arguments import check_number
 from protoat.objective import Objective
 
-__all__ = ["check_covered", "flatten", "parameter_groups", "unflatten"]
+__all__ = ["check_covered", "check_usable", "flatten", "parameter_groups", "unflatten"]
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -51,6 +52,31 @@ def parameter_groups(
     if prototypes := objective.prototypes():
         groups.append({"params": prototypes, "lr": lr * prototype_lr_factor, "weight_decay": 0.0})
     return groups
+
+
+def check_usable(optimizer: Optimizer) -> None:
+    """Refuses an optimizer that `fit` cannot step, or of which no step could move anything.
+
+    Raises:
+        ValueError: no optimizer, one that calls the loss itself or wants sparse gradients, or rates that are no numbers
+            or all 0.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
+            f"optimizer is a {type(optimizer).__name__}, expected one of torch.optim"
+        )
+    name = type(optimizer).__name__
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(f"{name} calls the loss several times for one step, which no training method here allows")
+    if isinstance(optimizer, SparseAdam):
+        raise ValueError(  # noqa: TRY004 - a mistake in a value
+            "SparseAdam takes sparse gradients only, and these are dense; write Adam"
+        )
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    check_number("[0, inf)", **{f"lr of group {number}": rate for number, rate in enumerate(rates)})
+    if not any(rates):
+        raise ValueError(f"every learning rate of {name} is 0, so nothing would learn")
 
 
 def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) -> None:

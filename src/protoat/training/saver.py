@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -16,9 +18,19 @@ from protoat.training.exported import restore
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState
-from protoat.training.weights import check_same_architecture, part, save_weights
+from protoat.training.weights import check_same_architecture, part, prefixed, save_weights
 
-__all__ = ["Saver"]
+__all__ = ["Kept", "Saver"]
+
+logger = logging.getLogger(__name__)
+
+
+class Kept(Protocol):
+    """Something with a state, as tensors."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None: ...
 
 
 class Saver:
@@ -26,14 +38,18 @@ class Saver:
 
     Args:
         out: folder of the run; None stores nothing.
+        kept: what else has a state of its own in each process, by name.
     """
 
-    def __init__(self, out: Path | None, learner: Learner, state: RunState) -> None:
+    def __init__(
+        self, out: Path | None, learner: Learner, state: RunState, kept: Mapping[str, Kept] | None = None
+    ) -> None:
         self.out = out
         self.folder = None if out is None else out / "checkpoints"
         self.learner = learner
         self.state = state
         self.accelerator = learner.accelerator
+        self.kept = dict(kept or {})
         self.saved_update = 0
         self._last_start = 0  # where the epoch of the last checkpoint began: that one, too, may have to be returned to
         self._epoch_start: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -74,6 +90,8 @@ class Saver:
             return None
         common, own, plain = self.learner.state()
         starts, self._last_start = {self._last_start, self.state.epoch_update}, self.state.epoch_update
+        for name, keeper in self.kept.items():
+            own |= prefixed(f"kept.{name}", keeper.state())
         tensors = {f"process-{self.accelerator.process_index}": own}
         if self.accelerator.is_main_process:
             tensors["common"] = common
@@ -119,6 +137,11 @@ class Saver:
             check_same_architecture(part(name, common | own), part(name, tensors), found.path)
         try:
             self.learner.restore(tensors, found.state["learner"])
+            for name, keeper in self.kept.items():
+                if state := part(f"kept.{name}", tensors):
+                    keeper.restore(state)
+                elif self.state.update:
+                    logger.warning("%s is older than what it lacks: the state of the %s", found.path, name)
         except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{found.path} does not fit this method or optimizer ({error}); choose another folder"

@@ -25,6 +25,11 @@ class Schedule(ABC):
             updates_per_epoch: steps of one pass over the data, replays of a batch included.
         """
 
+    @property
+    def description(self) -> str:
+        """Class and settings, by which a resumed run is known."""
+        return f"{type(self).__name__}{vars(self)}"
+
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
         return []

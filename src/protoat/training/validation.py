@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,10 +12,15 @@ from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.forward import output_of
+from protoat.functional.images import check_images
 from protoat.functional.prediction import predicted
 from protoat.methods import Standard
 from protoat.objective import Objective
+from protoat.training.batch_format import as_batch
+from protoat.training.batches import first_batch
+from protoat.training.loader_memory import LoaderMemory
 from protoat.training.seeding import derived_seed
+from protoat.training.worker_signals import workers_spared
 
 __all__ = ["Validation", "default_attack"]
 
@@ -32,10 +37,14 @@ class Validation:
     """Measures a model on the same images, with the same random starts, each time it is called.
 
     Args:
-        data: `ImageData`, or an iterable of ``(x in [0, 1], y)`` batches in a fixed order.
+        data: `ImageData`, or an iterable of batches, see `as_batch`, in a fixed order.
         attack: None measures clean accuracy only.
         device: where the model is.
         rank, world_size: each process takes every `world_size`-th batch.
+        dtypes: floating-point types that the model takes.
+
+    Raises:
+        ValueError: no iterable of batches of images in [0, 1] with labels.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class Validation:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        dtypes: Collection[torch.dtype] = (torch.float32,),
     ) -> None:
         self.data = data
         self.attack = attack
@@ -54,6 +64,20 @@ class Validation:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.dtypes = dtypes
+        self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
+        if not hasattr(data, "images"):
+            if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+                raise ValueError(f"validation is a {type(data).__name__}, expected ImageData or an iterable of batches")
+            first_batch(data, device, dtypes=dtypes, what="validation")
+
+    def state(self) -> dict[str, Tensor]:
+        """What the caller's loader remembers, for a checkpoint."""
+        return self.memory.state()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        self.memory.restore(tensors)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions."""
@@ -91,7 +115,14 @@ class Validation:
         return torch.stack([torch.bincount(found, minlength=classes).float() for found in every])
 
     def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        return self._of_images() if hasattr(self.data, "images") else self.data
+        return self._of_images() if hasattr(self.data, "images") else self._of_batches()
+
+    def _of_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        with workers_spared(self.data):
+            for batch in self.data:
+                x, y = as_batch(batch, dtypes=self.dtypes)
+                check_images(x)
+                yield x, y
 
     def _of_images(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.data.labels), _BATCH_SIZE):

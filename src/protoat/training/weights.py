@@ -14,8 +14,32 @@ from torch import Tensor, nn
 from protoat.manifest import write_records
 from protoat.objective import Objective
 from protoat.training.checkpoint import to_bytes
+from protoat.training.nested import pack, unpack
 
-__all__ = ["check_same_architecture", "load_weights", "part", "prefixed", "save_weights"]
+__all__ = ["check_same_architecture", "load_tensors", "load_weights", "part", "prefixed", "save_weights", "tensors_of"]
+
+
+_EXTRA = "_extra_state"  # torch's name for what a module keeps besides parameters and buffers
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module as tensors, its ``get_extra_state`` included.
+
+    Raises:
+        ValueError: an extra state that is no nesting of plain values, arrays and tensors.
+    """
+    found: dict[str, Tensor] = {}
+    for key, value in module.state_dict().items():
+        found |= {key: value} if isinstance(value, Tensor) else prefixed(key, pack(value, key))
+    return found
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `tensors_of` gave."""
+    state: dict[str, Any] = {key: value for key, value in tensors.items() if f"{_EXTRA}." not in key}
+    for key in {key.rpartition(".")[0] for key in tensors.keys() - state.keys()}:
+        state[key] = unpack(part(key, tensors))
+    module.load_state_dict(state)
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,11 +54,12 @@ def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_same_architecture(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path) -> None:
-    """Names and shapes must agree.
+    """Names and shapes must agree, but for extra states, of which a run may change the form.
 
     Raises:
         ValueError: names every mismatch.
     """
+    expected, found = ({k: v for k, v in tensors.items() if _EXTRA not in k} for tensors in (expected, found))
     parts = {
         "missing": sorted(expected.keys() - found.keys()),
         "unexpected": sorted(found.keys() - expected.keys()),
@@ -56,7 +81,7 @@ def learned(objective: Objective) -> dict[str, Tensor]:
 
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
     """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), `facts` as JSON beside it, and checksums."""
-    tensors = prefixed("model", model.state_dict()) | prefixed("objective", learned(objective))
+    tensors = prefixed("model", tensors_of(model)) | prefixed("objective", learned(objective))
     about = json.dumps(facts, indent=1).encode()
     # The weights last: a run that has them is complete.
     write_records(path.parent, {path.with_suffix(".json").name: about, path.name: to_bytes(tensors)})
@@ -79,9 +104,9 @@ def load_weights(path: Path | str, model: nn.Module, objective: Objective | None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
     weights = part("model", tensors)
-    check_same_architecture(model.state_dict(), weights, path)
+    check_same_architecture(tensors_of(model), weights, path)
     if objective is not None:
         prototypes = part("objective", tensors)
         check_same_architecture(learned(objective), prototypes, path)
         objective.load_state_dict(objective.state_dict() | prototypes)
-    model.load_state_dict(weights)
+    load_tensors(model, weights)

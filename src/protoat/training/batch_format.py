@@ -1,0 +1,89 @@
+"""What a loader may give as a batch, brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protoat.functional.labels import class_numbers
+
+__all__ = ["as_batch"]
+
+_IMAGES = ("image", "images", "pixel_values", "img")
+_LABELS = ("label", "labels", "target", "targets")
+
+
+def as_batch(
+    batch: Any, *, dtypes: Collection[torch.dtype] = (torch.float32,), labelled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Images (B, ...) in floating point and labels (B,) int64 of one batch.
+
+    Args:
+        batch: ``(x, y)``, of which more entries, such as an index, are left out; or a mapping with one of the keys
+            ``image``, ``images``, ``pixel_values``, ``img`` and one of ``label``, ``labels``, ``target``, ``targets``.
+            Tensors, NumPy arrays or, for labels, lists. Pixels of 8 bits are divided by 255.
+        dtypes: floating-point types that the model takes; images of another become float32, or float64 where that is
+            the only one of the two.
+        labelled: False takes images alone, too, and gives them the label 0.
+
+    Raises:
+        ValueError: none of these, in one line.
+
+    >>> x, y = as_batch({"pixel_values": np.full((2, 1, 4, 4), 255, dtype=np.uint8), "labels": [0, 1]})
+    >>> x.dtype, float(x.max()), y
+    (torch.float32, 1.0, tensor([0, 1]))
+    """
+    images, labels = _pair(batch, labelled)
+    x = _tensor("images", images)
+    if x.dtype == torch.uint8:
+        x = x.float() / 255
+    if not x.is_floating_point():
+        raise ValueError(f"images are {x.dtype}, expected floats in [0, 1], or torch.uint8 from 0 to 255")
+    if x.dim() < 2 or not len(x):
+        raise ValueError(f"images have shape {tuple(x.shape)}, expected a batch (B, ...) of at least one image")
+    if x.dtype not in dtypes:
+        x = x.double() if torch.float64 in dtypes and torch.float32 not in dtypes else x.float()
+    if labels is None:
+        return x, torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return x, class_numbers(_tensor("labels", labels), len(x))
+
+
+def _pair(batch: Any, labelled: bool) -> tuple[Any, Any]:
+    """Images and labels; no labels where there need be none."""
+    if isinstance(batch, Mapping):
+        images, labels = (_only(batch, keys) for keys in (_IMAGES, _LABELS))
+        if images is None or (labels is None and labelled):
+            raise ValueError(
+                f"a batch is a mapping with the keys {', '.join(map(str, batch)) or 'none'}; expected one of "
+                f"{', '.join(_IMAGES)}" + f" and one of {', '.join(_LABELS)}" * labelled
+            )
+        return images, labels
+    if isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) >= 1 + labelled:
+        return batch[0], batch[1] if len(batch) > 1 else None
+    if not labelled and (isinstance(batch, Tensor) or hasattr(batch, "__array__")):
+        return batch, None
+    size = f" of {len(batch)}" if isinstance(batch, Sequence) else ""
+    raise ValueError(f"a batch is a {type(batch).__name__}{size}, expected (x, y) or a mapping of images and labels")
+
+
+def _only(batch: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    found = [key for key in keys if key in batch]
+    if len(found) > 1:
+        raise ValueError(f"a batch has {' and '.join(found)}; leave one of them")
+    return batch[found[0]] if found else None
+
+
+def _tensor(what: str, value: Any) -> Tensor:
+    """`value` as a tensor; an array is copied, as it may not be writable."""
+    if isinstance(value, Tensor):
+        return value
+    listed = what == "labels" and isinstance(value, list | tuple)
+    if listed or hasattr(value, "__array__"):
+        array = np.array(value)
+        if array.dtype.kind in "biuf":
+            return torch.from_numpy(array)
+    raise ValueError(f"{what} of a batch are a {type(value).__name__}, expected a tensor or a NumPy array of numbers")

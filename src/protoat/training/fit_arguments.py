@@ -1,0 +1,64 @@
+"""What `fit` may be given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from protoat.arguments import check_flag, check_number, check_whole
+from protoat.attacks import Attack
+from protoat.objective import Objective
+from protoat.training.averaging import Averaging
+from protoat.training.schedule import Schedule
+
+__all__ = ["check_options", "check_parts"]
+
+
+def check_parts(model: Any, objective: Any, schedule: Any, validation_attack: Any, accelerator: Any) -> None:
+    """Each part is what it should be, which no later message would say.
+
+    Raises:
+        ValueError: names the one that is not.
+    """
+    parts: tuple[tuple[str, Any, type | tuple[type, ...], str], ...] = (
+        ("model", model, nn.Module, "a torch module"),
+        ("objective", objective, Objective, "protoat.Objective(method, regularizer)"),
+        ("schedule", schedule, (Schedule, LRScheduler, type(None)), "a schedule of protoat.training or of torch"),
+        ("validation_attack", validation_attack, (Attack, type(None)), "an attack"),
+        ("accelerator", accelerator, (Accelerator, type(None)), "protoat.training.make_accelerator()"),
+    )
+    for name, value, kind, expected in parts:
+        if not isinstance(value, kind):
+            given = value.__name__ + " itself" if isinstance(value, type) else f"a {type(value).__name__}"
+            raise ValueError(f"{name} is {given}, expected {expected}")  # noqa: TRY004 - a mistake in a value
+
+
+def check_options(
+    checkpoint_every: int | None,
+    averaging: float | Averaging | None,
+    clip_norm: float | None,
+    progress: bool | None,
+    out: Path | str | None,
+) -> None:
+    """Each option is in its range.
+
+    Raises:
+        ValueError: names the one that is not.
+    """
+    if checkpoint_every is not None:
+        check_whole(1, "leave it out for epochs only", checkpoint_every=checkpoint_every)
+    if checkpoint_every is not None and out is None:
+        raise ValueError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
+    if averaging is not None and not isinstance(averaging, Averaging):
+        check_number("(0, 1)", "0.999 is usual", averaging=averaging)
+    if clip_norm is not None:
+        check_number("(0, inf)", "leave it out to clip nothing", clip_norm=clip_norm)
+    if progress is not None:
+        check_flag(progress=progress)
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise ValueError(f"out is a {type(out).__name__}, expected the path of a folder")

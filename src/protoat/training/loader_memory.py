@@ -1,0 +1,180 @@
+"""What a loader of the caller's remembers from one pass to the next: its generators, its samplers, its own state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protoat.training.nested import pack, unpack
+
+__all__ = ["LoaderMemory", "is_stateful"]
+
+_DEPTH, _WIDTH, _MOST = 8, 100, 10_000
+_OPAQUE = (Tensor, np.ndarray, type, ModuleType, str, bytes, int, float, complex, bool, type(None))
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def is_stateful(part: Any) -> bool:
+    """Whether an object gives and takes its state as ``state_dict``; a tensor module's is of weights, not of order."""
+    if isinstance(part, torch.nn.Module) or getattr(part, "use_stateful_dataloader", True) is False:
+        return False
+    return callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None))
+
+
+class LoaderMemory:
+    """The state of everything random or counting that can be reached from a loader.
+
+    That is: generators of torch, NumPy and ``random``, wherever they are kept (in the loader, its samplers, the data
+    set, its transforms); objects with ``state_dict`` and ``load_state_dict``; and, of samplers and loaders that are not
+    torch's own, plain attributes that have changed since the run began.
+
+    Args:
+        loader: any iterable of batches.
+
+    Raises:
+        ValueError: a ``state_dict`` that no checkpoint can hold.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._parts = dict(_parts(loader))
+        self._first = {
+            name: _attributes(part)
+            for name, part in self._parts.items()
+            if not (_is_generator(part) or is_stateful(part)) and _counts(name, part)
+        }
+        self.state()
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def state(self) -> dict[str, Tensor]:
+        """The present state, as tensors."""
+        found: dict[str, Any] = {}
+        for name, part in self._parts.items():
+            if name in self._first:
+                first = self._first[name]
+                now = _attributes(part)
+                found[name] = {key: value for key, value in now.items() if not _same(value, first.get(key, part))}
+            else:
+                found[name] = _get(part)
+        return pack({name: value for name, value in found.items() if value != {}}, "the loader's state")
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave, here or in an earlier process."""
+        saved = unpack(tensors)
+        for name, first in self._first.items():
+            for key, value in {**first, **saved.get(name, {})}.items():
+                setattr(self._parts[name], key, _copied(value))
+        for name, value in saved.items():
+            if name in self._parts and name not in self._first:
+                _set(self._parts[name], value)
+
+
+def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
+    """Everything below `loader` that has a state of its own, by where it is."""
+    waiting: list[tuple[str, Any, int]] = [("loader", loader, 0)]
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST:
+        name, part, depth = waiting.pop()
+        if id(part) in seen or isinstance(part, _OPAQUE):
+            continue
+        seen.add(id(part))
+        if _is_generator(part) or is_stateful(part):
+            yield name, part
+            continue
+        if _counts(name, part):
+            yield name, part
+        if depth < _DEPTH:
+            waiting += [(f"{name}.{key}", value, depth + 1) for key, value in _inside(part)]
+
+
+def _inside(part: Any) -> list[tuple[str, Any]]:
+    if isinstance(part, partial):
+        return [("func", part.func), ("args", part.args), ("keywords", part.keywords)]
+    if isinstance(part, MethodType | BuiltinMethodType):
+        return [("self", part.__self__)]
+    if isinstance(part, FunctionType):
+        cells = [cell for cell in part.__closure__ or () if _filled(cell)]
+        return [(str(place), cell.cell_contents) for place, cell in enumerate(cells)]
+    if isinstance(part, dict):
+        return [(str(key), value) for key, value in part.items()] if len(part) <= _WIDTH else []
+    if isinstance(part, list | tuple):
+        return [(str(place), value) for place, value in enumerate(part)] if len(part) <= _WIDTH else []
+    return list(getattr(part, "__dict__", {}).items())
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _is_generator(part: Any) -> bool:
+    return isinstance(part, torch.Generator | np.random.Generator | np.random.RandomState | random.Random)
+
+
+def _get(part: Any) -> Any:
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    if isinstance(part, np.random.Generator):
+        return part.bit_generator.state
+    if isinstance(part, np.random.RandomState):
+        return part.get_state(legacy=False)
+    if isinstance(part, random.Random):
+        return part.getstate()
+    return part.state_dict()
+
+
+def _set(part: Any, value: Any) -> None:
+    if isinstance(part, torch.Generator):
+        part.set_state(value)
+    elif isinstance(part, np.random.Generator):
+        part.bit_generator.state = value
+    elif isinstance(part, np.random.RandomState):
+        part.set_state(value)
+    elif isinstance(part, random.Random):
+        part.setstate(value)
+    else:
+        part.load_state_dict(value)
+
+
+def _counts(name: str, part: Any) -> bool:
+    """Whether plain attributes are state: of samplers and loaders that are of the caller's own making."""
+    home = type(part).__module__.partition(".")[0]
+    if home in ("builtins", "torch", "accelerate", "protoat") or not hasattr(part, "__dict__"):
+        return False
+    return name == "loader" or isinstance(part, torch.utils.data.Sampler) or name.endswith("sampler")
+
+
+def _attributes(part: Any) -> dict[str, Any]:
+    return {key: _copied(value) for key, value in vars(part).items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    if type(value) in (list, tuple):
+        return all(type(item) in _PLAIN for item in value)
+    return isinstance(value, Tensor) or type(value) in _PLAIN
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value.copy() if isinstance(value, list | np.ndarray) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)

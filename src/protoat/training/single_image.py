@@ -1,0 +1,70 @@
+"""A last batch of one image, of which some batch norms can take no statistics, is found before training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import BatchSampler, DataLoader
+
+__all__ = ["check_single_image", "smallest_batch"]
+
+
+def smallest_batch(loader: Any) -> int | None:
+    """Images in the smallest batch of a loader, where it can be known without reading it.
+
+    >>> smallest_batch(DataLoader(torch.zeros(5, 1), batch_size=2))
+    1
+    """
+    if isinstance(loader, DataLoader):
+        sampler = loader.batch_sampler
+        if type(sampler) is not BatchSampler:
+            return None
+        size, drop_last = sampler.batch_size, sampler.drop_last
+        images = len(sampler.sampler)  # type: ignore[arg-type] # the loader has a length
+    elif hasattr(loader, "data") and hasattr(loader, "world_size"):  # ImageLoader
+        size, drop_last, images = loader.batch_size, loader.drop_last, len(loader.data) // loader.world_size
+    else:
+        return None
+    return int(size if drop_last or images % size == 0 else images % size)
+
+
+def check_single_image(model: nn.Module, image: Tensor, learning: Collection[nn.Module]) -> None:
+    """Refuses a model with a batch norm that sees one value of each channel when it is given one image.
+
+    Args:
+        image: (1, ...); one forward in eval mode, which changes nothing.
+        learning: the modules that train in train mode.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    alone: list[str] = []
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: alone.append(name) if inputs[0].numel() == inputs[0].shape[1] else None
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module in learning
+    ]
+    if not hooks:
+        return
+    try:
+        for module, _ in modes:
+            module.training = False
+        with torch.no_grad():
+            model(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+    if alone:
+        raise ValueError(
+            f"a batch of an epoch holds one image, and of one image batch norm {alone[0]!r} has one value a channel, "
+            "which has no variance; pass drop_last=True or another batch_size"
+        )

@@ -1,0 +1,55 @@
+"""A signal to a whole group of processes leaves the workers of a `DataLoader` at work until the step is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+__all__ = ["workers_spared"]
+
+
+@contextmanager
+def workers_spared(loader: Any) -> Iterator[None]:
+    """Workers that `loader` starts in this context obey its own process only, which answers signals for all.
+
+    A batch system ends a job by SIGTERM to each of its processes. A worker that dies of it takes the step with it that
+    its parent wants to finish and save.
+    """
+    source = getattr(loader, "base_dataloader", loader)  # Accelerate's loaders hold another
+    if not isinstance(source, DataLoader) or not source.num_workers:
+        yield
+        return
+    own = source.worker_init_fn
+    source.worker_init_fn = _Spared(own)
+    try:
+        yield
+    finally:
+        source.worker_init_fn = own
+
+
+class _Spared:
+    """Runs at the start of a worker; a class, so that it can be sent to one."""
+
+    def __init__(self, own: Callable[[int], None] | None) -> None:
+        self.own = own
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "sigwaitinfo"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        if self.own is not None:
+            self.own(worker)
+
+
+def _end_with(parent: int) -> None:
+    """Waits for the SIGTERM by which the loader itself ends a worker; any other is for the parent to answer."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
