@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -70,13 +74,18 @@ def test_finishes_the_batch_saves_and_resumes(  # noqa: PLR0917 - fixtures and p
 
 
 def test_during_the_last_validation_nothing_is_lost(tmp_path: Path, small: ModuleType) -> None:
-    def images() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        data = small.digits(200, 260)
-        yield data.images.float() / 255, data.labels
+    class Images:
+        passes = 0
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            self.passes += 1
+            if self.passes == 2:  # the first only looks at the form of a batch
+                os.kill(os.getpid(), signal.SIGTERM)
+            data = small.digits(200, 260)
+            yield data.images.float() / 255, data.labels
 
     with pytest.raises(Interrupted, match="SIGTERM after update 5, epoch 1 of 1"):
-        small.train("pgd", tmp_path, epochs=1, validation=images())
+        small.train("pgd", tmp_path, epochs=1, validation=Images())
     result = small.train("pgd", tmp_path, epochs=1)
     assert (result.epochs, result.updates, result.best_epoch) == (1, 5, 1)
 
@@ -110,3 +119,67 @@ def test_trains_outside_the_main_thread(small: ModuleType) -> None:
     thread.start()
     thread.join()
     assert results[0].updates == 5
+
+
+PROGRAM = """
+import os, sys, time
+import torch
+from torch.utils.data import DataLoader, Dataset
+import protoat as pa
+
+class Slow(Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return torch.full((1, 2, 2), index / 64), index % 2
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    loader = DataLoader(
+        Slow(), 4, shuffle=True, num_workers=2, multiprocessing_context=sys.argv[2], persistent_workers=True
+    )
+    objective = pa.Objective(pa.methods.Standard(pa.Linf(0.1)))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    print("begins", flush=True)
+    pa.fit(net, loader, objective, epochs=int(sys.argv[3]), optimizer=optimizer, out=sys.argv[1], tensorboard=False)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system tells no sender of a signal")
+@pytest.mark.parametrize(
+    ("number", "context"),
+    [
+        (signal.SIGTERM, "fork"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [(signal.SIGTERM, "forkserver"), (signal.SIGINT, "spawn")]
+        ),
+    ],
+)
+def test_a_signal_to_the_whole_group_loses_no_step(number: signal.Signals, context: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, str(program), str(out), context, "1000"],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.05)  # inside the second epoch
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert f"Interrupted: {number.name} after update" in errors
+    assert "killed by signal" not in errors and "exited unexpectedly" not in errors
+    saved = max(int(path.name) for path in (out / "checkpoints").iterdir())
+    assert f"after update {saved}," in errors

@@ -18,7 +18,7 @@ from protoat.training.memory_format import MemoryFormat
 from protoat.training.nested import pack, unpack
 from protoat.training.seeding import host_random_state_kept, seed_everything
 from protoat.training.weights import part, prefixed
-from protoat.training.worker_signals import workers_spared
+from protoat.training.worker_signals import helpers_spared, workers_spared
 
 __all__ = ["Batches", "first_batch"]
 
@@ -192,7 +192,8 @@ def _fresh(loader: Any, goes_on: bool) -> Iterator[Any]:
     source = getattr(loader, "base_dataloader", loader)
     if isinstance(source, DataLoader) and not goes_on:
         source._iterator = None
-    return iter(loader)
+    with helpers_spared():
+        return iter(loader)
 
 
 def _with_epochs(loader: Any) -> list[Any]:

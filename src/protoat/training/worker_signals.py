@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-__all__ = ["workers_spared"]
+__all__ = ["helpers_spared", "workers_spared"]
 
 
 @contextmanager
@@ -33,6 +34,22 @@ def workers_spared(loader: Any) -> Iterator[None]:
         source.worker_init_fn = own
 
 
+@contextmanager
+def helpers_spared() -> Iterator[None]:
+    """Processes begun in this context, such as the server that forks workers, never see a SIGTERM; ours sees it later.
+
+    A blocked signal stays blocked in what a process starts.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Spared:
     """Runs at the start of a worker; a class, so that it can be sent to one."""
 
@@ -43,12 +60,13 @@ class _Spared:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if hasattr(signal, "sigwaitinfo"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+            parent = multiprocessing.parent_process()  # not the server that may have forked this one
+            threading.Thread(target=_end_with, args=(parent and parent.pid,), daemon=True).start()
         if self.own is not None:
             self.own(worker)
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int | None) -> None:
     """Waits for the SIGTERM by which the loader itself ends a worker; any other is for the parent to answer."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
