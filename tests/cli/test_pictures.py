@@ -14,6 +14,7 @@ from protoat.cli import main
 from protoat.data import ImageFolder
 from protoat.experiments.store import check_data
 from protoat.experiments.subject import subject_of_run
+from protoat.manifest import write_record
 
 SHORT = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--batch_size", "16", "--groups", "none"]
 
@@ -74,7 +75,7 @@ def test_a_run_of_another_order_of_classes_keeps_it(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     now = subject_of_run(run).data
     changed = facts | {"class_names": ["1", "10", "2"]}
-    (run / "run.json").write_text(json.dumps(changed))
+    write_record(run / "run.json", json.dumps(changed).encode())
     data = subject_of_run(run).data
     assert data.class_names == ("1", "10", "2") and data.digest() != now.digest()
     assert [data.class_names[label] for label in data.labels] == [now.class_names[label] for label in now.labels]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from protoat.data import Digits, ImageFolder
+from protoat.data import Digits, ImageData, ImageFolder
+from protoat.data.inventory import inventory_of
 
 
 def save(path: Path, seed: int) -> None:
@@ -103,6 +104,21 @@ def test_val_beside_test_is_held_out(tmp_path: Path) -> None:
     fill(tmp_path / "valid", "d")
     with pytest.raises(ValueError, match=r"class 'd' is in only one of .*train and .*valid"):
         source.load_validation()
+
+
+def test_a_set_without_images_has_no_copies() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    data = ImageData(torch.zeros(0, 1, 2, 2, dtype=torch.uint8), none, ("a", "b"))
+    found = inventory_of(data, [], {"train": "train", "test": "test"})
+    assert found.images == {"train": {"a": 0, "b": 0}, "test": {"a": 0, "b": 0}} and found.leaks == []
+
+
+def test_a_split_without_labels_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "a", "b")
+    fill(tmp_path / "val", "a", "b", seed=1000)
+    save(tmp_path / "test" / "1.png", seed=2)
+    with pytest.raises(ValueError, match=r"test has no class folders; if its images have no labels, move it elsewhere"):
+        ImageFolder(path=tmp_path).load("train")
 
 
 def test_digits_have_no_copies() -> None:

@@ -60,6 +60,8 @@ def main(args: list[str]) -> None:
         _probe(options, given=parser.parse_args(args, defaults=False))
         return
     subject = subject_of(parser, options)
+    if subject.inventory is not None:
+        logger.info("%s", subject.inventory)
     with _Progress() as progress:
         measure(
             subject,

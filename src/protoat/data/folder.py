@@ -168,6 +168,10 @@ class ImageFolder(Source):
         """In the order of their labels."""
         names = {split: {picture.class_name for picture in half} for split, half in found.items()}
         for split, own in names.items():
+            if not own and names["train"]:
+                raise ValueError(
+                    f"{halves[split]} has no class folders; if its images have no labels, move it elsewhere"
+                )
             # A class may be too rare to be in the images that choose a checkpoint.
             odd = own - names["train"] if split == "validation" else own ^ names["train"]
             if odd:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,7 +88,7 @@ def inventory_of(
     repeated = Counter(split for content, split in pairs if split != "train" and content in trained)
     counts = {}
     for split in splits:
-        chosen = torch.tensor([own == split for own in split_of])
+        chosen = torch.tensor([own == split for own in split_of], dtype=torch.bool)
         found = torch.bincount(data.modes[chosen], minlength=len(data.mode_names)).tolist()
         counts[split] = dict(zip(data.mode_names, found, strict=True))
     return Inventory(
@@ -103,11 +102,8 @@ def inventory_of(
 
 def _contents(images: Tensor) -> Iterator[bytes]:
     """SHA-256 of the pixels of each image."""
-    size = math.prod(images.shape[1:])
     for part in images.split(_AT_ONCE):
-        whole = memoryview(part.contiguous().numpy().data).cast("B")
-        for start in range(0, len(whole), size):
-            yield sha256(whole[start : start + size]).digest()
+        yield from (sha256(row).digest() for row in part.contiguous().flatten(1).numpy())
 
 
 def inventory_of_both(source: Source) -> Inventory | None:

@@ -119,7 +119,6 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says
     findings = list(lint(subject.model, subject.data, subject.threat, attacks, pixels_known=trained_here))
     if subject.inventory is not None:
-        logger.info("%s", subject.inventory)
         findings += [Finding("leak", "warning", text) for text in subject.inventory.leaks]
     for finding in findings:
         level = logging.INFO if finding.severity == "note" else logging.WARNING

@@ -84,7 +84,8 @@ def subject_of_run(
     try:
         data = in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
     except ValueError as error:
-        raise ValueError(f"{folder} was trained on other classes than the data now has: {error}") from error
+        now = list(data.class_names)
+        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {now}") from error
     return Subject(
         str(folder),
         model,
