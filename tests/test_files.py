@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import protoat
 from protoat import files
 
 
@@ -158,3 +160,35 @@ def test_without_handles_links_are_refused_all_the_same(
         with pytest.raises(ValueError, match="x is a link"):
             act(run / "x", run)
     assert secret.read_bytes() == b"years of work"
+
+
+WRITES = {"mkdir", "mkdtemp", "rmtree", "save_file", "savefig", "touch", "unlink", "write_bytes", "write_text"}
+PACKAGE = Path(protoat.__file__).parent
+# Folders that are the user's own and no run's: of the system, of the cache, of a data set, of --out before any work.
+ELSEWHERE = {"figures/snapshot.py", "data/cache.py", "data/tiny_imagenet.py", "experiments/places.py"}
+
+
+def writes(source: str) -> list[str]:
+    """Calls that make, fill or remove files by their path."""
+    found = []
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        constants = [each.value for each in ast.walk(call) if isinstance(each, ast.Constant)]
+        modes = [str(each) for each in constants if set(str(each)) <= set("rwxab+t")]
+        opens = name in ("open", "fdopen") and any(set(mode) & set("wxa+") for mode in modes)
+        if name in WRITES or opens:
+            found.append(f"line {call.lineno}: {ast.unparse(call)}")
+    return found
+
+
+def test_nothing_else_writes() -> None:
+    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert {name for name, source in sources.items() if writes(source)} - ELSEWHERE == {"files.py"}
+
+
+@pytest.mark.parametrize("line", ["open(path, 'w')", "path.open(mode='ab')", "path.write_text('')", "shutil.rmtree(x)"])
+def test_what_else_would_write_is_seen(line: str) -> None:
+    assert len(writes(line)) == 1
+    assert writes("open(path)\nopen(path, 'rb')\ntext.replace('a', 'b')") == []

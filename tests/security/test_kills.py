@@ -15,10 +15,11 @@ from torch import nn
 
 from protoat import Objective, fit
 from protoat.data import ImageData
+from protoat.experiments.garbage import find_waste, remove
 from protoat.experiments.measure import measure
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import train
-from protoat.experiments.store import claim, read_run
+from protoat.experiments.store import claim, list_runs, read_run
 from protoat.experiments.subject import subject_of_run
 from protoat.methods import PGDAT
 from protoat.types import Linf
@@ -130,6 +131,28 @@ def evaluated(folder: Path) -> None:
 
 def test_evaluate(trained: Path, tmp_path: Path) -> None:
     assert assert_each_ends_the_same(evaluated, tmp_path, trained, step=5) > 5
+
+
+def test_rm(trained: Path, tmp_path: Path, at_rest: Callable[[Path], None]) -> None:
+    """What a kill leaves of a run is no run, or all of it; and `gc` takes the rest."""
+    store = tmp_path / "store"
+    for moment in range(10_000):
+        shutil.copytree(trained, store / "run")
+        finished = False
+        with suppress(Killed), killed_at(moment):
+            remove(store / "run")
+            finished = True
+        if (store / "run").exists():
+            assert outcome(store / "run") == outcome(trained)
+            remove(store / "run")
+        assert list_runs(store) == []
+        at_rest(store)
+        for waste in find_waste(store):
+            remove(waste.path)
+        assert list(store.iterdir()) == []
+        if finished:
+            break
+    assert moment > 10
 
 
 @pytest.mark.slow
