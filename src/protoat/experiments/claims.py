@@ -12,13 +12,28 @@ from protoat.files import Folder, open_folder, read_bytes
 from protoat.manifest import MANIFEST, is_manifest
 from protoat.parsing import MOST_BYTES, parse_json
 
-__all__ = ["is_claimed", "is_unbegun", "mark"]
+__all__ = ["is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
 
 _MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for
 _OF_A_RUN = {"num_classes", "shape", "train_images", "sessions"}  # what earlier versions wrote, without a mark
 _OF_A_SESSION = {"started", "command", "protoat", "torch", "machine"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_REMOVED = re.compile(r"\..+-\d+\.removed")
 _FIRST = ("run.json", "recipe.yaml", MANIFEST)  # the files that a run begins with
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Every folder below `root` that has a recipe, by path, without what is being removed."""
+    return sorted(path.parent for path in root.rglob("recipe.yaml") if not is_half_removed(path.parent))
+
+
+def is_half_removed(folder: Path) -> bool:
+    """Whether the name of a folder says that it was being removed.
+
+    >>> is_half_removed(Path("runs/.digits-7.removed"))
+    True
+    """
+    return _REMOVED.fullmatch(folder.name) is not None
 
 
 def mark(recipe_text: str) -> dict[str, str]:

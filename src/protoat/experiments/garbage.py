@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protoat import files
-from protoat.experiments.claims import is_claimed
+from protoat.experiments.claims import is_claimed, is_half_removed, run_folders
 from protoat.experiments.store import read_run
 from protoat.locks import LOCK, home, is_at_work, is_free, locked
 from protoat.training import DiskError
@@ -25,7 +25,6 @@ _REPOSITORIES = (".git", ".hg", ".svn")
 # Names that only we give; whatever else lies in a store is somebody else's.
 _RECORD = r"(recipe\.yaml|metrics\.jsonl|(run|best|last|evaluation|audit|probe|job|manifest)[\w-]*\.(json|safetensors))"
 _PARTIAL = re.compile(rf"\.{_RECORD}\.partial")
-_REMOVED = re.compile(r"\..+-\d+\.removed")
 _LOCK = re.compile(r"[0-9a-f]{64}\.lock")
 _JOBS = re.compile(r"\d{8}-\d{6}-(.+)-(\d+)")
 _CHECKPOINTS = (re.compile(r"\.?\d+|\.partial"), re.compile(r"(common|process-\d+)\.safetensors|state\.json"))
@@ -88,7 +87,7 @@ def remove(path: Path) -> None:
                 files.remove(path)
                 return None
             raise ValueError(f"a process is at work on {path}, so it stays")
-        if _REMOVED.fullmatch(path.name):
+        if is_half_removed(path):
             return _remove_run(path)
         whole = is_claimed(path)
         with locked(home(path) / LOCK, str(path), wait=False, again=False) if _is_of_a_run(path) else nullcontext():
@@ -129,7 +128,7 @@ def find_waste(store: Path, *, incomplete: bool = False) -> list[Waste]:
     found |= {
         path: "part of a file" for path in partial if _is_file(path) and not _inside(path, found) and _rests(path)
     }
-    removed = [path for path in sorted(store.rglob(".*.removed")) if _REMOVED.fullmatch(path.name)]
+    removed = [path for path in sorted(store.rglob(".*.removed")) if is_half_removed(path)]
     found |= {path: "half removed" for path in removed if _is_half_a_run(path) and _rests(path)}
     found |= {path: "logs of processes that ended" for path in _names_in(store, ".jobs") if _is_over(path)}
     locks = [path for path in _names_in(store, ".locks") if _LOCK.fullmatch(path.name)]
@@ -144,8 +143,7 @@ def _names_in(store: Path, name: str) -> list[Path]:
 
 
 def _runs(store: Path) -> list[Path]:
-    found = sorted(path.parent for path in store.rglob("recipe.yaml") if ".jobs" not in path.parts)
-    return [run for run in found if is_claimed(run)]
+    return [run for run in run_folders(store) if ".jobs" not in run.parts and is_claimed(run)]
 
 
 def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from protoat.experiments.allowed import foreign_names
+from protoat.experiments.claims import is_half_removed
 from protoat.experiments.initialise import Initialise
 from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
@@ -125,7 +126,7 @@ class Job:
         usual = store / f"{self.name}-{self.identity[:DIGITS]}"
         if (usual / "recipe.yaml").exists():
             return usual
-        there = sorted(path.parent for path in store.glob("*/recipe.yaml"))
+        there = [path.parent for path in sorted(store.glob("*/recipe.yaml")) if not is_half_removed(path.parent)]
         with trusting(self.trust):
             return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
 

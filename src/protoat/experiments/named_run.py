@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from protoat.experiments.claims import run_folders
+
 __all__ = ["run_named"]
 
 _DIGEST = re.compile(r"[0-9a-f]{6,}")  # anything shorter is rather a word or a number
@@ -25,8 +27,7 @@ def run_named(name: Path) -> Path:
     """
     if name.exists() or len(name.parts) != 1:
         return name
-    folders = sorted(path.parent for path in Path("runs").rglob("recipe.yaml"))
-    found = [folder for folder in folders if str(name) in _names(folder)]
+    found = [folder for folder in run_folders(Path("runs")) if str(name) in _names(folder)]
     if len(found) > 1:
         raise ValueError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
     return found[0] if found else name

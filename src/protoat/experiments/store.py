@@ -21,7 +21,7 @@ import torch
 
 import protoat
 from protoat import files
-from protoat.experiments.claims import is_unbegun, mark
+from protoat.experiments.claims import is_unbegun, mark, run_folders
 from protoat.experiments.recipe import differing_keys
 from protoat.experiments.record_files import read_epochs, read_facts, read_recipe, read_record, recipe_text
 from protoat.locks import home
@@ -161,7 +161,7 @@ def read_run(folder: Path | str) -> StoredRun:
     """
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
-        near = ", ".join(str(run) for run in _folders(path)[:3])
+        near = ", ".join(str(run) for run in run_folders(path)[:3])
         reason = "it has no recipe.yaml" if path.exists() else "there is no such folder"
         if (weights := path / "last.safetensors").exists():
             reason += f"; write protoat evaluate --model package.module:builder --weights {weights}"
@@ -196,16 +196,12 @@ def read_evaluation(folder: Path | str) -> dict[str, Any] | None:
 def list_runs(root: Path | str) -> list[StoredRun]:
     """Every run below a folder, by path; what cannot be read is logged and left out."""
     runs = []
-    for folder in _folders(Path(root)):
+    for folder in run_folders(Path(root)):
         try:
             runs.append(read_run(folder))
         except (FileNotFoundError, ValueError) as error:
             logger.warning("left out: %s", error)
     return runs
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path.parent for path in root.rglob("recipe.yaml"))
 
 
 def _check_agreement(
