@@ -129,9 +129,9 @@ def test_copies_of_a_run_are_no_seeds(run, capsys: pytest.CaptureFixture[str]) -
 def test_runs_have_short_names(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     run("runs/ours-12ab", "PGDAT", 0, 100)
-    run("runs/theirs-34cd", "TRADES", 0, 100)
+    run("runs/theirs-34cd56", "TRADES", 0, 100)
     monkeypatch.chdir(tmp_path)
-    assert main(["compare", "ours-12ab", "34cd"]) == 0
+    assert main(["compare", "ours-12ab", "34cd56"]) == 0
 
 
 def test_seeds_that_all_agree_show_no_difference_by_it(run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from protoat.data import ImageData
 from protoat.experiments.recipe import read_recipe
 from protoat.experiments.run import build, load_images, load_run, train
-from protoat.experiments.store import read_run
+from protoat.experiments.store import claim, read_run
 from protoat.regularizers import SoftTriple
 from tests.whole import edit
 
@@ -116,8 +116,10 @@ def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path, monkeypatch
 
 
 def test_a_start_that_died_before_the_recipe_was_written_can_be_repeated(tmp_path: Path) -> None:
-    edit(tmp_path / "run.json", "{}")
-    assert train(read_recipe("digits-2", SHORT), tmp_path, progress=False).epochs == 2
+    recipe = read_recipe("digits-2", SHORT)
+    claim(tmp_path, recipe.text, {}, {})
+    (tmp_path / "recipe.yaml").unlink()
+    assert train(recipe, tmp_path, progress=False).epochs == 2
 
 
 def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path) -> None:

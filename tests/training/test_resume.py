@@ -24,6 +24,7 @@ from protoat.attacks import PGD
 from protoat.methods import AWP, TRADES
 from protoat.training import CheckpointError, FitResult, fit
 from protoat.training.run_state import RunState
+from tests import kills
 
 KILLS = 5
 
@@ -174,29 +175,13 @@ def test_resumes_with_adam(tmp_path: Path, small: ModuleType) -> None:
 
 @pytest.mark.parametrize("method", ["pgd", "free"])
 def test_killed_at_file_operations(
-    method: str, tmp_path: Path, small: ModuleType, whole: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    method: str, tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
 ) -> None:
     """Of all the operations on files of a run, a killed process gets as far as each time a random one."""
     moments = random.Random(method)
-    count = 0
-
-    def guarded(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **options: object) -> object:
-            nonlocal count
-            count += 1
-            if count > limit:  # Also when cleaning up: a killed process does nothing more.
-                raise Killed
-            return function(*args, **options)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for owner, name in ((os, "fsync"), (os, "unlink"), (os, "rmdir"), (Path, "rename"), (Path, "replace")):
-            patch.setattr(owner, name, guarded(getattr(owner, name)))
-        for _ in range(5):
-            limit, count = moments.randrange(5, 50), 0
-            with pytest.raises(Killed):
-                small.train(method, tmp_path)
+    for _ in range(5):
+        with pytest.raises(kills.Killed), kills.killed_at(moments.randrange(5, 60)):
+            small.train(method, tmp_path)
     small.train(method, tmp_path)
     small.assert_same_outcome(tmp_path, whole(method))
 
