@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from protoat.cli import gc, main
 from protoat.experiments.claims import is_claimed, is_unbegun
@@ -27,6 +29,13 @@ def put(path: Path, content: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return path
+
+
+def run_with_weights(folder: Path) -> Path:
+    """A run that has ended, as far as its files tell."""
+    claim(folder, TEXT, {}, {})
+    save_file({"weight": torch.zeros(1)}, folder / "last.safetensors")
+    return folder
 
 
 def snapshot(folder: Path) -> dict[str, object]:
@@ -158,8 +167,7 @@ def test_a_place_that_cannot_be_is_said_soon(
 
 def test_gc_leaves_what_it_cannot_prove_to_be_ours(tmp_path: Path, at_rest: Callable[[Path], None]) -> None:
     store = tmp_path / "store"
-    claim(store / "run", TEXT, {}, {})
-    put(store / "run/last.safetensors")
+    run_with_weights(store / "run")
     put(store / "run/checkpoints/mine/thesis.tex")
     put(store / "run/.thesis.tex.partial")
     put(store / "project/recipe.yaml", CONDA)
@@ -173,8 +181,14 @@ def test_gc_leaves_what_it_cannot_prove_to_be_ours(tmp_path: Path, at_rest: Call
     put(store / f".locks/{64 * 'a'}.lock", "years of work")
     claim(store / "begun", TEXT, {}, {})
     put(store / "begun/.git/HEAD")
+    for name in ("thesis.tex", "checkpoints/mine.pt", "prototypes/mine/thesis.tex", "last.safetensors"):
+        claim(store / f"with {name.replace('/', ' ')}", TEXT, {}, {})
+        put(store / f"with {name.replace('/', ' ')}" / name)
+    claim(store / "ours", TEXT, {}, {})
+    put(store / "ours/checkpoints/.partial/common.safetensors")
+    put(store / "ours/tensorboard/events.out.tfevents.7.here")
     at_rest(tmp_path)
-    assert find_waste(store, incomplete=True) == []
+    assert [waste.path for waste in find_waste(store, incomplete=True)] == [store / "ours"]
 
 
 def test_gc_asks(
@@ -183,8 +197,7 @@ def test_gc_asks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    claim(tmp_path / "run", TEXT, {}, {})
-    put(tmp_path / "run/last.safetensors")
+    run_with_weights(tmp_path / "run")
     put(tmp_path / "run/checkpoints/00000001/common.safetensors")
     at_rest(tmp_path)
     checkpoints = tmp_path / "run/checkpoints"

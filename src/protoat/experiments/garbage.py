@@ -25,6 +25,8 @@ _REPOSITORIES = (".git", ".hg", ".svn")
 # Names that only we give; whatever else lies in a store is somebody else's.
 _RECORD = r"(recipe\.yaml|metrics\.jsonl|(run|best|last|evaluation|audit|probe|job|manifest)[\w-]*\.(json|safetensors))"
 _PARTIAL = re.compile(rf"\.{_RECORD}\.partial")
+_FILE = re.compile(rf"{_RECORD}|\.{_RECORD}\.partial")
+_EVENTS = re.compile(r"events\.out\.tfevents\.\S+")
 _LOCK = re.compile(r"[0-9a-f]{64}\.lock")
 _JOBS = re.compile(r"\d{8}-\d{6}-(.+)-(\d+)")
 _CHECKPOINTS = (re.compile(r"\.?\d+|\.partial"), re.compile(r"(common|process-\d+)\.safetensors|state\.json"))
@@ -169,6 +171,9 @@ def _is_at_work(run: Path) -> bool:
 
 
 def _can_go(run: Path) -> bool:
+    """Whether a run has not come to its last weights, which may be damaged later, and holds only what we write."""
+    if (run / "last.safetensors").exists() or not _holds_records(run):
+        return False
     try:
         check_removable(run)
     except ValueError:
@@ -223,6 +228,23 @@ def _rests(path: Path, seconds: float = _AT_REST) -> bool:
     """Whether nothing at or below `path` has changed for so long."""
     times = [each.lstat().st_mtime for each in (path, *path.rglob("*")) if each.exists()]
     return max(times, default=0.0) < time.time() - seconds
+
+
+def _holds_records(run: Path) -> bool:
+    folders = {
+        "checkpoints": lambda path: _holds_only(path, *_CHECKPOINTS),
+        "evaluation.partial": lambda path: _holds_only(path, _BATCH),
+        "prototypes": _holds_records,
+        "tensorboard": lambda path: _holds_only(path, _EVENTS),
+    }
+    for path in run.iterdir():
+        if path.name in folders:
+            ours = not path.is_symlink() and path.is_dir() and folders[path.name](path)
+        else:
+            ours = _is_file(path) and (path.name == LOCK or _FILE.fullmatch(path.name) is not None)
+        if not ours:
+            return False
+    return True
 
 
 def _holds_only(folder: Path, names: re.Pattern[str], *below: re.Pattern[str]) -> bool:
