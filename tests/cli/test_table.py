@@ -106,7 +106,7 @@ def test_a_failed_row_is_named(table, tmp_path: Path, caplog: pytest.LogCaptureF
         (["7", "--rows", "2/2", "--dry-run", "--jobs", "0"], "jobs=0 must be at least 1"),
         (["2", "--dry-run", "--executor-options", "partition=gpu"], "executor local takes no options"),
         (["2", "--executor-options", "gpu"], "write KEY=VALUE"),
-        (["2", "--seeds", "0", "-1"], "--seeds -1 is negative; a seed is 0 or more"),
+        (["2", "--seeds", "0", "-1"], "seeds=-1 is outside 0 to 2**63 - 1"),
         (["2", "--columns", "MNIST", "PGD20"], "--columns 'PGD20' is unknown"),
         (
             ["3", "--columns", "MNST"],

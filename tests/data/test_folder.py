@@ -258,3 +258,14 @@ def test_real_cifar10_images(data_root: Path, monkeypatch: pytest.MonkeyPatch) -
     first = np.asarray(Image.open(data_root / "cifar10-images" / "train" / "cat" / "0000.jpg").convert("RGB"))
     cats = train.images[train.labels == 3]
     assert torch.equal(cats[0], torch.from_numpy(first.copy()).permute(2, 0, 1))
+
+
+def test_pretraining_takes_pictures_without_classes(tmp_path: Path) -> None:
+    for shade in range(10):
+        Image.new("L", (8, 8), 20 * shade).save(tmp_path / f"{shade}.png")
+    source = ImageFolder(path=tmp_path)
+    with pytest.raises(ValueError, match="expected at least two"):
+        source.load("train")
+    source.labelled = False
+    train, test = source.load("train"), source.load("test")
+    assert (train.num_classes, len(train) + len(test)) == (1, 10)

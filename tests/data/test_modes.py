@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,14 +108,14 @@ def test_as_many_groups_as_classes_keeps_names() -> None:
         ("superclass", "groups='superclass' is unknown; write a number, 'superclasses', {random"),
         ({"a": ["class 1"], "b": ["clas 2"]}, "class 'clas 2' of group 'b' is unknown; did you mean 'class 2'?"),
         ({"a": ["class 1"], "b": ["zzz"]}, "class 'zzz' of group 'b' is unknown; the classes are class 0, class 1"),
-        ({"a": ["class 1"], "b": [2]}, "class 2 of group 'b' is unknown"),
+        ({"a": ["class 1"], "b": [2]}, "class '2' of group 'b' is unknown"),
         ({"a": ["class 1"], "b": ["class 1"]}, "class 'class 1' is in group 'a' and again in group 'b'"),
         ({"a": ["class 1", "class 1"], "b": ["class 2"]}, "is in group 'a' and again in group 'a'"),
         ({"a": ["class 1"], "b": []}, r"group 'b' is \[\], expected a list of class names"),
         ({"a": ["class 1"], "b": "class 2"}, "group 'b' is 'class 2', expected a list of class names"),
         ({"a": ["class 1"]}, "gives 1 class, expected at least two"),
         ({"random": 4}, "groups=4 does not divide 6 classes; write one of 2, 3, 6"),
-        ({"random": 2, "seed": -1}, "is not valid; write {random: number of groups, seed: 0 or more}"),
+        ({"random": 2, "seed": -1}, "seed=-1 is outside 0 to 2"),
         ({"random": 2, "sed": 1}, "is not valid; write {random: number of groups, seed: 0 or more}"),
     ],
 )
@@ -156,3 +158,11 @@ def test_every_image_is_equally_likely_to_be_held_out() -> None:
 def test_split_that_leaves_nothing(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} validation images out of 6; write a number from 1 to 5"):
         split_validation(make([0, 1] * 3, 2), count, seed=0)
+
+
+@pytest.mark.parametrize("names", [{"even": [0, 2], "odd": [1, 3]}, {0: ["0", 2], 1: [1, "3"]}])
+def test_classes_that_are_numbers_may_be_written_as_numbers(names: dict[Any, Any]) -> None:
+    data = ImageData(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4), ("0", "1", "2", "3"))
+    joined = regroup(data, names)
+    assert joined.class_names == tuple(map(str, names))
+    assert joined.labels.tolist() == [0, 1, 0, 1]

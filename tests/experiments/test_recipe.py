@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from protoat.data import Augment, Digits, ImageFolder
+from protoat.data import Augment, Digits, ImageFolder, regroup
 from protoat.experiments.recipe import differing_keys, read_recipe, recipe_from_text, recipe_parser, resolve
 from protoat.methods import PGDAT, FastAT, FreeAT
 from protoat.regularizers import SoftTriple
@@ -130,3 +130,12 @@ def test_help_names_what_a_command_takes() -> None:
     shown = " ".join(recipe_parser("protoat train", default="digits-2").format_help().split())
     assert "by default digits-2," in shown and "mnist-acl" not in shown and "(required" not in shown
     assert "mnist-acl" in recipe_parser("protoat pretrain", pretrains=True).format_help()
+
+
+def test_groups_and_milestones_as_a_command_line_writes_them() -> None:
+    recipe = read_recipe(
+        "digits", ["--groups", "{even: [0,2,4,6,8], odd: [1,3,5,7,9]}", "--schedule.milestones", "[0.5, 0.75]"]
+    )
+    assert regroup(recipe.data.load("train"), recipe.groups).class_names == ("even", "odd")
+    assert recipe.schedule is not None
+    assert [recipe.schedule.lr(1.0, update, 100, 10) for update in (49, 50, 75)] == pytest.approx([1, 0.1, 0.01])

@@ -147,7 +147,7 @@ def test_runs_of_all_seeds_start_from_one_encoder() -> None:
     [
         ({"rows": ["our"]}, "--rows 'our' is unknown in this table; did you mean 'Ours'"),
         ({"columns": ["pdg10"]}, "--columns 'pdg10' is unknown in this table; did you mean 'PGD10'"),
-        ({"seeds": (-1,)}, "--seeds -1 is negative"),
+        ({"seeds": (-1,)}, "seeds=-1 is outside"),
         ({"seeds": (1, 1)}, "name each seed once"),
     ],
 )

@@ -35,6 +35,8 @@ class ImageFolder(Source):
     is grey the images have one channel, else three. Formats are AVIF, BMP, DDS, GIF, ICO, JPEG, JPEG 2000, PCX, PNG,
     PPM and its like, QOI, SGI, Sun, TGA, TIFF and WebP, as far as the installed Pillow reads them, in any mix.
 
+    Pre-training takes a folder of pictures alone, too, since it needs no classes.
+
     Files of other suffixes, hidden files, symbolic links inside the folder (copies and hard links are read), pipes and
     deeper folders are left out; `inventory` counts them.
 
@@ -176,7 +178,7 @@ class ImageFolder(Source):
             odd = own - names["train"] if split == "validation" else own ^ names["train"]
             if odd:
                 raise ValueError(f"class {min(odd)!r} is in only one of {halves['train']} and {halves[split]}")
-        if len(names["train"]) < 2:
+        if len(names["train"]) < (2 if self.labelled else 1):
             raise ValueError(
                 f"{halves['train']} has {len(names['train'])} class folders, expected at least two with images"
             )

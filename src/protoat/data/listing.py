@@ -39,13 +39,16 @@ def pictures(folder: Path, left_out: Counter[str]) -> Iterator[Picture]:
     """The pictures of a folder of classes, class by class and mode by mode.
 
     Args:
-        folder: holds a folder for each class.
+        folder: holds a folder for each class, or pictures alone, which are then one class.
         left_out: what is not read is counted here, by the reason.
 
     Raises:
         ValueError: a class folder without pictures, or with pictures beside mode folders; a name that is not UTF-8.
     """
     class_folders, beside = children(folder, left_out)
+    if not class_folders:
+        yield from (Picture(path, folder.name, folder.name) for path in beside)
+        return
     left_out["pictures beside the class folders"] += len(beside)
     for class_folder in class_folders:
         name = class_folder.name

@@ -14,7 +14,7 @@ from protoat.data.cifar import CIFAR100_SUPERCLASSES
 
 __all__ = ["Groups", "in_order_of", "regroup", "split_validation"]
 
-Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str]] | Mapping[str, int]
+Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str | int]] | Mapping[str, int]
 
 
 def regroup(data: ImageData, groups: Groups) -> ImageData:
@@ -112,7 +112,8 @@ def _members(class_names: tuple[str, ...], groups: Groups) -> dict[str, Sequence
 def _drawn(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     """Groups of classes that a seed draws, each in the order of the classes."""
     seed = groups.get("seed", 0)
-    if groups.keys() - {"random", "seed"} or not isinstance(seed, int) or seed < 0:
+    check_seed(seed=seed)
+    if groups.keys() - {"random", "seed"}:
         raise ValueError(f"groups={dict(groups)} is not valid; write {{random: number of groups, seed: 0 or more}}")
     order = torch.randperm(len(class_names), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = _blocks(tuple(map(str, order)), groups["random"]).values()
@@ -140,7 +141,7 @@ def _checked(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[st
     for group, names in groups.items():
         if isinstance(names, str) or not names:
             raise ValueError(f"group {group!r} is {names!r}, expected a list of class names")
-        for name in names:
+        for name in map(str, names):  # YAML takes a class called 3 for a number
             if name not in class_names:
                 near = get_close_matches(str(name), class_names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(class_names)}"
@@ -148,7 +149,7 @@ def _checked(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[st
             if name in group_of:
                 raise ValueError(f"class {name!r} is in group {group_of[name]!r} and again in group {group!r}")
             group_of[name] = group
-    return dict(groups)
+    return {str(group): [str(name) for name in names] for group, names in groups.items()}
 
 
 def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
@@ -171,9 +172,9 @@ def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData,
     ([2, 2], [2, 2])
     """
     check_seed(seed=seed)
-    check_whole(0, validation_size=count)
     if not 0 < count < len(data):
         raise ValueError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
+    check_whole(validation_size=count)
     modes = data.modes.cpu()
     sizes = torch.bincount(modes, minlength=len(data.mode_names))
     shares = count * sizes // len(data)

@@ -22,6 +22,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from torch import nn
 
+from protoat.arguments import check_number, check_seed
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.allowed import check_names, foreign_names
 from protoat.experiments.choices import CLASSES, choices_of, class_names
@@ -148,10 +149,9 @@ class Recipe:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} is negative; a seed is 0 or more")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"clip_norm={self.clip_norm:g} must be positive; none clips nothing")
+        check_seed(seed=self.seed)
+        if self.clip_norm is not None:
+            check_number("(0, inf)", "none clips nothing", clip_norm=self.clip_norm)
         if self.validation_size < 0:
             raise ValueError(f"validation_size={self.validation_size} is negative; 0 holds out no images")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:

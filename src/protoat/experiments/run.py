@@ -96,6 +96,7 @@ def build(recipe: Recipe) -> Parts:
 
 def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
     """A split of the recipe's data, regrouped."""
+    recipe.data.labelled = not recipe.pretrains
     data = recipe.data.load(split)
     return data if recipe.groups is None else regroup(data, recipe.groups)
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from protoat.arguments import check_seed
 from protoat.experiments.budget import Budget
 from protoat.experiments.job import Job, Task
 from protoat.experiments.laboratory import finished
@@ -153,8 +154,8 @@ def filled(
     Raises:
         ValueError: an unknown row or column, or a seed that is negative or named twice.
     """
-    if negative := [seed for seed in seeds if seed < 0]:
-        raise ValueError(f"--seeds {negative[0]} is negative; a seed is 0 or more")
+    for seed in seeds:
+        check_seed(seeds=seed)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
