@@ -7,6 +7,7 @@ threads that a fork would lose.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import io
 import os
@@ -74,6 +75,8 @@ def preload() -> None:
         "PIL.Image",
     ):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or each child would copy all of it when it collects garbage
 
 
 def protoat(*words: str) -> Callable[[], int]:

@@ -18,7 +18,7 @@ COMMANDS = {
     "ls": "ls .",
     "evaluate": "evaluate run --attacks fgsm pgd2 --n 40 --batch-size 10",
     "train": f"train {_SHORT} --epochs 2 --out run",
-    "report": "report run other --images 20 --out report.html",
+    "report": "report run --images 10 --out report.html",
     "compare": "compare run other",
 }
 
