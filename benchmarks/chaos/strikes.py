@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 __all__ = ["How", "strike"]
 
 How = Literal["before", "half", "after"]
+_Act = Callable[[], Any]
 _ON_PATHS = ("rename", "replace", "unlink", "remove", "mkdir", "rmdir", "link", "symlink", "truncate", "chmod", "utime")
 _ON_FILES = ("fsync", "fdatasync", "ftruncate", "fchmod")
 
@@ -45,8 +46,8 @@ class _Strike:
         os.open = self._os_open(os.open)
         builtins.open = io.open = self._open(io.open)  # type: ignore[assignment]
 
-    def around(self, name: str, where: str, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-        """Does an operation, unless it is the one to be killed at."""
+    def around(self, name: str, where: str, act: _Act, half: _Act | None = None, whole: _Act | None = None) -> Any:
+        """Does an operation; at the one to be killed at, none of it, `half`, or `whole` until the system has it."""
         if not where.startswith(self.folder):
             return act()
         self.count += 1
@@ -57,7 +58,7 @@ class _Strike:
         if self.how == "half" and half is not None:
             half()
         elif self.how != "before":
-            act()
+            (whole or act)()
         return _die()
 
     def _on_path(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +115,11 @@ class _File:
             self._file.write(content[: len(content) // 2])
             self._file.flush()
 
-        return self._strike.around("write", self._where, lambda: self._file.write(content), half)
+        def whole() -> None:
+            self._file.write(content)
+            self._file.flush()
+
+        return self._strike.around("write", self._where, lambda: self._file.write(content), half, whole)
 
     def __enter__(self) -> _File:
         self._file.__enter__()
