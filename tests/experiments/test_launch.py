@@ -53,6 +53,14 @@ def test_a_task_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, acl:
     assert said == []
 
 
+@pytest.mark.parametrize("store", ["/proc/runs", "/dev/null/runs"])
+def test_a_store_that_cannot_be_written_is_said_before_any_task(store: str) -> None:
+    said: list[str] = []
+    with pytest.raises(ValueError, match=Path(store).parts[1]):
+        launch([task("one")], Path(store), say=said.append)
+    assert said == []
+
+
 def test_what_starts_from_a_failed_run_is_not_begun(tmp_path: Path) -> None:
     broken = Job("acl", ("--config", "digits-acl", "--optimizer.lr", "-1"))
     tasks = [task("one", start=broken), task("two", "--seed", "1", start=broken), task("three")]

@@ -15,6 +15,7 @@ from protoat.experiments.executors import EXECUTORS, GO_ON, Executor, Handle, on
 from protoat.experiments.job import Task
 from protoat.experiments.laboratory import finished
 from protoat.experiments.parser import nearest
+from protoat.experiments.places import check_folder
 from protoat.training import Interrupted
 from protoat.training.signals import StopRequest
 
@@ -53,7 +54,7 @@ def launch(
         say: is told in a line which runs there are to do, and what begins and ends.
 
     Raises:
-        ValueError: no such executor or option, or no Slurm.
+        ValueError: no such executor or option, no Slurm, or a store that cannot be written.
         Interrupted: by SIGINT or SIGTERM; nothing that was saved is lost.
     """
     options = options or {}
@@ -62,6 +63,7 @@ def launch(
     waiting, failures = _open(tasks, store)
     if not waiting:
         return failures
+    check_folder(store, "store")
     say(f"to do: {', '.join(task.job.name for task in waiting)}")
     where = EXECUTORS[executor](store, jobs, options)
     run = _Launch(where, jobs, say, waiting)
