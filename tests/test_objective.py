@@ -273,3 +273,12 @@ def test_prototypes_that_the_optimizer_lacks_are_said(caplog: pytest.LogCaptureF
         for epoch in (1, 2):
             objective.end_epoch(epoch, 2, net, optimizer)
         assert caplog.text.count("the optimizer lacks what the objective learns, such as prototypes") == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [((None,), "None"), (("pgd",), "'pgd'"), ((PGDAT,), "PGDAT"), ((PGDAT(Linf(0.1)), "triple"), "'triple'")],
+)
+def test_parts_of_another_kind_are_named(arguments: tuple[Any, ...], found: str) -> None:
+    with pytest.raises(TypeError, match=found):
+        Objective(*arguments)

@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_flag", "check_number", "check_seed", "check_whole"]
+__all__ = ["check_callable", "check_flag", "check_kind", "check_number", "check_seed", "check_whole"]
 
 _SEEDS = 2**63
 
@@ -98,6 +98,41 @@ def check_flag(**values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise _wrong_kind(name, value, "True or False")
+
+
+def check_callable(**values: Any) -> None:
+    """Refuses what cannot be called, such as the name of a function.
+
+    Raises:
+        TypeError: names the argument, and what came.
+
+    >>> check_callable(loss="ce")
+    Traceback (most recent call last):
+    TypeError: loss='ce' is a str, expected a function
+    """
+    for name, value in values.items():
+        if not callable(value):
+            raise TypeError(str(_wrong_kind(name, value, "a function")))
+
+
+def check_kind(kind: type, advice: str = "", /, **values: Any) -> None:
+    """Refuses what is no instance of a class, before an attribute that it lacks is looked up.
+
+    Args:
+        kind: the class.
+        advice: ends the message.
+        **values: arguments under their names.
+
+    Raises:
+        TypeError: names the argument, what came and what is expected.
+
+    >>> check_kind(dict, "write {'clean': None}", attacks="clean")
+    Traceback (most recent call last):
+    TypeError: attacks='clean' is a str, expected a dict; write {'clean': None}
+    """
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{_wrong_kind(name, value, f'a {kind.__name__}')}{_tail(advice)}")
 
 
 def _wrong_kind(name: str, value: Any, expected: str) -> ValueError:

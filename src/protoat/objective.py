@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from protoat.arguments import check_number
+from protoat.arguments import check_kind, check_number
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
@@ -58,6 +58,7 @@ class Objective:
             backward needs.
 
     Raises:
+        TypeError: no method, such as a class in place of an object, or no regularizer.
         ValueError: a negative weight, an unknown reading, `dml_input` for a regularizer that chooses its own inputs
             (`TLA`), or, in use, a model without embeddings.
 
@@ -91,6 +92,9 @@ class Objective:
         norm: Literal["embedding", "weights"] = "embedding",
         dml_input: Literal["adv", "clean", "both"] = "adv",
     ) -> None:
+        check_kind(Method, "such as protoat.methods.PGDAT(protoat.Linf(8/255))", method=method)
+        if regularizer is not None:
+            check_kind(Regularizer, "such as protoat.regularizers.SoftTriple(10, 512)", regularizer=regularizer)
         check_number("[0, inf)", weight=weight, norm_weight=norm_weight)
         if norm not in ("embedding", "weights"):
             raise ValueError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")

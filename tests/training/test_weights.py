@@ -43,6 +43,10 @@ def test_mismatches_are_named(tmp_path: Path, small: ModuleType) -> None:
     plain = small.Objective(small.METHODS["pgd"]())
     with pytest.raises(ValueError, match=r"unexpected: regularizer.active, regularizer.prototypes"):
         load_weights(path, small.Net(), plain)
-    path.write_bytes(path.read_bytes()[:-9])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"best\.safetensors is damaged or was changed"):
+        load_weights(path, other)
+    path.write_bytes(whole[:-9])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_weights(path, small.Net())

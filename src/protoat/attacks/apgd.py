@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_number, check_whole
+from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.standing import fallen, leading, select, worst_case
@@ -173,6 +173,7 @@ class APGD(Attack):
         check_number("[0, 1]", rho=rho)
         self.steps = steps
         self.restarts = restarts
+        check_callable(loss=loss)
         self.loss = loss
         self.rho = rho
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_flag, check_number, check_whole
+from protoat.arguments import check_callable, check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.ball import Radius, ascent_step, project, random_start
@@ -106,6 +106,7 @@ class PGD(Attack):
         self.step_size = step_length(step_size, 2.5 * threat.eps / steps)
         self.random_start = random_start
         self.restarts = restarts
+        check_callable(loss=loss)
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:

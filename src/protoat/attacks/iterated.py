@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_number, check_whole
+from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient, step_length
 from protoat.attacks.standing import leading
@@ -86,6 +86,7 @@ class MIM(Attack):
         self.steps = steps
         self.step_size = step_length(step_size, threat.eps / steps)
         self.decay = decay
+        check_callable(loss=loss)
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_whole
+from protoat.arguments import check_callable, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient, step_length
 from protoat.functional.ball import Radius, ascent_step, noise_like, project
@@ -58,6 +58,8 @@ class TPGD(Attack):
         check_whole(steps=steps)
         self.steps = steps
         self.step_size = step_length(step_size, threat.eps / 4)
+        if loss is not None:
+            check_callable(loss=loss)
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from protoat.arguments import check_callable
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
 from protoat.functional.ball import ascent_step, noise_like, point_of_ball, project
@@ -85,6 +86,7 @@ class RFGSM(Attack):
         self.alpha = threat.eps / 2 if alpha is None else float(Pixels(alpha))
         if not 0 < self.alpha < threat.eps:
             raise ValueError(f"alpha={self.alpha:g} is outside (0, eps={threat.eps:g})")
+        check_callable(loss=loss)
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:

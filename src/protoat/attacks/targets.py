@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_kind
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.standing import worst_case
 
@@ -77,6 +78,7 @@ class Targeted(Attack):
     can_target: ClassVar[bool] = False
 
     def __init__(self, attack: Attack, rule: TargetRule) -> None:
+        check_kind(Attack, attack=attack)
         super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
         if rule not in get_args(TargetRule):
             raise ValueError(f"rule={rule!r} is unknown; write one of {', '.join(get_args(TargetRule))}")

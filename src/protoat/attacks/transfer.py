@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from protoat.arguments import check_kind
 from protoat.attacks.base import Attack, Problem
 
 __all__ = ["Transfer"]
@@ -29,6 +30,8 @@ class Transfer(Attack):
     """
 
     def __init__(self, attack: Attack, surrogate: nn.Module, *, name: str) -> None:
+        check_kind(Attack, attack=attack)
+        check_kind(nn.Module, surrogate=surrogate)
         super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
         self.can_target = attack.can_target  # type: ignore[misc]
         self.attack = attack

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from protoat.arguments import check_kind
 from protoat.data.augment import Augment
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ImageData:
         if self.modes is None:
             object.__setattr__(self, "modes", self.labels)
             object.__setattr__(self, "mode_names", self.class_names)
+        check_kind(Tensor, images=self.images, labels=self.labels, modes=self.modes)
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise ValueError(
                 f"images are {self.images.dtype} of shape {tuple(self.images.shape)}, "

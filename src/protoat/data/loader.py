@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_flag, check_seed, check_whole
+from protoat.arguments import check_flag, check_kind, check_seed, check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData
 
@@ -57,6 +57,7 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        check_kind(ImageData, data=data)
         check_whole(batch_size=batch_size)
         check_whole(world_size=world_size)
         check_whole(0, rank=rank)

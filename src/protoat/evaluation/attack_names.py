@@ -10,6 +10,7 @@ from functools import partial
 from typing import get_args
 
 from protoat import attacks
+from protoat.arguments import check_kind
 from protoat.attacks import Attack, Targeted, TargetRule
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
@@ -67,6 +68,7 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     """
     if name == "clean":
         return None
+    check_kind(str, "such as 'pgd10'", name=name)
     rest, at, radius = name.partition("@")
     if rest == "clean":
         raise ValueError(f"attack {name!r}: clean images have no radius; write clean")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_kind
 from protoat.functional.kept import modes_kept
 from protoat.models.layout import (
     DIMENSIONS,
@@ -67,8 +68,14 @@ def with_embedding(
     """
     model = WithEmbedding(module, layer, pool=pool, mean=mean, std=std)
     if example is not None:
-        with modes_kept(model), torch.no_grad():
-            model.eval()(example)
+        check_kind(Tensor, example=example)
+        try:
+            with modes_kept(model), torch.no_grad():
+                model.eval()(example)
+        except RuntimeError as error:
+            raise ValueError(
+                f"example of shape {tuple(example.shape)} does not go through the model: {error}"
+            ) from error
     return model
 
 
@@ -105,6 +112,7 @@ class WithEmbedding(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_kind(nn.Module, module=module)
         layers = {name: part for name, part in module.named_modules() if name}
         if layer is not None and layer not in layers:
             raise ValueError(f"layer={layer!r} is not in the module; it has {_nearest(layer, list(layers))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from protoat.manifest import write_records
+from protoat.files import open_to_read
+from protoat.manifest import check, write_records
 from protoat.objective import Objective
 from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
@@ -96,13 +98,18 @@ def load_weights(path: Path | str, model: nn.Module, objective: Objective | None
         objective: as trained with; None leaves the prototypes in the file.
 
     Raises:
-        ValueError: not a safetensors file, or another architecture; every mismatch is named.
+        FileNotFoundError: it is not there.
+        ValueError: not a safetensors file, one that has changed since it was written, or another architecture; every
+            mismatch is named.
     """
     path = Path(path)
+    with open_to_read(path) as file:
+        content = file.read()
     try:
-        tensors = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    check(path, sha256(content).hexdigest())
     weights = part("model", tensors)
     check_same_architecture(tensors_of(model), weights, path)
     if objective is not None:
