@@ -71,6 +71,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--epochs 0", "epochs=0"),
         ("--seed -1", "seed=-1 is outside 0 to 2**63 - 1"),
         ("--seed 9223372036854775808", "seed=9223372036854775808 is outside"),
+        ("--optimizer LBFGS", "LBFGS calls the loss several times"),
+        ("--optimizer SparseAdam", "sparse gradients only"),
         ("--clip_norm nan", "clip_norm=nan is not"),
         ("--schedule.milestones [0.5,20]", "milestones=[0.5, 20]"),
         ("--averaging 2", "decay=2"),

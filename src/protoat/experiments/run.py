@@ -30,6 +30,7 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.training import Averaging, FitResult, StepDecay, fit, make_accelerator, parameter_groups
 from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
+from protoat.training.optimizer_state import check_usable
 
 __all__ = ["Parts", "build", "check_images", "load_images", "load_run", "train"]
 
@@ -79,9 +80,11 @@ def build(recipe: Recipe) -> Parts:
         objective = _objective(recipe, method, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     try:
-        given = recipe.optimizer([nn.Parameter(torch.zeros(1))]).defaults
+        alone = recipe.optimizer([nn.Parameter(torch.zeros(1))])
     except ValueError as error:
         raise ValueError(f"the optimizer cannot be built: {error}") from error
+    check_usable(alone)
+    given = alone.defaults
     if recipe.schedule is not None:
         recipe.schedule.lr(given["lr"], 0, recipe.epochs, 1)  # one that does not fit says so
     groups = parameter_groups(

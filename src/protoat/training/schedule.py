@@ -102,7 +102,7 @@ class StepDecay(Schedule):
         shares = [round(0.5 + 0.5 * place / count, 2) for place in range(count)]
         return [
             f"the learning rate never drops at {'epoch' if len(late) == 1 else 'epochs'} {', '.join(map(str, late))}; "
-            f"write milestones below {epochs}, or shares of the run, such as {shares}"
+            f"write {f'milestones below {epochs}, or ' * (epochs > 1)}shares of the run, such as {shares}"
         ]
 
 
