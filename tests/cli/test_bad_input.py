@@ -12,6 +12,7 @@ from PIL import Image
 
 from protoat.cli import main
 from protoat.files import Folder
+from protoat.manifest import write_record
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 
@@ -208,7 +209,7 @@ def test_weights_of_another_architecture(tmp_path: Path, capsys: pytest.CaptureF
     weights = safetensors.torch.load_file(run / "best.safetensors")
     weights["model.head.weight"] = weights["model.head.weight"][:, :50].clone()
     weights["model.extra"] = weights.pop("model.head.bias")
-    safetensors.torch.save_file(weights, run / "best.safetensors")
+    write_record(run / "best.safetensors", safetensors.torch.save(weights))
     capsys.readouterr()
     assert main(["evaluate", str(run), "--attacks", "clean"]) == 2
     line = capsys.readouterr().err

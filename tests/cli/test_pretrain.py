@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from safetensors import safe_open
 
 from protoat.cli import main
@@ -106,7 +108,8 @@ def test_the_linear_probe_prints_the_random_encoder_beside_the_trained_one(
                 assert f" {entry['correct']:.1f} [" in row
     assert shown.rpartition("└")[0] in printed("show", str(tmp_path))
     assert f"robust head, pgd2 {record['trained']['robust']['pgd2']['correct']:.1f}" in printed("ls", str(tmp_path))
-    write_record(tmp_path / "last.safetensors", b"")
+    other = {"model.weight": torch.zeros(1)}
+    write_record(tmp_path / "last.safetensors", safetensors.torch.save(other))
     assert f"protoat evaluate {tmp_path} --linear-probe" in printed("show", str(tmp_path))
     assert "--linear-probe needs a run folder" in refused(capsys, "evaluate", "--linear-probe")
     for option, value in (

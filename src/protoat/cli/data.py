@@ -35,7 +35,7 @@ def main(args: list[str]) -> None:
     print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
     inventory = found[0].inventory() if options.name else None
     if inventory is not None:
-        print(inventory)
+        say(str(inventory), lines=True)
     if any(source.downloadable and not source.available() for source in found):
         say("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
 

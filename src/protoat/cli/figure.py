@@ -83,13 +83,12 @@ def main(args: list[str]) -> int:
 def _about_run(folder: Path) -> str:
     """What was trained, and how, in a line; of a measurement without a run, where it is."""
     from protoat.experiments.store import read_run
-    from protoat.reports.records import threat_text
-    from protoat.reports.sections.summary import described
+    from protoat.reports.sections.summary import described, trained_for
 
     if not (folder / "recipe.yaml").exists():
         return f"Measured: {folder}."
     run = read_run(folder)
-    told = described(run) | {"trained for": threat_text(run.recipe["threat"])}
+    told = described(run) | trained_for(run)
     return f"Run {folder}: {', '.join(f'{key} {value}' for key, value in told.items())}."
 
 

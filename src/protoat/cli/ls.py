@@ -12,7 +12,7 @@ from protoat.cli.say import say
 from protoat.evaluation.statistics import count_of
 from protoat.experiments.parser import Parser
 from protoat.experiments.places import check_is_folder
-from protoat.experiments.store import StoredRun, list_runs
+from protoat.experiments.store import StoredRun, class_path, list_runs
 from protoat.reports.records import accuracy, threat_text
 
 __all__ = ["main", "parts_of"]
@@ -51,10 +51,7 @@ def _row(run: StoredRun) -> list[str]:
 def parts_of(run: StoredRun) -> list[str]:
     """Data, method and regularizer of a run in short."""
     recipe = run.recipe
-    names = [
-        recipe[key]["class_path"].rpartition(".")[2] if recipe.get(key) else "none"
-        for key in ("data", "method", "regularizer")
-    ]
+    names = [class_path(recipe, key).rpartition(".")[2] for key in ("data", "method", "regularizer")]
     groups = recipe.get("groups")
     if groups is not None:
         names[0] += f" in {groups if isinstance(groups, int | str) else len(groups)}"
@@ -65,7 +62,7 @@ def _epochs(run: StoredRun) -> str:
     kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
     stopped = len(kept) < len(run.metrics)  # the epoch that made the method stop was taken back
     state = ", stopped early" if stopped else "" if run.complete else ", not finished"
-    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}"
+    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}" + f"; {run.damage}" * bool(run.damage)
 
 
 def _measured(run: StoredRun) -> str:

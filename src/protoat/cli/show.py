@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from protoat.cli.ls import parts_of
@@ -26,7 +27,7 @@ def main(args: list[str]) -> None:
         help="run folder, a run below runs by its name or digest, or a folder that protoat evaluate --out has written",
     )
     folder = run_named(parser.parse_args(args).run)
-    if not (folder / "recipe.yaml").exists() and (record := read_evaluation(folder)) is not None:
+    if not os.path.lexists(folder / "recipe.yaml") and (record := read_evaluation(folder)) is not None:
         measurements(record["subject"].get("model", str(folder)), record)
         _aside(folder)
         return
@@ -46,7 +47,9 @@ def main(args: list[str]) -> None:
         linear_heads(str(run.path), probe)
     if without := unlisted(run.path):
         say(f"without checksum, being of an earlier version: {', '.join(without)}")
-    if not run.complete:
+    if run.damage is not None:
+        say(run.damage)
+    elif not run.complete:
         say("not finished; the command that started it resumes it")
     elif run.evaluation is None and not (run.pretrains and probe is not None):
         say(f"not measured; {run.measuring}")

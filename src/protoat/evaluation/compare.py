@@ -185,7 +185,8 @@ def common_attacks(records: Sequence[Record]) -> list[str]:
         for name, own in first.items()
         if all(name in other and other[name]["parameters"] == own["parameters"] for other in others)
     ]
-    alike = not any(is_general for record in records for is_general in _beyond(record, common).values())
+    known = all(record.get("worst_case") for record in records)
+    alike = known and not any(is_general for record in records for is_general in _beyond(record, common).values())
     return [*common, WORST_CASE] if alike else common
 
 

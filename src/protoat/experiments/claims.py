@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from hashlib import sha256
@@ -23,8 +24,9 @@ _FIRST = ("run.json", "recipe.yaml", MANIFEST)  # the files that a run begins wi
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Every folder below `root` that has a recipe, by path, without what is being removed."""
-    return sorted(path.parent for path in root.rglob("recipe.yaml") if not is_half_removed(path.parent))
+    """Every folder from `root` on with something called recipe.yaml, if only a link, without what is being removed."""
+    found = (Path(folder) for folder, inner, names in os.walk(root) if "recipe.yaml" in (*inner, *names))
+    return sorted(folder for folder in found if not is_half_removed(folder))
 
 
 def is_half_removed(folder: Path) -> bool:

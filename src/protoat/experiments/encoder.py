@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -89,7 +90,7 @@ def load_encoder(
 def _weights_file(run: StoredRun, weights: Literal["best", "last"] | None) -> Path:
     names = [weights] if weights else ["best", "last"]
     for name in names:
-        if (path := run.path / f"{name}.safetensors").exists():
+        if os.path.lexists(path := run.path / f"{name}.safetensors"):
             restore(path)
             return path
     raise ValueError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")

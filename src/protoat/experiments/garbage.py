@@ -152,6 +152,8 @@ def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:
     complete = _is_complete(run)
     if _is_at_work(run) or not (complete or _rests(run)):
         return []
+    if not complete and os.path.lexists(run / "last.safetensors"):
+        return []  # damaged weights, which their checkpoint can bring back
     if not complete:
         removable = incomplete and not _is_record(run) and _can_go(run)
         return [(run, "run that has not ended")] if removable else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -54,9 +55,9 @@ class Initialise:
                 raise ValueError(f"--initialise.weights {self.weights}: there is no such file")
             return self.weights
         assert self.run is not None
-        if not (self.run / "last.safetensors").is_file():
+        if not os.path.lexists(self.run / "last.safetensors"):
             raise ValueError(f"--initialise.run {self.run}: there is no finished run")
-        found = next(path for name in ("best", "last") if (path := self.run / f"{name}.safetensors").exists())
+        found = next(path for name in ("best", "last") if os.path.lexists(path := self.run / f"{name}.safetensors"))
         restore(found)
         return found
 

@@ -221,12 +221,19 @@ class Epoch(_Epoch, total=False):
     stopped: str
 
 
-class _Chosen(TypedDict):
+class Chosen(TypedDict, total=False):
+    """A class with its arguments, in a recipe."""
+
+    class_path: str
+    init_args: dict[str, Any]
+
+
+class _ChosenData(TypedDict):
     class_path: str
 
 
-class Chosen(_Chosen, total=False):
-    """A class with its arguments, in a recipe."""
+class ChosenData(_ChosenData, total=False):
+    """A data source with its arguments, in a recipe."""
 
     init_args: dict[str, Any]
 
@@ -246,15 +253,15 @@ class Start(TypedDict, total=False):
 
 
 class _RecipeFile(TypedDict):
-    data: Chosen
+    data: ChosenData
 
 
 class RecipeFile(_RecipeFile, total=False):
     """``recipe.yaml``, as far as it is read without building what it says"""
 
-    method: Chosen
-    model: Any
-    regularizer: Chosen | None
+    method: Chosen | str
+    model: Chosen | str
+    regularizer: Chosen | str | None
     threat: RecipeThreat
     evaluation_threat: RecipeThreat | None
     groups: int | str | dict[str, Any] | None

@@ -35,6 +35,7 @@ __all__ = [
     "check_data",
     "check_free",
     "claim",
+    "class_path",
     "environment",
     "list_runs",
     "origin",
@@ -98,7 +99,7 @@ class StoredRun:
     @property
     def is_record(self) -> bool:
         """Whether the run has ended and its weights were left out; one that was interrupted has checkpoints."""
-        if (self.path / "checkpoints").exists() or any(self.path.glob("*.safetensors")):
+        if any(os.path.lexists(self.path / name) for name in ("checkpoints", "best.safetensors", "last.safetensors")):
             return False
         last = self.metrics[-1] if self.metrics else {"epoch": 0}
         return self.evaluation is not None or "stopped" in last or last["epoch"] == self.recipe.get("epochs")
@@ -124,6 +125,14 @@ class StoredRun:
         record = read_record(self.path / "probe.json")
         return record if record is not None and self.is_of(record["subject"]) else None
 
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the last weights, which are there and not whole; the run counts as not finished."""
+        path = self.path / "last.safetensors"
+        if self.complete or not os.path.lexists(path):
+            return None
+        return f"{path} is damaged; the command that started the run writes it again from its checkpoint"
+
     def fact(self, key: str) -> Any:
         """One of `facts` that cannot be done without.
 
@@ -139,7 +148,7 @@ class StoredRun:
     @property
     def pretrains(self) -> bool:
         """Whether the method is one of `protoat.pretraining`, told without building it."""
-        return str((self.recipe.get("method") or {}).get("class_path")).startswith("protoat.pretraining.")
+        return class_path(self.recipe, "method").startswith("protoat.pretraining.")
 
     @property
     def measuring(self) -> str:
@@ -153,6 +162,16 @@ class StoredRun:
         return [(epoch, counts) for epoch, counts in facts if counts is not None]
 
 
+def class_path(recipe: Mapping[str, Any], key: str) -> str:
+    """The class that a recipe chooses for `key`, as it writes it; ``none`` where it chooses none.
+
+    >>> class_path({"method": {"class_path": "protoat.methods.PGDAT"}, "regularizer": None}, "method")
+    'protoat.methods.PGDAT'
+    """
+    choice = recipe.get(key)
+    return str(choice.get("class_path", "none") if isinstance(choice, dict) else choice or "none")
+
+
 def read_run(folder: Path | str) -> StoredRun:
     """What is stored in a run folder.
 
@@ -160,7 +179,7 @@ def read_run(folder: Path | str) -> StoredRun:
         ValueError: not a run folder, or a damaged file in it.
     """
     path = Path(folder)
-    if not (path / "recipe.yaml").is_file():
+    if not os.path.lexists(path / "recipe.yaml"):
         near = ", ".join(str(run) for run in run_folders(path)[:3])
         reason = "it has no recipe.yaml" if path.exists() else "there is no such folder"
         if (weights := path / "last.safetensors").exists():

@@ -43,7 +43,7 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
             if any(key in line.get("validation", {}) for line in kept):
                 figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
         state = ", stopped early" if len(kept) < len(run.metrics) else "" if run.complete else ", not finished"
-        about.append(f"{label(name)}: {kept[-1]['epoch']} of {run.recipe['epochs']} epochs{state}")
+        about.append(f"{label(name)}: {kept[-1]['epoch']} of {run.recipe.get('epochs', '?')} epochs{state}")
     figure.update_layout(**heading("Training", *about), height=560)
     figure.update_xaxes(title_text="epoch", row=2, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap, recorded_name
@@ -91,7 +91,7 @@ def accuracy_against_prototypes(
 
 def _number(run: StoredRun) -> tuple[int, ...]:
     """Prototypes that each class begins with; one number where all have the same."""
-    given = ((run.recipe["regularizer"] or {}).get("init_args") or {}).get("prototypes_per_class")
+    given = (_arguments(run.recipe.get("regularizer"))).get("prototypes_per_class")
     if given is None:
         raise ValueError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
     numbers = tuple(given) if isinstance(given, list) else (given,)
@@ -133,3 +133,7 @@ def _other_differences(folders: Sequence[Path]) -> str:
     first, *others = [recipe_text(folder) for folder in folders]
     found = {key.split(" ")[0] for other in others for key in differing_keys(first, other)} - {_KEY}
     return f"The recipes also differ in {', '.join(sorted(found))}." if found else ""
+
+
+def _arguments(choice: Any) -> Mapping[str, Any]:
+    return (choice.get("init_args") or {}) if isinstance(choice, Mapping) else {}

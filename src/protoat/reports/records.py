@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,9 @@ def records_of(folder: Path | str) -> Records:
     """
     path = Path(folder)
     names = ("recipe.yaml", "evaluation.json", "audit.json")
-    if not any((path / name).is_file() for name in names):
+    if not any(os.path.lexists(path / name) for name in names):
         raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
-    run = read_run(path) if (path / "recipe.yaml").is_file() else None
+    run = read_run(path) if os.path.lexists(path / "recipe.yaml") else None
     return Records(path, run, read_evaluation(path), read_audit(path))
 
 

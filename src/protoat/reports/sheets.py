@@ -232,7 +232,7 @@ def _pretraining(table: Filled) -> list[str]:
 
 def _ended_early(table: Filled) -> list[str]:
     return [
-        f"{run.path.name} ended after epoch {line['epoch']} of {run.recipe['epochs']}, which was taken back: "
+        f"{run.path.name} ended after epoch {line['epoch']} of {run.recipe.get('epochs', '?')}, which was taken back: "
         f"{line['stopped']}."
         for run in _runs(table)
         for line in run.metrics

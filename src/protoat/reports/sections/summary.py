@@ -8,7 +8,7 @@ from typing import Any
 from protoat.evaluation.compare import worst_mode
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of, worst
-from protoat.experiments.store import StoredRun
+from protoat.experiments.store import StoredRun, class_path
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
 from protoat.reports.records import Records, groups_of, interval_text, percent, threat_text
 
@@ -48,10 +48,7 @@ def _headline(record: Mapping[str, Any] | None) -> Iterator[Cards]:
 def described(run: StoredRun) -> dict[str, str]:
     """Data, model, method, regularizer and length of a run in words."""
     recipe = run.recipe
-    names = {
-        key: recipe[key]["class_path"].rpartition(".")[2] if recipe.get(key) else "none"
-        for key in ("data", "model", "method", "regularizer")
-    }
+    names = {key: class_path(recipe, key).rpartition(".")[2] for key in ("data", "model", "method", "regularizer")}
     groups = recipe.get("groups")
     if groups is not None:
         joined = groups if isinstance(groups, int | str) else len(groups)
@@ -63,12 +60,17 @@ def described(run: StoredRun) -> dict[str, str]:
     }
 
 
+def trained_for(run: StoredRun) -> dict[str, str]:
+    """The threat model of a run's training in words, where its recipe says it."""
+    threat = run.recipe.get("threat") or {}
+    return {"trained for": threat_text(threat)} if {"norm", "eps"} <= threat.keys() else {}
+
+
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
     yield "folder", str(records.folder)
     if records.run is not None:
         yield from described(records.run).items()
-        if {"norm", "eps"} <= (records.run.recipe.get("threat") or {}).keys():
-            yield "trained for", threat_text(records.run.recipe["threat"])
+        yield from trained_for(records.run).items()
         if shape := records.run.facts.get("shape"):
             yield "images", f"{' x '.join(map(str, shape))}, {records.run.facts.get('train_images')} for training"
         if best := records.run.best:
