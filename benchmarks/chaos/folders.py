@@ -12,7 +12,7 @@ __all__ = ["IGNORED", "differences", "results", "tree"]
 
 # What no two runs share: times, and the list of starts of a run.
 TIMES = ("seconds", "sessions", "started", "commit")
-IGNORED = f"{', '.join(TIMES)} in records; the checksums of such records; tensorboard/; locks"
+IGNORED = f"{', '.join(TIMES)} in records; their checksums, which must be right; tensorboard/; locks"
 _LOCKS = (".lock", ".locks")
 
 
@@ -56,8 +56,8 @@ def _content(path: Path) -> str:
     try:
         if path.suffix == ".jsonl":
             return "\n".join(json.dumps(_timeless(json.loads(line))) for line in raw.decode().splitlines())
-        if path.name == _MANIFEST:
-            return json.dumps(_files_without_times(json.loads(raw)), sort_keys=True)
+        if path.name == "manifest.json":
+            return json.dumps(_judged(json.loads(raw)["files"], path.parent), sort_keys=True)
         if path.name == "state.json":  # of a checkpoint: its own checksum is of times, too
             return json.dumps(_timeless(json.loads(raw)["state"]))
         if path.suffix == ".json":
@@ -65,9 +65,6 @@ def _content(path: Path) -> str:
     except (ValueError, RecursionError):
         pass
     return hashlib.sha256(raw).hexdigest()
-
-
-_MANIFEST = "manifest.json"
 
 
 def _timeless(value: Any) -> Any:
@@ -78,13 +75,8 @@ def _timeless(value: Any) -> Any:
     return value
 
 
-def _files_without_times(value: Any) -> Any:
-    """A manifest, with the checksums of records with times left out."""
-    if isinstance(value, dict):
-        return {
-            key: _files_without_times(each)
-            if isinstance(each, dict) or not key.endswith((".json", ".jsonl"))
-            else "..."
-            for key, each in value.items()
-        }
-    return value
+def _judged(checksums: dict[str, list[str]], folder: Path) -> dict[str, bool]:
+    """Whether a manifest has the one right checksum, for each file: the checksum itself is of times, too."""
+    files = {name: folder / name for name in checksums}
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
+    return {name: known == [digests.get(name)] for name, known in checksums.items()}

@@ -72,7 +72,7 @@ def train(net: nn.Module | None = None, optimizer: Any = None, **options: Any) -
         ({"objective": Standard(THREAT)}, "objective is a Standard"),
         ({"method": Standard(THREAT), "schedule": WarmupCosine(warmup_epochs=3)}, "warmup_epochs=3"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),  # objects have addresses, which differ
 )
 def test_settings_that_cannot_be_meant(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as caught:
