@@ -317,8 +317,11 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
     if parsed.augment is None:
         parsed.augment = Namespace(asdict(_import(parsed.data.class_path).augment))
     content = load_yaml(parser.dump(parsed, skip_unset=False, skip_validation=True))  # what is parsed is valid
-    if broken := [key for key, value in _flat(content) if isinstance(value, float) and math.isnan(value)]:
-        raise ValueError(f"{broken[0].replace('init_args.', '')}=nan is not a number")
+    for key, value in _flat(content):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                kind = "a number" if math.isnan(number) else "finite"
+                raise ValueError(f"{key.replace('init_args.', '')}={number} is not {kind}")
     objects = parser.instantiate(parsed)
     recipe = Recipe(**{name: getattr(objects, name) for name in KEYS})
     recipe.text = yaml.safe_dump({name: content[name] for name in KEYS}, sort_keys=False, width=120)

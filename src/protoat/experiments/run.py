@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from protoat.attacks.base import attacking
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
+from protoat.experiments.feasible import check_network, check_size, within_memory
 from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_data, check_free, claim, environment
@@ -71,20 +73,20 @@ def build(recipe: Recipe) -> Parts:
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = build_network(recipe, images.num_classes, images.shape)
+        if not recipe.trust:  # what code of the user's own does twice is theirs to say
+            check_size(lambda: _network(recipe, recipe.method(recipe.threat), images), "the network")
+        with within_memory("the network"):
+            model = build_network(recipe, images.num_classes, images.shape)
+        check_network(model, images.num_classes, images.shape)
         if recipe.initialise is not None:
             with trusting(recipe.trust):
                 model, initialised = hand_over(model, recipe.initialise)
         if isinstance(method, Contrastive):
-            model = method.encoder(model)
+            with within_memory("the projector"):
+                model = method.encoder(model)
         objective = _objective(recipe, method, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
-    try:
-        alone = recipe.optimizer([nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
-        raise ValueError(f"the optimizer cannot be built: {error}") from error
-    check_usable(alone)
-    given = alone.defaults
+    given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
     if recipe.schedule is not None:
         recipe.schedule.lr(given["lr"], 0, recipe.epochs, 1)  # one that does not fit says so
     groups = parameter_groups(
@@ -94,7 +96,22 @@ def build(recipe: Recipe) -> Parts:
         prototype_lr_factor=recipe.prototype_lr_factor,
         weight_decay=given.get("weight_decay", 0.0),
     )
-    return Parts(images, validation, model, objective, recipe.optimizer(groups), initialised)
+    return Parts(images, validation, model, objective, _optimizer(recipe, groups), initialised)
+
+
+def _network(recipe: Recipe, method: Method, images: ImageData) -> nn.Module:
+    """The network with all that learns in it."""
+    model = build_network(recipe, images.num_classes, images.shape)
+    return method.encoder(model) if isinstance(method, Contrastive) else model
+
+
+def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
+    try:
+        optimizer = recipe.optimizer(parameters)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the optimizer cannot be built: {error}") from error
+    check_usable(optimizer)
+    return optimizer
 
 
 def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
@@ -141,9 +158,14 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
             f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
             "--regularizer none, or return protoat.Output"
         )
+    built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
+    if not recipe.trust:
+        check_size(built, "the regularizer")
+    with within_memory("the regularizer"):
+        regularizer = built()
     return Objective(
         method,
-        recipe.regularizer(images.num_classes, embedding.shape[1]),
+        regularizer,
         weight=recipe.weight,
         norm_weight=recipe.norm_weight,
         norm=recipe.norm,
