@@ -71,7 +71,10 @@ def _answer(command: str, error: BaseException) -> int | None:
         signal = error.signal if isinstance(error, Interrupted) else 2
         print(f"protoat {command}: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return 128 + signal
-    if isinstance(error, CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
+    if _is_of_memory(error):
+        reason = str(error).partition("\n")[0]
+        error = MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network")
+    if isinstance(error, MemoryError | CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
         return _complain(command, error)
     if isinstance(error, ValueError | FileNotFoundError) and _raised_by_protoat(error):
         return _complain(command, error)
@@ -95,6 +98,13 @@ def _cannot_print() -> bool:
 def _is_of_a_file(error: BaseException) -> bool:
     """Whether the system refuses a file, which its error names: too long a name, a loop of links, no permission."""
     return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory for something; torch has no class of its own for that on a CPU."""
+    text = str(error).lower()
+    said = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def _check_words(args: list[str]) -> None:

@@ -45,11 +45,20 @@ class Encoder(NamedTuple):
 
 
 def build_network(recipe: Recipe, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """The recipe's network for images of `shape` (C, H, W)."""
+    """The recipe's network for images of `shape` (C, H, W).
+
+    Raises:
+        ValueError: images that are no squares, or what the user's own code raises.
+    """
     channels, height, width = shape
     if height != width:
         raise ValueError(f"images are {height}x{width}; models expect squares, so write data.image_size")
-    return recipe.model(num_classes, channels, height)
+    try:
+        return recipe.model(num_classes, channels, height)
+    except Exception as error:
+        if not recipe.trust:
+            raise
+        raise ValueError(f"--model cannot be built, it raised {type(error).__name__}: {error}") from error
 
 
 def load_encoder(

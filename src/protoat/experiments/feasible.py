@@ -12,7 +12,7 @@ from torch import nn
 
 from protoat.types import as_output
 
-__all__ = ["check_network", "check_size", "within_memory"]
+__all__ = ["check_batch", "check_network", "check_size", "within_memory"]
 
 _TOO_MUCH = re.compile("allocate|out of memory|overflow|Storage size", re.IGNORECASE)
 
@@ -61,12 +61,23 @@ def check_size(build: Callable[[], object], what: str) -> None:
         except NotImplementedError:  # it needs values, which that device has not
             return
     needed = sum(value.numel() * value.element_size() for value in getattr(built, "parameters", list)())
-    there = _memory()
-    if there is not None and needed > there:
-        raise ValueError(
-            f"{what} would take {needed / 2**30:.0f} GiB for its parameters alone, and this machine has "
-            f"{there / 2**30:.0f} GiB; choose it smaller"
-        )
+    _check_memory(needed, f"the parameters of {what} would take")
+
+
+def check_batch(batch_size: int, shape: tuple[int, int, int], padding: int) -> None:
+    """Refuses a batch that the memory of this machine does not hold.
+
+    Args:
+        batch_size: images.
+        shape: (C, H, W) of an image.
+        padding: that is put around it.
+
+    Raises:
+        ValueError: how much it would take.
+    """
+    channels, height, width = shape
+    values = batch_size * channels * (height + 2 * padding) * (width + 2 * padding)
+    _check_memory(4 * values, f"a batch of batch_size={batch_size} images with padding={padding} would take")
 
 
 @contextmanager
@@ -81,8 +92,17 @@ def within_memory(what: str) -> Iterator[None]:
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _TOO_MUCH.search(str(error)):
             raise
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{what} is too large for this machine ({reason}); choose it smaller") from error
+        raise ValueError(f"{what} is too large for this machine ({_first_line(error)}); choose it smaller") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _check_memory(needed: int, what: str) -> None:
+    there = _memory()
+    if there is not None and needed > there:
+        raise ValueError(f"{what} {needed / 2**30:.4g} GiB, and this machine has {there / 2**30:.4g} GiB; choose less")
 
 
 def _memory() -> int | None:

@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from torch import nn
 
-from protoat.arguments import check_number, check_seed
+from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data import Augment, Groups, Source
 from protoat.experiments.allowed import check_names, foreign_names
 from protoat.experiments.choices import CLASSES, choices_of, class_names
@@ -146,18 +146,15 @@ class Recipe:
     trust: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_whole(epochs=self.epochs)
+        check_whole(batch_size=self.batch_size)
+        check_whole(validate_every=self.validate_every)
         check_seed(seed=self.seed)
+        check_whole(0, "0 holds out no images", validation_size=self.validation_size)
         if self.clip_norm is not None:
             check_number("(0, inf)", "none clips nothing", clip_norm=self.clip_norm)
-        if self.validation_size < 0:
-            raise ValueError(f"validation_size={self.validation_size} is negative; 0 holds out no images")
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise ValueError(
-                f"checkpoint_every={self.checkpoint_every} must be at least 1; none saves after epochs only"
-            )
+        if self.checkpoint_every is not None:
+            check_whole(1, "none saves after epochs only", checkpoint_every=self.checkpoint_every)
         if isinstance(self.averaging, float):
             self.averaging = EMA(decay=self.averaging)
 

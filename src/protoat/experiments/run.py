@@ -19,7 +19,7 @@ from protoat.attacks.base import attacking
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
 from protoat.evaluation.threat_lint import reach
 from protoat.experiments.encoder import build_network, hand_over, load_encoder
-from protoat.experiments.feasible import check_network, check_size, within_memory
+from protoat.experiments.feasible import check_batch, check_network, check_size, within_memory
 from protoat.experiments.own_code import trusting
 from protoat.experiments.recipe import Recipe
 from protoat.experiments.store import check_data, check_free, claim, environment
@@ -70,6 +70,7 @@ def build(recipe: Recipe) -> Parts:
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
         raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
+    check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -82,8 +83,7 @@ def build(recipe: Recipe) -> Parts:
             with trusting(recipe.trust):
                 model, initialised = hand_over(model, recipe.initialise)
         if isinstance(method, Contrastive):
-            with within_memory("the projector"):
-                model = method.encoder(model)
+            model = method.encoder(model)
         objective = _objective(recipe, method, model, images)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
@@ -100,9 +100,12 @@ def build(recipe: Recipe) -> Parts:
 
 
 def _network(recipe: Recipe, method: Method, images: ImageData) -> nn.Module:
-    """The network with all that learns in it."""
+    """The network, and what a method of pre-training learns beside it."""
     model = build_network(recipe, images.num_classes, images.shape)
-    return method.encoder(model) if isinstance(method, Contrastive) else model
+    if not isinstance(method, Contrastive):
+        return model
+    method.prepare(model)
+    return nn.ModuleList([model, method.head])
 
 
 def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
