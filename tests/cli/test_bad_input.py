@@ -88,7 +88,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--schedule.milestones [0.5,20]", "milestones=[0.5, 20]"),
         ("--averaging 2", "decay=2"),
         ("--schedule Cyclic --schedule.lr_min 0.5", "lr=0.05, the top of the cycle, is below lr_min=0.5"),
-        ("--optimizer.lr 0", "lr=0"),
+        ("--optimizer.lr 0", "every learning rate of SGD is 0"),
         (
             "--regularizer.prototypes_per_class [1,2,3]",
             "prototypes_per_class has 3 numbers, expected one for each of 2",
