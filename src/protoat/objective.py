@@ -126,6 +126,7 @@ class Objective:
         check_images(x)
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
+        check_kind(nn.Module, model=model)
         self._warn_of_silence()
         self._warn_of_eval_mode(model)
         for views in self.method.updates(model, x, y):

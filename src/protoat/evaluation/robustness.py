@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from protoat.arguments import check_kind, check_number, check_whole
 from protoat.attacks import Attack, AutoAttack
 from protoat.attacks.base import Problem, attacking
 from protoat.data import ImageData
@@ -114,10 +115,13 @@ def evaluate(
     if not isinstance(data, ImageData):
         raise TypeError(f"data is a {type(data).__name__}, expected protoat.data.ImageData")
     _check_attacks(attacks)
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise ValueError(f"batch_size={batch_size} and limit={limit} must be at least 1")
-    if budget_seconds is not None and budget_seconds <= 0:
-        raise ValueError(f"budget_seconds={budget_seconds:g} must be positive")
+    check_whole(batch_size=batch_size)
+    if limit is not None:
+        check_whole(limit=limit)
+    if budget_seconds is not None:
+        check_number("(0, inf)", budget_seconds=budget_seconds)
+    if threat is not None:
+        check_kind(ThreatModel, "such as protoat.Linf(8/255)", threat=threat)
     if not len(data):
         raise ValueError("the data holds no images")
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
@@ -263,6 +267,7 @@ def _check_attacks(attacks: Any) -> None:
     if not attacks:
         raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
     for name, attack in attacks.items():
+        check_kind(str, "each attack has a name", name=name)
         if not isinstance(attack, Attack | None):
             raise TypeError(f"attack {name!r} is {attack!r}, expected an attack, or None for clean images; {example}")
         check_batch_norm(attack, name)
