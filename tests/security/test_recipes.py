@@ -26,7 +26,7 @@ DAMAGED = "recipe.yaml is damaged"  # said of a run folder by the schema of reco
 # What is laid over the text of digits-2, and a word of the line with which it is refused.
 CRAFTED = {
     "a function as a loss": (f"method: {{class_path: PGDAT, init_args: {{loss: {TOUCH}}}}}", RUN),
-    "a function as a loss, in short": (f"method: {{init_args: {{loss: {RUN}}}}}", RUN),
+    "a function as a loss, in short": (f"method: {{class_path: PGDAT, init_args: {{loss: {RUN}}}}}", RUN),
     "a function as a method": (f"method: {TOUCH}", RUN),
     "a method inside a method": (f"method: {{class_path: AWP, init_args: {{method: {TOUCH}}}}}", RUN),
     "a method inside two methods": (
@@ -54,7 +54,7 @@ CRAFTED = {
     "a module that ours imports": ("data: {class_path: protoat.data.folder.os.system}", "os.system"),
     "a class of ours of another kind": ("method: protoat.data.MNIST", "protoat.data.MNIST"),
     "a function of ours that is no loss": (
-        "method: {init_args: {loss: protoat.functional.margins.margins}}",
+        "method: {class_path: PGDAT, init_args: {loss: protoat.functional.margins.margins}}",
         "margins",
     ),
     "a schedule": ("schedule: {class_path: subprocess.run, init_args: {args: [touch, PWNED]}}", "subprocess.run"),
@@ -78,19 +78,37 @@ CRAFTED = {
     "a class in an option's way of writing": ("model.class_path: planted.Net", "planted.Net"),
     "the same for an argument": ("method.init_args.loss: os.system", "os.system"),
     "and without init_args": ("method.loss: os.system", "os.system"),
-    "one that is appended": ("method: {init_args: {loss+: os.system}}", "os.system"),
+    "one that is appended": ("method: {class_path: PGDAT, init_args: {loss+: os.system}}", "os.system"),
     "free arguments": ("model: {class_path: LeNet, dict_kwargs: {x: {class_path: os.system}}}", "os.system"),
     "YAML inside a text": ("method: '{class_path: os.system}'", "os.system"),
     "YAML inside a text for a number": ("weight: '{class_path: os.system}'", "os.system"),
-    "a name in quotes inside a text": ("method: {init_args: {steps: '\"os.system\"'}}", "os.system"),
-    "a dot that is written as its number": (r"""method: {init_args: {steps: '"os\x2esystem"'}}""", "os.system"),
+    "a name in quotes inside a text": ("method: {class_path: PGDAT, init_args: {steps: '\"os.system\"'}}", "os.system"),
+    "a dot that is written as its number": (
+        r"""method: {class_path: PGDAT, init_args: {steps: '"os\x2esystem"'}}""",
+        "method.steps",
+    ),
+    "the same in YAML that only the parser takes, by a set": (
+        r"""optimizer: {class_path: SGD, init_args: {lr: '{class_path: "planted\x2eNet", init_args: !!set {a}}'}}""",
+        "optimizer.lr",
+    ),
+    "the same by a date": (
+        r"""schedule: {class_path: TorchSchedule, init_args: {scheduler: """
+        r"""'{class_path: "planted\x2eNet", init_args: {x: 2020-01-01}}'}}""",
+        "schedule.scheduler",
+    ),
+    "the same by bytes in a key": (
+        r"""optimizer: {class_path: Adam, init_args: {eps: '{class_path: "planted\x2eNet", !!binary aGk=: 1}'}}""",
+        "optimizer.eps",
+    ),
     "a group that is a file": ("threat: /etc/passwd", "threat"),
     "a group that is a file here": ("augment: planted", "augment"),
     "a group that is a class": ("initialise: {class_path: planted.Net}", "planted.Net"),
     "a further recipe": ("config: planted.yaml", "config"),
     "help for a class": ("method.help: os.system", "help"),
     "what a parser writes for itself": ("method: {__path__: planted.yaml, class_path: PGDAT}", "__path__"),
+    "the same inside": ("method.init_args.__path__: planted.yaml", "__path__"),
     "a schema": ("$schema: 'http://localhost/planted'", "$schema"),
+    "thousands of keys": (f"weight: {{{', '.join(f'k{number}: 1' for number in range(9000))}}}", "keys"),
     "an option as a value": (
         "data: {class_path: Digits, init_args: {root: --model=planted.Net}}",
         "--model=planted.Net",
@@ -202,3 +220,55 @@ def test_every_shipped_name_is_allowed_and_nothing_else() -> None:
     assert {"LARS", "torch.optim.SGD", "torch.optim.sgd.SGD"} <= allowed_names("optimizer")
     assert not {"LBFGS", "torch.optim.LBFGS", "Optimizer"} & allowed_names("optimizer")
     assert "protoat.pretraining.ACL" in allowed_names("method")
+
+
+def test_no_name_of_a_folder_is_a_word_for_code(here: Path, ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stranger chooses the name of what one downloads, so it is not what the user has named."""
+    (here / "planted").unlink()
+    for name in ("planted.Net", "planted"):
+        stored(here / name, crafted("a module that lies here"))
+    for command in (
+        "evaluate --trust mymodels.Net planted.Net",
+        "evaluate --attacks clean --n 5 planted.Net",
+        f"evaluate {ours} --attacks transfer:planted",
+        "evaluate --head=logits planted.Net",
+    ):
+        assert main(command.split()) == 2
+        assert "names planted.Net" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["data.init_args.download", "data.download", "data.init_args.download+"])
+def test_a_recipe_does_not_make_data_be_downloaded(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, key: str
+) -> None:
+    def fetch(self: Any) -> None:
+        raise AssertionError(f"{self.root} would be written to")
+
+    monkeypatch.setattr("protoat.data.base.Source.fetch", fetch)
+    text = yaml.safe_load(read_recipe("mnist").text)
+    text["data"] = {"class_path": "MNIST", "init_args": {"root": "theirs"}}
+    flat = yaml.safe_dump({**text, key: True})
+    nested = yaml.safe_dump({**text, "data": {"class_path": "MNIST", "init_args": {"root": "x", "download": "true"}}})
+    for number, content in enumerate((flat, nested)):
+        folder = stored(here / f"theirs{number}", content)
+        assert recipe_from_text(content).data.download is False
+        assert main(["train", "--config", str(folder / "recipe.yaml"), "--out", "out"]) == 2
+        assert "protoat data MNIST --download" in capsys.readouterr().err
+    assert read_recipe(here / "theirs0" / "recipe.yaml", ["--data.download", "true"]).data.download is True
+
+
+def test_names_and_places_that_users_choose_are_taken_as_they_are() -> None:
+    chosen = {
+        "groups": {"model": ["0", "1"], "data": ["2", "3"], "Dr. Who: [x]": ["4", "5"], "loss": list("6789")},
+        "data": {
+            "class_path": "ImageFolder",
+            "init_args": {"path": "./my.pictures/{a: b}", "classes": ["a.b", "[c]"], "background": "#fff"},
+        },
+        "threat": {"eps": "8/255"},
+        "optimizer": {"class_path": "SGD", "init_args": {"lr": "1e-3"}},
+        "checkpoint_every": "none",
+    }
+    recipe = recipe_from_text(yaml.safe_dump(yaml.safe_load(read_recipe("digits").text) | chosen))
+    assert yaml.safe_load(recipe.text)["groups"] == chosen["groups"]
+    assert recipe.data.classes == ["a.b", "[c]"]
+    assert recipe.trust == ()

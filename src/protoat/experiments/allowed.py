@@ -17,13 +17,15 @@ from protoat.experiments.choices import CLASSES, choices_of
 from protoat.experiments.own_code import CLASS_KEYS, trusted
 from protoat.experiments.parser import nearest
 from protoat.functional import losses
-from protoat.parsing import parse_yaml
 
-__all__ = ["allowed_names", "check_names", "foreign_names"]
+__all__ = ["allowed_names", "check_names", "foreign_names", "without_downloads"]
 
-_OF_FILES = re.compile(r"((data|auxiliary)\.(root|path)|initialise\.(run|weights)|groups(\..*)?)")
-_KEY = re.compile(r"(?!help$|.*\.help$|__)[\w.$]+\+?", re.ASCII)
-_WORD = re.compile(r"[\w+-]*", re.ASCII)
+# Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
+_FREE = re.compile(r"((data|auxiliary)\.(root|path|classes|background)|initialise\.(run|weights))")
+_KEY = re.compile(r"(?!(.*\.)?(help$|__))[\w.$]+\+?", re.ASCII)
+# What a parser that reads a text as YAML once more can take for nothing but this text: no quotes, brackets or colons.
+_PLAIN = re.compile(r"[\w ./~+,-]*")
+_MOST_KEYS = 1000  # beside those of groups; a parser looks for each among all others
 _NUMBER = re.compile(r"[+-]?[\d._]+([eE][+-]?\d+)?(/[\d._]+)?", re.ASCII)
 # Values that are keys and values; a text in their place would be the path of a file that has these.
 _GROUPS = ("threat", "evaluation_threat", "augment", "initialise", "view")
@@ -61,6 +63,8 @@ def check_names(content: Any, source: str, *, keys: Collection[str]) -> None:
     """
     if not isinstance(content, Mapping):
         return  # which its parser says
+    if (count := _count({key: entry for key, entry in content.items() if key != "groups"})) > _MOST_KEYS:
+        raise ValueError(f"{source} has {count} keys, and {_MOST_KEYS} are more than any recipe needs")
     for key in content:
         first = str(key).partition(".")[0].rstrip("+")
         if first not in keys:
@@ -73,7 +77,7 @@ def check_names(content: Any, source: str, *, keys: Collection[str]) -> None:
     if kind in CLASS_KEYS and "." not in text:
         raise ValueError(f"{source}: {kind} {name} is unknown; {nearest(text, _short_names(kind))}")
     if not _is_dotted(text):
-        raise ValueError(f"{source}: {_short(key)}={name} is not valid in a recipe")
+        raise ValueError(f"{source}: {_short(key) if key else 'key'}={name} is not valid in a recipe")
     names = list(dict.fromkeys(text for _, text in found if _is_dotted(text)))
     raise ValueError(
         f"{source} names {' and '.join(names)} ({key}), which a recipe may not: it runs no code but protoat's own and "
@@ -91,12 +95,27 @@ def foreign_names(content: Any) -> list[str]:
     return list(dict.fromkeys(text for _, text in _foreign(content) if _is_dotted(text)))
 
 
+def without_downloads(content: Any) -> Any:
+    """The same values, but nothing is to be downloaded: a stranger would choose the place, and what is overwritten.
+
+    >>> without_downloads({"data": {"class_path": "MNIST", "init_args": {"download": True}}})
+    {'data': {'class_path': 'MNIST', 'init_args': {}}}
+    """
+    if not isinstance(content, Mapping):
+        return content
+    return {
+        key: without_downloads(entry)
+        for key, entry in content.items()
+        if isinstance(entry, Mapping | list) or str(key).rpartition(".")[2].rstrip("+") != "download"
+    }
+
+
 def _foreign(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Each text that is neither ours nor plainly harmless, with its key."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             if not _KEY.fullmatch(str(name)) and not key.startswith(".groups"):
-                yield key.strip("."), str(name)
+                yield key.strip("."), f"{name}:"  # which no --trust allows
             yield from _foreign(entry, f"{key}.{name}")
     elif isinstance(value, list | tuple | set):
         for entry in value:
@@ -105,33 +124,38 @@ def _foreign(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         parts = [part.rstrip("+") for part in key.split(".") if part and part not in ("init_args", "dict_kwargs")]
         named = bool(parts) and parts[-1] == "class_path"
         parts = parts[: len(parts) - named]
-        kind, place = (parts or [""])[-1], ".".join(parts)
-        if value == "none" and not named:
-            return
-        if value.startswith("-") and not _NUMBER.fullmatch(value):
-            yield place, value  # on a command line it would be an option
-        elif kind in CLASS_KEYS:
-            if value not in allowed_names(kind):
-                yield place, value
-        elif named or kind in _GROUPS:
-            yield place, value
-        elif not _OF_FILES.fullmatch(".".join(parts[-2:])) and parts[0] != "groups":
-            yield from _hidden(value, key, place)
+        if not _is_harmless(value, parts, named=named):
+            yield ".".join(parts), value
 
 
-def _hidden(text: str, key: str, place: str) -> Iterator[tuple[str, str]]:
-    """What a text may be that is neither a word nor a number: a name, or YAML, as which a parser reads it once more."""
-    if _WORD.fullmatch(text) or _NUMBER.fullmatch(text):
-        return
-    try:
-        inner = parse_yaml(text)
-    except ValueError:
-        inner = text
-    if isinstance(inner, str):
-        if "." in text or "." in inner:
-            yield place, inner
-    else:
-        yield from _foreign(inner, key)
+def _is_harmless(text: str, parts: list[str], *, named: bool) -> bool:
+    """Whether a text is ours, or cannot be taken for code.
+
+    Args:
+        text: a value.
+        parts: of its key, without those that only say that what follows are arguments.
+        named: whether it stands under ``class_path``.
+    """
+    kind = (parts or [""])[-1]
+    if text == "none" and not named:
+        return True
+    if text.startswith("-") and not _NUMBER.fullmatch(text):
+        return False  # on a command line it would be an option
+    if parts[:1] == ["groups"] and not named:
+        return True  # names of classes, among which "model" may be
+    if kind in CLASS_KEYS:
+        return text in allowed_names(kind)
+    if named or kind in _GROUPS:
+        return False
+    return bool(_FREE.fullmatch(".".join(parts[-2:]))) or (
+        bool(_PLAIN.fullmatch(text)) and not _is_dotted(text.strip())
+    )
+
+
+def _count(value: Any) -> int:
+    """How many keys there are, inner ones included."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return len(inner) * isinstance(value, Mapping) + sum(map(_count, inner))
 
 
 def _short_names(kind: str) -> list[str]:

@@ -53,8 +53,8 @@ def trusting(names: Collection[str]) -> Iterator[None]:
 def named_in(args: Sequence[str]) -> list[str]:
     """The code that the arguments of a command name themselves: what the user wrote is the user's word.
 
-    >>> named_in(["--config", "mnist", "--model", "mymodels:Net", "--trust=other.Method", "--data.root", "a.b"])
-    ['mymodels.Net', 'other.Method']
+    >>> named_in(["--trust=other.Method", "--model", "mymodels:Net", "my.run", "--data.root", "a.b"])
+    ['other.Method', 'mymodels.Net']
     """
     option, found = "", []
     for arg in args:
@@ -62,13 +62,11 @@ def named_in(args: Sequence[str]) -> list[str]:
         if arg.startswith("--"):
             option, equals, text = arg[2:].partition("=")
             value = text if equals else None
-        names = _NAMING if "." not in option else CLASS_KEYS
-        if (
-            value is not None
-            and option.partition(".")[0] in names
-            and option.rpartition(".")[2] not in ("root", "path")
-        ):
+        first, dot, _ = option.partition(".")
+        if value is not None and first in (CLASS_KEYS if dot else _NAMING) and not option.endswith((".root", ".path")):
             found += [value] if option == "trust" else _dotted_in(value)
+        if value is not None and option != "attacks":
+            option = ""  # what follows is a run folder, which may have any name
     return found
 
 
@@ -99,7 +97,7 @@ def _is_dotted(name: object) -> bool:
 
 def _dotted_in(text: str) -> list[str]:
     """Dotted names in a value of the command line, which may be YAML."""
-    text = re.sub(r"^([\w.]+):(\w+)$", r"\1.\2", text)
+    text = re.sub(r"^(?!(timm|torchvision|transfer):)([\w.]+):(\w+)$", r"\2.\3", text)
     if _is_dotted(text):
         return [text]
     if not set("{[") & set(text):

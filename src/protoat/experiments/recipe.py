@@ -1,7 +1,8 @@
 """A recipe: every choice of a run, from YAML and the command line to typed objects.
 
 Its YAML comes from outside, whether from a file, a run folder or a text, and passes `protoat.experiments.allowed`
-before anything it names is imported; the shipped ones pass it too. Options are the user's own word.
+before anything it names is imported; the shipped ones pass it too, and none makes data be downloaded. Options are the
+user's own word.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import nn
 
 from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data import Augment, Groups, Source
-from protoat.experiments.allowed import check_names, foreign_names
+from protoat.experiments.allowed import check_names, foreign_names, without_downloads
 from protoat.experiments.choices import CLASSES, choices_of, class_names
 from protoat.experiments.initialise import Initialise, digest
 from protoat.experiments.own_code import named_in, trusted, trusting
@@ -287,7 +288,10 @@ class _RecipeParser(Parser):
 
     def parse_string(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
         source = path or "the recipe"
-        check_names(_plain(content, source), str(source), keys=KEYS)
+        plain = _plain(content, source)
+        check_names(plain, str(source), keys=KEYS)
+        if (kept := without_downloads(plain)) != plain:
+            content = yaml.safe_dump(kept, sort_keys=False)
         return super().parse_string(content, path, *args, **options)
 
 
