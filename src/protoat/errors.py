@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "DiskError", "Interrupted", "NonFiniteLossError"]
+__all__ = ["CheckpointError", "DiskError", "Interrupted", "NoGradientError", "NonFiniteLossError"]
 
 _ADVICE = {
     "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
@@ -50,3 +50,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class NoGradientError(ValueError):
+    """No gradient comes from a model's logits back to its images, so an attack that follows gradients cannot run."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"no gradient comes from the model's logits back to the image: {reason}; use an attack without gradients "
+            "(Square, noise), or transfer from another model"
+        )
+        self.reason = reason

@@ -123,7 +123,7 @@ class Objective:
         Raises:
             ValueError: images that are no floats in [0, 1], or labels that are no classes of the model.
         """
-        check_images(x)
+        x = check_images(x)
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)

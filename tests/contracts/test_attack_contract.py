@@ -212,6 +212,7 @@ def test_nothing_is_left_changed_also_when_the_model_raises(kind: type[Attack], 
 
 
 @each
+@pytest.mark.filterwarnings("ignore:random.*:RuntimeWarning")
 def test_a_model_that_draws_random_numbers_does_not_move_the_global_state(kind: type[Attack]) -> None:
     class Noisy(nn.Module):
         def __init__(self, network: nn.Module) -> None:
@@ -389,7 +390,10 @@ def test_gradients_that_are_no_numbers_are_told_once(kind: type[Attack], recwarn
     attack.perturb(model, x, y)
     told = [str(warning.message) for warning in recwarn]
     assert len(told) == (kind.__name__ not in WITHOUT_GRADIENTS)
-    assert all(re.match(r"\d+ of the \d+ gradients .* are not finite.*overstates robustness", text) for text in told)
+    assert all(
+        re.match(r"spoilt-gradient: \d+ of the \d+ gradients .* are not finite.*overstates robustness", text)
+        for text in told
+    )
 
 
 @each_threat

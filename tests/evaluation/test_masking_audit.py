@@ -79,8 +79,10 @@ def test_each_cheat_fails_for_its_own_reason(name: str, data: ImageData) -> None
     assert not report.passed
     assert report[number].status == "fail"
     assert re.search(reason, report[number].reason), report[number].reason
-    if number == "C16":  # where gradients are at fault, an attack without limit is led astray as well
+    if name == "quantised input":  # an attack without limit is led astray as well
         assert {"C4", "C16", "C22"} <= set(report.failed) <= {"A3", "C4", "C16", "C22"}
+    if name == "saturated logits":  # attacks climb rescaled logits, so nothing else is fooled
+        assert report.failed == ["C16"]
     if name == "train mode":
         assert report.failed == ["C15"]
 
@@ -96,7 +98,7 @@ def test_those_who_know_the_cheats_break_them(data: ImageData) -> None:
     assert accuracy(quantised, data, pgd) > 0.85
     assert accuracy(quantised, data, Transfer(pgd, StraightThrough(quantised), name="smooth")) <= 0.03
     assert accuracy(quantised, data, Transfer(pgd, plain, name="plain")) <= 0.03
-    assert accuracy(saturated, data, pgd) > 0.85
+    assert accuracy(saturated, data, pgd) <= 0.03  # it climbs rescaled logits
     assert accuracy(saturated, data, APGDT(THREAT, steps=20)) <= 0.03
     assert accuracy(MeanLogits(noisy, 20), data, pgd) <= 0.03
     for name in ("train mode", "batch statistics"):

@@ -202,6 +202,7 @@ def test_names_alone_are_no_attacks(data: ImageData, attacks: Any, message: str)
         evaluate(nn.Flatten(), data, attacks)
 
 
+@pytest.mark.filterwarnings("ignore:finite.*:RuntimeWarning", "ignore:zero-gradient.*:RuntimeWarning")
 def test_logits_that_are_no_numbers_are_never_right() -> None:
     images = torch.tensor([0, 50, 200, 250], dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2).contiguous()
     data = ImageData(images, torch.zeros(4, dtype=torch.int64), ("a", "b"))
@@ -442,7 +443,7 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(30_000, -1, -1, -1)
     data = ImageData(images, torch.arange(30_000) % 2, ("a", "b"))
     evaluate(Watching(), data, {"fgsm": FGSM(Linf(0.1))}, batch_size=100)
-    assert len(resident) == 1 + 300 * 3
+    assert len(resident) == 3 + 300 * 3  # the first of one image and two of the look before
     assert max(resident) - resident[8] < 40e6
 
 
@@ -514,7 +515,7 @@ def test_a_random_model_sees_fresh_noise_and_leaves_the_global_state(data: Image
     state = torch.get_rng_state()
     first = evaluate(Noisy(), data, {"pgd": PGD(Linf("12/255"), steps=5)}, batch_size=60)
     assert torch.equal(torch.get_rng_state(), state)
-    within = drawn[2:7]  # behind the look at one image and the clean ones, before the judgement
+    within = drawn[4:9]  # behind the look at one image, the two at several, and the clean ones, before the judgement
     assert len(set(within)) == 5
     before = list(drawn)
     drawn.clear()
@@ -584,7 +585,7 @@ def test_a_function_over_a_network_in_train_mode_is_said(data: ImageData, caplog
         caplog.clear()
         net.train(training)
         evaluate(model, data, {"clean": None})
-        assert caplog.text.count("changes from one batch to another, as of a network in train mode") == expected
+        assert caplog.text.count("unreached: model.eval() does not reach") == expected
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from protoat.attacks.carlini_wagner import CarliniWagnerL2
 from protoat.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from protoat.attacks.deepfool import DeepFool
+from protoat.attacks.examination import Finding, MeasurementWarning
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.gradient import FGSM, PGD
 from protoat.attacks.iterated import BIM, CWPGD, MIM
@@ -54,7 +55,9 @@ __all__ = [
     "CornerNoise",
     "DeepFool",
     "EmbeddingDisplacement",
+    "Finding",
     "LeaveOwn",
+    "MeasurementWarning",
     "MinimalNormAttack",
     "PrototypeClassifier",
     "Square",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
@@ -15,7 +16,7 @@ from protoat.attacks.square import Square
 from protoat.attacks.standing import worst_case
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
-from protoat.types import ThreatModel
+from protoat.types import Output, ThreatModel
 
 __all__ = ["AutoAttack"]
 
@@ -83,8 +84,13 @@ class AutoAttack(Attack):
         parts["square"] = Square(threat, rescale_schedule=False)
         return parts
 
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        for part in self.parts(output.logits.shape[1]).values():
+            part.check(images, output)
+
     def run(self, problem: Problem) -> Tensor:
-        self.num_classes = problem.model(problem.x[:1]).logits.shape[1]
+        with torch.no_grad():
+            self.num_classes = problem.model(problem.x[: self.batch_size]).logits.shape[1]
 
         def apply(part: Attack, standing: Problem, _: Tensor) -> Tensor:
             return part.run(standing)

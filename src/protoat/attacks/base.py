@@ -7,24 +7,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_seed
+from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
+from protoat.attacks.mode import BatchNormMode, attacking
+from protoat.attacks.watched import Watched
+from protoat.errors import NoGradientError
 from protoat.functional.ball import Radius, project
-from protoat.functional.distributed import bare
-from protoat.functional.forward import output_of
+from protoat.functional.forward import as_module, output_of
+from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import check_images
-from protoat.functional.kept import modes_kept, random_state_kept
+from protoat.functional.kept import random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel, check_threat
 
-__all__ = ["Attack", "AttackLoss", "AttackResult", "BatchNormMode", "Problem", "attacking", "plain"]
+__all__ = [
+    "Attack",
+    "AttackLoss",
+    "AttackResult",
+    "BatchNormMode",
+    "MeasurementWarning",
+    "Problem",
+    "attacking",
+    "plain",
+]
 
-BatchNormMode = Literal["eval", "train", "train_frozen"]
 AttackLoss = Callable[[Output, Tensor], Tensor]
 
 
@@ -34,7 +46,7 @@ class AttackResult(NamedTuple):
     Attributes:
         x_adv: (B, ...) images inside the budget and [0, 1].
         success: (B,) bool; the label was left (untargeted) or the target was reached (targeted).
-        correct: (B,) bool; the model still gives the true label, which it does not where logits are not finite.
+        correct: (B,) bool; the model still gives the true label, which it does not where logits say no class.
     """
 
     x_adv: Tensor
@@ -46,8 +58,8 @@ class Problem(NamedTuple):
     """One batch as an attack sees it.
 
     Attributes:
-        model: images -> `Output`, in the mode the attack asked for, parameters frozen. What is not finite in the
-            gradients that it gives its images is 0.
+        model: images -> `Output`, in the mode the attack asked for, parameters frozen, logits and gradients made fit to
+            be climbed, see `Watched`.
         x: (B, ...) clean images in [0, 1].
         y: (B,) true labels.
         targets: (B,) classes to reach, or None.
@@ -71,40 +83,6 @@ class Problem(NamedTuple):
         """(B,) by how much the attack is ahead: positive exactly where it has succeeded."""
         classes, sign = self.goal
         return sign * margin(output, classes)
-
-
-@contextmanager
-def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
-    """Puts `model` into attack mode and restores every module's mode and every ``requires_grad``, also on errors.
-
-    Args:
-        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as do the
-            scripts of Madry, Free-AT and Fast-AT; ``"train_frozen"`` uses batch statistics, the running ones stay.
-            Everything else (dropout) is in eval mode throughout, and so is a batch norm that is in eval mode within a
-            model in train mode, because its owner froze it.
-    """
-    modules = list(model.modules())
-    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)] if bn != "eval" else []
-    if model.training:  # a layer that is in eval mode in a model that trains was frozen by its owner
-        norms = [norm for norm in norms if norm.training]
-    tracking = [m.track_running_stats for m in norms]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with modes_kept(model):
-        try:
-            for module in modules:
-                module.training = False
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            for module in norms:
-                module.training = True
-                if bn == "train_frozen":
-                    module.track_running_stats = False
-            yield
-        finally:
-            for module, track in zip(norms, tracking, strict=True):
-                module.track_running_stats = track
-            for parameter in parameters:
-                parameter.requires_grad_(True)
 
 
 class Attack(ABC):
@@ -140,6 +118,30 @@ class Attack(ABC):
         values = {key: plain(value) for key, value in vars(self).items() if key != "threat"}
         return {"attack": type(self).__name__, "norm": self.threat.norm, "eps": self.threat.eps, **values}
 
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it needs gradients of the model that it is run on."""
+        return True
+
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        """Refuses a model or images that this attack cannot be run on, before any time is spent.
+
+        Args:
+            images: shape of one image.
+            output: of a few of them.
+
+        Raises:
+            ValueError: what is lacking.
+        """
+        loss = getattr(self, "loss", None)
+        if loss is not None and len(output.logits):
+            first = Output(output.logits[:1], output.embedding[:1])
+            try:
+                loss(first, output.logits.new_zeros(1, dtype=torch.int64))
+            except (ValueError, RuntimeError, IndexError) as error:
+                said = " ".join(str(error).split())
+                raise ValueError(f"{type(self).__name__} cannot be run on this model: its loss says {said}") from error
+
     def perturb(
         self,
         model: nn.Module,
@@ -150,12 +152,13 @@ class Attack(ABC):
         eps: Radius | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Adversarial images for a batch, detached, inside the budget and [0, 1].
+        """Adversarial images for a batch, detached, inside the budget and [0, 1]; the model is examined first.
 
         Args:
-            model: images -> `Output` or logits. Its modes, gradients, ``requires_grad``, batch-norm statistics (unless
-                ``bn="train"``) and the global random state are as before afterwards, also when the attack raises.
-            x: (B, ...) images in [0, 1], float32 or float64.
+            model: images -> `Output` or logits; a module or a function. Its modes, gradients, ``requires_grad``,
+                batch-norm statistics (unless ``bn="train"``) and the global random state are as before afterwards, also
+                when the attack raises.
+            x: (B, ...) images in [0, 1], float32 or float64; rounding of up to 0.001 beyond is cut off.
             y: (B,) int64 true labels.
             targets: (B,) classes to reach, each different from the label.
             eps: radius in place of the threat model's, a number or (B,); used by ramps and class-wise budgets.
@@ -164,17 +167,48 @@ class Attack(ABC):
 
         Raises:
             ValueError: images outside [0, 1] or in half precision, labels or targets outside the model's classes,
-                targets equal to labels or for an attack that has no targeted form, a negative radius.
+                targets equal to labels or for an attack that has no targeted form, a negative radius; a model that
+                returns no logits, or passes no gradient to an attack that follows it (`NoGradientError`).
 
         Warns:
-            RuntimeWarning: some gradients are not finite; 0 takes their place.
+            MeasurementWarning: what `examine` found, or some gradients are not finite; 0 takes their place.
         """
+        network = as_module(model)
+        with hidden_parts_in_eval(self._examined(network, x, y).hidden):
+            return self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
+
+    def craft(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        targets: Tensor | None = None,
+        eps: Radius | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`perturb` of a model that the caller has examined, or trains: no look at it first."""
         radius = self.threat.eps if eps is None else eps
         with self.posed(model, x, y, targets=targets, eps=radius, generator=generator) as problem:
             x_adv = self.run(problem).detach() if len(x) else problem.x
         # A model that overflows must not be able to break the budget.
         x_adv = torch.where(x_adv.isfinite(), x_adv, problem.x)
         return project(x_adv, problem.x, problem.eps, self.threat.norm)
+
+    def _examined(self, network: nn.Module, x: Tensor, y: Tensor) -> Examination:
+        """What four of the images show of a model, said as warnings."""
+        x = _checked(x, y)
+        if not len(x) or is_examined():
+            return NOTHING_FOUND
+        found = examine(network, x[:4])
+        self.check(tuple(x.shape[1:]), found.output)
+        if self.follows_gradients and not found.differentiable:
+            raise NoGradientError(next(f for f in found.findings if f.code == "no-gradient").text)
+        for finding in found.of_attack(self.follows_gradients):
+            # Spoilt gradients are counted while the attack runs.
+            if finding.severity != "note" and finding.code != "spoilt-gradient":
+                warnings.warn(f"{finding.code}: {finding.text}", MeasurementWarning, stacklevel=4)
+        return found
 
     @contextmanager
     def posed(
@@ -194,18 +228,19 @@ class Attack(ABC):
             self._check_targets(y, targets)
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
-            network = bare(model)
-            watched = _Watched(network, y, targets)
+            network = as_module(model)
+            watched = Watched(network, y, targets)
             # A model that draws random numbers draws them from the attack's seed.
             with attacking(network, self.bn), random_state_kept(x.device, generator.initial_seed() + 1):
                 yield Problem(watched, x, y, targets, eps, generator)
         spoilt = int(watched.spoilt)
         if spoilt:
             warnings.warn(
-                f"{spoilt} of the {watched.gradients} gradients that the model gave its images are not finite, and "
-                "count as 0, so this attack cannot move them as it should: accuracy under it overstates robustness",
-                RuntimeWarning,
-                stacklevel=4,  # past `perturb` and its context manager
+                f"spoilt-gradient: {spoilt} of the {watched.gradients} gradients that the model gave its images "
+                "are not finite, and count as 0, so this attack cannot move them as it should: accuracy under it "
+                "overstates robustness",
+                MeasurementWarning,
+                stacklevel=4,  # past `craft` and its context manager
             )
 
     def __call__(
@@ -219,10 +254,16 @@ class Attack(ABC):
         generator: torch.Generator | None = None,
     ) -> AttackResult:
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
-        x_adv = self.perturb(model, x, y, targets=targets, eps=eps, generator=generator)
-        network = bare(model)
-        with attacking(network), random_state_kept(x.device, self.seed), torch.no_grad():
-            classes = predicted(output_of(network, x_adv).logits) if len(x) else y
+        network = as_module(model)
+        with hidden_parts_in_eval(self._examined(network, x, y).hidden):
+            x_adv = self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
+            return self.judged(network, x_adv, y, targets=targets)
+
+    def judged(self, model: nn.Module, x_adv: Tensor, y: Tensor, *, targets: Tensor | None = None) -> AttackResult:
+        """What a model in eval mode makes of images: which are right, and which are a success."""
+        network = as_module(model)
+        with attacking(network), random_state_kept(x_adv.device, self.seed), torch.no_grad():
+            classes = predicted(output_of(network, x_adv).logits) if len(x_adv) else y
         correct = classes == y
         return AttackResult(x_adv, ~correct if targets is None else classes == targets, correct)
 
@@ -235,43 +276,6 @@ class Attack(ABC):
             raise ValueError(f"targets of shape {tuple(targets.shape)} came with labels of shape {tuple(y.shape)}")
         if bool((targets == y).any()):
             raise ValueError("some targets equal the true labels; draw targets from the wrong classes")
-
-
-class _Watched:
-    """The model as an attack calls it; the first output shows whether labels and targets fit.
-
-    Every gradient comes back to its images through here, so here is where one that is no number is stopped: it would
-    make an image of such numbers, which no model classifies, and so pass for a success.
-
-    Attributes:
-        gradients: of one image each, that came back.
-        spoilt: how many of them were not finite.
-    """
-
-    def __init__(self, network: nn.Module, y: Tensor, targets: Tensor | None) -> None:
-        self.network = network
-        self.gradients = 0
-        self.spoilt: int | Tensor = 0
-        self.unseen = {"labels": y} if targets is None else {"labels": y, "targets": targets}
-
-    def __call__(self, images: Tensor) -> Output:
-        if images.requires_grad:
-            images.register_hook(self._finite)
-        output = output_of(self.network, images)
-        for name, values in self.unseen.items():
-            low, high = (int(value) for value in torch.aminmax(values))
-            if low < 0 or high >= output.logits.shape[1]:
-                raise ValueError(
-                    f"{name} run from {low} to {high}, and the model has {output.logits.shape[1]} classes, from 0"
-                )
-        self.unseen = {}
-        return output
-
-    def _finite(self, gradient: Tensor) -> Tensor:
-        finite = gradient.isfinite()
-        self.gradients += len(gradient)
-        self.spoilt = self.spoilt + (~finite.flatten(1).all(1)).sum()
-        return torch.where(finite, gradient, 0.0)
 
 
 def _usable(values: Tensor) -> Tensor:
@@ -291,15 +295,15 @@ def _checked_radius(eps: Radius, x: Tensor) -> Radius:
 
 
 def _checked(x: Tensor, y: Tensor) -> Tensor:
-    """`x`, detached and with rounding errors of up to 1e-6 outside [0, 1] cut off."""
+    """`x`, detached and with rounding errors outside [0, 1] cut off."""
     if y.shape != x.shape[:1] or y.is_floating_point():
         raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
-    check_images(x)
+    inside = check_images(x)
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"images are {x.dtype}, whose rounding leaves the ball; give float32 and convert inside the model"
         )
-    return x.detach().clamp(0, 1)
+    return inside.detach().clone()
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
 from protoat.functional.ball import distance
+from protoat.functional.gradients import gradient_of
 from protoat.types import Norm, ThreatModel
 
 __all__ = ["CarliniWagnerL2"]
@@ -120,7 +121,7 @@ class CarliniWagnerL2(MinimalNormAttack):
             squared = (x_adv - problem.x).flatten(1).square().sum(1)
             lead = problem.lead(problem.model(x_adv))
             loss = squared + const * (self.kappa - lead).clamp_min(0)
-            (gradient,) = torch.autograd.grad(loss.sum(), w)
+            gradient = gradient_of(loss.sum(), w)
             x_adv, length, won = x_adv.detach(), squared.detach().sqrt(), self._won(lead)
             inside = won & (distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
             closer = won & (length < reach[at.rows]) | inside

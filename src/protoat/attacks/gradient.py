@@ -12,6 +12,7 @@ from protoat.arguments import check_callable, check_flag, check_number, check_wh
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.ball import Radius, ascent_step, project, random_start
+from protoat.functional.gradients import gradient_of
 from protoat.functional.losses import cross_entropy
 from protoat.types import Output, Pixels, ThreatModel, check_threat
 
@@ -43,7 +44,7 @@ def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss
     x = x.detach().requires_grad_()
     output = model(x)
     losses = loss(output, y)
-    (gradient,) = torch.autograd.grad(_SCALE * losses.sum(), x)
+    gradient = gradient_of(_SCALE * losses.sum(), x)
     return InputGradient(gradient / _SCALE, losses.detach(), output)
 
 

@@ -148,6 +148,9 @@ class CWPGD(Attack):
         self._away = build(loss=partial(capped_margin, kappa=self.kappa))
         self._towards = build(loss=self._floored)
 
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        self._away.check(images, output)
+
     def _floored(self, output: Output, target: Tensor) -> Tensor:
         return margin(output, target).clamp_min(-self.kappa)
 

@@ -12,12 +12,15 @@ from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.ball import project
-from protoat.types import ThreatModel
+from protoat.functional.gradients import gradient_of
+from protoat.types import Output, ThreatModel
 
 __all__ = ["JSMA"]
 
 # Entries of the table of pixel pairs that are held at once: 64 MiB in float32.
 _TABLE = 2**24
+# 128 x 128 in one channel; a table of pairs for one image then takes a gibibyte.
+_MOST_PIXELS = 2**14
 
 
 class JSMA(Attack):
@@ -61,6 +64,16 @@ class JSMA(Attack):
             raise ValueError(f"theta={self.theta:g} is outside [-1, 1] or 0; pixels are in [0, 1]")
         self.gamma = gamma
 
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        pixels = math.prod(images)
+        if pixels > _MOST_PIXELS:
+            pairs, steps = pixels**2, max(int(self.gamma * pixels / 2), 1)
+            raise ValueError(
+                f"JSMA compares all pairs of pixels, and an image of {pixels} pixels has {pairs:.2g} pairs "
+                f"({4 * pairs / 2**30:.0f} GiB for each table of them), up to {steps} times for each image; it takes "
+                f"images of at most {_MOST_PIXELS} pixels, all channels counted"
+            )
+
     def run(self, problem: Problem) -> Tensor:
         result = x_adv = problem.x.clone()
         free = x_adv < 1 if self.theta > 0 else x_adv > 0
@@ -87,8 +100,8 @@ class JSMA(Attack):
 def _slopes(logits: Tensor, leaf: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients, (B, n) each, of the goal's logit and of the sum of all others."""
     own = logits.gather(1, goal[:, None]).sum()
-    (towards,) = torch.autograd.grad(own, leaf, retain_graph=True)
-    (whole,) = torch.autograd.grad(logits.sum(), leaf)
+    towards = gradient_of(own, leaf, retain_graph=True)
+    whole = gradient_of(logits.sum(), leaf)
     return towards.flatten(1), (whole - towards).flatten(1)
 
 

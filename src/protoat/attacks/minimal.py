@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from protoat.attacks.base import Attack
 from protoat.attacks.standing import fallen, leading
 from protoat.functional.ball import distance
+from protoat.functional.forward import as_module
+from protoat.functional.gradients import gradient_of
+from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.types import Norm
 
 __all__ = ["Closest", "MinimalNormAttack", "nearest_boundary"]
@@ -58,7 +61,11 @@ class MinimalNormAttack(Attack):
             model, x, y, targets, generator: as in `perturb`.
         """
         # With no budget nothing is near enough, so the search runs to its end.
-        with self.posed(model, x, y, targets=targets, eps=0.0, generator=generator) as problem:
+        network = as_module(model)
+        with (
+            hidden_parts_in_eval(self._examined(network, x, y).hidden),
+            self.posed(network, x, y, targets=targets, eps=0.0, generator=generator) as problem,
+        ):
             x_adv = self.run(problem).detach()
             with torch.no_grad():
                 found = fallen(problem, problem.model(x_adv).logits)
@@ -83,7 +90,7 @@ def nearest_boundary(logits: Tensor, x_adv: Tensor, y: Tensor, classes: Tensor, 
     best: tuple[Tensor, Tensor, Tensor] | None = None
     for column, lead in enumerate(leads.unbind(1)):
         last = column == leads.shape[1] - 1
-        (gradient,) = torch.autograd.grad(lead.sum(), x_adv, retain_graph=not last)
+        gradient = gradient_of(lead.sum(), x_adv, retain_graph=not last)
         if leads.shape[1] == 1:
             return lead.detach(), gradient
         flat = gradient.flatten(1)

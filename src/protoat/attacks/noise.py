@@ -33,6 +33,10 @@ class _RandomSearch(Attack):
         self.draws = draws
         self.batch_size = batch_size
 
+    @property
+    def follows_gradients(self) -> bool:
+        return False
+
     @abstractmethod
     def draw(self, problem: Problem) -> Tensor:
         """A random image of the ball around each image of the problem."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import leading, select, worst_case
-from protoat.types import ThreatModel
+from protoat.types import Output, ThreatModel
 
 __all__ = ["Square"]
 
@@ -66,9 +66,15 @@ class Square(Attack):
         self.p_init = p_init
         self.rescale_schedule = rescale_schedule
 
+    @property
+    def follows_gradients(self) -> bool:
+        return False
+
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        if len(images) != 3:
+            raise ValueError(f"Square needs images of shape (C, H, W), and these are {images}; reshape in the model")
+
     def run(self, problem: Problem) -> Tensor:
-        if problem.x.dim() != 4:
-            raise ValueError(f"Square needs images of shape (B, C, H, W), got {tuple(problem.x.shape)}")
         return worst_case(problem, self.threat.norm, [lambda part, _: self._search(part)] * self.restarts)
 
     def _search(self, problem: Problem) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from protoat.arguments import check_kind
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.standing import worst_case
+from protoat.types import Output
 
 __all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_wrong_classes"]
 
@@ -86,6 +87,13 @@ class Targeted(Attack):
             raise ValueError(f"{type(attack).__name__} has no targeted form, so no targets can be given to it")
         self.attack = attack
         self.rule = rule
+
+    @property
+    def follows_gradients(self) -> bool:
+        return self.attack.follows_gradients
+
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        self.attack.check(images, output)
 
     def run(self, problem: Problem) -> Tensor:
         with torch.no_grad():

@@ -38,8 +38,12 @@ class Transfer(Attack):
         self.surrogate = surrogate
         self.name = name
 
+    @property
+    def follows_gradients(self) -> bool:
+        return False
+
     def run(self, problem: Problem) -> Tensor:
-        return self.attack.perturb(
+        return self.attack.craft(
             self.surrogate,
             problem.x,
             problem.y,

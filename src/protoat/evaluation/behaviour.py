@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import AttackLoss
 from protoat.attacks.base import attacking
+from protoat.attacks.examination import are_probabilities, differing
 from protoat.attacks.gradient import input_gradient
 from protoat.functional.forward import output_of
 from protoat.functional.kept import random_state_kept
@@ -17,7 +18,6 @@ __all__ = [
     "differing",
     "eval_gradient",
     "eval_logits",
-    "passes_gradients",
     "unlike_eval_mode",
     "unlike_in_company",
     "unlike_itself",
@@ -44,27 +44,6 @@ def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> T
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return at_least_float32(output_of(model, x).logits)
-
-
-def differing(first: Tensor, second: Tensor) -> Tensor:
-    """Images, (B,) bool, whose logits differ by more than rounding: 1e-5 of the largest logit.
-
-    >>> differing(torch.tensor([[1.0, 100.0], [2.0, 3.0]]), torch.tensor([[1.0, 100.0001], [2.5, 3.0]]))
-    tensor([False,  True])
-    """
-    return ~((first - second).abs().amax(1) <= 1e-5 * first.abs().max().clamp_min(1))
-
-
-def passes_gradients(model: nn.Module, x: Tensor) -> bool:
-    """Whether autograd finds a way from the logits back to the images.
-
-    >>> passes_gradients(nn.Flatten(), torch.zeros(1, 1, 2, 2))
-    True
-    """
-    with attacking(model), random_state_kept(x.device), torch.enable_grad():
-        image = x[:1].detach().requires_grad_()
-        logits = _logits(model, image)
-        return logits.requires_grad and torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is not None
 
 
 @torch.no_grad()
@@ -113,12 +92,3 @@ def unlike_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
         for buffer, before in kept:
             buffer.copy_(before)
     return differing(eval_logits(model, images), as_it_is)[: len(x)]
-
-
-def are_probabilities(logits: Tensor) -> Tensor:
-    """Rows, (B,) bool, that are probabilities and no logits: none negative, and they add up to 1.
-
-    >>> are_probabilities(torch.tensor([[0.25, 0.75], [0.25, 0.25]]))
-    tensor([ True, False])
-    """
-    return (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)

@@ -85,6 +85,6 @@ def embed(
         x, y = data.images[rows].to(device).float() / 255, data.labels[rows].to(device)
         if attack is not None:
             seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
-            x = attack.perturb(model, x, y, generator=torch.Generator(device).manual_seed(seed))
+            x = attack.craft(model, x, y, generator=torch.Generator(device).manual_seed(seed))
         seen.append(x.cpu())
     return embed_images(model, torch.cat(seen), batch_size=batch_size)

@@ -171,7 +171,9 @@ def _breaks(lab: Lab, surrogate: Surrogate) -> Verdict:
     for factor in (1.0, 2.0, 4.0):
         radius = min(factor * lab.threat.eps, lab.anywhere)
         attack = PGD(replace(lab.threat, eps=radius), steps=20)
-        right = torch.cat([attack(surrogate.model, *batch).correct for batch in lab.batches()])
+        right = torch.cat(
+            [attack.judged(surrogate.model, attack.craft(surrogate.model, *b), b[1]).correct for b in lab.batches()]
+        )
         left[_at("pgd20", radius)] = count = int(right.sum())
         beyond = too_many(count, len(lab), 0.01)
         if not beyond:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack, Transfer
+from protoat.attacks.examination import Examination
 from protoat.data import ImageData
 from protoat.evaluation.attack_names import attack_of_name
-from protoat.evaluation.behaviour import passes_gradients
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
-from protoat.evaluation.robustness import evaluate
+from protoat.evaluation.robustness import evaluate, look_at
 from protoat.functional.ball import distance
 from protoat.types import ThreatModel
 
@@ -114,9 +114,14 @@ class Lab:
         return next((value.device for value in self.network.parameters()), torch.device("cpu"))
 
     @cached_property
+    def examination(self) -> Examination:
+        """What a look at the model shows, before any check."""
+        return look_at(self.network, self.data, torch.arange(min(4, len(self))), self.device)
+
+    @cached_property
     def differentiable(self) -> bool:
         """Whether gradients come back to the images at all."""
-        return passes_gradients(self.network, self.x)
+        return self.examination.differentiable
 
     @property
     def anywhere(self) -> float:
@@ -171,7 +176,9 @@ class Lab:
         """The images of a PGD-20 of its own, for those who want to see them."""
         self._advance("pgd20")
         attack = PGD(self.threat, steps=20)
-        results = [attack(self.network, *batch) for batch in self.batches()]
+        results = [
+            attack.judged(self.network, attack.perturb(self.network, *batch), batch[1]) for batch in self.batches()
+        ]
         return Crafted(torch.cat([r.x_adv for r in results]), torch.cat([r.correct for r in results]))
 
     @cached_property

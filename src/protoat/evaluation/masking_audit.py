@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 from protoat.attacks import Attack
+from protoat.attacks.examination import Finding
 from protoat.data import ImageData
 from protoat.evaluation import gradient_checks, model_checks, record_checks
 from protoat.evaluation.check import Check, Status, not_run
 from protoat.evaluation.lab import Lab, Surrogate
+from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.types import ThreatModel
 
 __all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "Tally", "audit", "tally"]
@@ -58,11 +61,13 @@ class AuditReport:
         checks: by number.
         images: how many the attacks saw.
         threat: norm and radius.
+        findings: what a look at the model showed before any check.
     """
 
     checks: tuple[CheckResult, ...]
     images: int
     threat: ThreatModel
+    findings: tuple[Finding, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -91,6 +96,7 @@ class AuditReport:
             "passed": self.passed,
             "images": self.images,
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "lint": [found._asdict() for found in self.findings],
             "checks": [{**vars(check), "seconds": round(check.seconds, 3)} for check in self.checks],
         }
 
@@ -211,9 +217,10 @@ def audit(
         training=training,
         advance=starts,
     )
-    results, home = [], lab.device
+    results, home, stack = [], lab.device, ExitStack()
     try:
         model.to(device or home)
+        stack.enter_context(hidden_parts_in_eval(lab.examination.hidden))
         for check in CHECKS:
             at, started = check.id, time.perf_counter()
             if only is not None and check.id not in only:
@@ -225,5 +232,6 @@ def audit(
             taken = time.perf_counter() - started
             results.append(CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, taken))
     finally:
+        stack.close()
         model.to(home)
-    return AuditReport(tuple(results), len(lab), threat)
+    return AuditReport(tuple(results), len(lab), threat, lab.examination.findings)

@@ -20,7 +20,7 @@ from protoat.evaluation.behaviour import (
 from protoat.evaluation.check import Check, Verdict, judged, percent, too_many
 from protoat.evaluation.lab import Lab
 from protoat.functional.ball import ascent_step
-from protoat.functional.losses import cross_entropy, margin
+from protoat.functional.losses import STEEP, cross_entropy, margin
 from protoat.functional.prediction import predicted
 from protoat.types import as_output
 
@@ -63,6 +63,9 @@ def gradients_are_healthy(lab: Lab) -> Verdict:
         gradients = [eval_gradient(lab.network, x, y, loss).flatten(1) for x, y in lab.batches()]
         zeros[loss.__name__] = sum(int((gradient == 0).all(1).sum()) for gradient in gradients)
         spoilt += sum(int((~gradient.isfinite()).any(1).sum()) for gradient in gradients)
+    # Attacks here climb on where cross-entropy, as the world computes it, has underflowed.
+    behind = torch.cat([margin(as_output(eval_logits(lab.network, x)), y) for x, y in lab.batches()])
+    zeros["cross_entropy"] = max(zeros["cross_entropy"], int((behind < -STEEP).sum()))
     flat, flat_margin = (too_many(count, len(lab), 0.01) for count in zeros.values())
     reason = f"cross-entropy has no gradient for {zeros['cross_entropy']} of {len(lab)} images"
     if spoilt:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.attacks.examination import Finding
 from protoat.data import ImageData
 from protoat.evaluation.statistics import Count, count_by, percentage, worst
 from protoat.types import ThreatModel
@@ -89,6 +90,7 @@ class Report:
         attacks: by name.
         worst_case: an image counts as right only if it stays right under every attack that enters; see `evaluate`.
         indices: (M,) int64, which images of the data were measured.
+        findings: what makes these numbers mean less than they say, and which attacks could not be measured.
 
     >>> right = torch.tensor([True, True, False, True])
     >>> cats, dogs = Count(2, 2), Count(1, 2)
@@ -102,8 +104,12 @@ class Report:
     attacks: dict[str, AttackReport]
     worst_case: AttackReport
     indices: Tensor
+    findings: tuple[Finding, ...] = ()
 
     def __getitem__(self, name: str) -> AttackReport:
+        if name not in self.attacks:
+            why = [found.text for found in self.findings if found.code in ("not-applicable", "raised")]
+            raise KeyError(f"{name!r} was not measured, only {', '.join(self.attacks)}; {'; '.join(why)}".rstrip("; "))
         return self.attacks[name]
 
     def __str__(self) -> str:
@@ -119,6 +125,7 @@ class Report:
         return {
             "attacks": {name: report.to_json() for name, report in self.attacks.items()},
             "worst_case": self.worst_case.to_json(),
+            "lint": [found._asdict() for found in self.findings],
         }
 
 

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,17 +19,21 @@ from torch import Tensor, nn
 from protoat.arguments import check_kind, check_number, check_whole
 from protoat.attacks import Attack, AutoAttack
 from protoat.attacks.base import Problem, attacking
+from protoat.attacks.examination import Examination, Finding, examine, examined
+from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
-from protoat.evaluation.behaviour import unlike_in_company
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, Report, worst_case
-from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.distributed import mean_over_processes
+from protoat.functional.forward import as_module
+from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.kept import random_state_kept
+from protoat.functional.prediction import predicted
 from protoat.types import Output, ThreatModel
 
-__all__ = ["Advance", "Saved", "check_batch_norm", "check_output", "evaluate"]
+__all__ = ["Advance", "Saved", "check_batch_norm", "evaluate", "look_at"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +90,8 @@ def evaluate(
     the same function; the model as it is judges what they made.
 
     Args:
-        model: images in [0, 1] -> `Output` or logits, any module or function. A module is measured in eval mode; what a
-            function calls must be in it already, and a warning says where it looks as if it were not.
+        model: images in [0, 1] -> `Output` or logits, any module or function, measured in eval mode. Networks that it
+            holds where its ``eval()`` does not reach, as a function does, are put in eval mode too, which is said.
         data: test images with classes and modes.
         attacks: by name; None measures clean images.
         threat: attacks in another norm or with a larger radius do not enter the worst case; default: all enter.
@@ -101,8 +105,12 @@ def evaluate(
 
     Raises:
         TypeError: data that is no `ImageData`, or attacks that are no mapping of names to attacks.
-        ValueError: no attacks or no images, a number below 1, an attack with ``bn="train"``, a model that cannot take
-            the images, whose output does not fit the classes, or is not finite.
+        ValueError: no attacks or no images, a number below 1, an attack with ``bn="train"`` or that such images or so
+            many classes do not allow, a model that cannot take the images, whose output does not fit the classes, or is
+            not finite.
+
+    What makes the numbers mean less is logged and stands in `Report.findings`. Attacks along gradients are left out
+    where the model passes none, and an attack under which the model raises an error is left out with that error.
 
     >>> from protoat.data import Digits
     >>> from protoat.types import Linf
@@ -127,15 +135,21 @@ def evaluate(
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
     order = fair_order(data)[:limit]
     with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
-        check_output(network, data, where)
-        for attack in attacks.values():
-            if isinstance(attack, AutoAttack):
-                attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
-        if not isinstance(model, nn.Module):
-            _say_company(network, data.images[order[:8]].to(where).float() / 255)
-        folded = FoldedBatchNorm(network, data.images[order[:4]].to(where).float() / 255)
-        job = _Job(network, folded, data, attacks, order.split(batch_size), where, saved, advance)
-        outcomes, seconds = job.run(accelerator, budget_seconds)
+        found = look_at(network, data, order[:4], where)
+        findings = list(found.findings)
+        attacks, impossible = _possible(attacks, data, found)
+        findings += impossible
+        for finding in findings:
+            if finding.severity != "note":
+                logger.warning("%s: %s", finding.code, finding.text)
+        with hidden_parts_in_eval(found.hidden), examined():
+            folded = FoldedBatchNorm(network, data.images[order[:4]].to(where).float() / 255)
+            job = _Job(network, folded, data, attacks, order.split(batch_size), where, saved, advance)
+            outcomes, seconds = job.run(accelerator, budget_seconds)
+    if job.failed:
+        attacks = {name: attack for name, attack in attacks.items() if name not in job.failed}
+        outcomes, seconds = (part[[name not in job.failed for name in job.attacks]] for part in (outcomes, seconds))
+        findings += [Finding("raised", "error", text) for text in job.failed.values()]
     seen_by_all = (outcomes[:, order] > 0).all(0).int().cumprod(0).sum()
     indices = order[: int(seen_by_all)].sort().values
     reports = {
@@ -147,7 +161,7 @@ def evaluate(
         logger.warning(
             "no attack enters the worst case, which is clean accuracy: none is %s within %g", threat.norm, threat.eps
         )
-    return Report(reports, worst, indices)
+    return Report(reports, worst, indices, tuple(findings))
 
 
 _WRONG, _RIGHT = 1, 2  # 0: not measured
@@ -165,6 +179,7 @@ class _Job:
     device: torch.device
     saved: Saved | None
     advance: Callable[[Advance], None] | None
+    failed: dict[str, str] = field(default_factory=dict)
 
     def run(self, accelerator: Accelerator | None, budget_seconds: float | None) -> tuple[Tensor, Tensor]:
         """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together."""
@@ -181,7 +196,18 @@ class _Job:
                 break
             standing = torch.ones(len(self.batches[place]), dtype=torch.bool)
             for row, (name, attack) in rows:
-                correct, took = self._outcome(place, name, attack, standing)
+                if name in self.failed:
+                    continue
+                try:
+                    correct, took = self._outcome(place, name, attack, standing)
+                except Exception as error:
+                    # Other processes would wait for this one; without clean images there is nothing to count.
+                    if attack is None or processes > 1 or not getattr(error, "of_model", False):
+                        raise
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    self.failed[name] = f"the model raised {reason} under {name}, which is therefore not measured"
+                    logger.warning("%s", self.failed[name], exc_info=logger.isEnabledFor(logging.DEBUG))
+                    continue
                 if attack is None:
                     standing = correct
                 outcomes[row, self.batches[place]] = torch.where(correct, _RIGHT, _WRONG).to(torch.int8)
@@ -217,12 +243,12 @@ class _Job:
     def _attack(self, place: int, attack: Attack | None, rows: Tensor) -> Tensor:
         x, y = self.data.images[rows].to(self.device).float() / 255, self.data.labels[rows].to(self.device)
         if attack is None:
-            return _NOTHING(self.network, x, y).correct.cpu()
+            return _NOTHING.judged(self.network, x, y).correct.cpu()
         seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
         # An attack through batch statistics needs the layers that have them.
         with self.folded.in_place() if attack.bn == "eval" else nullcontext():
             x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed))
-        return _NOTHING(self.network, x_adv, y).correct.cpu()
+        return _NOTHING.judged(self.network, x_adv, y).correct.cpu()
 
 
 class _Nothing(Attack):
@@ -235,21 +261,10 @@ class _Nothing(Attack):
 _NOTHING = _Nothing(ThreatModel(1.0))
 
 
-class _Function(nn.Module):
-    """A function in the place of a module."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
-
-
 @contextmanager
 def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[InPieces, torch.device]]:
     """The model ready to be measured, and where; it is back where it was at the end, also on errors."""
-    network = bare(model) if isinstance(model, nn.Module) else _Function(model)
+    network = as_module(model)
     first = next(itertools.chain(network.parameters(), network.buffers()), None)
     before = torch.device("cpu") if first is None else first.device
     where = before if device is None else torch.device(device)
@@ -273,13 +288,28 @@ def _check_attacks(attacks: Any) -> None:
         check_batch_norm(attack, name)
 
 
-def _say_company(network: InPieces, x: Tensor) -> None:
-    """Warns of a function whose answers change with the batch: the mode of what it calls is out of reach here."""
-    if bool(unlike_in_company(network, x).any()):
-        logger.warning(
-            "what the function says of an image changes from one batch to another, as of a network in train mode; call "
-            "its eval(), or pass the network itself"
-        )
+def _possible(
+    attacks: Mapping[str, Attack | None], data: ImageData, found: Examination
+) -> tuple[dict[str, Attack | None], list[Finding]]:
+    """The attacks that can be run on a model, and what is to be said of the others.
+
+    Raises:
+        ValueError: one cannot be run on such images or so many classes.
+    """
+    blocked = [] if found.differentiable else [n for n, a in attacks.items() if a is not None and a.follows_gradients]
+    possible = {name: attack for name, attack in attacks.items() if name not in blocked}
+    for name, attack in possible.items():
+        if isinstance(attack, AutoAttack):
+            attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
+        if attack is not None:
+            try:
+                attack.check(data.shape, found.output)
+            except ValueError as error:
+                raise ValueError(f"attack {name!r}: {error}") from error
+    if not blocked:
+        return possible, []
+    text = f"{', '.join(blocked)} follow gradients, of which the model passes none to its images: not applicable"
+    return possible, [Finding("not-applicable", "error", text)]
 
 
 def check_batch_norm(attack: Attack | None, name: str) -> None:
@@ -295,26 +325,31 @@ def check_batch_norm(attack: Attack | None, name: str) -> None:
         )
 
 
-def check_output(network: InPieces, data: ImageData, device: torch.device) -> None:
-    """Shows the model one image, which must give finite logits, one for each class.
+def look_at(network: InPieces, data: ImageData, rows: Tensor, device: torch.device) -> Examination:
+    """Examines a model before its measurement, see `examine`.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it cannot take the images, returns no logits of the data's classes, or none of them is finite.
     """
-    x = data.images[:1].to(device).float() / 255
+    x = data.images[rows].to(device).float() / 255
     try:
-        with attacking(network), torch.no_grad(), random_state_kept(device):
-            logits = network(x).logits
+        hidden = hidden_parts_in_eval(hidden_modules(network))
+        with attacking(network), hidden, torch.no_grad(), random_state_kept(device):
+            logits = network(x[:1]).logits
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"the model cannot take an image of shape {tuple(x.shape)}: {reason}") from error
-    if logits.dim() != 2 or logits.shape[1] != data.num_classes:
-        raise ValueError(
-            f"the model gives {tuple(logits.shape)} for one image, expected (1, {data.num_classes}): "
-            f"the data has {data.num_classes} classes"
-        )
-    if not bool(logits.isfinite().all()):
-        raise ValueError("the model's logits are not finite, so no class is its prediction; its weights may be spoilt")
+        raise ValueError(f"the model cannot take an image of shape {tuple(x[:1].shape)}: {reason}") from error
+    check_logits(logits, 1, data.num_classes)
+    said = bool((predicted(logits) >= 0).all())
+    try:
+        found = network.retrying(lambda: examine(network, x, num_classes=data.num_classes), len(x))
+        said = said or bool((predicted(found.output.logits) >= 0).any())
+    except ValueError:
+        if said:
+            raise
+    if not said:
+        raise ValueError("the model's logits are not finite (NaN or infinite), so no class is its prediction")
+    return found
 
 
 def _parameters(attack: Attack | None) -> dict[str, Any]:

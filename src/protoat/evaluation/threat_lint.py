@@ -4,50 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
+from protoat.attacks.examination import Examination, Finding, Severity, examine
 from protoat.data import ImageData
-from protoat.evaluation.behaviour import (
-    are_probabilities,
-    eval_gradient,
-    eval_logits,
-    passes_gradients,
-    unlike_eval_mode,
-    unlike_in_company,
-    unlike_itself,
-)
-from protoat.evaluation.check import too_many
+from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
-from protoat.functional.losses import margin
+from protoat.functional.forward import as_module
+from protoat.functional.hidden import hidden_parts_in_eval
+from protoat.functional.images import ROUNDING
 from protoat.functional.prediction import predicted
-from protoat.models import MeanLogits
 from protoat.types import ThreatModel
 
 __all__ = ["Finding", "Severity", "lint", "reach"]
-
-Severity = Literal["error", "warning", "note"]
-
-
-class Finding(NamedTuple):
-    """Something to know before a measurement.
-
-    Attributes:
-        code: short name of the rule.
-        severity: ``"error"`` makes the numbers meaningless, ``"warning"`` probably does, ``"note"`` limits what they
-            can be compared with.
-        text: one line: what was found, and what to do.
-    """
-
-    code: str
-    severity: Severity
-    text: str
 
 
 def lint(
@@ -90,12 +66,14 @@ def lint(
     rows = (
         fair_order(data)[:images].sort().values if isinstance(data, ImageData) else torch.arange(len(labels))[:images]
     )
-    network = InPieces(model)  # type: ignore[arg-type]  # a function does as well
+    network = InPieces(as_module(model))
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
     x, y = pixels[rows].to(where), labels[rows].to(where)
     x = x if x.is_floating_point() else x.float() / (255 if isinstance(data, ImageData) else 1)
-    case = _Case(network, x, y, eval_logits(network, x), labels, threat, attacks, targets, pixels_known)
-    return [finding for rule in _RULES for finding in rule(case)]
+    found = network.retrying(lambda: examine(network, x), len(x))
+    with hidden_parts_in_eval(found.hidden):
+        case = _Case(network, x, y, found, eval_logits(network, x), labels, threat, attacks, targets, pixels_known)
+        return [finding for rule in _RULES for finding in rule(case)]
 
 
 @dataclass(frozen=True)
@@ -105,6 +83,7 @@ class _Case:
     model: InPieces
     x: Tensor
     y: Tensor
+    found: Examination
     logits: Tensor
     labels: Tensor
     threat: ThreatModel
@@ -119,10 +98,10 @@ class _Case:
 
 def _pixels(case: _Case) -> Iterator[Finding]:
     low, high = (float(value) for value in torch.aminmax(case.x))
-    if low < -1e-6 or high > 1 + 1e-6:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         cause = "they look normalised" if low < 0 else "they look like 8-bit pixels, to be divided by 255"
         todo = "give attacks pixels in [0, 1] and put normalisation inside the model (protoat.models.Normalize)"
-        yield Finding("pixels", "error", f"images lie in [{low:.3g}, {high:.3g}] and not in [0, 1]: {cause}; {todo}")
+        yield Finding("pixels", "error", f"images lie in [{low:.7g}, {high:.7g}] and not in [0, 1]: {cause}; {todo}")
     elif high < 1.5 / 255:
         text = "no pixel is brighter than 1 of 255: images in [0, 1] became integers; multiply them by 255 first"
         yield Finding("pixels", "error", text)
@@ -143,63 +122,16 @@ def _targets(case: _Case) -> Iterator[Finding]:
 
 
 def _answers(case: _Case) -> Iterator[Finding]:
-    if not bool(case.logits.isfinite().all()):
-        yield Finding("finite", "error", "some logits are not finite; the weights may be spoilt")
-    elif share := float(unlike_itself(case.model, case.x).float().mean()):
-        differ = f"two forwards of one image differ for {share:.0%} of the images"
-        if isinstance(case.model.network, MeanLogits):
-            text = f"{differ}: means over {case.model.network.draws} draws still vary; more draws vary less"
-            yield Finding("random", "note", text)
-        else:
-            text = (
-                f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
-                "draws (EOT): protoat.models.MeanLogits"
-            )
-            yield Finding("random", "error", text)
-    elif bool(unlike_in_company(case.model, case.x).any()):
-        text = (
-            "what the model says of an image depends on the other images of the batch, also in eval mode: it uses "
-            "batch statistics; let it use running ones"
-        )
-        yield Finding("batch", "error", text)
-    elif share := float(unlike_eval_mode(case.model, case.x).float().mean()):
+    """What the examination before every measurement finds, here on more images, and whether the mode matters."""
+    yield from case.found.findings
+    if {"finite", "random", "batch"} & {finding.code for finding in case.found.findings}:
+        return
+    if share := float(unlike_eval_mode(case.model, case.x).float().mean()):
         text = (
             f"the model is in train mode, in which {share:.0%} of its answers are others: dropout and batch norm let "
             "chance and the batch in; call model.eval() (protoat measures and attacks in eval mode all the same)"
         )
         yield Finding("train-mode", "warning", text)
-
-
-def _gradient(case: _Case) -> Iterator[Finding]:
-    if not passes_gradients(case.model, case.x):
-        text = (
-            "no gradient comes from the logits back to the image: something cuts it off (detach, rounding to integers, "
-            "no_grad), so only attacks without gradients can run; try square, or transfer from another model"
-        )
-        yield Finding("no-gradient", "error", text)
-        return
-    # Of the class that the model says, as labels may be no classes; its lead has a gradient wherever the model has one.
-    said, total = case.logits.argmax(1), len(case.x)
-    gradient = case.model.retrying(lambda: eval_gradient(case.model, case.x, said, margin), total).flatten(1)
-    if spoilt := int((~gradient.isfinite().all(1)).sum()):
-        text = (
-            f"the gradient is not finite for {spoilt} of {total} images, whatever the logits are: something overflows, "
-            "or is infinitely steep (a root or a norm at 0), so attacks that follow gradients cannot move them"
-        )
-        yield Finding("finite", "error", text)
-    if too_many(flat := int((gradient == 0).all(1).sum()), total, 0.01):
-        text = (
-            f"the lead of the likeliest class has no gradient for {flat} of {total} images: some part passes none "
-            "(rounding, a threshold), so attacks that follow gradients cannot move them; attack with a smooth stand-in "
-            "for that part (BPDA), try square, or transfer from another model"
-        )
-        yield Finding("zero-gradient", "error", text)
-
-
-def _probabilities(case: _Case) -> Iterator[Finding]:
-    if bool(are_probabilities(case.logits).all()):
-        text = "outputs are probabilities, whose gradients vanish where the model is sure; take the softmax off"
-        yield Finding("probabilities", "error", text)
 
 
 def _preparation(case: _Case) -> Iterator[Finding]:
@@ -320,8 +252,6 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _labels,
     _targets,
     _answers,
-    _gradient,
-    _probabilities,
     _preparation,
     _radius,
     lambda case: reach(case.attacks),

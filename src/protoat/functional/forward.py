@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from protoat.functional.distributed import bare
 from protoat.types import Output, as_output
 
-__all__ = ["code_of_model", "output_of"]
+__all__ = ["as_module", "code_of_model", "output_of"]
 
 
 def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
@@ -36,6 +37,34 @@ def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
     logits, embedding = as_output(result)
     # An embedding with a graph keeps its place in it: another one would add up gradients in another order.
     return Output(logits.clone(), embedding if embedding.requires_grad else embedding.clone())
+
+
+class _Function(nn.Module):
+    """A function in the place of a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def as_module(model: Any) -> nn.Module:
+    """The network itself, out of a wrapper for several processes; a function becomes a module that calls it.
+
+    Raises:
+        TypeError: neither a module nor a function.
+
+    >>> import torch
+    >>> as_module(torch.relu)(torch.tensor([-1.0]))
+    tensor([0.])
+    """
+    if isinstance(model, nn.Module):
+        return bare(model)
+    if not callable(model):
+        raise TypeError(f"the model is a {type(model).__name__}, expected torch.nn.Module or a function of images")
+    return _Function(model)
 
 
 @contextmanager

@@ -5,26 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["check_images"]
+__all__ = ["ROUNDING", "check_images"]
+
+# Resizing, or normalising and back, leaves pixels this far outside [0, 1]; half a grey level of 8 bits is twice that.
+ROUNDING = 1e-3
 
 
-def check_images(x: Tensor) -> None:
-    """Refuses what is no batch of images in [0, 1]; rounding errors of up to 1e-6 beyond it are none.
+def check_images(x: Tensor) -> Tensor:
+    """A batch of images in [0, 1], with rounding errors of up to `ROUNDING`, 0.001, cut off.
+
+    Returns:
+        `x` itself where it lies in [0, 1]; a copy where something was cut off.
 
     Raises:
         ValueError: no floats, or pixels outside the range.
 
+    >>> check_images(torch.tensor([[1.0004, 0.5]]))
+    tensor([[1.0000, 0.5000]])
     >>> check_images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     Traceback (most recent call last):
     ValueError: images are torch.uint8, expected floats in [0, 1]; divide 8-bit pixels by 255
     """
     if not x.is_floating_point():
         raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
-    if not len(x):
-        return
+    if not x.numel():
+        return x
     low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (low >= -1e-6 and high <= 1 + 1e-6):
+    if low >= 0 and high <= 1:
+        return x
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        cause = "divide 8-bit pixels by 255" if high > 2 and low >= 0 else "put normalisation inside the model"
         raise ValueError(
-            f"images lie in [{low:.3g}, {high:.3g}], expected [0, 1]; "
-            "put normalisation inside the model (protoat.models.Normalize)"
+            f"images lie in [{low:.7g}, {high:.7g}], expected [0, 1] up to rounding of {ROUNDING:g}; "
+            f"{cause}{'' if cause.startswith('divide') else ' (protoat.models.Normalize)'}"
         )
+    return x.clamp(0, 1)

@@ -200,4 +200,4 @@ class AdversarialTraining(OneStep):
         self.attack = attack
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        return Examples(x, self.attack.perturb(model, x, y, eps=self.eps, generator=self.generator(x)), y)
+        return Examples(x, self.attack.craft(model, x, y, eps=self.eps, generator=self.generator(x)), y)

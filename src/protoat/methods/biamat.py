@@ -184,7 +184,7 @@ class BiaMAT(OneStep):
 
     def _attacked(self, network: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
         unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return self.attack.perturb(network, x, unused, eps=self.eps, generator=generator)
+        return self.attack.craft(network, x, unused, eps=self.eps, generator=generator)
 
     def _draw(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As many auxiliary images as there are primary ones, augmented, and their labels."""

@@ -108,7 +108,7 @@ class CFA(AdversarialTraining):
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         eps = self._ramp * self._radii(y)
-        return Examples(x, self.attack.perturb(model, x, y, eps=eps, generator=self.generator(x)), y)
+        return Examples(x, self.attack.craft(model, x, y, eps=eps, generator=self.generator(x)), y)
 
     def forward(self, model: nn.Module, examples: Examples) -> Views:
         views = super().forward(model, examples) if self.beta is None else clean_and_adversarial(model, examples)

@@ -109,7 +109,7 @@ class DAJAT(OneStep):
         return trades + self.js_weight * jensen_shannon(*logits).mean()
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Examples:
-        return Examples(x, self.attack.perturb(model, x, y, eps=self.eps, generator=generator), y)
+        return Examples(x, self.attack.craft(model, x, y, eps=self.eps, generator=generator), y)
 
     def _second_set(self, model: nn.Module) -> SecondBatchNorm:
         if self.second is None:

@@ -43,6 +43,11 @@ class MeanLogits(nn.Module):
         self.model = model
         self.draws = draws
 
+    @property
+    def mean_of_draws(self) -> int:
+        """How many draws its logits are the mean of, for those who find that they vary."""
+        return self.draws
+
     def forward(self, x: Tensor) -> Output:
         outputs = [output_of(self.model, x) for _ in range(self.draws)]
         return Output(*(torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)))

@@ -135,7 +135,7 @@ class Contrastive(Method):
         attack = PGD(self.threat, steps=self.steps, step_size=self.step_size, loss=lambda output, _: loss(output))
         nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         with attacking(self.head):
-            return attack.perturb(model, x, nobody, eps=self.eps, generator=generator)
+            return attack.craft(model, x, nobody, eps=self.eps, generator=generator)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"projector.{key}": value for key, value in self.head.state_dict().items()}

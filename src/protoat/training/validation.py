@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
+from protoat.attacks.examination import examine
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
@@ -21,6 +23,8 @@ from protoat.training.batches import first_batch
 from protoat.training.loader_memory import LoaderMemory
 from protoat.training.seeding import derived_seed
 from protoat.training.worker_signals import workers_spared
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Validation", "default_attack"]
 
@@ -64,6 +68,8 @@ class Validation:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self._told: set[str] = set()
+        self._looked = False
         self.dtypes = dtypes
         self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
         if not hasattr(data, "images"):
@@ -96,23 +102,39 @@ class Validation:
     def _counts(self, model: nn.Module) -> Tensor:
         """(3, classes) of this process: images, those right when clean, those right under attack."""
         nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._looked = False
         labelled, when_clean, attacked, classes = [nothing], [nothing], [nothing], 0
         for index, (images, labels) in enumerate(self._batches()):
             classes = max(classes, 1 + int(labels.max()))
             if index % self.world_size != self.rank:
                 continue
-            x, y = images.to(self.device), labels.to(self.device)
+            x, y = check_images(images.to(self.device)), labels.to(self.device)
+            self._say(model, x)
             with attacking(model), torch.no_grad():
                 clean = predicted(output_of(model, x).logits) == y
             robust = clean
             if self.attack is not None:
                 generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
-                robust = self.attack(model, x, y, generator=generator).correct
+                robust = self.attack.judged(model, self.attack.craft(model, x, y, generator=generator), y).correct
             labelled.append(y)
             when_clean.append(y[clean])
             attacked.append(y[robust])
         every = (torch.cat(found) for found in (labelled, when_clean, attacked))
         return torch.stack([torch.bincount(found, minlength=classes).float() for found in every])
+
+    def _say(self, model: nn.Module, x: Tensor) -> None:
+        """Warns, at the first batch of each call, of what makes its numbers mean less; of each thing once."""
+        if self._looked or not len(x):
+            return
+        self._looked = True
+        found = examine(model, x[:4])
+        follows = self.attack is not None and self.attack.follows_gradients
+        if self.attack is not None:
+            self.attack.check(tuple(x.shape[1:]), found.output)
+        for finding in found.of_attack(follows):
+            if finding.severity != "note" and finding.code not in self._told:
+                self._told.add(finding.code)
+                logger.warning("validation: %s: %s", finding.code, finding.text)
 
     def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         return self._of_images() if hasattr(self.data, "images") else self._of_batches()

@@ -1,0 +1,49 @@
+"""The mode in which a model is attacked and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from torch import nn
+
+from protoat.functional.kept import modes_kept
+
+__all__ = ["BatchNormMode", "attacking"]
+
+BatchNormMode = Literal["eval", "train", "train_frozen"]
+
+
+@contextmanager
+def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
+    """Puts `model` into attack mode and restores every module's mode and every ``requires_grad``, also on errors.
+
+    Args:
+        bn: ``"eval"`` uses running statistics; ``"train"`` uses batch statistics and moves the running ones, as do the
+            scripts of Madry, Free-AT and Fast-AT; ``"train_frozen"`` uses batch statistics, the running ones stay.
+            Everything else (dropout) is in eval mode throughout, and so is a batch norm that is in eval mode within a
+            model in train mode, because its owner froze it.
+    """
+    modules = list(model.modules())
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)] if bn != "eval" else []
+    if model.training:  # a layer that is in eval mode in a model that trains was frozen by its owner
+        norms = [norm for norm in norms if norm.training]
+    tracking = [m.track_running_stats for m in norms]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with modes_kept(model):
+        try:
+            for module in modules:
+                module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            for module in norms:
+                module.training = True
+                if bn == "train_frozen":
+                    module.track_running_stats = False
+            yield
+        finally:
+            for module, track in zip(norms, tracking, strict=True):
+                module.track_running_stats = track
+            for parameter in parameters:
+                parameter.requires_grad_(True)

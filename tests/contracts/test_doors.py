@@ -1,0 +1,352 @@
+"""Guards at every door: what is wrong with a model or its images is answered alike wherever they come in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protoat.attacks import APGD, FAB, JSMA, PGD, AutoAttack, Square, UniformNoise
+from protoat.data import Digits, ImageData
+from protoat.evaluation import evaluate
+from protoat.evaluation.masking_audit import audit
+from protoat.evaluation.threat_lint import lint
+from protoat.functional.margins import dlr
+from protoat.training.validation import Validation
+from protoat.types import Linf
+
+from . import parts
+
+THREAT = Linf(0.1)
+PGD3 = PGD(THREAT, steps=3)
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+class Through(nn.Module):
+    """A network behind a function of its images, of its output, or both."""
+
+    def __init__(
+        self, network: nn.Module, before: Callable[[Tensor], Tensor] | None, after: Callable[[Tensor], Any] | None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.before = before
+        self.after = after
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.network(x if self.before is None else self.before(x)).logits
+        return logits if self.after is None else self.after(logits)
+
+
+def behind(after: Callable[[Tensor], Any], before: Callable[[Tensor], Tensor] | None = None) -> Wrap:
+    return lambda network: Through(network, before, after).eval()
+
+
+def before(function: Callable[[Tensor], Tensor]) -> Wrap:
+    return lambda network: Through(network, function, None).eval()
+
+
+class NoGrad(nn.Module):
+    def __init__(self, network: nn.Module, context: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.context = context
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.context():
+            return self.network(x).logits
+
+
+class Held(nn.Module):
+    """A network with batch norm in train mode, held where `eval()` does not look."""
+
+    def __init__(self, network: nn.Module, hold: Callable[[nn.Module], Any], call: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.held = hold(network.train())
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.held)(x).logits
+
+
+class Plain:
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def answer(self, x: Tensor) -> Any:
+        return self.network(x)
+
+
+HIDING: dict[str, Wrap] = {
+    "list": lambda net: Held(net, lambda n: [n], lambda h: h[0]).eval(),
+    "dictionary": lambda net: Held(net, lambda n: {"a": {"b": n}}, lambda h: h["a"]["b"]).eval(),
+    "closure": lambda net: Held(net, lambda n: lambda x, scale=1: n(x * scale), lambda h: h).eval(),
+    "partial": lambda net: Held(net, lambda n: partial(lambda m, x: m(x), n), lambda h: h).eval(),
+    "bound method": lambda net: Held(net, lambda n: n.forward, lambda h: h).eval(),
+    "plain object": lambda net: Held(net, Plain, lambda h: h.answer).eval(),
+    "method of a plain object": lambda net: Held(net, lambda n: Plain(n).answer, lambda h: h).eval(),
+}
+
+# What is found, and said alike by every door; the number stays, so it is a warning with this code.
+FOUND: dict[str, tuple[Wrap, str]] = {
+    "saturated": (behind(lambda z: 1000 * z), "saturated"),
+    "far saturated": (behind(lambda z: 1e6 * z), "saturated"),
+    "saturated log-probabilities": (behind(lambda z: (1000 * z).log_softmax(1)), "saturated"),
+    "probabilities": (behind(lambda z: z.softmax(1)), "probabilities"),
+    "noise": (before(lambda x: x + 0.1 * torch.randn_like(x)), "random"),
+    "dropout that is forced": (behind(lambda z: F.dropout(z, 0.3, training=True)), "random"),
+    "one draw for a batch": (behind(lambda z: z * (1 + torch.rand(()))), "random"),
+    "batch statistics": (before(lambda x: F.batch_norm(x, None, None, training=True)), "batch"),
+    "batch norm without running ones": (
+        lambda net: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), parts.Logits(net)).eval(),
+        "batch",
+    ),
+    "rounded pixels": (before(lambda x: (4 * x).round() / 4), "zero-gradient"),
+    "logits of NaN for some": (
+        behind(lambda z: z.masked_fill(z.argmax(1, keepdim=True) % 2 == 1, torch.nan)),
+        "finite",
+    ),
+    **{f"in a {name}": (wrap, "unreached") for name, wrap in HIDING.items()},
+}
+
+# What passes no gradient: attacks along gradients are refused, all others measured.
+CUT: dict[str, Wrap] = {
+    "detach": behind(lambda z: z.detach()),
+    "no_grad": lambda net: NoGrad(net, torch.no_grad),
+    "inference_mode": lambda net: NoGrad(net, torch.inference_mode),
+    "argmax": behind(lambda z: F.one_hot(z.argmax(1), 10).float()),
+    "numpy": behind(lambda z: torch.from_numpy(z.detach().numpy().copy())),
+}
+
+# What is no answer of a classifier of ten classes: refused in a line.
+REFUSED: dict[str, tuple[Wrap, str]] = {
+    "tuple": (behind(lambda z: (z, z)), "returned a tuple"),
+    "dictionary": (behind(lambda z: {"scores": z}), "returned a dict"),
+    "one logit": (behind(lambda z: z[:, :1]), "one logit"),
+    "a row too few": (behind(lambda z: z[1:] if len(z) > 1 else z), r"gives \(\d+, 10\) for \d+ images"),
+    "no classes": (behind(lambda z: z.amax(1)), r"gives \("),
+    "classes, not scores": (behind(lambda z: z.argmax(1, keepdim=True).expand(-1, 10)), "returns torch.int64"),
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    whole = Digits().load("test")
+    return whole.subset(torch.arange(40))
+
+
+def ten() -> nn.Module:
+    return parts.trained(classes=10)[0]
+
+
+def by_attack(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        PGD3(model, data.images.float() / 255, data.labels)
+    return "\n".join(str(warning.message) for warning in told)
+
+
+def by_perturb(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        FAB(THREAT, steps=2).closest(model, data.images.float() / 255, data.labels)
+    return "\n".join(str(warning.message) for warning in told)
+
+
+def by_evaluate(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    report = evaluate(model, data, {"pgd3": PGD3, "noise": UniformNoise(THREAT, draws=2)})
+    assert json.loads(json.dumps(report.to_json()))["lint"] == [found._asdict() for found in report.findings]
+    return "\n".join(f"{found.code}: {found.text}" for found in report.findings)
+
+
+def by_validation(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        Validation(data, PGD3, device=torch.device("cpu"))(model)
+    return caplog.text
+
+
+def by_lint(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(f"{found.code}: {found.text}" for found in lint(model, data, THREAT, {"pgd3": PGD3}))
+
+
+def by_audit(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    report = audit(model, data, THREAT, images=20, only=["C15", "C16"])
+    return "\n".join(f"{found.code}: {found.text}" for found in report.findings)
+
+
+DOORS = {
+    "attack": by_attack,
+    "closest": by_perturb,
+    "evaluate": by_evaluate,
+    "validation": by_validation,
+    "lint": by_lint,
+    "audit": by_audit,
+}
+each_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+
+
+@each_door
+@pytest.mark.parametrize("name", FOUND)
+def test_what_is_found_has_the_same_code(name: str, door: Any, data: ImageData, caplog: Any) -> None:
+    wrap, code = FOUND[name]
+    model = wrap(ten())
+    assert f"{code}: " in door(model, data, caplog)
+
+
+@each_door
+def test_a_sound_model_is_not_spoken_of(door: Any, data: ImageData, caplog: Any) -> None:
+    assert door(ten(), data, caplog) == ""
+
+
+@each_door
+@pytest.mark.parametrize("name", CUT)
+def test_what_passes_no_gradient(name: str, door: Any, data: ImageData, caplog: Any) -> None:
+    model = CUT[name](ten())
+    try:
+        said = door(model, data, caplog)
+    except ValueError as error:
+        assert door in (by_attack, by_perturb, by_validation)
+        said = str(error)
+    assert "no gradient comes from the model's logits back to the image" in said
+
+
+@each_door
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_answer(name: str, door: Any, data: ImageData, caplog: Any) -> None:
+    wrap, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        door(wrap(ten()), data, caplog)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_attacks_without_gradients_are_measured_all_the_same(name: str, data: ImageData) -> None:
+    attacks = {"pgd3": PGD3, "aa": AutoAttack(THREAT), "square": Square(THREAT, queries=20)}
+    report = evaluate(CUT[name](ten()), data, attacks)
+    assert [*report.attacks] == ["clean", "square"]
+    (found,) = [found for found in report.findings if found.code == "not-applicable"]
+    assert found.text.startswith("pgd3, aa follow gradients")
+    expected = evaluate(ten(), data, {"square": attacks["square"]})
+    if name != "argmax":  # whose scores say less
+        assert torch.equal(report["square"].correct_mask, expected["square"].correct_mask)
+    with pytest.raises(KeyError, match="not applicable"):
+        report["pgd3"]
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_hidden_networks_are_measured_in_eval_mode_and_left_as_they_were(name: str, data: ImageData) -> None:
+    network = ten()
+    expected = evaluate(network, data, {"pgd3": PGD3})
+    model = HIDING[name](network)
+    before = parts.world(network)
+    found = evaluate(model, data, {"pgd3": PGD3})
+    assert parts.differences(before, parts.world(network)) == []
+    assert torch.equal(found["clean"].correct_mask, expected["clean"].correct_mask)
+    assert abs(found["pgd3"].accuracy - expected["pgd3"].accuracy) <= 0.05  # batch norm is folded in one of the two
+
+
+def test_classes_that_are_ruled_out_are_legal() -> None:
+    """Ten logits, of which six are -inf: the same as the four alone."""
+    network, x, y = parts.trained(count=48)
+    masked = behind(lambda z: torch.cat([z, z.new_full((len(z), 6), -torch.inf)], 1))(network)
+    for attack in (PGD3, APGD(THREAT, steps=5), Square(THREAT, queries=30), APGD(THREAT, steps=5, loss=dlr)):
+        assert int(attack(masked, x, y).correct.sum()) == pytest.approx(int(attack(network, x, y).correct.sum()), abs=1)
+    for whole in (AutoAttack(THREAT), FAB(THREAT, steps=5)):
+        assert 0 < int(whole(masked, x[:8], y[:8]).correct.sum()) <= 8
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1e7])
+def test_saturated_networks_fall_like_their_twins(factor: float) -> None:
+    network, x, y = parts.trained(count=64)
+    saturated = behind(lambda z: factor * z)(network)
+    for attack in (PGD(THREAT, steps=1), PGD(THREAT, steps=10), APGD(THREAT, steps=10)):
+        expected = int(attack(network, x, y).correct.sum())
+        with pytest.warns(RuntimeWarning, match="saturated"):
+            found = int(attack(saturated, x, y).correct.sum())
+        assert found <= expected + 1
+        assert expected < 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_logits_of_any_precision(dtype: torch.dtype) -> None:
+    network, x, y = parts.trained(count=24)
+    other = behind(lambda z: z.to(dtype))(network)
+    for attack in (PGD3, APGD(THREAT, steps=4), AutoAttack(THREAT)):
+        result = attack(other, x, y)
+        assert result.x_adv.dtype == torch.float32
+        assert int(result.correct.sum()) == pytest.approx(int(attack(network, x, y).correct.sum()), abs=2)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_reentrant_checkpoints() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = torch.utils.checkpoint.checkpoint(self.network.features, x, use_reentrant=True)
+            return self.network.head(features)
+
+    network, x, y = parts.trained()
+    before = parts.world(network)
+    for attack in (PGD3, APGD(THREAT, steps=3), FAB(THREAT, steps=3), JSMA(THREAT)):
+        assert torch.equal(attack(Checkpointed(network).eval(), x, y).x_adv, attack(network, x, y).x_adv)
+    assert parts.differences(before, parts.world(network)) == []
+
+
+class TestRequirements:
+    """Said before any attack of an evaluation has run."""
+
+    def test_shapes(self, data: ImageData) -> None:
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        for attack in (Square(THREAT), AutoAttack(THREAT)):
+            with pytest.raises(ValueError, match=r"Square needs images of shape \(C, H, W\)"):
+                attack(flat, data.images.float().flatten(1) / 255, data.labels)
+
+    def test_classes(self) -> None:
+        network, x, y = parts.trained(classes=2)
+        with pytest.raises(ValueError, match=r"APGD cannot be run on this model: .*at least 3 classes"):
+            APGD(THREAT, loss=dlr)(network, x, y)
+
+    def test_memory(self) -> None:
+        model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+        with pytest.raises(ValueError, match=r"JSMA .*150528 pixels.*pairs"):
+            JSMA(THREAT)(model, torch.rand(1, 3, 224, 224), torch.tensor([0]))
+
+
+class TestErrorsOfTheModel:
+    def test_in_one_batch_of_one_attack(self, data: ImageData) -> None:
+        class Fails(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = ten()
+
+            def forward(self, x: Tensor) -> Any:
+                if x.requires_grad and len(x) in (6, 7):
+                    raise RuntimeError("no luck with seven")
+                return self.network(x)
+
+        attacks = {"pgd3": PGD3, "noise": UniformNoise(THREAT, draws=2)}
+        report = evaluate(Fails(), data.subset(torch.arange(23)), attacks, batch_size=16)
+        assert [*report.attacks] == ["clean", "noise"]
+        (found,) = report.findings
+        assert found.code == "raised" and "RuntimeError: no luck with seven under pgd3" in found.text
+
+
+@pytest.mark.parametrize("shift", [4e-4, -4e-4])
+def test_rounding_beyond_the_range_is_cut_off(shift: float) -> None:
+    network, x, y = parts.trained()
+    x[0] = 1.0 if shift > 0 else 0.0
+    result = PGD3(network, x + shift, y)
+    assert float(result.x_adv.max()) <= 1 and float(result.x_adv.min()) >= 0
+    with pytest.raises(ValueError, match=r"\[.*1\.004.*\], expected \[0, 1\]|\[-0\.004"):
+        PGD3(network, x + 10 * shift, y)
