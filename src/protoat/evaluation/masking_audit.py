@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from protoat.attacks import Attack
-from protoat.attacks.examination import Finding
+from protoat.attacks.examination import Finding, examined
 from protoat.data import ImageData
 from protoat.evaluation import gradient_checks, model_checks, record_checks
 from protoat.evaluation.check import Check, Status, not_run
@@ -220,6 +220,7 @@ def audit(
     results, home, stack = [], lab.device, ExitStack()
     try:
         model.to(device or home)
+        stack.enter_context(examined())
         stack.enter_context(hidden_parts_in_eval(lab.examination.hidden))
         for check in CHECKS:
             at, started = check.id, time.perf_counter()

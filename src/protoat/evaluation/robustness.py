@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_kind, check_number, check_whole
 from protoat.attacks import Attack, AutoAttack
 from protoat.attacks.base import Problem, attacking
-from protoat.attacks.examination import Examination, Finding, examine, examined
+from protoat.attacks.examination import Examination, Finding, examine, examined, is_examined
 from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
 from protoat.evaluation.folding import FoldedBatchNorm
@@ -139,7 +139,7 @@ def evaluate(
         findings = list(found.findings)
         attacks, impossible = _possible(attacks, data, found)
         findings += impossible
-        for finding in findings:
+        for finding in impossible if is_examined() else findings:
             if finding.severity != "note":
                 logger.warning("%s: %s", finding.code, finding.text)
         with hidden_parts_in_eval(found.hidden), examined():

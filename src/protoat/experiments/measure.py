@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from protoat.attacks import Attack, Transfer
+from protoat.attacks.examination import examined
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
-from protoat.evaluation.robustness import Advance
+from protoat.evaluation.robustness import Advance, look_at
 from protoat.evaluation.threat_lint import Finding, lint
 from protoat.experiments.named_attacks import named_attacks
 from protoat.experiments.partial import Partial
@@ -74,18 +76,19 @@ def measure(
         findings = _lint(subject, chosen) if accelerator.is_main_process else []
         partial = Partial(subject.folder / "evaluation.partial", subject.identity)
         try:
-            report = evaluate(
-                subject.model,
-                subject.data,
-                chosen,
-                threat=subject.threat,
-                batch_size=batch_size,
-                limit=limit,
-                budget_seconds=budget_seconds,
-                accelerator=accelerator,
-                saved=partial,
-                advance=advance,
-            )
+            with examined():  # and said so, by lint
+                report = evaluate(
+                    subject.model,
+                    subject.data,
+                    chosen,
+                    threat=subject.threat,
+                    batch_size=batch_size,
+                    limit=limit,
+                    budget_seconds=budget_seconds,
+                    accelerator=accelerator,
+                    saved=partial,
+                    advance=advance,
+                )
         except KeyboardInterrupt:
             raise Interrupted(
                 "interrupted; run the same command again to go on where it stopped", signal.SIGINT
@@ -116,6 +119,8 @@ def measure(
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
     """What would spoil the measurement, logged."""
+    few = torch.arange(min(4, len(subject.data)))
+    look_at(InPieces(subject.model), subject.data, few, torch.device("cpu"))  # refuses what cannot be measured at all
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says
     findings = list(lint(subject.model, subject.data, subject.threat, attacks, pixels_known=trained_here))
     if subject.inventory is not None:

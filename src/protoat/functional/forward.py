@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
     >>> output_of(lambda images: images.sub_(0.5), x).logits, x
     (tensor([[0.5000, 0.5000]]), tensor([[1., 1.]]))
     """
-    with code_of_model():
+    with code_of_model(), _compiled(model):
         result = model(x.clone())
     logits, embedding = as_output(result)
     # An embedding with a graph keeps its place in it: another one would add up gradients in another order.
@@ -65,6 +66,18 @@ def as_module(model: Any) -> nn.Module:
     if not callable(model):
         raise TypeError(f"the model is a {type(model).__name__}, expected torch.nn.Module or a function of images")
     return _Function(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf", UserWarning)
+        yield
+
+
+def _compiled(model: Any) -> AbstractContextManager[None]:
+    """Where a compiled network asks for the gradient of what it is given, which is a copy and has none of its own."""
+    return _quiet() if hasattr(model, "_orig_mod") else nullcontext()
 
 
 @contextmanager
