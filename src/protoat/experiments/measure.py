@@ -119,6 +119,8 @@ def measure(
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
     """What would spoil the measurement, logged."""
+    if not len(subject.data):
+        raise ValueError("the data holds no images")
     few = torch.arange(min(4, len(subject.data)))
     look_at(InPieces(subject.model), subject.data, few, torch.device("cpu"))  # refuses what cannot be measured at all
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says

@@ -77,7 +77,7 @@ def _quiet() -> Iterator[None]:
 
 def _compiled(model: Any) -> AbstractContextManager[None]:
     """Where a compiled network asks for the gradient of what it is given, which is a copy and has none of its own."""
-    return _quiet() if hasattr(model, "_orig_mod") else nullcontext()
+    return _quiet() if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) else nullcontext()
 
 
 @contextmanager
