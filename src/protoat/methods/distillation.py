@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_number
 from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.forward import output_of
 from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
-from protoat.types import Output, ThreatModel, Views, as_output
+from protoat.types import Output, ThreatModel, Views
 
 __all__ = ["Distillation"]
 
@@ -101,10 +102,10 @@ class Distillation(OneStep):
         assert self.teacher is not None
         with modes_kept(self.teacher), torch.set_grad_enabled(self._learns):
             self.teacher.train(self._learns)
-            lesson = as_output(self.teacher(examples.x))
+            lesson = output_of(self.teacher, examples.x)
         if not self._teaches:
             return Views(examples.x_adv, lesson)
-        own = as_output(model(examples.x_adv))
+        own = output_of(model, examples.x_adv)
         return Views(examples.x_adv, own, more=((Views(examples.x, lesson), examples.y),))
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
