@@ -62,7 +62,7 @@ def _epochs(run: StoredRun) -> str:
     kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
     stopped = len(kept) < len(run.metrics)  # the epoch that made the method stop was taken back
     state = ", stopped early" if stopped else "" if run.complete else ", not finished"
-    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}" + f"; {run.damage}" * bool(run.damage)
+    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}"
 
 
 def _measured(run: StoredRun) -> str:

@@ -12,7 +12,7 @@ from protoat.experiments.measure import records_aside
 from protoat.experiments.named_run import run_named
 from protoat.experiments.parser import Parser
 from protoat.experiments.record_files import recipe_text, unlisted
-from protoat.experiments.store import StoredRun, read_evaluation, read_run
+from protoat.experiments.store import StoredRun, read_evaluation, read_run, warn_of_damage
 from protoat.reports.records import changes_of, epochs_of, threat_text
 
 __all__ = ["main"]
@@ -32,6 +32,7 @@ def main(args: list[str]) -> None:
         _aside(folder)
         return
     run = read_run(folder)
+    warn_of_damage(run)
     data, method, regularizer = parts_of(run)
     say(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe.get('seed', '?')}")
     say(recipe_text(run.path), lines=True)
@@ -47,9 +48,7 @@ def main(args: list[str]) -> None:
         linear_heads(str(run.path), probe)
     if without := unlisted(run.path):
         say(f"without checksum, being of an earlier version: {', '.join(without)}")
-    if run.damage is not None:
-        say(run.damage)
-    elif not run.complete:
+    if not run.complete:
         say("not finished; the command that started it resumes it")
     elif run.evaluation is None and not (run.pretrains and probe is not None):
         say(f"not measured; {run.measuring}")

@@ -13,7 +13,7 @@ from protoat.experiments.own_code import trusting
 from protoat.experiments.places import check_no_file
 from protoat.experiments.recipe import Recipe, recipe_parser, resolve
 from protoat.experiments.run import check_images, train
-from protoat.experiments.store import check_free, read_run
+from protoat.experiments.store import check_free, read_run, warn_of_damage
 from protoat.training.exported import restore
 
 __all__ = ["main", "start"]
@@ -57,12 +57,15 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
     check_no_file(out, "--out")
     check_free(out, recipe.text)
-    if (out / "recipe.yaml").exists() and read_run(out).complete:
+    before = read_run(out) if (out / "recipe.yaml").exists() else None
+    if before is not None and before.complete:
         check_images(recipe, out)
         for path in sorted(out.glob("*.safetensors")):
             restore(path)
         say(f"{out} is complete already")
     else:
+        if before is not None:
+            warn_of_damage(before)
         result = train(recipe, out)
         if result.stopped:
             say(f"stopped early: {result.stopped}")

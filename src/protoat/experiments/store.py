@@ -44,6 +44,7 @@ __all__ = [
     "read_record",
     "read_run",
     "rename_record",
+    "warn_of_damage",
     "write",
     "write_record",
 ]
@@ -125,14 +126,6 @@ class StoredRun:
         record = read_record(self.path / "probe.json")
         return record if record is not None and self.is_of(record["subject"]) else None
 
-    @property
-    def damage(self) -> str | None:
-        """What is wrong with the last weights, which are there and not whole; the run counts as not finished."""
-        path = self.path / "last.safetensors"
-        if self.complete or not os.path.lexists(path):
-            return None
-        return f"{path} is damaged; the command that started the run writes it again from its checkpoint"
-
     def fact(self, key: str) -> Any:
         """One of `facts` that cannot be done without.
 
@@ -194,6 +187,13 @@ def read_run(folder: Path | str) -> StoredRun:
     return replace(run, complete=True) if run.is_record else run
 
 
+def warn_of_damage(run: StoredRun) -> None:
+    """Says that the last weights are there and not whole, which is why the run counts as not finished."""
+    path = run.path / "last.safetensors"
+    if not run.complete and os.path.lexists(path):
+        logger.warning("%s is damaged; the command that trained it writes it again", path)
+
+
 def read_audit(folder: Path | str) -> dict[str, Any] | None:
     """The ``audit.json`` of a folder, None where there is none.
 
@@ -218,6 +218,7 @@ def list_runs(root: Path | str) -> list[StoredRun]:
     for folder in run_folders(Path(root)):
         try:
             runs.append(read_run(folder))
+            warn_of_damage(runs[-1])
         except (FileNotFoundError, ValueError) as error:
             logger.warning("left out: %s", error)
     return runs

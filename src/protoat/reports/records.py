@@ -11,7 +11,7 @@ from typing import Any
 from protoat.evaluation import Count
 from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import count_of, percentage, worst
-from protoat.experiments.store import StoredRun, read_audit, read_evaluation, read_run
+from protoat.experiments.store import StoredRun, read_audit, read_evaluation, read_run, warn_of_damage
 from protoat.pixels import Pixels
 
 __all__ = [
@@ -87,6 +87,8 @@ def records_of(folder: Path | str) -> Records:
     if not any(os.path.lexists(path / name) for name in names):
         raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
     run = read_run(path) if os.path.lexists(path / "recipe.yaml") else None
+    if run is not None:
+        warn_of_damage(run)
     return Records(path, run, read_evaluation(path), read_audit(path))
 
 
