@@ -111,3 +111,12 @@ def test_the_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) ->
         main(["train", "--config", "cifar10-2", "--method", "FreeAT", "--print_config"])
     assert stop.value.code == 0
     assert "replays: 8" in capsys.readouterr().out
+
+
+def test_a_recipe_is_read_without_the_compiler_and_libraries_of_models() -> None:
+    code = (
+        "import sys; from protoat.experiments.recipe import read_recipe; read_recipe('digits-2')\n"
+        "sys.exit(str({'torch._dynamo', 'torchvision', 'timm'} & set(sys.modules) or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -144,7 +144,10 @@ class WithEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Output:
         x = self.normalize(x)
         compiling = torch.compiler.is_compiling()
-        logits, embedding = self._run(x) if self._known or (compiling and self.layer) else self._first(x)
+        if self._known or (compiling and self.layer):
+            logits, embedding = self._run(x)
+        else:  # as a decorator, disable would import the compiler, which takes seconds, wherever models are imported
+            logits, embedding = (torch.compiler.disable(self._first) if compiling else self._first)(x)
         if self.embedding_dim is None:
             self.embedding_dim = embedding.shape[1]
         if not self._checked and not compiling:
@@ -181,7 +184,6 @@ class WithEmbedding(nn.Module):
             raise ValueError(f"layer {self.layer!r} gave {len(outputs[-1])} rows for {len(logits)} images")
         return logits, outputs
 
-    @torch.compiler.disable
     def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A forward that is watched, to learn which layer gives the embedding and how it is laid out."""
         self._captured.trace = trace = Trace(self.module)
