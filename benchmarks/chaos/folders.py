@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IGNORED", "differences", "results", "tree"]
+__all__ = ["differences", "results", "tree"]
 
 # What no two runs share: times, and the list of starts of a run.
 TIMES = ("seconds", "sessions", "started", "commit")
-IGNORED = f"{', '.join(TIMES)} in records; their checksums, which must be right; tensorboard/; locks"
-_LOCKS = (".lock", ".locks")
+# Logs and locks, and batches that a measurement no longer needs once it has ended.
+_NO_RESULTS = ("tensorboard", "evaluation.partial", ".lock", ".locks")
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -37,7 +37,7 @@ def results(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_dir() or "tensorboard" in parts or any(part in _LOCKS for part in parts):
+        if path.is_dir() or any(part in _NO_RESULTS for part in parts):
             continue
         found["/".join(parts)] = _content(path)
     return found

@@ -160,10 +160,14 @@ def _failure(case: _Case, name: str, usual: _Result, ended: Ended, folder: Path)
         return "hang", f"{ended.seconds:.0f} s of its own time"
     new = list((Counter(_lines(ended.err)) - Counter(_lines(usual.ended.err))).elements())
     last = new[-1] if new else ""
+    left = _left(name, folder)
     if ended.crashed:
         return "traceback", last
-    named = any(_names(line, case.file) for line in new)
-    left = _left(name, folder)
+    pages = [found.get("report.html", "") for found in (left, usual.left)]
+    said, said_usually = (
+        {*out.splitlines(), *page.splitlines()} for out, page in zip((ended.out, usual.ended.out), pages, strict=True)
+    )
+    named = any(_names(line, case.file) for line in (*new, *(said - said_usually)))
     if ended.code == 2 != usual.ended.code:
         errors = [line for line in new if ": error: " in line]
         if len(errors) != 1 or not _names(errors[0], case.file):
@@ -171,10 +175,13 @@ def _failure(case: _Case, name: str, usual: _Result, ended: Ended, folder: Path)
         return None
     if ended.code not in (0, usual.ended.code):
         return "unnamed", f"exit code {ended.code}: {last}"
-    same = ended.out == usual.ended.out or name == "evaluate"
+    usual_out, out = (
+        "" if name == "evaluate" else re.sub(r"[\d.]+ MB", "", said) for said in (usual.ended.out, ended.out)
+    )
+    same = out == usual_out
     same = same and left == usual.left and ended.code == usual.ended.code
     if named:
-        wrong = _numbers(ended.out) - _numbers(usual.ended.out) if name != "evaluate" else set()
+        wrong = _numbers(out) - _numbers(usual_out)
         wrong |= {n for key in left for n in _numbers(left[key]) - _numbers(usual.left.get(key, ""))}
         return ("silently used", f"named, but says {sorted(wrong)[:3]}") if wrong else None
     if not same:
