@@ -112,18 +112,21 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
         return []
     except ValueError as error:
         raise ValueError(f"{error}; {kind.remedy}") from error
-    lines = []
+    lines, known = [], ("metrics", sha256(content).hexdigest())
     for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = parse_json(text)
-            check_type(line, kind.form)
+            if known not in _SOUND:
+                check_type(line, kind.form)
         except ValueError as error:
             raise ValueError(f"{path} is damaged in line {number}: {error}; {kind.remedy}") from error
         lines.append(line)
     try:
-        sense.check_epochs(lines)
+        if known not in _SOUND:
+            sense.check_epochs(lines)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}; {kind.remedy}") from error
+    _SOUND.add(known)
     return lines
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -37,8 +37,45 @@ def check_type(value: Any, expected: Any, *, place: str = "") -> None:
     Traceback (most recent call last):
     ValueError: total is -3, expected a whole number, 0 or more
     """
+    if _fitting(expected)(value):
+        return
     for where, found, wanted in _wrong(value, expected, place):
         raise ValueError(f"{where or 'it'} is {_shown(found)}, expected {wanted}")
+
+
+@lru_cache(maxsize=256)
+def _fitting(expected: Any) -> Callable[[Any], bool]:  # noqa: PLR0911
+    """Whether a value is of a type: what `_wrong` says at length, several times as fast."""
+    kind, inner = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return lambda value: True
+    if kind in (Union, UnionType):
+        choices = [_fitting(each) for each in inner]
+        return lambda value: any(fits(value) for fits in choices)
+    if kind is Literal:
+        return lambda value: isinstance(value, str | int | None) and value in inner
+    if kind is list:
+        fits_each = _fitting(inner[0])
+        return lambda value: isinstance(value, list) and all(map(fits_each, value))
+    if kind is dict:
+        fits_value = _fitting(inner[1])
+        return lambda value: isinstance(value, dict) and all(map(fits_value, value.values()))
+    if hasattr(expected, "__required_keys__"):
+        return partial(_fits_class, expected)
+    return partial(_is, expected=expected)
+
+
+def _fits_class(expected: Any, value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and expected.__required_keys__ <= value.keys()
+        and all(fits(value[key]) for key, fits in _fitting_keys(expected) if key in value)
+    )
+
+
+@lru_cache(maxsize=64)
+def _fitting_keys(expected: Any) -> list[tuple[str, Callable[[Any], bool]]]:
+    return [(key, _fitting(kind)) for key, kind in _hints(expected).items()]
 
 
 def _wrong(value: Any, expected: Any, place: str) -> Iterator[tuple[str, Any, str]]:
