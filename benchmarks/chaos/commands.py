@@ -164,7 +164,7 @@ _GOOD = (
     "show run", "ls .", "compare run other", "report run --images 0", "data", "table 2 --dry-run", "table", "figure",
     "train --help", "evaluate --attacks.help", "evaluate run --n 20 --attacks clean", "gc . --dry-run", "--help",
     "audit run --n 20 --checks A1 C1", f"train {_SHORT} --out new", "figure 1 --out new.html", "--version",
-    "show named", "ls named", "table 2 --rows ours --columns MNIST --format latex --dry-run",
+    "show named/Zürich\x1b[31m", "ls named", "table 2 --rows ours --columns MNIST --format latex --dry-run",
 )  # fmt: skip
 _OUTPUTS = ("ascii", "full", "closed")
 

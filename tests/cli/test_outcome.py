@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protoat import cli
 from protoat.cli.outcome import run
 from protoat.data import DataNotFoundError, Digits, ImageFolder
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
@@ -116,6 +117,14 @@ def test_a_full_disk_behind_the_output_is_one_line(
         lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert os.strerror(errno.ENOSPC) in lines[0]
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_full_disk_behind_the_help_is_one_line(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as stdout:  # noqa: PTH123 - a device
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert cli.main([word]) == 2
+        monkeypatch.undo()
 
 
 def test_a_terminal_without_the_letters_of_a_name_gets_them_escaped(

@@ -98,6 +98,8 @@ def test_an_out_that_is_no_path() -> None:
         (partial(torch.optim.SGD, lr=0.0), "every learning rate"),
         (partial(torch.optim.SGD, lr=float("nan")), "lr of group 0=nan"),
         (partial(torch.optim.SGD, lr=float("inf")), "lr of group 0=inf"),
+        (partial(torch.optim.SGD, lr=0.1, momentum=float("inf")), "momentum=inf"),
+        (partial(torch.optim.Adam, weight_decay=float("inf")), "weight_decay=inf"),
         (list, "optimizer is a list"),
         (lambda parameters: torch.optim.SGD, "optimizer is a"),
     ],

@@ -32,11 +32,9 @@ def main(args: list[str] | None = None) -> int:
     """Runs one command; returns 0, 1 for a failed audit or run, 2 for a mistake of the user's, or 128 + signal."""
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
+        return _say(_help())
     if args[0] == "--version":
-        print(f"protoat {__version__}")
-        return 0
+        return _say(f"protoat {__version__}")
     command, *rest = args
     if command not in _COMMANDS:
         near = get_close_matches(command, _COMMANDS, n=1)
@@ -45,6 +43,14 @@ def main(args: list[str] | None = None) -> int:
         return 2
     run = import_module("protoat.cli.outcome").run
     return int(run(command, import_module(f"protoat.cli.{command}").main, rest))
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except OSError:  # no reader, or a full disk: said as of any command, whose machinery takes long to import
+        return int(import_module("protoat.cli.outcome").run("--help", lambda _: print(text), []))
+    return 0
 
 
 def _help() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ def check_usable(optimizer: Optimizer) -> None:
 
     Raises:
         ValueError: no optimizer, one that calls the loss itself or wants sparse gradients, or rates that are no numbers
-            or all 0.
+            or all 0, or another setting that is not finite.
     """
     if not isinstance(optimizer, Optimizer):
         raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
@@ -75,6 +76,11 @@ def check_usable(optimizer: Optimizer) -> None:
         )
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     check_number("[0, inf)", **{f"lr of group {number}": rate for number, rate in enumerate(rates)})
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{key}={number} of {name} is not finite")
     if not any(rates):
         raise ValueError(f"every learning rate of {name} is 0, so nothing would learn")
 
