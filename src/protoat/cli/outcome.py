@@ -37,10 +37,10 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
         _check_words(args)
         with nullcontext() if speaks else redirect_stdout(None), allowing_own_code(args):
             code = main(args) or 0
