@@ -24,6 +24,7 @@ _SHORT = "--epochs 1 --schedule none --batch_size 256 --method.steps 1 --validat
 _NAN = ("nan", ".nan", "inf", "-.inf", "1e999", "x", "", "[]", "{}", "1,5", "0x", "\udcff")
 _WHOLE = ("-1", "1.5", "nan", "inf", "1e999", "x", "", "[1]", "\udcff", "9" * 30, "9" * 5000, "-" + "9" * 30)
 _COUNT = ("0", *_WHOLE)
+_IMAGES = tuple(value for value in _WHOLE if value != "9" * 30)  # more images than there are means all of them
 _NAME = ("nosuch", "", "\udcff", "a\nb", "\x1b[31mred", "../..", "x" * 5000, "os.system", "__import__", "-")
 _RUN = (
     "nowhere", "file", "file/x", "empty", "loop", "broken", "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem",
@@ -97,7 +98,7 @@ _GRAMMAR: dict[str, dict[str, tuple[str, ...]]] = {
     "evaluate run --n 20 --attacks clean": {
         "": _RUN,
         "--attacks": ("pgd0", "pgd-1", "pgd1.5", "pgd10@0", "pgd10@9", "pgd10@nan", "pgd10@1/0", "pgd10x0", *_NAME),
-        "--n": _COUNT,
+        "--n": ("0", *_IMAGES),
         "--batch-size": _COUNT[:9],
         "--budget-seconds": ("0", "-1", "nan", "x", "", "-inf"),
         "--weights": ("nowhere.safetensors", "/dev/zero", *_NAME),
@@ -122,7 +123,7 @@ _GRAMMAR: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "audit run --n 20 --checks A1": {
         "": _RUN,
-        "--n": _COUNT,
+        "--n": ("0", *_IMAGES),
         "--batch-size": _COUNT[:9],
         "--checks": ("A0", "Z9", *_NAME),
         "--surrogate": _RUN,
@@ -130,7 +131,7 @@ _GRAMMAR: dict[str, dict[str, tuple[str, ...]]] = {
         "--out": _FOLDER_OUT,
     },
     "compare run": {"": (*_RUN, "run", "unmeasured")},
-    "report run --images 20 --out new.html": {"": _RUN, "--images": _WHOLE, "--out": _FILE_OUT},
+    "report run --images 20 --out new.html": {"": _RUN, "--images": _IMAGES, "--out": _FILE_OUT},
     "show": {"": _RUN},
     "ls": {"": ("nowhere", "file", "file/x", "loop", "broken", "/dev/null", "", "x" * 300, "\udcff", "fifo")},
     "rm --yes": {"": (*_RUN, ".", "/", "..", "link")},
