@@ -91,7 +91,7 @@ def test_records_elsewhere_need_no_lock_of_the_run(run: Path, tmp_path: Path) ->
     with FileLock(run / LOCK):
         assert main(["evaluate", str(run), "--attacks", "clean", "--n", "10", "--out", str(tmp_path / "out")]) == 0
     (run / LOCK).unlink()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.json", "manifest.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_failed_row_is_named(table, tmp_path: Path, caplog: pytest.LogCaptureF
         (["2", "--out", "."], "--out . is a folder, expected a file to write"),
         (["2", "--out", "own.yaml/2.tex"], "own.yaml is a file, expected a folder"),
         (["2", "--store", "own.yaml"], "--store own.yaml is a file, expected a folder"),
-        (["2", "--budget", "own.yaml"], "own.yaml, train: --epocs is unknown; did you mean '--epochs'?"),
+        (["2", "--budget", "own.yaml"], "own.yaml, train: 'epocs' is unknown; did you mean 'epochs'?"),
         (["2", "--format", "html"], "format"),
     ],
 )

@@ -532,9 +532,9 @@ def test_the_worst_case_is_that_of_each_image_and_no_attack_raises_it() -> None:
     attacks: dict[str, Attack | None] = {
         "square": Square(Linf(0.1), queries=30),
         "clean": None,
-        "noise": UniformNoise(Linf(0.15), draws=30),
+        "noise": UniformNoise(Linf(0.3), draws=30),
         "mim": MIM(Linf(0.05), steps=3),
-        "bim": Targeted(BIM(Linf(0.06), steps=3), "next"),
+        "bim": Targeted(BIM(Linf(0.15), steps=3), "next"),
     }
     report = evaluate(model, data, attacks)
     masks = torch.stack([found.correct_mask for found in report.attacks.values()])

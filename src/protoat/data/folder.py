@@ -170,7 +170,8 @@ class ImageFolder(Source):
         """In the order of their labels."""
         names = {split: {picture.class_name for picture in half} for split, half in found.items()}
         for split, own in names.items():
-            if not own and names["train"]:
+            without_classes = any(picture.path.parent == halves[split] for picture in found[split])
+            if split != "train" and names["train"] and (without_classes or not own):
                 raise ValueError(
                     f"{halves[split]} has no class folders; if its images have no labels, move it elsewhere"
                 )

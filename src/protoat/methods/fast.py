@@ -25,7 +25,7 @@ class FastAT(AdversarialTraining):
         threat: norm and radius.
         step_size: length of the step in pixels; default ``1.25 * eps``, as in the authors' code. The result is
             projected, so it may exceed eps.
-        random_start: begin inside the ball (authors: true), not cut to [0, 1], see `FFGSM`. From the image itself, or
+        random_start: begin inside the ball (authors: true), not cut to [0, 1]. From the image itself, or
             from a start that is cut, training collapses sooner, above all where many pixels are black or white.
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
             ones, and ``train_frozen`` the batch's, moving nothing. The authors' code has ``train``.
