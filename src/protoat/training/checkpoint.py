@@ -27,6 +27,7 @@ from protoat.training.files import together
 __all__ = ["Checkpoint", "existing", "load", "load_latest", "save", "to_bytes"]
 
 _STATE = "state.json"
+_FILE = re.compile(r"[\w-]+\.safetensors")
 _LEFTOVER = re.compile(r"\.(partial|\d+)")  # of what a kill interrupted
 
 
@@ -46,10 +47,14 @@ class Checkpoint:
         """The tensors saved under `name`, on the CPU, in the memory format they had."""
         if f"{name}.safetensors" not in self.state["files"]:
             raise CheckpointError(f"{self.path} has no {name}.safetensors")
-        with safetensors.safe_open(self.path / f"{name}.safetensors", "pt") as file:
-            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            for key in json.loads(file.metadata()["channels_last"]):
-                found[key] = found.pop(key).contiguous(memory_format=torch.channels_last)  # in the order of `to_bytes`
+        path = self.path / f"{name}.safetensors"
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+                for key in json.loads(file.metadata()["channels_last"]):  # in the order of `to_bytes`
+                    found[key] = found.pop(key).contiguous(memory_format=torch.channels_last)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error})") from error
         return found
 
 
@@ -170,9 +175,9 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
         if content["sha256"] != _sha256(json.dumps(state, sort_keys=True).encode()):
             raise CheckpointError(f"{path / _STATE} was altered")
         for name, expected in state["files"].items() if verify else ():
-            if _sha256_of(path / name) != expected:
+            if not _FILE.fullmatch(name) or _sha256_of(path / name) != expected:
                 raise CheckpointError(f"{path / name} was truncated or altered")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     return Checkpoint(path, state)
 

@@ -48,8 +48,10 @@ class RunState:
         """Takes over the values of an interrupted run.
 
         Raises:
-            ValueError: it was another run; names what differs.
+            ValueError: it was another run, and what differs is named; or these are no values of a run.
         """
+        if wrong := [name for name in self.as_json() if not self._suits(name, saved.get(name))]:
+            raise ValueError(f"the state of the run has no {wrong[0]!r} that a run could go on from")
         if different := list(differences(saved["identity"], self.identity)):
             raise ValueError(
                 f"the folder holds checkpoints of another run ({'; '.join(different)}); "
@@ -57,6 +59,20 @@ class RunState:
             )
         for entry in fields(self):
             setattr(self, entry.name, saved[entry.name])
+
+    def _suits(self, name: str, value: Any) -> bool:
+        """Whether a value out of JSON could stand here."""
+        if name == "best":
+            return value is None or (isinstance(value, dict) and isinstance(value.get("epoch"), int))
+        if name == "stopped":
+            return value is None or isinstance(value, str)
+        if name == "history":
+            return isinstance(value, list) and all(isinstance(line, dict) and "epoch" in line for line in value)
+        if name == "sums":
+            return isinstance(value, dict) and all(isinstance(number, int | float) for number in value.values())
+        if name == "seconds":
+            return isinstance(value, int | float)
+        return isinstance(value, type(getattr(self, name))) and (name == "identity" or value >= 0)
 
     def finish_epoch(self, line: dict[str, Any]) -> None:
         """Moves to the beginning of the next epoch; an epoch that was taken back does not count."""

@@ -71,6 +71,8 @@ class Saver:
             return
         if not resume:
             raise ValueError(f"{self.folder} holds checkpoints; write resume=True or choose another folder")
+        if not isinstance(found.state.get("run"), dict):
+            raise CheckpointError(f"{found.path} says nothing of the run; choose another folder")
         self.state.resume(found.state["run"])
         if self.state.best is not None:
             on_main(self._keep_best)
@@ -142,7 +144,7 @@ class Saver:
                     keeper.restore(state)
                 elif self.state.update:
                     logger.warning("%s is older than what it lacks: the state of the %s", found.path, name)
-        except (KeyError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{found.path} does not fit this method or optimizer ({error}); choose another folder"
             ) from error
