@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import APGD, FAB, JSMA, PGD, AutoAttack, Square, UniformNoise
+from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.evaluation import evaluate
 from protoat.evaluation.masking_audit import audit
@@ -350,3 +352,54 @@ def test_rounding_beyond_the_range_is_cut_off(shift: float) -> None:
     assert float(result.x_adv.max()) <= 1 and float(result.x_adv.min()) >= 0
     with pytest.raises(ValueError, match=r"\[.*1\.004.*\], expected \[0, 1\]|\[-0\.004"):
         PGD3(network, x + 10 * shift, y)
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch.jit is deprecated
+        return torch.jit.freeze(torch.jit.script(plain))
+
+
+@each_door
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_frozen_torchscript_is_taken(door: Any, data: ImageData, caplog: Any) -> None:
+    said = door(frozen(ten()), data, caplog)
+    assert all(line.startswith("chance: ") for line in said.splitlines()), "its weights are as they were drawn"
+
+
+@each_door
+def test_parameters_without_a_size(door: Any, data: ImageData, caplog: Any) -> None:
+    with pytest.raises(ValueError, match="parameters without a size, as of LazyLinear"):
+        door(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), data, caplog)
+
+
+def test_the_command_line_says_it_too(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "door_builders.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Cut(nn.Sequential):\n    def forward(self, x): return super().forward(x).detach()\n"
+        "class Late(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        if len(x) == 11: raise RuntimeError('no eleven')\n"
+        "        return super().forward(x)\n"
+        "def cut(**kwargs): return made(Cut, **kwargs)\n"
+        "def late(**kwargs): return made(Late, **kwargs)\n"
+        "def made(kind, num_classes): return kind(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    usual = ["--data", "Digits", "--threat.eps", "0.1", "--n", "11"]
+    out = ["--out", str(tmp_path / "cut")]
+    code = main(["evaluate", "--model", "door_builders:cut", *usual, *out, "--attacks", "pgd3", "square20"])
+    record = json.loads((tmp_path / "cut" / "evaluation.json").read_text())
+    assert code == 0
+    assert {"clean", "square20"} <= record["attacks"].keys() and "pgd3" not in record["attacks"]
+    assert {"no-gradient", "not-applicable"} <= {finding["code"] for finding in record["lint"]}
+    for extra in ([], ["--traceback"]):
+        code = main(["evaluate", "--model", "door_builders:late", *usual, "--out", str(tmp_path / "late"), *extra])
+        said = capsys.readouterr().err
+        assert code == 2
+        assert "the model raised RuntimeError: no eleven" in said
+        assert ("Traceback" in said) == bool(extra)

@@ -203,7 +203,7 @@ class Attack(ABC):
         found = examine(network, x[:4])
         self.check(tuple(x.shape[1:]), found.output)
         if self.follows_gradients and not found.differentiable:
-            raise NoGradientError(next(f for f in found.findings if f.code == "no-gradient").text)
+            raise NoGradientError(found.cut)
         for finding in found.of_attack(self.follows_gradients):
             # Spoilt gradients are counted while the attack runs.
             if finding.severity != "note" and finding.code != "spoilt-gradient":

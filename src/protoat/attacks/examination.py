@@ -67,22 +67,27 @@ class Examination:
 
     Attributes:
         findings: in the order of their weight.
-        differentiable: gradients come from the logits back to the images.
+        cut: why no gradient comes from the logits back to the images; empty where one does.
         output: of the images looked at, detached.
         hidden: parts that the model's ``eval()`` does not reach, by where they were found.
     """
 
     findings: tuple[Finding, ...]
-    differentiable: bool
+    cut: str
     output: Output
     hidden: dict[str, nn.Module]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients come from the logits back to the images."""
+        return not self.cut
 
     def of_attack(self, follows_gradients: bool) -> list[Finding]:
         """What matters to one attack."""
         return [found for found in self.findings if follows_gradients or found.code not in _OF_GRADIENTS]
 
 
-NOTHING_FOUND = Examination((), True, Output(torch.empty(0, 0), torch.empty(0, 0)), {})
+NOTHING_FOUND = Examination((), "", Output(torch.empty(0, 0), torch.empty(0, 0)), {})
 _SEED = 20_170_619  # of what a random model draws while it is looked at
 _examined = ContextVar("examined", default=False)
 
@@ -138,7 +143,7 @@ def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None) -> E
                 *_flat(gradient, cut, seen),
                 *_squashed(seen),
             ]
-    return Examination(tuple(findings), not cut, Output(seen, raw.embedding.detach()), hidden)
+    return Examination(tuple(findings), cut, Output(seen, raw.embedding.detach()), hidden)
 
 
 def _slope(logits: Tensor, leaf: Tensor) -> tuple[Tensor, str]:
@@ -154,7 +159,7 @@ def _unreached(hidden: dict[str, nn.Module]) -> Iterable[Finding]:
     training = {
         place: type(part).__name__
         for place, part in hidden.items()
-        if any(module.training and _has_modes(module) for module in part.modules())
+        if any(getattr(module, "training", False) and _has_modes(module) for module in part.modules())
     }
     if training:
         place, kind = next(iter(training.items()))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from protoat.functional.kept import modes_kept
 
@@ -25,12 +26,18 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
             Everything else (dropout) is in eval mode throughout, and so is a batch norm that is in eval mode within a
             model in train mode, because its owner froze it.
     """
-    modules = list(model.modules())
+    # A frozen TorchScript has no mode left.
+    modules = [module for module in model.modules() if hasattr(module, "training")]
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)] if bn != "eval" else []
-    if model.training:  # a layer that is in eval mode in a model that trains was frozen by its owner
+    if getattr(model, "training", False):  # a layer that is in eval mode in a model that trains was frozen by its owner
         norms = [norm for norm in norms if norm.training]
     tracking = [m.track_running_stats for m in norms]
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if any(is_lazy(parameter) for parameter in parameters):
+        raise ValueError(
+            "the model has parameters without a size, as of LazyLinear; show it one batch of images, and train it or "
+            "load its weights, before it is attacked or measured"
+        )
     with modes_kept(model):
         try:
             for module in modules:

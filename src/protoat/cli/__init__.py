@@ -63,6 +63,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "protoat COMMAND --help explains a command; protoat --version prints the version.",
+            "protoat COMMAND --help explains a command; protoat --version prints the version;",
+            "with --traceback a command that ends in an error shows where it came from.",
         ]
     )

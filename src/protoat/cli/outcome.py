@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
+from traceback import format_exception
 
 from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 from protoat.experiments.own_code import allowing_own_code
@@ -37,6 +38,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
+    traceback, args = "--traceback" in args, [word for word in args if word != "--traceback"]
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -48,6 +50,8 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:
+        if traceback and isinstance(error, Exception):
+            print(printable("".join(format_exception(error)), lines=True), file=sys.stderr)
         answer = _answer(command, error)
         if answer is None:
             raise
@@ -73,10 +77,11 @@ def _answer(command: str, error: BaseException) -> int | None:
         return 128 + signal
     if _is_of_memory(error):
         reason = str(error).partition("\n")[0]
-        error = MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network")
-    if isinstance(error, MemoryError | CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
-        return _complain(command, error)
-    if isinstance(error, ValueError | FileNotFoundError) and _raised_by_protoat(error):
+        return _complain(command, MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network"))
+    own = isinstance(error, ValueError | FileNotFoundError) and _raised_by_protoat(error)
+    if getattr(error, "of_model", False) and not own:
+        own, error = True, ValueError(f"the model raised {type(error).__name__}: {error}; --traceback shows where")
+    if own or isinstance(error, CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
         return _complain(command, error)
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and _cannot_print():
         if isinstance(error, BrokenPipeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -122,7 +123,7 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         facts = _asked_for(spec, found, data)
         torch.manual_seed(0)  # importing may have drawn numbers
         try:
-            found = found(**facts)
+            found = _called(found, facts)
         except Exception as error:
             raise _raised(spec, error, home.__file__) from error
     if not isinstance(found, nn.Module):
@@ -147,7 +148,7 @@ def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[
     """
     facts = {"num_classes": data.num_classes, "in_channels": data.shape[0], "image_size": data.shape[1]}
     try:
-        parameters = inspect.signature(builder).parameters.values()
+        parameters = list(inspect.signature(builder).parameters.values())
     except (TypeError, ValueError) as error:
         raise ValueError(f"--model {spec} does not say which arguments it takes: {error}") from error
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -158,7 +159,21 @@ def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[
             f"--model {spec} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
             "other arguments defaults, or write a function that fills them in"
         )
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # it may hand them on, see `_called`
+        return facts
     return {p.name: facts[p.name] for p in parameters if p.name in facts}
+
+
+def _called(builder: Callable[..., Any], facts: dict[str, int]) -> Any:
+    """What a builder returns; one that hands on ``**kwargs`` is told less where what it calls takes less."""
+    while True:
+        try:
+            return builder(**facts)
+        except TypeError as error:
+            unwanted = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unwanted is None or unwanted[1] not in facts:
+                raise
+            facts = {name: value for name, value in facts.items() if name != unwanted[1]}
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:

@@ -110,7 +110,9 @@ def _slots(kind: type) -> Iterator[str]:
 @contextmanager
 def hidden_parts_in_eval(parts: Mapping[str, nn.Module]) -> Iterator[None]:
     """Inside, hidden parts are in eval mode; every module gets its mode back, also on errors."""
-    modes = [(module, module.training) for part in parts.values() for module in part.modules()]
+    modes = [
+        (module, module.training) for part in parts.values() for module in part.modules() if hasattr(module, "training")
+    ]
     try:
         for module, _ in modes:
             module.training = False

@@ -49,7 +49,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     >>> net.training, net[0].training
     (True, True)
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
         yield
     finally:
