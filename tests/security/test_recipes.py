@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import protoat
 from protoat.cli import main
 from protoat.experiments.allowed import allowed_names
+from protoat.experiments.budget import read_budget
 from protoat.experiments.choices import CLASSES
 from protoat.experiments.own_code import CLASS_KEYS
 from protoat.experiments.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
@@ -272,3 +273,34 @@ def test_names_and_places_that_users_choose_are_taken_as_they_are() -> None:
     assert yaml.safe_load(recipe.text)["groups"] == chosen["groups"]
     assert recipe.data.classes == ["a.b", "[c]"]
     assert recipe.trust == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ({"checks": ["--trust", "planted.Net"]}, "--trust"),
+        ({"checks": [{"a": 1}]}, "checks"),
+        ({"attacks": {"pgd10": "--trust"}}, "--trust"),
+        ({"attacks": {"pgd10": "{class_path: planted.Net}"}}, "planted.Net"),
+        ({"images": 10**400}, "images"),
+        ({"train": {"groups": "--model=planted.Net"}}, "groups"),
+        ({"recipes": {"mnist": {"trust": ["planted.Net"]}}}, "trust"),
+    ],
+)  # fmt: skip
+def test_a_budget_adds_no_words_to_a_command(here: Path, *, content: dict[str, Any], word: str) -> None:
+    (here / "budget.yaml").write_text(yaml.safe_dump({"about": "theirs", **content}))
+    with pytest.raises(ValueError) as caught:
+        read_budget(str(here / "budget.yaml"))
+    assert word in str(caught.value) and "budget.yaml" in str(caught.value)
+
+
+def test_what_a_budget_changes_is_not_the_word_of_the_user(here: Path) -> None:
+    """It becomes options, and so do names of classes and places, which may look like code."""
+    named = {"root": "planted.Net", "classes": ["planted.Net", "b"], "download": True}
+    changes = {"data": {"class_path": "ImageFolder", "init_args": named}, "groups": "none"}
+    (here / "budget.yaml").write_text(yaml.safe_dump({"about": "theirs", "train": changes}))
+    words = read_budget(str(here / "budget.yaml")).args("mnist")
+    recipe = read_recipe("mnist", words)
+    assert recipe.data.classes == named["classes"]
+    assert recipe.trust == ()
+    assert not any("download" in word for word in words)

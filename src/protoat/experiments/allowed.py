@@ -14,14 +14,14 @@ from typing import Any
 
 from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.experiments.choices import CLASSES, choices_of
-from protoat.experiments.own_code import CLASS_KEYS, trusted
+from protoat.experiments.own_code import CLASS_KEYS, FREE_KEYS, trusted
 from protoat.experiments.parser import nearest
 from protoat.functional import losses
 
 __all__ = ["allowed_names", "check_names", "foreign_names", "without_downloads"]
 
 # Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
-_FREE = re.compile(r"((data|auxiliary)\.(root|path|classes|background)|initialise\.(run|weights))")
+_FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights))")
 _KEY = re.compile(r"(?!(.*\.)?(help$|__))[\w.$]+\+?", re.ASCII)
 # What a parser that reads a text as YAML once more can take for nothing but this text: no quotes, brackets or colons.
 _PLAIN = re.compile(r"[\w ./~+,-]*")

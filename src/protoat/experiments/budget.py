@@ -91,6 +91,10 @@ def read_budget(name_or_path: str) -> Budget:
     except ValueError as error:
         raise ValueError(f"{path} is no YAML: {error}") from error
     _check(path, content)
+    if path.parent != _SHIPPED:
+        from protoat.experiments.allowed import without_downloads  # torch takes seconds to import
+
+        content = without_downloads(content)
     if content.get("checks") is not None:
         content["checks"] = tuple(content["checks"])
     budget = Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
@@ -105,12 +109,14 @@ def _check(path: Path, content: Any) -> None:
     if unknown := [str(key) for key in content if key not in _KEYS]:
         raise ValueError(f"{path}: key {unknown[0]!r} is unknown; {nearest(unknown[0], _KEYS)}")
     images = content.get("images")
-    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
+    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or not 0 < images < 2**63):
         raise ValueError(
             f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
         )
     if not isinstance(content.get("checks") or [], list):
         raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")  # noqa: TRY004 - one kind of error for a bad file
+    if wrong := [check for check in content.get("checks") or [] if not re.fullmatch(r"\w+", str(check))]:
+        raise ValueError(f"{path}: checks has {str(wrong[0])[:60]!r}; write a list such as [A1, C15]")
     sections = {key: content[key] for key in ("attacks", "train", "pretrain", "recipes") if key in content}
     inner = sections.get("recipes", {})
     for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
@@ -144,7 +150,7 @@ def _check_changes(path: Path, budget: Budget) -> None:
     for section, changes in (("train", budget.train), ("pretrain", budget.pretrain), *of_one):
         check_names(changes, f"{path}, {section}", keys=KEYS)
     for name in budget.attacks.values():
-        if not re.fullmatch(r"[\w:@/-][\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
+        if not re.fullmatch(r"\w[\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
             raise ValueError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
     if unknown := [name for name in budget.recipes if name not in recipe_names()]:
         raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")

@@ -11,10 +11,20 @@ from typing import Any
 
 from protoat.parsing import parse_yaml
 
-__all__ = ["CLASS_KEYS", "allowing_own_code", "named_in", "trusted", "trusting", "working_directory_on_path"]
+__all__ = [
+    "CLASS_KEYS",
+    "FREE_KEYS",
+    "allowing_own_code",
+    "named_in",
+    "trusted",
+    "trusting",
+    "working_directory_on_path",
+]
 
 # Keys of a recipe whose value is a class or a function.
 CLASS_KEYS = ("data", "model", "method", "regularizer", "optimizer", "schedule", "averaging", "auxiliary", "loss")
+# Arguments of data that are places of files and names which users give, never code.
+FREE_KEYS = ("root", "path", "classes", "background")
 _NAMING = (*CLASS_KEYS, "trust", "attack", "attacks")
 _TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
@@ -62,8 +72,8 @@ def named_in(args: Sequence[str]) -> list[str]:
         if arg.startswith("--"):
             option, equals, text = arg[2:].partition("=")
             value = text if equals else None
-        first, dot, _ = option.partition(".")
-        if value is not None and first in (CLASS_KEYS if dot else _NAMING) and not option.endswith((".root", ".path")):
+        first, *inner = option.split(".")
+        if value is not None and first in (CLASS_KEYS if inner else _NAMING) and not (inner and inner[-1] in FREE_KEYS):
             found += [value] if option == "trust" else _dotted_in(value)
         if value is not None and option != "attacks":
             option = ""  # what follows is a run folder, which may have any name
