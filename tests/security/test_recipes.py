@@ -17,6 +17,7 @@ from protoat.cli import main
 from protoat.experiments.allowed import allowed_names
 from protoat.experiments.budget import read_budget
 from protoat.experiments.choices import CLASSES
+from protoat.experiments.job import identity_of_folder
 from protoat.experiments.own_code import CLASS_KEYS
 from protoat.experiments.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
 from protoat.experiments.run import train
@@ -304,3 +305,16 @@ def test_what_a_budget_changes_is_not_the_word_of_the_user(here: Path) -> None:
     assert recipe.data.classes == named["classes"]
     assert recipe.trust == ()
     assert not any("download" in word for word in words)
+
+
+def test_runs_that_start_from_one_another_have_no_identity(here: Path) -> None:
+    text = yaml.safe_load(read_recipe("digits-2").text)
+    for name, start in {"one": "two", "two": "three", "three": "one", "alone": "alone"}.items():
+        choice = {"run": start, "weights": None, "branch": None, "head": "zero", "finetune": "all", "sha256": None}
+        stored(here / name, yaml.safe_dump({**text, "initialise": choice}))
+    for number in range(40):
+        choice["run"] = f"long{number + 1}"
+        stored(here / f"long{number}", yaml.safe_dump({**text, "initialise": choice}))
+    assert identity_of_folder(stored(here / "long40", yaml.safe_dump(text))) is not None
+    for name in ("one", "three", "alone", "long0"):
+        assert identity_of_folder(Path(name)) is None

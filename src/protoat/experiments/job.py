@@ -24,6 +24,7 @@ from protoat.training import EMA
 
 __all__ = ["DIGITS", "Job", "Task", "identity_of_folder", "identity_of_text"]
 
+_MOST_STARTS = 8  # runs that start from one another
 DIGITS = 12  # of its identity, at the end of the name of a run's folder
 
 _SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
@@ -201,30 +202,38 @@ def _initialises(pair: tuple[str, ...]) -> bool:
     return pair[0].startswith("--initialise")
 
 
-def identity_of_folder(folder: Path) -> str | None:
+def identity_of_folder(folder: Path, *, above: tuple[Path, ...] = ()) -> str | None:
     """Identity of the run a folder holds, made by a `Job` or by hand; None where it cannot be told.
 
     It is the recipe that is read, not what the folder is called. A run that takes over weights has the identity of
     where they come from in its ``job.json``, or else that run must still be where its recipe says.
+
+    Args:
+        folder: of the run.
+        above: folders whose runs start from this one, among which it cannot be.
     """
     path = folder / "recipe.yaml"
     try:
-        return _identity_of_file(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError):
+        if folder.resolve() in above or len(above) == _MOST_STARTS:
+            return None
+        return _identity_of_file(path, path.stat().st_mtime_ns, above)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # the last one of a loop of links
         return None  # no run, or a damaged one, which `list_runs` names
 
 
 @lru_cache(maxsize=4096)
-def _identity_of_file(path: Path, _modified: int) -> str | None:
-    return identity_of_text(recipe_text(path.parent), read_start(path.parent))
+def _identity_of_file(path: Path, _modified: int, above: tuple[Path, ...]) -> str | None:
+    folder = path.parent
+    return identity_of_text(recipe_text(folder), read_start(folder), above=(*above, folder.resolve()))
 
 
-def identity_of_text(text: str, start: str | None = None) -> str | None:
+def identity_of_text(text: str, start: str | None = None, *, above: tuple[Path, ...] = ()) -> str | None:
     """Identity of the run of a recipe text; None where it takes over weights of which it cannot be told what they are.
 
     Args:
         text: of the recipe.
         start: identity of these weights, where it is known; else that of the run which the recipe names.
+        above: see `identity_of_folder`.
     """
     content = load_yaml(text)
     choice = content.pop("initialise", None)
@@ -232,7 +241,7 @@ def identity_of_text(text: str, start: str | None = None) -> str | None:
     if choice is None:
         return _identity(text, {}, None)
     if start is None and choice["run"] is not None:
-        start = identity_of_folder(Path(choice["run"]))
+        start = identity_of_folder(Path(choice["run"]), above=above)
     return None if start is None else _identity(text, choice, start)
 
 
