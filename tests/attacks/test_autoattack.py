@@ -106,7 +106,7 @@ def test_repeats_with_its_seed_and_leaves_the_model(digits: Callable[..., Any]) 
 
 
 def test_one_class_is_no_problem_to_attack() -> None:
-    with pytest.raises(ValueError, match="at least two classes, the model has 1"):
+    with pytest.raises(ValueError, match="one logit for each image; return one for each class"):
         AutoAttack(Linf(0.1))(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.rand(1, 1, 2, 2), torch.tensor([0]))
     with pytest.raises(ValueError, match="batch_size=0"):
         AutoAttack(Linf(0.1), batch_size=0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import FAB, FABT
+from protoat.attacks.examination import MeasurementWarning
 from protoat.functional.ball import far_start
 from protoat.types import L2, Linf, ThreatModel
 
@@ -110,7 +111,8 @@ def test_what_cannot_be_found_is_at_infinity() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     nn.init.zeros_(model[1].weight)
     x, y = torch.rand(5, 1, 2, 2), model[1].bias.argmax().repeat(5)
-    nearest = FAB(L2(1), steps=3).closest(model, x, y)
+    with pytest.warns(MeasurementWarning, match="zero-gradient"):
+        nearest = FAB(L2(1), steps=3).closest(model, x, y)
     assert bool(nearest.distance.isinf().all())
     assert torch.equal(nearest.x_adv, x)
 

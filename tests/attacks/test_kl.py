@@ -54,7 +54,7 @@ def test_no_forward_leaves_the_pixel_range_which_the_code_of_the_authors_does(ne
     x = torch.cat([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)])
     seen = []
     net.register_forward_pre_hook(lambda _, images: seen.append(images[0].detach().clone()))
-    TPGD(Linf(EPS), steps=2).perturb(net, x, torch.zeros(4, dtype=torch.int64))
+    TPGD(Linf(EPS), steps=2).craft(net, x, torch.zeros(4, dtype=torch.int64))
     assert len(seen) == 3
     assert min(images.min().item() for images in seen) == 0
     assert max(images.max().item() for images in seen) == 1

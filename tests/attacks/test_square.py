@@ -167,7 +167,7 @@ def test_no_gradient_is_asked_for(digits: Callable[..., Any]) -> None:
     handle = model.register_forward_hook(lambda *args: graphs.append(args[-1].logits.requires_grad))
     Square(Linf(0.1), queries=3).perturb(model, x, y)
     handle.remove()
-    assert graphs == [False] * 6  # clean images, start, three queries, judgement
+    assert graphs == [False] * 8  # two looks at the model, clean images, start, three queries, judgement
 
 
 def test_targets_are_reached(digits: Callable[..., Any]) -> None:

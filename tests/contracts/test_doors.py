@@ -311,7 +311,7 @@ class TestRequirements:
     def test_shapes(self, data: ImageData) -> None:
         flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         for attack in (Square(THREAT), AutoAttack(THREAT)):
-            with pytest.raises(ValueError, match=r"Square needs images of shape \(C, H, W\)"):
+            with pytest.raises(ValueError, match=r"Square needs images of shape \(B, C, H, W\), got \(40, 64\)"):
                 attack(flat, data.images.float().flatten(1) / 255, data.labels)
 
     def test_classes(self) -> None:

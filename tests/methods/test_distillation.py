@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import APGDT, CWPGD, Square
+from protoat.attacks import APGDT, CWPGD, PGD, Square
 from protoat.data import Digits
 from protoat.methods import AWP, Distillation
 from protoat.objective import Objective
@@ -112,6 +112,7 @@ def test_mistakes_are_named(bad: dict[str, float]) -> None:
         Distillation(THREAT, **bad)
 
 
+@pytest.mark.filterwarnings("ignore:saturated.*:RuntimeWarning")
 def test_pgd_on_cross_entropy_overstates_it_and_attacks_on_the_margin_do_not() -> None:
     data = Digits().load("test")
     model, x, y = distilled(), data.images.float() / 255, data.labels
@@ -127,6 +128,7 @@ def test_pgd_on_cross_entropy_overstates_it_and_attacks_on_the_margin_do_not() -
     assert float((slope == 0).flatten(1).all(1).float().mean()) > 0.5
     assert right(x) > 0.85
     assert right(x_adv) > 0.6
+    assert right(PGD(THREAT, steps=20).perturb(model, x, y)) < 0.1, "it climbs rescaled logits"
     assert right(CWPGD(THREAT, steps=20).perturb(model, x, y)) < 0.1
     assert right(APGDT(THREAT, steps=20, num_targets=2).perturb(model, x, y)) < 0.1
     few = slice(100)

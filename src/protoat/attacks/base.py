@@ -127,7 +127,7 @@ class Attack(ABC):
         """Refuses a model or images that this attack cannot be run on, before any time is spent.
 
         Args:
-            images: shape of one image.
+            images: shape of a batch of images, (B, ...).
             output: of a few of them.
 
         Raises:
@@ -200,8 +200,8 @@ class Attack(ABC):
         x = _checked(x, y)
         if not len(x) or is_examined():
             return NOTHING_FOUND
-        found = examine(network, x[:4])
-        self.check(tuple(x.shape[1:]), found.output)
+        found = examine(network, x[:4], gradients=self.follows_gradients)
+        self.check(tuple(x.shape), found.output)
         if self.follows_gradients and not found.differentiable:
             raise NoGradientError(found.cut)
         for finding in found.of_attack(self.follows_gradients):

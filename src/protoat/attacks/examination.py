@@ -107,13 +107,14 @@ def is_examined() -> bool:
     return _examined.get()
 
 
-def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None) -> Examination:
+def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None, gradients: bool = True) -> Examination:
     """Looks at a model in eval mode: two forwards and a backward of the images; nothing is left changed.
 
     Args:
         model: images -> `Output` or logits.
         x: (B, ...) images, at least one; four are enough to see what holds for all.
         num_classes: how many logits there should be; None takes any number.
+        gradients: look at these too; without them the model is not asked for any.
 
     Raises:
         ValueError: what comes back are no logits of these classes. Errors of the model itself pass through.
@@ -123,24 +124,24 @@ def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None) -> E
     >>> [found.code for found in examine(nn.Sequential(nn.Flatten(), nn.Softmax(1)), torch.rand(4, 1, 2, 2)).findings]
     ['probabilities']
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients):
         x = x.clone().detach()
         hidden = hidden_modules(model)
         unreached = [*_unreached(hidden)]
         with attacking(model), hidden_parts_in_eval(hidden), random_state_kept(x.device, _SEED):
             # Bound to one batch of an even size: the second forward shows the first half twice.
             images = torch.cat([x, 1 - x]) if len(x) == 1 else x[: len(x) // 2 * 2]
-            leaf = images.clone().requires_grad_()
+            leaf = images.clone().requires_grad_(gradients)
             raw = output_of(model, leaf)
             check_logits(raw.logits, len(images), num_classes)
             logits = at_least_float32(raw.logits)
             seen = logits.detach()
-            gradient, cut = _slope(logits, leaf)
+            gradient, cut = _slope(logits, leaf) if gradients else (None, "")
             findings = [
                 *unreached,
                 *_unsaid(seen),
                 *_fickle(model, images, seen),
-                *_flat(gradient, cut, seen),
+                *([] if gradient is None else _flat(gradient, cut, seen)),
                 *_squashed(seen),
             ]
     return Examination(tuple(findings), cut, Output(seen, raw.embedding.detach()), hidden)

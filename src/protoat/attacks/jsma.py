@@ -65,7 +65,7 @@ class JSMA(Attack):
         self.gamma = gamma
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
-        pixels = math.prod(images)
+        pixels = math.prod(images[1:])
         if pixels > _MOST_PIXELS:
             pairs, steps = pixels**2, max(int(self.gamma * pixels / 2), 1)
             raise ValueError(

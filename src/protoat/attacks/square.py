@@ -71,8 +71,8 @@ class Square(Attack):
         return False
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
-        if len(images) != 3:
-            raise ValueError(f"Square needs images of shape (C, H, W), and these are {images}; reshape in the model")
+        if len(images) != 4:
+            raise ValueError(f"Square needs images of shape (B, C, H, W), got {images}; reshape in the model")
 
     def run(self, problem: Problem) -> Tensor:
         return worst_case(problem, self.threat.norm, [lambda part, _: self._search(part)] * self.restarts)

@@ -303,7 +303,7 @@ def _possible(
             attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
         if attack is not None:
             try:
-                attack.check(data.shape, found.output)
+                attack.check((len(data), *data.shape), found.output)
             except ValueError as error:
                 raise ValueError(f"attack {name!r}: {error}") from error
     if not blocked:

@@ -130,7 +130,7 @@ class Validation:
         found = examine(model, x[:4])
         follows = self.attack is not None and self.attack.follows_gradients
         if self.attack is not None:
-            self.attack.check(tuple(x.shape[1:]), found.output)
+            self.attack.check(tuple(x.shape), found.output)
         for finding in found.of_attack(follows):
             if finding.severity != "note" and finding.code not in self._told:
                 self._told.add(finding.code)
