@@ -39,7 +39,7 @@ def allowed_names(key: str) -> frozenset[str]:
     ('protoat.functional.losses.cross_entropy', True)
     """
     if key == "loss":
-        return frozenset(f"{losses.__name__}.{name}" for name in losses.__all__)
+        return frozenset(f"{losses.__name__}.{name}" for name in losses.__all__ if callable(getattr(losses, name)))
     found = {**choices_of(key), **choices_of(key, pretrains=True)}
     homes = (data, methods, models, pretraining, regularizers, training, *CLASSES[key][1])
     names = set()

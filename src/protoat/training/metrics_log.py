@@ -57,7 +57,7 @@ class MetricsLog:
     def settle(self) -> None:
         """Says that the run has ended: from now on the file is just what it is."""
         if self.path is not None:
-            together(self._log.settle, f"write {self.path}", self.accelerator)
+            together(lambda: self._log.settle(), f"write {self.path}", self.accelerator)
 
     def _begin(self, history: list[dict[str, Any]]) -> None:
         assert self.path is not None
