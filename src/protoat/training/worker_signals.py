@@ -23,7 +23,7 @@ def workers_spared(loader: Any) -> Iterator[None]:
     its parent wants to finish and save.
     """
     source = getattr(loader, "base_dataloader", loader)  # Accelerate's loaders hold another
-    if not isinstance(source, DataLoader) or not source.num_workers:
+    if not isinstance(source, DataLoader) or not getattr(source, "num_workers", 0):
         yield
         return
     own = source.worker_init_fn
