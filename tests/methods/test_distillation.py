@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import APGDT, CWPGD, PGD, Square
+from protoat.attacks import APGDT, CWPGD, PGD, MeasurementWarning, Square
 from protoat.data import Digits
+from protoat.evaluation import lint
 from protoat.methods import AWP, Distillation
 from protoat.objective import Objective
 from tests.evaluation.cheats import THREAT, distilled
@@ -133,3 +134,13 @@ def test_pgd_on_cross_entropy_overstates_it_and_attacks_on_the_margin_do_not() -
     assert right(APGDT(THREAT, steps=20, num_targets=2).perturb(model, x, y)) < 0.1
     few = slice(100)
     assert right(Square(THREAT, queries=200).perturb(model, x[few], y[few]), few) < 0.3
+
+
+def test_attacks_and_lint_find_it_out() -> None:
+    data = Digits().load("test")
+    model, x, y = distilled(), data.images.float() / 255, data.labels
+    attack = PGD(THREAT, steps=20)
+    with pytest.warns(MeasurementWarning, match="saturated"):
+        result = attack(model, x, y)
+    assert float(result.correct.float().mean()) < 0.1
+    assert "saturated" in [finding.code for finding in lint(model, data, THREAT, {"pgd20": attack})]

@@ -180,6 +180,7 @@ class Dies(torch.utils.data.DataLoader):
     def __init__(self, inner: Any, hook: Callable[[int, int], None]) -> None:
         self.hooked = Hooked(inner, hook)
         self._is_accelerate_prepared = True
+        self.num_workers, self.batch_sampler, self.sampler, self.generator = 0, None, None, None
 
     def __len__(self) -> int:
         return len(self.hooked)

@@ -296,6 +296,9 @@ def _checked_radius(eps: Radius, x: Tensor) -> Radius:
 
 def _checked(x: Tensor, y: Tensor) -> Tensor:
     """`x`, detached and with rounding errors outside [0, 1] cut off."""
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor")
     if y.shape != x.shape[:1] or y.is_floating_point():
         raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
     inside = check_images(x)

@@ -267,7 +267,10 @@ def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[I
     network = as_module(model)
     first = next(itertools.chain(network.parameters(), network.buffers()), None)
     before = torch.device("cpu") if first is None else first.device
-    where = before if device is None else torch.device(device)
+    try:
+        where = before if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is unknown; write 'cpu', 'cuda' or 'cuda:1'") from error
     try:
         yield InPieces(network.to(where) if where != before else network), where
     finally:

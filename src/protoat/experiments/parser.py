@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -141,6 +142,9 @@ class Parser(jsonargparse.ArgumentParser):
         if nested_key is not None:
             self.epilog = _explanation(class_type)
         return list(super().add_class_arguments(class_type, nested_key, *args, **options))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse would not say that the disk is full
 
     def add_trust(self) -> None:
         """Adds ``--trust``, which `protoat.experiments.own_code.named_in` reads before anything is parsed."""

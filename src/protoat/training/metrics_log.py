@@ -57,7 +57,10 @@ class MetricsLog:
     def settle(self) -> None:
         """Says that the run has ended: from now on the file is just what it is."""
         if self.path is not None:
-            together(lambda: self._log.settle(), f"write {self.path}", self.accelerator)
+            together(self._settle, f"write {self.path}", self.accelerator)
+
+    def _settle(self) -> None:
+        self._log.settle()  # there is one on the main process only
 
     def _begin(self, history: list[dict[str, Any]]) -> None:
         assert self.path is not None
