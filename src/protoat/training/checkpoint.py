@@ -24,7 +24,7 @@ from protoat.files import Folder, open_folder, open_to_read, read_bytes, remove
 from protoat.parsing import MOST_BYTES, parse_json
 from protoat.training.files import together
 
-__all__ = ["Checkpoint", "existing", "load", "load_latest", "save", "to_bytes"]
+__all__ = ["Checkpoint", "clear", "existing", "load", "load_latest", "save", "to_bytes"]
 
 _STATE = "state.json"
 _FILE = re.compile(r"[\w-]+\.safetensors")
@@ -101,9 +101,7 @@ def save(
     def begin() -> None:
         nonlocal made
         with open_folder(folder, within=folder.parent, make=True) as opened:
-            for name in filter(_LEFTOVER.fullmatch, opened.names()):
-                opened.enter(name).close()  # a link is refused
-                opened.remove(name)
+            _clear(opened)
             opened.enter(partial.name, make=True).close()
             made = True
 
@@ -142,6 +140,12 @@ def save(
                 remove(partial, within=folder.parent)
         raise
     return final
+
+
+def clear(folder: Path) -> None:
+    """Removes what a kill left of checkpoints that were written or removed."""
+    with open_folder(folder, within=folder.parent) as opened:
+        _clear(opened)
 
 
 def load_latest(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
@@ -211,6 +215,12 @@ def existing(folder: Path) -> list[str]:
 
 def _existing(names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name.isdecimal()), key=int)
+
+
+def _clear(folder: Folder) -> None:
+    for name in filter(_LEFTOVER.fullmatch, folder.names()):
+        folder.enter(name).close()  # a link is refused
+        folder.remove(name)
 
 
 def _discard(folder: Folder, name: str) -> None:

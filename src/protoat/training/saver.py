@@ -77,6 +77,8 @@ class Saver:
         if self.state.best is not None:
             on_main(self._keep_best)
         self._restore(found)
+        folder = self.folder
+        together(lambda: checkpoint.clear(folder), f"remove what a kill left in {folder}", self.accelerator)
         self.saved_update = self.state.update
         self._last_start = self.state.epoch_update
 
