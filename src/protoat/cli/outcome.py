@@ -45,7 +45,11 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
                 stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
         _check_words(args)
         with nullcontext() if speaks else redirect_stdout(None), allowing_own_code(args):
-            code = main(args) or 0
+            try:
+                code = main(args) or 0
+            except SystemExit:  # after --help
+                sys.stdout.flush()
+                raise
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
