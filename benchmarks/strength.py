@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from protoat import L2, Linf, Objective, fit
 from protoat.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, CarliniWagnerL2, DeepFool, Square
 from protoat.data import MNIST, ImageLoader
-from protoat.experiments.subject import subject_of_run
 from protoat.functional.ball import distance
 from protoat.methods import PGDAT, Standard
 from protoat.models import LeNet
 from protoat.regularizers import SoftTriple
+from protoat.runs.subject import subject_of_run
 from protoat.types import ThreatModel
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]

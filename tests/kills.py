@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from protoat import files
+from protoat.storage import files
 
 __all__ = ["Killed", "killed_at"]
 

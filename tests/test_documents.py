@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from protoat.cli import main
-from protoat.experiments.parser import Parser
+from protoat.recipes.parser import Parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,17 +14,20 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "arguments", "errors", "files", "names", "parsing"},
-    {"locks", "manifest", "pixels"},
+    {"_version", "arguments", "errors", "names"},
+    {"storage", "pixels"},
     {"types"},
     {"functional"},
     {"models", "attacks", "regularizers", "data"},
     {"methods"},
     {"objective"},
     {"training", "pretraining", "evaluation"},
-    {"experiments"},
-    {"tables", "figures"},
+    {"records"},
+    {"recipes"},
+    {"runs"},
+    {"plots"},
     {"reports"},
+    {"paper"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -37,7 +40,7 @@ NAMES = {
     "Objective": "objective",
     "fit": "training",
     "evaluate": "evaluation",
-    "load_run": "experiments",
+    "load_run": "runs",
     "__version__": "_version",
 }
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -111,7 +114,7 @@ def test_text_never_becomes_code(path: Path) -> None:
         ("models", "import protoat.attacks.base"),
         ("attacks", "from protoat import data"),
         ("methods", "from protoat import fit"),
-        ("training", "def late():\n    from protoat.experiments.run import execute"),
+        ("training", "def late():\n    from protoat.runs.run import train"),
         ("data", "from protoat.models import LeNet"),
         ("data", "import protoat\nprotoat.fit()"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from protoat.manifest import write_record
+from protoat.storage.manifest import write_record
 
 
 def edit(path: Path, content: str | dict[str, Any]) -> None:

@@ -62,14 +62,14 @@ def preload() -> None:
     for name in _COMMANDS:
         importlib.import_module(f"protoat.cli.{name}")
     for name in (
-        "protoat.tables.fill",
-        "protoat.figures.catalogue",
-        "protoat.experiments.probe",
+        "protoat.paper.tables.fill",
+        "protoat.paper.figures.catalogue",
+        "protoat.runs.probe",
         "protoat.reports.html",
-        "protoat.reports.latex",
-        "protoat.reports.markdown",
-        "protoat.reports.raw",
-        "protoat.reports.terminal",
+        "protoat.paper.render.latex",
+        "protoat.paper.render.markdown",
+        "protoat.paper.render.csv",
+        "protoat.paper.render.terminal",
         "sklearn.datasets",
         "torch.utils.tensorboard",
         "PIL.Image",

@@ -52,7 +52,7 @@ def take(source: Path, folder: Path) -> None:
 
 
 def _probe() -> int:
-    from protoat.experiments.probe import probe_run
+    from protoat.runs.probe import probe_run
 
     probe_run("run", updates=2, limit=40, attacks=("clean",))
     return 0

@@ -13,8 +13,8 @@ from protoat._version import __version__
 if TYPE_CHECKING:
     from protoat import attacks, data, evaluation, functional, methods, models, pretraining, regularizers, training
     from protoat.evaluation import evaluate
-    from protoat.experiments.run import load_run
     from protoat.objective import Objective
+    from protoat.runs.run import load_run
     from protoat.training import fit
     from protoat.types import L2, Linf, Output, ThreatModel
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Objective": "protoat.objective",
     "fit": "protoat.training",
     "evaluate": "protoat.evaluation",
-    "load_run": "protoat.experiments.run",
+    "load_run": "protoat.runs.run",
     "Linf": "protoat.types",
     "L2": "protoat.types",
     "Output": "protoat.types",

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from protoat.cli import main
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import CHECKS
-from protoat.experiments.measure import audit_verdict
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.run import train
-from protoat.experiments.subject import subject_of_run
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.measure import audit_verdict
+from protoat.runs.run import train
+from protoat.runs.subject import subject_of_run
 
 SHORT = ["--epochs", "4", "--validation_size", "50", "--method.steps", "2", "--schedule", "none", "--batch_size", "64"]
 STANDARD = ["--method", "Standard", "--regularizer", "none", "--epochs", "2", "--validation_size", "0"]
@@ -37,7 +37,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The most expensive attacks, cut short."""
     short = {"square": "square100", "apgd-t": "apgd-t10", "noise5000": "noise50", "corner5000": "corner50"}
     monkeypatch.setattr(
-        "protoat.evaluation.lab.attack_of_name", lambda name, threat: attack_of_name(short.get(name, name), threat)
+        "protoat.evaluation.masking_audit.context.attack_of_name",
+        lambda name, threat: attack_of_name(short.get(name, name), threat),
     )
 
 

@@ -11,8 +11,8 @@ import safetensors.torch
 from PIL import Image
 
 from protoat.cli import main
-from protoat.files import Folder
-from protoat.manifest import write_record
+from protoat.storage.files import Folder
+from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 

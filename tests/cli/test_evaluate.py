@@ -19,9 +19,9 @@ from torch import nn
 
 from protoat.cli import main
 from protoat.data import Digits, ImageData
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.run import train
-from protoat.manifest import write_record
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.run import train
+from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 BUILDERS = """

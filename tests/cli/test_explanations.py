@@ -7,7 +7,7 @@ import re
 import pytest
 
 from protoat.cli import main
-from protoat.experiments.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
+from protoat.recipes.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
 
 PARTS = [(kind, name) for kind in ("method", "regularizer") for name in recipe_parser().choices(kind) if name != "none"]
 # Clean training has no paper.

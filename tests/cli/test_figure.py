@@ -10,12 +10,12 @@ import pytest
 
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
-from protoat.experiments.job import Task
-from protoat.experiments.launch import Failure
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.store import StoredRun, claim, read_run
-from protoat.figures import TITLES
-from protoat.figures.catalogue import FIGURES, View
+from protoat.paper.figures import TITLES
+from protoat.paper.figures.catalogue import FIGURES, View
+from protoat.paper.job import Task
+from protoat.paper.launch import Failure
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.store import StoredRun, claim, read_run
 from tests.whole import edit, epochs
 
 
@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_is_there_and_does_nothing(
     def found(task: Task, store: Path) -> StoredRun | None:
         return read_run(folder) if "pgd" in task.job.name else None
 
-    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
+    monkeypatch.setattr("protoat.paper.laboratory.finished", found)
     out, store = tmp_path / "curves.html", tmp_path / "store"
     options = ["--dry-run", "--out", str(out), "--store", str(store)]
     assert run("figure", main, ["curves", *options]) == 0
@@ -128,8 +128,8 @@ def test_a_run_that_failed_is_left_out_and_said(
     def found(task: Task, store: Path) -> StoredRun | None:
         return None if broken == 2 or "pgd" in task.job.name else read_run(folder)
 
-    monkeypatch.setattr("protoat.experiments.launch.launch", fails)
-    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
+    monkeypatch.setattr("protoat.paper.launch.launch", fails)
+    monkeypatch.setattr("protoat.paper.laboratory.finished", found)
     out = tmp_path / "curves.html"
     assert run("figure", main, ["curves", "--out", str(out)]) == broken
     assert "mnist-2-pgd-smoke-0 failed: no memory" in caplog.text
@@ -150,8 +150,8 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         subject = {"images": task.images, "data": "Digits test", "data_sha256": "0", "threat": {"norm": "l2", "eps": 1}}
         return replace(read_run(folder), evaluation={"subject": subject, "attacks": entries})
 
-    monkeypatch.setattr("protoat.experiments.launch.launch", launched)
-    monkeypatch.setattr("protoat.experiments.laboratory.finished", found)
+    monkeypatch.setattr("protoat.paper.launch.launch", launched)
+    monkeypatch.setattr("protoat.paper.laboratory.finished", found)
     return asked
 
 

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from protoat.cli import main
 from protoat.cli.train import main as train_main
-from protoat.experiments.store import read_run
+from protoat.runs.store import read_run
 from protoat.training.loop import Loop
 from tests.whole import edit
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.store import claim
+from protoat.recipes.recipe import read_recipe
 from protoat.reports.records import records_of
 from protoat.reports.sections.summary import summary
+from protoat.runs.store import claim
 from tests.whole import attacked, edit, weights
 
 

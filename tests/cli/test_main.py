@@ -60,7 +60,7 @@ def test_lists_and_refusals_do_not_wait_for_torch() -> None:
 
 def test_the_library_leaves_torchvision_alone_until_it_is_used() -> None:
     code = (
-        "import sys, protoat, protoat.experiments.run, protoat.experiments.any_model\n"
+        "import sys, protoat, protoat.runs.run, protoat.runs.any_model\n"
         "for name in protoat.__all__: getattr(protoat, name)\n"
         "sys.exit(str({'torchvision', 'torch._dynamo'} & set(sys.modules) or '') or 0)"
     )
@@ -115,7 +115,7 @@ def test_the_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_recipe_is_read_without_the_compiler_and_libraries_of_models() -> None:
     code = (
-        "import sys; from protoat.experiments.recipe import read_recipe; read_recipe('digits-2')\n"
+        "import sys; from protoat.recipes.recipe import read_recipe; read_recipe('digits-2')\n"
         "sys.exit(str({'torch._dynamo', 'torchvision', 'timm'} & set(sys.modules) or '') or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

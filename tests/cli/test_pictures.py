@@ -12,9 +12,9 @@ from PIL import Image
 
 from protoat.cli import main
 from protoat.data import ImageFolder
-from protoat.experiments.store import check_data
-from protoat.experiments.subject import subject_of_run
-from protoat.manifest import write_record
+from protoat.runs.store import check_data
+from protoat.runs.subject import subject_of_run
+from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--batch_size", "16", "--groups", "none"]
 

@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 
 from protoat.cli import main
-from protoat.experiments.probe import probe_run
-from protoat.experiments.run import load_run
-from protoat.experiments.store import read_run
-from protoat.manifest import write_record
+from protoat.runs.probe import probe_run
+from protoat.runs.run import load_run
+from protoat.runs.store import read_run
+from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
 

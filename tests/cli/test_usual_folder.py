@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from protoat.cli.train import start
-from protoat.experiments.job import Job
+from protoat.paper.job import Job
 
 
 def test_it_is_a_function_of_the_run_and_is_where_tables_look(monkeypatch: pytest.MonkeyPatch) -> None:

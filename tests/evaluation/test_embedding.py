@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from protoat.attacks import PGD
 from protoat.data import Digits, ImageData
 from protoat.evaluation.embedding import embed, embed_images
-from protoat.figures.subject import said
 from protoat.models import LeNet
+from protoat.plots.subject import said
 from protoat.types import Linf, Output
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from protoat.attacks import APGDT, FAB, PGD, Attack, AutoAttack, LeaveOwn, Square, Transfer
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation import attack_of_name, evaluate
-from protoat.evaluation.check import judged, not_above, too_many
-from protoat.evaluation.lab import Lab
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
+from protoat.evaluation.masking_audit.check import judged, not_above, too_many
+from protoat.evaluation.masking_audit.context import Lab
 from protoat.models import MeanLogits
 from protoat.types import L2, Linf, Output, ThreatModel
 
@@ -47,7 +47,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The most expensive attacks, cut short."""
     short = {"square": "square400", "apgd-t": "apgd-t10", "noise5000": "noise300", "corner5000": "corner300"}
     monkeypatch.setattr(
-        "protoat.evaluation.lab.attack_of_name", lambda name, threat: attack_of_name(short.get(name, name), threat)
+        "protoat.evaluation.masking_audit.context.attack_of_name",
+        lambda name, threat: attack_of_name(short.get(name, name), threat),
     )
 
 

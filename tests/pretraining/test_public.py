@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.experiments.encoder import hand_over
-from protoat.experiments.initialise import Initialise
 from protoat.models import ResNet18
 from protoat.pretraining.public import of_branch
 from protoat.pretraining.weights_file import read_tensors
+from protoat.recipes.initialise import Initialise
+from protoat.runs.encoder import hand_over
 
 
 class Paired(nn.Module):

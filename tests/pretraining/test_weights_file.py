@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from protoat.data import ImageData
-from protoat.experiments.any_model import build_model
-from protoat.experiments.initialise import Initialise, digest
 from protoat.models.transfer import transfer
 from protoat.pretraining.weights_file import read_tensors, split_spec
+from protoat.recipes.initialise import Initialise, digest
+from protoat.runs.any_model import build_model
 
 SOURCE = """
 from torch import nn

@@ -10,8 +10,8 @@ import yaml
 
 from protoat.cli import main
 from protoat.data import Digits, ImageData
-from protoat.experiments.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
-from protoat.experiments.run import train
+from protoat.recipes.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
+from protoat.runs.run import train
 
 
 def rival(name: str, lr: float, decay: float, epochs: int, drops: list[int] | None, *, batch: int = 128, **given: Any):

@@ -9,11 +9,11 @@ import torch
 
 from protoat.attacks import PGD
 from protoat.data import Augment, ImageData, Source
-from protoat.experiments.recipe import read_recipe, recipe_names
-from protoat.experiments.run import build
 from protoat.models import DualBatchNorm
 from protoat.pretraining import ACL, RoCL
+from protoat.recipes.recipe import read_recipe, recipe_names
 from protoat.regularizers import SoftTriple
+from protoat.runs.run import build
 from protoat.training import LARS, WarmupCosine
 from protoat.types import Linf
 

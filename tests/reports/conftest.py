@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
-from protoat.evaluation import masking_audit
+from protoat.evaluation.masking_audit import report as masking_audit
 
 _CHECKS = ("A1", "C1", "C9", "C10")  # two pass, one cannot run, one fails
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from protoat.cli import main
-from protoat.experiments.probe import probe_run
 from protoat.reports import page
 from protoat.reports.html import report
+from protoat.runs.probe import probe_run
 from tests.reports.pages import SECTIONS, Page
 from tests.whole import edit, with_correct
 

@@ -17,12 +17,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protoat.experiments import recipe as recipes
-from protoat.experiments.allowed import allowed_names
-from protoat.experiments.choices import choices_of
-from protoat.experiments.own_code import CLASS_KEYS
-from protoat.experiments.recipe import KEYS, Recipe, read_recipe, recipe_from_text
 from protoat.pixels import Pixels
+from protoat.recipes import recipe as recipes
+from protoat.recipes.allow_list import allowed_names
+from protoat.recipes.choices import choices_of
+from protoat.recipes.own_code import CLASS_KEYS
+from protoat.recipes.recipe import KEYS, Recipe, read_recipe, recipe_from_text
 
 OURS = frozenset(name for key in CLASS_KEYS for name in allowed_names(key) if "." in name)
 # Types of a recipe whose values are keys and values, which the parser itself looks up.
@@ -31,7 +31,7 @@ GROUPS = {
     "protoat.data.RandomView",
     "protoat.types.ThreatModel",
     "protoat.ThreatModel",
-    "protoat.experiments.initialise.Initialise",
+    "protoat.recipes.initialise.Initialise",
 }
 STRANGE = (
     "os.system",
@@ -43,8 +43,8 @@ STRANGE = (
     "antigravity.geohash",
     "accelerate.test_utils.testing.run_command",
     "protoat.cli.main",
-    "protoat.experiments.garbage.remove",
-    "protoat.experiments.run.train",
+    "protoat.runs.cleanup.remove",
+    "protoat.runs.run.train",
     "protoat.data.folder.os.system",
     "Linear",
     "Parameter",

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from protoat.cli import gc, main
-from protoat.experiments.claims import is_claimed, is_unbegun
-from protoat.experiments.garbage import check_removable, find_waste
-from protoat.experiments.named_run import run_named
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.store import check_free, claim
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.claims import is_claimed, is_unbegun
+from protoat.runs.cleanup import check_removable, find_waste
+from protoat.runs.named_run import run_named
+from protoat.runs.store import check_free, claim
 
 TEXT = read_recipe("digits-2").text
 RESULTS = Path(__file__).parents[2] / "results"

@@ -15,13 +15,13 @@ from torch import nn
 
 from protoat import Objective, fit
 from protoat.data import ImageData
-from protoat.experiments.garbage import find_waste, remove
-from protoat.experiments.measure import measure
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.run import train
-from protoat.experiments.store import claim, list_runs, read_run
-from protoat.experiments.subject import subject_of_run
 from protoat.methods import PGDAT
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.cleanup import find_waste, remove
+from protoat.runs.measure import measure
+from protoat.runs.run import train
+from protoat.runs.store import claim, list_runs, read_run
+from protoat.runs.subject import subject_of_run
 from protoat.types import Linf
 from tests.kills import Killed, killed_at
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from protoat import Objective, fit
 from protoat.cli import main
-from protoat.experiments.job import Job, Task
-from protoat.experiments.laboratory import carry_out
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.run import train
 from protoat.methods import Standard
+from protoat.paper.job import Job, Task
+from protoat.paper.laboratory import carry_out
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.run import train
 from protoat.training.checkpoint import load_latest
 from protoat.training.devices import make_accelerator
 from protoat.types import Linf
@@ -179,7 +179,7 @@ def test_a_table_writes_nothing_outside_of_its_store(name: str, home: Path, tmp_
 
 
 def main_of_jobs(store: Path) -> None:
-    from protoat.experiments.executors import EXECUTORS
+    from protoat.paper.executors import EXECUTORS
 
     EXECUTORS["local"](store, 2, {})
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 import protoat.cli
 from protoat.cli import main
 from protoat.cli.outcome import run
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.store import claim
 from protoat.names import csv_cell, printable
-from protoat.reports.latex import to_latex
-from protoat.reports.markdown import to_markdown
-from protoat.reports.sheets import Document, Sheet
-from protoat.reports.terminal import to_terminal
+from protoat.paper.render.latex import to_latex
+from protoat.paper.render.markdown import to_markdown
+from protoat.paper.render.sheets import Document, Sheet
+from protoat.paper.render.terminal import to_terminal
+from protoat.recipes.recipe import read_recipe
+from protoat.runs.store import claim
 from tests.whole import attacked, edit, epochs
 
 CLEAR = "\x1b[2J\x1b[H"

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 import protoat
 from protoat.cli import main
-from protoat.experiments.allowed import allowed_names
-from protoat.experiments.budget import read_budget
-from protoat.experiments.choices import CLASSES
-from protoat.experiments.job import identity_of_folder
-from protoat.experiments.own_code import CLASS_KEYS
-from protoat.experiments.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
-from protoat.experiments.run import train
+from protoat.paper.budget import read_budget
+from protoat.paper.job import identity_of_folder
+from protoat.recipes.allow_list import allowed_names
+from protoat.recipes.choices import CLASSES
+from protoat.recipes.own_code import CLASS_KEYS
+from protoat.recipes.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
+from protoat.runs.run import train
 
 RUN = "accelerate.test_utils.testing.run_command"
 TOUCH = f"{{class_path: {RUN}, init_args: {{command: [touch, PWNED]}}}}"
@@ -45,14 +45,14 @@ CRAFTED = {
     "a class of torch that is no network of ours": ("model: torch.nn.Linear", "torch.nn.Linear"),
     "the same by its short name": ("model: {class_path: Linear}", "Linear"),
     "what removes runs": (
-        "data: {class_path: protoat.experiments.garbage.remove, init_args: {folder: .}}",
+        "data: {class_path: protoat.runs.cleanup.remove, init_args: {folder: .}}",
         "garbage.remove",
     ),
     "our own command line": (
         "data: {class_path: protoat.cli.main, init_args: {args: [rm, --yes, .]}}",
         "protoat.cli.main",
     ),
-    "what writes files": ("data: {class_path: protoat.files.write}", "protoat.files.write"),
+    "what writes files": ("data: {class_path: protoat.storage.files.write}", "protoat.storage.files.write"),
     "a module that ours imports": ("data: {class_path: protoat.data.folder.os.system}", "os.system"),
     "a class of ours of another kind": ("method: protoat.data.MNIST", "protoat.data.MNIST"),
     "a function of ours that is no loss": (

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from protoat.cli import main
-from protoat.manifest import MANIFEST
+from protoat.storage.manifest import MANIFEST
 from protoat.training.exported import is_whole
 from tests.whole import edit
 

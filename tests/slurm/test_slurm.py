@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from protoat.experiments.job import Job, Task
-from protoat.experiments.laboratory import finished
-from protoat.experiments.launch import launch
+from protoat.paper.job import Job, Task
+from protoat.paper.laboratory import finished
+from protoat.paper.launch import launch
 from tests.slurm.cluster import cluster, why_not
 
 pytestmark = pytest.mark.slow
@@ -24,8 +24,8 @@ LONG = """
 import signal
 import sys
 from pathlib import Path
-from protoat.experiments.job import Job, Task
-from protoat.experiments.launch import launch
+from protoat.paper.job import Job, Task
+from protoat.paper.launch import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
 long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--epochs", "10000")
 tasks = [Task(Job(f"long-{seed}", (*long, "--seed", str(seed))), ("clean",), 20) for seed in range(2)]

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from protoat.files import Folder
+from protoat.storage.files import Folder
 from protoat.training import CheckpointError, DiskError, checkpoint
 from tests.kills import Killed, killed_at
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
-from protoat.files import Folder
 from protoat.functional.losses import cross_entropy
 from protoat.methods import AWP, DAJAT, FastAT, Standard
 from protoat.objective import Objective
+from protoat.storage.files import Folder
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, fit, load_weights
 from protoat.training.seeding import derived_seed
 from protoat.types import Linf, Output

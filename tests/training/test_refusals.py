@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import protoat as pa
-from protoat.locks import working_on
 from protoat.methods import AWP, CFA, PGDAT, BiaMAT, Standard
 from protoat.regularizers import SoftTriple
+from protoat.storage.locks import working_on
 from protoat.training import EMA, SWA, StepDecay, WarmupCosine, fit, load_weights
 
 THREAT = pa.Linf(0.1)

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protoat.files import Folder
+from protoat.storage.files import Folder
 from protoat.training import DiskError, Interrupted, checkpoint, fit, make_accelerator
 
 

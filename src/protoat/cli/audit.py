@@ -11,8 +11,8 @@ from rich.status import Status
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.evaluation.masking_audit import CHECKS, tally
-from protoat.experiments.audit import audit_subject, fuller_audit
-from protoat.experiments.subject_options import subject_of, subject_parser
+from protoat.runs.audit import audit_subject, fuller_audit
+from protoat.runs.subject_options import subject_of, subject_parser
 
 __all__ = ["main"]
 

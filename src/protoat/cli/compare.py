@@ -23,12 +23,12 @@ from protoat.evaluation.compare import (
     worst_mode,
 )
 from protoat.evaluation.statistics import count_of
-from protoat.experiments.named_run import run_named
-from protoat.experiments.parser import Parser
-from protoat.experiments.recipe import differing_keys
-from protoat.experiments.record_files import recipe_text
-from protoat.figures.records import Record, measured
+from protoat.plots.records import Record, measured
+from protoat.recipes.parser import Parser
+from protoat.recipes.recipe import differing_keys
+from protoat.records.files import recipe_text
 from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
+from protoat.runs.named_run import run_named
 
 __all__ = ["main"]
 

@@ -6,8 +6,8 @@ from protoat import data
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data import Source
-from protoat.experiments.choices import class_names
-from protoat.experiments.parser import Parser, nearest
+from protoat.recipes.choices import class_names
+from protoat.recipes.parser import Parser, nearest
 
 __all__ = ["main"]
 

@@ -14,13 +14,13 @@ from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import count_of
-from protoat.experiments.measure import measure
-from protoat.experiments.parser import Parser
-from protoat.experiments.recipe import read_recipe
-from protoat.experiments.run import train
-from protoat.experiments.store import StoredRun, read_run
-from protoat.experiments.subject import subject_of_run
+from protoat.recipes.parser import Parser
+from protoat.recipes.recipe import read_recipe
 from protoat.reports.records import accuracy, groups_of
+from protoat.runs.measure import measure
+from protoat.runs.run import train
+from protoat.runs.store import StoredRun, read_run
+from protoat.runs.subject import subject_of_run
 
 __all__ = ["main"]
 

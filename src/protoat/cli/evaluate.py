@@ -15,12 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
 from protoat.evaluation.robustness import Advance
-from protoat.experiments.measure import audit_verdict, measure
-from protoat.experiments.named_attacks import HELP, default_names
-from protoat.experiments.named_run import run_named
-from protoat.experiments.probe import probe_run
-from protoat.experiments.store import read_evaluation
-from protoat.experiments.subject_options import check_weights_of_run, subject_of, subject_parser
+from protoat.runs.measure import audit_verdict, measure
+from protoat.runs.named_attacks import HELP, default_names
+from protoat.runs.named_run import run_named
+from protoat.runs.probe import probe_run
+from protoat.runs.store import read_evaluation
+from protoat.runs.subject_options import check_weights_of_run, subject_of, subject_parser
 
 __all__ = ["main"]
 

@@ -11,18 +11,18 @@ from jsonargparse import Namespace
 
 from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
 from protoat.cli.say import say
-from protoat.experiments.budget import Budget, read_budget
-from protoat.experiments.named_run import run_named
-from protoat.experiments.parser import Parser, nearest
-from protoat.experiments.places import check_file, check_no_file
-from protoat.figures import TITLES
-from protoat.figures.page import page
-from protoat.figures.snapshot import SUFFIXES, check_browser, snapshot
+from protoat.paper.budget import Budget, read_budget
+from protoat.paper.figures import TITLES
+from protoat.plots.page import page
+from protoat.plots.snapshot import SUFFIXES, check_browser, snapshot
+from protoat.recipes.parser import Parser, nearest
+from protoat.runs.named_run import run_named
+from protoat.storage.path_checks import check_file, check_no_file
 
 if TYPE_CHECKING:
-    from protoat.experiments.job import Task
-    from protoat.experiments.store import StoredRun
-    from protoat.figures.catalogue import Drawing
+    from protoat.paper.figures.catalogue import Drawing
+    from protoat.paper.job import Task
+    from protoat.runs.store import StoredRun
 
 __all__ = ["main"]
 
@@ -48,8 +48,8 @@ def main(args: list[str]) -> int:
     check_no_file(options.store, "--store")
     budget = read_budget(options.budget)
 
-    from protoat.experiments.store import write  # torch takes seconds to import, and bad names are refused without
-    from protoat.figures.catalogue import FIGURES, View
+    from protoat.paper.figures.catalogue import FIGURES, View
+    from protoat.runs.store import write  # torch takes seconds to import, and bad names are refused without
 
     drawing, failed = FIGURES[options.name], False
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
@@ -82,8 +82,8 @@ def main(args: list[str]) -> int:
 
 def _about_run(folder: Path) -> str:
     """What was trained, and how, in a line; of a measurement without a run, where it is."""
-    from protoat.experiments.store import read_run
     from protoat.reports.sections.summary import described, trained_for
+    from protoat.runs.store import read_run
 
     if not (folder / "recipe.yaml").exists():
         return f"Measured: {folder}."
@@ -94,7 +94,7 @@ def _about_run(folder: Path) -> str:
 
 def _print_plan(name: str, tasks: Sequence[Task], store: Path) -> None:
     """Which of the runs are there, and the commands that do the rest."""
-    from protoat.experiments.laboratory import finished
+    from protoat.paper.laboratory import finished
 
     say(f"figure {name} needs {len(tasks)} run{'s' * (len(tasks) != 1)}" + " and is drawn from recipes" * (not tasks))
     for task in tasks:
@@ -142,7 +142,7 @@ def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], b
     Raises:
         ValueError: all of them failed.
     """
-    from protoat.experiments.laboratory import finished
+    from protoat.paper.laboratory import finished
 
     failures = launched(tasks, options)
     say_failed(failures)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.say import say
-from protoat.experiments.garbage import Waste, find_waste, remove
-from protoat.experiments.parser import Parser
-from protoat.experiments.places import check_is_folder
+from protoat.recipes.parser import Parser
+from protoat.runs.cleanup import Waste, find_waste, remove
+from protoat.storage.path_checks import check_is_folder
 
 __all__ = ["main", "megabytes"]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
-from protoat.experiments.budget import budget_names
-from protoat.experiments.parser import Parser
+from protoat.paper.budget import budget_names
+from protoat.recipes.parser import Parser
 
 if TYPE_CHECKING:
-    from protoat.experiments.job import Task
-    from protoat.experiments.launch import Failure
+    from protoat.paper.job import Task
+    from protoat.paper.launch import Failure
 
 __all__ = ["OPTIONS", "add_options", "check_options", "launched", "say_failed"]
 
@@ -48,9 +48,9 @@ def check_options(options: Namespace) -> None:
     """Refuses options that no launch could follow, also where none will be needed.
 
     Raises:
-        ValueError: an executor's option that is no KEY=VALUE; see `protoat.experiments.launch.check_launch`.
+        ValueError: an executor's option that is no KEY=VALUE; see `protoat.paper.launch.check_launch`.
     """
-    from protoat.experiments.launch import check_launch  # torch takes seconds to import, and bad names do without
+    from protoat.paper.launch import check_launch  # torch takes seconds to import, and bad names do without
 
     check_launch(options.executor, options.jobs, _pairs(options.executor_options))
 
@@ -59,10 +59,10 @@ def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
     """Does what is missing of the tasks as the options say.
 
     Raises:
-        ValueError: see `protoat.experiments.launch.launch`.
+        ValueError: see `protoat.paper.launch.launch`.
         Interrupted: see there.
     """
-    from protoat.experiments.launch import launch  # torch takes seconds to import, and bad names are refused without
+    from protoat.paper.launch import launch  # torch takes seconds to import, and bad names are refused without
 
     pairs = _pairs(options.executor_options)
     return launch(tasks, options.store, executor=options.executor, jobs=options.jobs, options=pairs)

@@ -10,10 +10,10 @@ from typing import Any
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.evaluation.statistics import count_of
-from protoat.experiments.parser import Parser
-from protoat.experiments.places import check_is_folder
-from protoat.experiments.store import StoredRun, class_path, list_runs
+from protoat.recipes.parser import Parser
 from protoat.reports.records import accuracy, threat_text
+from protoat.runs.store import StoredRun, class_path, list_runs
+from protoat.storage.path_checks import check_is_folder
 
 __all__ = ["main", "parts_of"]
 

@@ -18,8 +18,8 @@ from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 
 from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
-from protoat.experiments.own_code import allowing_own_code
 from protoat.names import printable
+from protoat.recipes.own_code import allowing_own_code
 
 __all__ = ["run"]
 

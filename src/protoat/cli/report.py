@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.say import say
-from protoat.experiments.named_run import run_named
-from protoat.experiments.parser import Parser
-from protoat.experiments.places import check_file
+from protoat.recipes.parser import Parser
 from protoat.reports.html import report
+from protoat.runs.named_run import run_named
+from protoat.storage.path_checks import check_file
 
 __all__ = ["main"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.gc import megabytes
 from protoat.cli.say import say
-from protoat.experiments.garbage import check_removable, remove, size
-from protoat.experiments.named_run import run_named
-from protoat.experiments.parser import Parser
+from protoat.recipes.parser import Parser
+from protoat.runs.cleanup import check_removable, remove, size
+from protoat.runs.named_run import run_named
 
 __all__ = ["main"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from protoat.cli.ls import parts_of
 from protoat.cli.printing import linear_heads, measurements, print_table
 from protoat.cli.say import say
-from protoat.experiments.measure import records_aside
-from protoat.experiments.named_run import run_named
-from protoat.experiments.parser import Parser
-from protoat.experiments.record_files import recipe_text, unlisted
-from protoat.experiments.store import StoredRun, read_evaluation, read_run, warn_of_damage
+from protoat.recipes.parser import Parser
+from protoat.records.files import recipe_text, unlisted
 from protoat.reports.records import changes_of, epochs_of, threat_text
+from protoat.runs.measure import records_aside
+from protoat.runs.named_run import run_named
+from protoat.runs.store import StoredRun, read_evaluation, read_run, warn_of_damage
 
 __all__ = ["main"]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from protoat.cli.launching import add_options, check_options, launched, say_failed
 from protoat.cli.say import say
-from protoat.experiments.budget import read_budget
-from protoat.experiments.parser import Parser
-from protoat.experiments.places import check_file, check_no_file
-from protoat.tables import table_numbers, table_of
+from protoat.paper.budget import read_budget
+from protoat.paper.tables import table_numbers, table_of
+from protoat.recipes.parser import Parser
+from protoat.storage.path_checks import check_file, check_no_file
 
 if TYPE_CHECKING:
-    from protoat.tables.fill import Filled
+    from protoat.paper.tables.fill import Filled
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
 
     check_options(options)
 
-    from protoat.tables.fill import filled
+    from protoat.paper.tables.fill import filled
 
     table = filled(declared, budget, seeds=options.seeds, store=options.store, **chosen)
     failures = [] if options.dry_run else launched(table.tasks(), options)
@@ -77,12 +77,12 @@ def _parser() -> Parser:
 
 
 def _print(number: int, table: Filled, form: str, out: Path | None) -> None:
-    from protoat.experiments.store import write
-    from protoat.reports.latex import to_latex
-    from protoat.reports.markdown import to_markdown
-    from protoat.reports.raw import to_csv
-    from protoat.reports.sheets import document
-    from protoat.reports.terminal import show, to_terminal
+    from protoat.paper.render.csv import to_csv
+    from protoat.paper.render.latex import to_latex
+    from protoat.paper.render.markdown import to_markdown
+    from protoat.paper.render.sheets import document
+    from protoat.paper.render.terminal import show, to_terminal
+    from protoat.runs.store import write
 
     if form == "terminal" and out is None:
         show(document(number, table))

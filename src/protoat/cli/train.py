@@ -6,14 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from protoat.cli.say import say
-from protoat.experiments.initialise import digest
-from protoat.experiments.job import DIGITS, identity_of_text
-from protoat.experiments.named_run import run_named
-from protoat.experiments.own_code import trusting
-from protoat.experiments.places import check_no_file
-from protoat.experiments.recipe import Recipe, recipe_parser, resolve
-from protoat.experiments.run import check_images, train
-from protoat.experiments.store import check_free, read_run, warn_of_damage
+from protoat.paper.job import DIGITS, identity_of_text
+from protoat.recipes.initialise import digest
+from protoat.recipes.own_code import trusting
+from protoat.recipes.recipe import Recipe, recipe_parser, resolve
+from protoat.runs.named_run import run_named
+from protoat.runs.run import check_images, train
+from protoat.runs.store import check_free, read_run, warn_of_damage
+from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
 
 __all__ = ["main", "start"]

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protoat.data.picture import RULES, colour_of, show
-from protoat.files import open_to_read
+from protoat.storage.files import open_to_read
 
 __all__ = ["cache_folder", "decode_once", "file_digests"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from protoat.evaluation import Count
-from protoat.figures.style import colour, error_bars, label, shown
+from protoat.plots.style import colour, error_bars, label, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Bar, Figure

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, decided, in_words
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of
-from protoat.experiments.recipe import differing_keys
-from protoat.experiments.record_files import recipe_text
-from protoat.figures.style import names
+from protoat.plots.style import names
+from protoat.recipes.recipe import differing_keys
+from protoat.records.files import recipe_text
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
 from protoat.reports.records import (
@@ -37,7 +37,7 @@ def comparison(found: Sequence[Records], images: int) -> list[Section]:
 
 
 def _training(found: Sequence[Records]) -> Section:
-    from protoat.figures.curves import training_curves
+    from protoat.plots.curves import training_curves
 
     folders = [records.folder for records in found if records.run is not None and records.run.metrics]
     if len(folders) < 2:

@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import protoat
-from protoat.experiments.store import write
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
 from protoat.reports.records import Records, records_of
@@ -16,6 +15,7 @@ from protoat.reports.sections.pictures import embedding, retrieved
 from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
 from protoat.reports.sections.summary import summary
 from protoat.reports.sections.training import prototypes, training
+from protoat.runs.store import write
 
 __all__ = ["report"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from protoat.evaluation import Count
 from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import count_of, percentage, worst
-from protoat.experiments.store import StoredRun, read_audit, read_evaluation, read_run, warn_of_damage
 from protoat.pixels import Pixels
+from protoat.runs.store import StoredRun, read_audit, read_evaluation, read_run, warn_of_damage
 
 __all__ = [
     "HOLM",

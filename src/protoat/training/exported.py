@@ -12,8 +12,8 @@ from pathlib import Path
 import safetensors
 
 from protoat.errors import CheckpointError
-from protoat.files import open_to_read, write
-from protoat.manifest import check, checksums
+from protoat.storage.files import open_to_read, write
+from protoat.storage.manifest import check, checksums
 from protoat.training import checkpoint
 from protoat.training.weights import part, prefixed
 

@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
-from protoat.locks import working_on
 from protoat.objective import Objective
+from protoat.storage.locks import working_on
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator

@@ -11,8 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 
-from protoat.files import check_no_links
-from protoat.manifest import Log
+from protoat.storage.files import check_no_links
+from protoat.storage.manifest import Log
 from protoat.training.files import together
 
 __all__ = ["MetricsLog"]

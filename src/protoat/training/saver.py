@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from protoat.errors import CheckpointError
-from protoat.locks import on_main
+from protoat.storage.locks import on_main
 from protoat.training import checkpoint
 from protoat.training.exported import restore
 from protoat.training.files import together

@@ -12,9 +12,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from protoat.files import open_to_read
-from protoat.manifest import check, write_records
 from protoat.objective import Objective
+from protoat.storage.files import open_to_read
+from protoat.storage.manifest import check, write_records
 from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
 

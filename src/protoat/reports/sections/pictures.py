@@ -37,7 +37,7 @@ def embedding(records: Records, images: int) -> Section:
     """The map of embeddings, with the image of each point."""
 
     def draw() -> Sequence[Block]:
-        from protoat.figures.map import embedding_map
+        from protoat.plots.map import embedding_map
 
         about = (
             "Test images by their embeddings, clean and attacked; near points look alike to the model. The buttons "
@@ -53,7 +53,7 @@ def retrieved(found: Sequence[Records], images: int) -> Section:
     """Which images lie nearest to clean and attacked queries, in one run or in several."""
 
     def draw() -> Sequence[Block]:
-        from protoat.figures.retrieval import retrieval
+        from protoat.plots.retrieval import retrieval
 
         folders = [records.folder for records in found]
         shown = retrieval(folders, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK, images=images)

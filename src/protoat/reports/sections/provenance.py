@@ -9,7 +9,7 @@ from typing import Any
 
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import tally
-from protoat.experiments.record_files import recipe_text, unlisted
+from protoat.records.files import recipe_text, unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
 from protoat.reports.records import Records, threat_text
 from protoat.types import Linf

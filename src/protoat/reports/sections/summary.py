@@ -8,9 +8,9 @@ from typing import Any
 from protoat.evaluation.compare import worst_mode
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of, worst
-from protoat.experiments.store import StoredRun, class_path
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
 from protoat.reports.records import Records, groups_of, interval_text, percent, threat_text
+from protoat.runs.store import StoredRun, class_path
 
 __all__ = ["described", "summary"]
 

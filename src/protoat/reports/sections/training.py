@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from protoat.evaluation.statistics import count_of
-from protoat.experiments.store import StoredRun, read_evaluation
 from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
 from protoat.reports.records import Records, accuracy, changes_of, epochs_of
 from protoat.reports.sections.pictures import from_weights
+from protoat.runs.store import StoredRun, read_evaluation
 
 if TYPE_CHECKING:
-    from protoat.figures.subject import Pictured
+    from protoat.plots.subject import Pictured
 
 __all__ = ["prototypes", "training"]
 
@@ -21,7 +21,7 @@ _ATLAS = 100
 
 def training(records: Records) -> Section:
     """Loss and held-out accuracy of every epoch."""
-    from protoat.figures.curves import training_curves
+    from protoat.plots.curves import training_curves
 
     run = records.run
     if run is None or not run.metrics:
@@ -50,7 +50,7 @@ def prototypes(records: Records, images: int) -> Section:
 
 
 def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
-    from protoat.figures.prototypes import prototype_counts
+    from protoat.plots.prototypes import prototype_counts
 
     yield Chart(
         "Prototypes in use",
@@ -64,8 +64,8 @@ def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
 
 def _final(records: Records, images: int) -> Sequence[Block]:
     """What needs weights and images."""
-    from protoat.figures.prototypes import agreement, prototype_usage
-    from protoat.figures.subject import Pictured
+    from protoat.plots.prototypes import agreement, prototype_usage
+    from protoat.plots.subject import Pictured
 
     seen = Pictured(records.folder, images)
     rows = [
@@ -86,7 +86,7 @@ def _final(records: Records, images: int) -> Sequence[Block]:
 
 def _nearest(records: Records, seen: Pictured) -> Block:
     """An atlas of the prototypes, unless it would make a file too large to open."""
-    from protoat.figures.prototypes import nearest_images
+    from protoat.plots.prototypes import nearest_images
 
     number = int(seen.metric.active.sum())
     if number > _ATLAS:

@@ -1,0 +1,114 @@
+"""Checks of what was reported: an ``evaluation.json`` that a sceptic can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from protoat.evaluation.masking_audit.check import Check, Verdict, complete, judged, not_run
+from protoat.evaluation.masking_audit.context import Lab
+
+__all__ = ["CHECKS", "NO_RECORD"]
+
+NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
+
+Record = Mapping[str, Any]
+_KINDS = {
+    "cross-entropy": ("cross_entropy",),
+    "margin or DLR": ("margin", "capped_margin", "dlr", "APGDT"),
+    "minimal norm": ("FAB", "FABT", "CarliniWagnerL0", "CarliniWagnerL2", "CarliniWagnerLinf", "DeepFool"),
+    "gradient-free": ("Square",),
+}
+_SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")
+
+
+def _of_record(look: Callable[[Lab, Record], Verdict], absent: Verdict) -> Callable[[Lab], Verdict]:
+    """A check that needs the record, with its verdict where there is none."""
+    return lambda lab: absent if lab.record is None else look(lab, lab.record)
+
+
+def _clean(lab: Lab, record: Record) -> Verdict:
+    clean = [entry for entry in record["attacks"].values() if entry["parameters"]["attack"] is None]
+    if not clean:
+        return complete(False, "clean accuracy is not in the record; measure it: --attacks clean")
+    right, total = clean[0]["correct"], clean[0]["total"]
+    return complete(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
+
+
+def _worst_case(lab: Lab, record: Record) -> Verdict:
+    worst = record.get("worst_case")
+    if worst is None:
+        return not_run(NO_RECORD)
+    entering = {name: record["attacks"][name]["outcomes"] for name in worst["parameters"]["attacks"]}
+    expected = "".join("1" if set(column) == {"1"} else "0" for column in zip(*entering.values(), strict=True))
+    wrong = sum(a != b for a, b in zip(expected, worst["outcomes"], strict=True))
+    least = min(outcomes.count("1") for outcomes in entering.values())
+    reported = worst["correct"]
+    reason = f"reported {reported} of {worst['total']}; the strongest attack alone leaves {least}"
+    right = wrong == 0 and reported == expected.count("1") <= least
+    trouble = f"; {wrong} images are not counted by their worst attack" if wrong else ""
+    return judged(right, reason + trouble, images=worst["total"], worst_case=reported, strongest=least, wrong=wrong)
+
+
+def _diverse(lab: Lab, record: Record) -> Verdict:
+    found = {word for parameters in _attacks(record) for word in _words(parameters)}
+    missing = [kind for kind, words in _KINDS.items() if not found.intersection(words)]
+    reason = f"no attack of the kind {', '.join(missing)}; measure aa" if missing else "all four kinds of attacks"
+    return complete(not missing, reason, missing=missing)
+
+
+def _beyond_training(lab: Lab, record: Record) -> Verdict:
+    def known(parameters: Record) -> bool:
+        trained = lab.training is not None and all(
+            parameters.get(key) == lab.training.get(key) for key in ("attack", "steps", "step_size", "loss")
+        )
+        return trained or parameters["attack"] in _SINGLE_STEP
+
+    new = sum(not known(parameters) for parameters in _attacks(record))
+    reason = f"{new} attacks are neither single-step nor the one of training" + "; measure aa" * (new == 0)
+    return complete(new > 0, reason, attacks=new)
+
+
+def _parameters_are_there(lab: Lab, record: Record) -> Verdict:
+    missing = {}
+    for parameters in _attacks(record):
+        needed = {"norm", "eps", "seed", "bn"}
+        if "steps" in parameters:
+            needed |= {"steps"}
+        if "step_size" in parameters:
+            needed |= {"loss"}
+        if lacking := sorted(needed - parameters.keys()):
+            missing[parameters["attack"]] = lacking
+    reason = f"not in the record: {missing}" if missing else "radius, norm, seed and batch norm of every attack"
+    return complete(not missing, reason, missing=missing)
+
+
+def _attacks(record: Record) -> Iterator[Record]:
+    """Parameters of every attack that made images, those that others consist of in their place."""
+    for entry in record["attacks"].values():
+        yield from _parts(entry["parameters"])
+
+
+def _parts(parameters: Record) -> Iterator[Record]:
+    inner = [parameters["of"]] if "of" in parameters else list(parameters.get("parts", {}).values())
+    for part in inner:
+        yield from _parts(part)
+    if not inner and parameters["attack"] is not None:
+        yield parameters
+
+
+def _words(parameters: Record) -> Iterator[str]:
+    """Name of the attack and of its loss."""
+    yield str(parameters["attack"])
+    yield str(parameters.get("loss", "")).partition("(")[0].rpartition(".")[2]
+
+
+_LACKING = complete(False, NO_RECORD)
+
+CHECKS = (
+    Check("C1", "clean accuracy is reported", _of_record(_clean, _LACKING), False),
+    Check("C6", "the worst case is taken image by image", _of_record(_worst_case, not_run(NO_RECORD)), False),
+    Check("C10", "attacks of every kind", _of_record(_diverse, _LACKING), False),
+    Check("C11", "more than single steps and the attack of training", _of_record(_beyond_training, _LACKING), False),
+    Check("C19", "every parameter is recorded", _of_record(_parameters_are_there, _LACKING), False),
+)

@@ -1,0 +1,238 @@
+"""The audit: does a model withstand attacks, or does it only mislead them?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from protoat.attacks import Attack
+from protoat.attacks.examination import Finding, examined
+from protoat.data import ImageData
+from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
+from protoat.evaluation.masking_audit.check import Check, Status, not_run
+from protoat.evaluation.masking_audit.context import Lab, Surrogate
+from protoat.functional.hidden import hidden_parts_in_eval
+from protoat.types import ThreatModel
+
+__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "Tally", "audit", "tally"]
+
+NOT_ASKED = "was not asked for"
+
+
+def _place(check: Check) -> tuple[str, int]:
+    return check.id[0], int(check.id[1:])
+
+
+CHECKS = tuple(sorted((*gradient_checks.CHECKS, *model_checks.CHECKS, *record_checks.CHECKS), key=_place))
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check found.
+
+    Attributes:
+        id: ``A1`` to ``A5``, the symptoms of Athalye et al.; ``C1`` to ``C22``, the checklist of Carlini et al.
+        title: what holds where it passes.
+        status: ``"pass"``, ``"fail"``, ``"incomplete"`` where only the record lacks something, or ``"not run"``.
+        figures: JSON values; a count under the name of an attack is how many of ``images`` it leaves right.
+        reason: one line with the decisive figures, or what is missing.
+        seconds: time it took; attacks that several checks look at are charged to the first.
+    """
+
+    id: str
+    title: str
+    status: Status
+    figures: dict[str, Any]
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All checks of one model.
+
+    Attributes:
+        checks: by number.
+        images: how many the attacks saw.
+        threat: norm and radius.
+        findings: what a look at the model showed before any check.
+    """
+
+    checks: tuple[CheckResult, ...]
+    images: int
+    threat: ThreatModel
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """No check failed, and the record lacks nothing that a check looks for; those that did not run say nothing."""
+        return not self.failed and not self.incomplete
+
+    @property
+    def failed(self) -> list[str]:
+        """Numbers of the checks that failed."""
+        return self._with("fail")
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Numbers of the checks that miss something in the record."""
+        return self._with("incomplete")
+
+    def _with(self, status: Status) -> list[str]:
+        return [check.id for check in self.checks if check.status == status]
+
+    def __getitem__(self, number: str) -> CheckResult:
+        return next(check for check in self.checks if check.id == number)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"passed", "images", "threat", "checks": [{"id", "title", "status", "figures", "reason", "seconds"}]}``."""
+        return {
+            "passed": self.passed,
+            "images": self.images,
+            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "lint": [found._asdict() for found in self.findings],
+            "checks": [{**vars(check), "seconds": round(check.seconds, 3)} for check in self.checks],
+        }
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What an ``audit.json`` comes to.
+
+    Attributes:
+        failed, incomplete, silent: numbers of the checks that failed, miss something in the record, were not run.
+        total: how many checks there are.
+        images: how many the attacks saw.
+    """
+
+    failed: list[str]
+    incomplete: list[str]
+    silent: list[str]
+    total: int
+    images: int
+
+    @property
+    def passed(self) -> bool:
+        """See `AuditReport.passed`."""
+        return not self.failed and not self.incomplete
+
+    @property
+    def made(self) -> int:
+        """How many checks were run."""
+        return self.total - len(self.silent)
+
+    @property
+    def extent(self) -> str:
+        """How many checks were run, of how many, on how many images."""
+        return f"{self.made} of {self.total} checks on {self.images} image{'s' * (self.images != 1)}"
+
+
+def tally(content: Mapping[str, Any]) -> Tally:
+    """What an ``audit.json``, or `AuditReport.to_json`, comes to.
+
+    >>> checks = [{"id": "C1", "status": "pass"}, {"id": "C2", "status": "not run"}]
+    >>> tally({"images": 50, "checks": checks}).extent
+    '1 of 2 checks on 50 images'
+    """
+    failed, incomplete, silent = (
+        [check["id"] for check in content["checks"] if check["status"] == status]
+        for status in ("fail", "incomplete", "not run")
+    )
+    return Tally(failed, incomplete, silent, len(content["checks"]), content["images"])
+
+
+def audit(
+    model: nn.Module,
+    data: ImageData,
+    threat: ThreatModel,
+    *,
+    images: int = 1000,
+    batch_size: int = 250,
+    adaptive: Mapping[str, Attack] | None = None,
+    surrogates: Sequence[Surrogate] = (),
+    record: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    only: Collection[str] | None = None,
+    device: torch.device | str | None = None,
+    advance: Callable[[str, str], None] | None = None,
+) -> AuditReport:
+    """Looks for masked gradients and for holes in what was reported.
+
+    Passing proves nothing: it says that the usual ways to look robust without being so were not found. A check fails
+    where a figure is beyond its limit by more than chance explains (one-sided, 5 %), counted on the images that two
+    attacks disagree on. Radii are multiples of the radius of the threat model, so that the checks mean the same on
+    MNIST at 0.3 and on CIFAR10 at 8/255. Model, gradients and global random state are afterwards as before.
+
+    Args:
+        model: images in [0, 1] -> `Output` or logits, in the mode in which it is used.
+        data: test images.
+        threat: norm and radius.
+        images: how many are attacked, a share of each mode; the most expensive attacks see the first 250 of them.
+        batch_size: images attacked at once.
+        adaptive: attacks that know the defence, by name, such as `protoat.attacks.adaptive_attacks`.
+        surrogates: other models to transfer from.
+        record: ``evaluation.json`` of this very model, data and threat model.
+        training: `Attack.parameters` of the attack that the model was trained against.
+        only: numbers of the checks to run; the others are not run. Default: all.
+        device: where the model is examined, and moved back from; default where it is.
+        advance: called with a check's number and the name of an attack, before that runs.
+
+    Raises:
+        ValueError: no images, an unknown number; see also `protoat.evaluate`.
+
+    Source: Athalye, Carlini and Wagner, ICML 2018, section 3.1 (A1 to A5); Carlini et al. 2019, "On evaluating
+    adversarial robustness" (C1 to C22). Limits and what to do are in docs/audit.md.
+
+    >>> from protoat.data import Digits
+    >>> from protoat.types import Linf
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    >>> report = audit(net, Digits().load("test"), Linf(0.1), images=50, only=["C15", "C16"])
+    >>> report["C16"].status, report["C15"].reason
+    ('pass', 'the model answers alike twice, in any batch, and in the mode in which it came')
+    """
+    known = [check.id for check in CHECKS]
+    if unknown := sorted(set(only or ()) - set(known)):
+        raise ValueError(f"check {unknown[0]!r} is unknown; write one of {', '.join(known)}")
+    at = ""
+
+    def starts(attack: str) -> None:
+        if advance is not None:
+            advance(at, attack)
+
+    lab = Lab(
+        model,
+        data,
+        threat,
+        images=images,
+        batch_size=batch_size,
+        adaptive=adaptive or {},
+        surrogates=surrogates,
+        record=record,
+        training=training,
+        advance=starts,
+    )
+    results, home, stack = [], lab.device, ExitStack()
+    try:
+        model.to(device or home)
+        stack.enter_context(examined())
+        stack.enter_context(hidden_parts_in_eval(lab.examination.hidden))
+        for check in CHECKS:
+            at, started = check.id, time.perf_counter()
+            if only is not None and check.id not in only:
+                verdict = not_run(NOT_ASKED)
+            elif check.follows_gradients and not lab.differentiable:
+                verdict = not_run("needs gradients, and none come back to the image; see C16")
+            else:
+                verdict = check.run(lab)
+            taken = time.perf_counter() - started
+            results.append(CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, taken))
+    finally:
+        stack.close()
+        model.to(home)
+    return AuditReport(tuple(results), len(lab), threat, lab.examination.findings)

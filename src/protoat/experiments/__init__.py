@@ -1,1 +1,0 @@
-"""Experiments: recipes become objects, runs become records."""

@@ -1,5 +1,0 @@
-"""Figures of the paper and others, drawn from runs."""
-
-from protoat.figures.titles import TITLES
-
-__all__ = ["TITLES"]

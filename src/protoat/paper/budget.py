@@ -1,0 +1,186 @@
+"""Budgets: how much computing a table or figure may take, as changes of recipes that are stated beside its numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoat.recipes.parser import nearest
+from protoat.storage.files import read_bytes
+from protoat.storage.parsing import parse_yaml
+
+__all__ = ["Budget", "budget_names", "read_budget"]
+
+_SHIPPED = Path(__file__).parent / "budgets"
+_LONGEST = 2**18  # bytes of a file
+_KEYS = ("about", "images", "attacks", "checks", "train", "pretrain", "recipes")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a budget makes of every recipe.
+
+    Attributes:
+        name: of the shipped budget, or of the user's file.
+        about: one line that every table prints.
+        images: test images that are measured, None for all.
+        attacks: shorter attacks that stand in for long ones, by name.
+        checks: numbers of the checks that an audit makes, None for all.
+        reproduction: whether recipes stay as the paper has them; true of `paper` only.
+        train, pretrain: changes of every recipe with and without labels, as a recipe file holds them.
+        recipes: further changes of single recipes, by name, beside those of `train` or `pretrain`: of one class all
+            arguments count, of another one only its own.
+    """
+
+    name: str
+    about: str
+    images: int | None = None
+    reproduction: bool = False
+    attacks: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[str, ...] | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def args(self, recipe: str, *, pretrains: bool = False, keep: Collection[str] = ()) -> tuple[str, ...]:
+        """The changes as arguments, to stand behind all others.
+
+        Args:
+            recipe: name of the recipe of a data set, or path of a file.
+            pretrains: whether it is for ``protoat pretrain``.
+            keep: keys that stay as they are without the budget.
+
+        >>> Budget("mine", "", train={"epochs": 2}, recipes={"cifar10": {"model": {"init_args": {"width": 0.5}}}}).args(
+        ...     "cifar10"
+        ... )
+        ('--epochs', '2', '--model.width', '0.5')
+        """
+        changes = _over(self.pretrain if pretrains else self.train, self.recipes.get(Path(recipe).stem, {}))
+        return tuple(word for key, value in changes.items() if key not in keep for word in _words(key, value))
+
+
+def budget_names() -> list[str]:
+    """Names of the shipped budgets.
+
+    >>> budget_names()
+    ['cpu', 'paper', 'smoke']
+    """
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def read_budget(name_or_path: str) -> Budget:
+    """A budget by name, or from a file of the same form.
+
+    Raises:
+        ValueError: an unknown name, no such file, or a file that is no budget or changes what no recipe has.
+
+    >>> read_budget("smoke").reproduction, read_budget("paper").reproduction
+    (False, True)
+    """
+    path = _SHIPPED / f"{name_or_path}.yaml" if name_or_path in budget_names() else Path(name_or_path)
+    if not path.is_file():
+        hint = f"{nearest(name_or_path, budget_names())} (a file of your own is named by its path)"
+        raise ValueError(f"budget {name_or_path!r} is unknown; {hint}")
+    try:
+        content = parse_yaml(read_bytes(path.resolve(), limit=_LONGEST))
+    except ValueError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    _check(path, content)
+    if path.parent != _SHIPPED:
+        from protoat.recipes.allow_list import without_downloads  # torch takes seconds to import
+
+        content = without_downloads(content)
+    if content.get("checks") is not None:
+        content["checks"] = tuple(content["checks"])
+    budget = Budget(path.stem, reproduction=path == _SHIPPED / "paper.yaml", **content)
+    if path.parent != _SHIPPED:
+        _check_changes(path, budget)
+    return budget
+
+
+def _check(path: Path, content: Any) -> None:
+    if not isinstance(content, Mapping) or not isinstance(content.get("about"), str):
+        raise ValueError(f"{path} is no budget; write about: with one line that says what it does, then images, train")  # noqa: TRY004
+    if unknown := [str(key) for key in content if key not in _KEYS]:
+        raise ValueError(f"{path}: key {unknown[0]!r} is unknown; {nearest(unknown[0], _KEYS)}")
+    images = content.get("images")
+    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or not 0 < images < 2**63):
+        raise ValueError(
+            f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
+        )
+    if not isinstance(content.get("checks") or [], list):
+        raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")  # noqa: TRY004 - one kind of error for a bad file
+    if wrong := [check for check in content.get("checks") or [] if not re.fullmatch(r"\w+", str(check))]:
+        raise ValueError(f"{path}: checks has {str(wrong[0])[:60]!r}; write a list such as [A1, C15]")
+    sections = {key: content[key] for key in ("attacks", "train", "pretrain", "recipes") if key in content}
+    inner = sections.get("recipes", {})
+    for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")  # noqa: TRY004
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the values of `above` in place of its own; a mapping in both is merged in the same way.
+
+    A mapping of `above` that names another class replaces the one below, whose arguments are not for that class.
+    """
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        one, other = below[key], above[key]
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            anew = "class_path" in other and other["class_path"] != one.get("class_path")
+            both[key] = other if anew else _over(one, other)
+    return both
+
+
+def _check_changes(path: Path, budget: Budget) -> None:
+    """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run.
+
+    The file comes from outside, and what it changes becomes options: so it names what a recipe may, and no more.
+    """
+    from protoat.recipes.allow_list import check_names  # torch takes seconds to import
+    from protoat.recipes.recipe import KEYS, is_of_pretraining, read_recipe, recipe_names
+
+    of_one = [(f"recipes, {name}", changes) for name, changes in budget.recipes.items()]
+    for section, changes in (("train", budget.train), ("pretrain", budget.pretrain), *of_one):
+        check_names(changes, f"{path}, {section}", keys=KEYS)
+    for name in budget.attacks.values():
+        if not re.fullmatch(r"\w[\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
+            raise ValueError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
+    if unknown := [name for name in budget.recipes if name not in recipe_names()]:
+        raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
+    general = replace(budget, recipes={})
+    tried = [
+        ("train", general, "cifar10", False),
+        ("pretrain", general, "cifar10-acl", True),
+        *((f"recipes, {name}", budget, name, is_of_pretraining(name)) for name in budget.recipes),
+    ]
+    for section, changed, name, pretrains in tried:
+        try:
+            read_recipe(name, changed.args(name, pretrains=pretrains))
+        except ValueError as error:
+            raise ValueError(f"{path}, {section}: {error}") from error
+
+
+def _words(key: str, value: Any) -> list[str]:
+    """An entry of a recipe file as on the command line."""
+    if not isinstance(value, Mapping):
+        return [f"--{key}", _word(value)]
+    named = [f"--{key}", str(value["class_path"])] if "class_path" in value else []
+    inner = value.get("init_args", {}) if {"class_path", "init_args"} & value.keys() else value
+    return [*named, *(word for name, entry in inner.items() for word in (f"--{key}.{name}", _word(entry)))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    )

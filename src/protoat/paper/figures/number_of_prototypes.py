@@ -1,0 +1,139 @@
+"""The paper's Figure 3: accuracy against the number of prototypes that a class begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protoat.evaluation import Count
+from protoat.evaluation.compare import check_comparable, overlap, recorded_name
+from protoat.evaluation.statistics import count_of
+from protoat.plots.records import Record, measured
+from protoat.plots.style import accuracy_axis, chosen, heading, label
+from protoat.plots.sweeps import Point, line
+from protoat.recipes.recipe import differing_keys
+from protoat.records.files import recipe_text
+from protoat.runs.store import StoredRun, read_run
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["PAPER", "accuracy_against_prototypes"]
+
+PAPER = (
+    "Paper, section 5 (CIFAR10-2): more prototypes for each class improve clean and PGD-10 accuracy up to a point, and "
+    "then decrease them slightly; three are best there."
+)
+_KEY = "regularizer.prototypes_per_class"
+
+
+def accuracy_against_prototypes(
+    runs: Sequence[Path | str], *, attack: str = "pgd10", records: Mapping[Path, Record] | None = None
+) -> Figure:
+    """Clean and attacked accuracy, with intervals, against the prototypes that each class begins with.
+
+    Args:
+        runs: of one recipe but for ``prototypes_per_class``; weights are not needed.
+        attack: as the records call it, or ``aa``.
+        records: evaluations of these runs that are drawn in place of their ``evaluation.json``.
+
+    Raises:
+        ValueError: a run without prototypes or without that attack in its record, a record of earlier weights,
+            measurements that cannot be compared, or two runs with the same number.
+    """
+    from plotly import graph_objects as go
+
+    folders = chosen(runs)
+    found = {folder: measured(folder, records) for folder in folders}
+    check_comparable({str(folder): record for folder, record in found.items()})
+    stored = {_number(run): run for run in map(read_run, folders)}
+    if len(stored) < len(folders):
+        raise ValueError("two of the runs begin with the same number of prototypes; name one run for each number")
+    order = sorted(stored, key=lambda number: (sum(number), number))
+    figure = go.Figure()
+    verdicts = []
+    for turn, name in enumerate(("clean", attack)):
+        counts = {_words(number): _count(found[stored[number].path], name, stored[number]) for number in order}
+        figure.add_trace(line(label(name), [Point(x, name, count) for x, count in enumerate(counts.values())], turn))
+        verdicts.append(f"{label(name)}: {_verdict(counts)}")
+    left = [f"{_words(number)}: {_left(stored[number])}" for number in order]
+    subject = found[folders[0]]["subject"]
+    figure.update_layout(
+        **heading(
+            "Accuracy against the number of prototypes",
+            f"{subject['images']} test images of {label(subject['data'])}, one run each; bars: 95 % intervals over "
+            "images, which know nothing of other seeds",
+            *verdicts,
+            f"left at the end: {'; '.join(left)}",
+            label(_other_differences(folders), longest=160),
+        ),
+        xaxis={
+            "title": "prototypes of a class at the beginning",
+            "tickvals": list(range(len(order))),
+            "ticktext": [_words(number) for number in order],
+        },
+        height=620,
+        margin_b=130,
+    )
+    figure.add_annotation(
+        text=PAPER.replace("; three", ";<br>three"),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=-0.3,
+        showarrow=False,
+        align="left",
+    )
+    accuracy_axis(figure)
+    return figure
+
+
+def _number(run: StoredRun) -> tuple[int, ...]:
+    """Prototypes that each class begins with; one number where all have the same."""
+    given = (_arguments(run.recipe.get("regularizer"))).get("prototypes_per_class")
+    if given is None:
+        raise ValueError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
+    numbers = tuple(given) if isinstance(given, list) else (given,)
+    return numbers[:1] if len(set(numbers)) == 1 else numbers
+
+
+def _words(number: tuple[int, ...]) -> str:
+    return "/".join(map(str, number))
+
+
+def _count(record: Record, attack: str, run: StoredRun) -> Count:
+    name = recorded_name(record, attack)
+    if name is None:
+        raise ValueError(
+            f"{run.path} is not measured under {attack}; do so: protoat evaluate {run.path} --attacks clean {attack}"
+        )
+    return count_of(record["attacks"][name])
+
+
+def _verdict(counts: Mapping[str, Count]) -> str:
+    """The number with the highest accuracy, and those from which no difference is shown."""
+    best = max(counts, key=lambda number: counts[number].accuracy)
+    alike = [n for n, count in counts.items() if n != best and overlap(count.interval, counts[best].interval)]
+    beside = f", no difference shown from {', '.join(alike)}" if alike else ""
+    return f"highest at {best}{beside}"
+
+
+def _left(run: StoredRun) -> str:
+    """Prototypes of each class after the last epoch."""
+    trace = run.prototype_counts
+    if not trace:
+        return "not recorded"
+    counts = trace[-1][1]
+    return " and ".join(map(str, counts)) if len(counts) <= 4 else f"{min(counts)} to {max(counts)}"
+
+
+def _other_differences(folders: Sequence[Path]) -> str:
+    """In what else the recipes differ, which the figure cannot tell apart."""
+    first, *others = [recipe_text(folder) for folder in folders]
+    found = {key.split(" ")[0] for other in others for key in differing_keys(first, other)} - {_KEY}
+    return f"The recipes also differ in {', '.join(sorted(found))}." if found else ""
+
+
+def _arguments(choice: Any) -> Mapping[str, Any]:
+    return (choice.get("init_args") or {}) if isinstance(choice, Mapping) else {}

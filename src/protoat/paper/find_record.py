@@ -1,0 +1,176 @@
+"""Which records of a run answer a task.
+
+Those of the weights that count (`StoredRun.weights`), on the recipe's test images, at the radius of its evaluation, of
+attacks with the very parameters that their names stand for now, on as many images as the task asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from protoat.attacks import AutoAttack
+from protoat.data import DataNotFoundError
+from protoat.evaluation.masking_audit import NOT_ASKED
+from protoat.evaluation.masking_audit.record_checks import NO_RECORD
+from protoat.paper.job import Job, Task
+from protoat.recipes.recipe import Recipe, load_yaml
+from protoat.runs.measure import read_records
+from protoat.runs.named_attacks import named_attacks
+from protoat.runs.run import load_images
+from protoat.runs.store import StoredRun, read_audit
+from protoat.runs.subject import blank_subject
+
+__all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
+
+AUDITED = 1000  # images of an audit, where a task asks for no fewer
+# What a record of another model, another head or another normalisation says beside these.
+_SUBJECT = {"weights", "sha256", "data", "data_sha256", "threat", "images"}
+
+
+def answer(task: Task, run: StoredRun) -> dict[str, Any] | None:
+    """The evaluation that holds every attack of a task, on as many images or else on the fewest that are enough.
+
+    So cells of one row, which ask for an attack each, are read off one evaluation where one holds all.
+
+    Raises:
+        ValueError: a damaged record, or an attack that cannot be.
+    """
+    enough = [
+        record
+        for record in _evaluations(task.job, run)
+        if record["subject"]["images"] >= _wanted(task.images, task.job, record)
+        and all(_holds(task.job, run, record, name) for name in task.attacks)
+    ]
+    return min(enough, key=lambda record: int(record["subject"]["images"]), default=None)
+
+
+def unanswered(task: Task, run: StoredRun) -> list[str]:
+    """The attacks of a task that no evaluation on just as many images holds, so that they are to be measured.
+
+    Raises:
+        ValueError: see `answer`.
+    """
+    alike = [
+        record
+        for record in _evaluations(task.job, run)
+        if record["subject"]["images"] == _wanted(task.images, task.job, record)
+    ]
+    return [name for name in task.attacks if not any(_holds(task.job, run, record, name) for record in alike)]
+
+
+def is_audited(task: Task, run: StoredRun) -> bool:
+    """Whether the audit of a run was asked for all checks of a task, on as many images, after its evaluation.
+
+    Of a run whose weights were left out, an audit that came before the evaluation is taken: it cannot be made again.
+    """
+    audit = read_audit(run.path)
+    if audit is None:
+        return False
+    if not _is_of(task.job, run, {**audit["subject"], "threat": audit["threat"]}):
+        return False
+    if audit["images"] < _wanted(min(task.images or AUDITED, AUDITED), task.job, audit):
+        return False
+    wanted = {check["id"] for check in audit["checks"]} if task.checks is None else set(task.checks)
+    asked = {check["id"] for check in audit["checks"] if check["reason"] != NOT_ASKED}
+    early = {check["id"] for check in audit["checks"] if check["reason"] == NO_RECORD}
+    evaluations = _evaluations(task.job, run)
+    same = not evaluations or audit["subject"]["sha256"] in {record["subject"]["sha256"] for record in evaluations}
+    late = bool(evaluations) and not run.is_record
+    return same and wanted <= asked and not (late and wanted & early)
+
+
+def _evaluations(job: Job, run: StoredRun) -> list[dict[str, Any]]:
+    return [record for record in read_records(run.path) if _is_of(job, run, record["subject"])]
+
+
+def _is_of(job: Job, run: StoredRun, subject: Mapping[str, Any]) -> bool:
+    """Whether a record is of the weights that count, the recipe's radius and, where they are there, its images."""
+    threat = job.recipe.evaluation_threat or job.recipe.threat
+    there = _test_images(job)
+    return (
+        subject.keys() <= _SUBJECT
+        and subject["weights"] == run.weights
+        and subject.get("threat") == {"norm": threat.norm, "eps": threat.eps}
+        and (there is None or subject.get("data_sha256") == there.sha256)
+        and run.is_of(subject)
+    )
+
+
+def _wanted(images: int | None, job: Job, record: Mapping[str, Any]) -> float:
+    """How many images are asked for, where all there are may be fewer."""
+    there = _test_images(job)
+    known = record.get("test_images", None if there is None else there.number)  # an earlier version did not say
+    return min((number for number in (images, known) if number is not None), default=math.inf)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What of a recipe says which images there are."""
+
+    text: str
+    recipe: Recipe = field(compare=False)
+
+
+class _Images(NamedTuple):
+    sha256: str
+    number: int
+
+
+@lru_cache(maxsize=4096)
+def _test_images(job: Job) -> _Images | None:
+    content = load_yaml(job.recipe.text)
+    return _found(_Choice(json.dumps([content["data"], content["groups"]]), job.recipe))
+
+
+@lru_cache(maxsize=256)
+def _found(choice: _Choice) -> _Images | None:
+    """The test images, None where they are not there; damage is reported when they are measured."""
+    if not choice.recipe.data.available():
+        return None
+    try:
+        data = load_images(choice.recipe, "test")
+    except (DataNotFoundError, ValueError):
+        return None
+    return _Images(data.digest(), len(data))
+
+
+def _holds(job: Job, run: StoredRun, record: Mapping[str, Any], name: str) -> bool:
+    """Whether an evaluation holds the attacks of a name, as they are now."""
+    recorded = record["attacks"]
+    return all(
+        key in recorded and _agree(recorded[key]["parameters"], parameters)
+        for key, parameters in _expected(name, job, run.facts["num_classes"]).items()
+    )
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether parameters are equal in all that both name: a later version may have more of them."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_agree(one[key], other[key]) for key in one.keys() & other.keys())
+    return bool(one == other)
+
+
+@lru_cache(maxsize=4096)
+def _expected(name: str, job: Job, classes: int) -> Mapping[str, Any]:
+    """What an evaluation calls the attacks of a name, with their parameters.
+
+    AutoAttack has versions, ``adaptive`` is four attacks. Only the surrogate run knows a transfer attack's parameters.
+    """
+    if name.startswith("transfer:"):
+        return {name: {}}
+    recipe = job.recipe
+    with torch.random.fork_rng():
+        regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, 2)
+    attacks = named_attacks([name], blank_subject(job.name, recipe, classes, regularizer))
+    for attack in attacks.values():
+        if isinstance(attack, AutoAttack):
+            attack.num_classes = classes  # says which parts it has
+    parameters = {key: {"attack": None} if attack is None else attack.parameters() for key, attack in attacks.items()}
+    return dict(json.loads(json.dumps(parameters)))

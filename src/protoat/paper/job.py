@@ -1,0 +1,282 @@
+"""What a table or figure wants done: a run, whether it exists yet or not, and what shall be measured of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoat.recipes.allow_list import foreign_names
+from protoat.recipes.initialise import Initialise
+from protoat.recipes.own_code import trusting
+from protoat.recipes.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
+from protoat.records.files import read_recipe, read_start, recipe_text
+from protoat.runs.claims import is_half_removed
+from protoat.training import EMA
+
+__all__ = ["DIGITS", "Job", "Task", "identity_of_folder", "identity_of_text"]
+
+_MOST_STARTS = 8  # runs that start from one another
+DIGITS = 12  # of its identity, at the end of the name of a run's folder
+
+_SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+_OF_A_REGULARIZER = ("weight", "norm_weight", "norm", "dml_input")
+_USUAL = {entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as a table or figure asks for it, whether it exists yet or not.
+
+    Args:
+        name: letters, digits and "-", a part of the folder's name and none of the identity.
+        args: what ``protoat train`` or ``protoat pretrain`` would be given, without ``--out``; with `start` also
+            ``--initialise.finetune`` and the like, but no place to start from.
+        start: pre-training whose encoder it starts from.
+
+    Raises:
+        ValueError: a name of other characters.
+
+    >>> one = Job("digits", ("--config", "digits", "--seed", "1", "--epochs", "2"))
+    >>> same = Job("short", ("--config", "digits", "--epochs", "2", "--seed", "1", "--weight", "0.5"))
+    >>> one.identity == same.identity, one.folder(Path("runs")).name == f"digits-{one.identity[:12]}"
+    (True, True)
+    """
+
+    name: str
+    args: tuple[str, ...]
+    start: Job | None = None
+
+    def __post_init__(self) -> None:
+        if not _SLUG.fullmatch(self.name):
+            raise ValueError(f"a run cannot be called {self.name!r}; write letters, digits and single dashes")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}  # what is cached need not travel
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe, without `initialise`.
+
+        Raises:
+            ValueError: see `protoat.recipes.recipe.resolve`.
+        """
+        return _resolved(tuple(word for pair in self._pairs if not _initialises(pair) for word in pair))
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the whole resolved recipe, how it takes over weights, and the identity of where it starts."""
+        choice = {pair[0].removeprefix("--initialise."): pair[-1] for pair in self._pairs if _initialises(pair)}
+        return _identity(self.recipe.text, choice, None if self.start is None else self.start.identity)
+
+    @property
+    def trust(self) -> list[str]:
+        """Code that is not ours and that its recipe names, as do its arguments, and that of the job it starts from."""
+        return [*foreign_names(load_yaml(self.recipe.text)), *([] if self.start is None else self.start.trust)]
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it is ``protoat pretrain`` that does it."""
+        return self.recipe.pretrains
+
+    @property
+    def _pairs(self) -> list[tuple[str, ...]]:
+        """Each option with its values."""
+        pairs: list[tuple[str, ...]] = []
+        for word in self.args:
+            if word.startswith("--"):
+                pairs.append(tuple(word.split("=", 1)))
+            elif pairs:
+                pairs[-1] += (word,)
+            else:
+                raise ValueError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
+        return pairs
+
+    @property
+    def _said_once(self) -> list[str]:
+        """`args`, without what a later one replaces: a value by another, a class with its arguments by another class.
+
+        >>> args = ("--config", "mnist", "--schedule", "Cyclic", "--schedule.lr_min", "0.1", "--epochs", "15")
+        >>> Job("x", (*args, "--epochs", "2", "--schedule", "none")).arguments(Path("runs"))
+        ['--config', 'mnist', '--epochs', '2', '--schedule', 'none']
+        """
+        said: dict[str, tuple[str, ...]] = {}
+        for place, (option, *values) in enumerate(self._pairs):
+            if option == "--config":  # files are laid over one another
+                said[f"{option} {place}"] = (option, *values)
+            elif said.get(option) != (option, *values):  # a class that is named again keeps its arguments
+                if said.pop(option, None) is not None:
+                    said = {key: pair for key, pair in said.items() if not key.startswith(f"{option}.")}
+                said[option] = (option, *values)
+        return [word for pair in said.values() for word in pair]
+
+    def folder(self, store: Path) -> Path:
+        """Where in the store it is: a folder of this identity, whatever its name; else the one it will have.
+
+        >>> Job("digits", ("--config", "digits")).folder(Path("/nowhere")).parent
+        PosixPath('/nowhere')
+        """
+        usual = store / f"{self.name}-{self.identity[:DIGITS]}"
+        if (usual / "recipe.yaml").exists():
+            return usual
+        there = [path.parent for path in sorted(store.glob("*/recipe.yaml")) if not is_half_removed(path.parent)]
+        with trusting(self.trust):
+            return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
+
+    def _is(self, folder: Path) -> bool:
+        return identity_of_folder(folder) == self.identity
+
+    def _could_be(self, folder: Path) -> bool:
+        """Whether our recipe says all that the folder's says, and so does that of the run it starts from.
+
+        This is quick to see; and what only a recipe that lies in the store names is then never imported.
+        """
+        ours, theirs = _values(self.recipe.text), _values_of_file(folder / "recipe.yaml")
+        taken = {key for key in theirs if key.startswith("initialise.")}
+        if bool(taken) != (self.start is not None):
+            return False
+        if any(key not in ours or ours[key] != value for key, value in theirs.items() if key not in taken):
+            return False
+        if self.start is None or (folder / "job.json").exists():
+            return True
+        run = read_recipe(folder)["initialise"].get("run")
+        return run is not None and self.start._could_be(Path(run))
+
+    def arguments(self, store: Path) -> list[str]:
+        """`args` as far as none takes back another, each option once, with the folder it starts from."""
+        return [*self._said_once, *([] if self.start is None else ["--initialise.run", str(self.start.folder(store))])]
+
+    def command(self, store: Path) -> str:
+        """The shell command that does it by hand."""
+        before = "" if self.start is None else f"{self.start.command(store)} && "
+        words = ["protoat", "pretrain" if self.pretrains else "train", *self.arguments(store)]
+        return before + shlex.join([*words, "--out", str(self.folder(store))])
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one row and column of a table needs: a run, measured.
+
+    Args:
+        job: the run.
+        attacks: names as for ``protoat evaluate --attacks``; none for pre-training.
+        images: test images that are measured, None for all.
+        audit: whether it is also audited.
+        checks: numbers of the checks that the audit makes, None for all.
+    """
+
+    job: Job
+    attacks: tuple[str, ...] = ()
+    images: int | None = None
+    audit: bool = False
+    checks: tuple[str, ...] | None = None
+
+    def command(self, store: Path) -> str:
+        """The shell command that does it by hand."""
+        folder = str(self.job.folder(store))
+        commands = [self.job.command(store)]
+        if self.attacks:
+            limit = [] if self.images is None else ["--n", str(self.images)]
+            commands.append(shlex.join(["protoat", "evaluate", folder, "--attacks", *self.attacks, *limit]))
+        if self.audit:
+            limit = [] if self.images is None else ["--n", str(min(self.images, 1000))]
+            only = [] if self.checks is None else ["--checks", *self.checks]
+            commands.append(shlex.join(["protoat", "audit", folder, *limit, *only]))
+        return " && ".join(commands)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(args: tuple[str, ...]) -> Recipe:
+    return resolve(shared_parser(), args)[0]
+
+
+def _initialises(pair: tuple[str, ...]) -> bool:
+    return pair[0].startswith("--initialise")
+
+
+def identity_of_folder(folder: Path, *, above: tuple[Path, ...] = ()) -> str | None:
+    """Identity of the run a folder holds, made by a `Job` or by hand; None where it cannot be told.
+
+    It is the recipe that is read, not what the folder is called. A run that takes over weights has the identity of
+    where they come from in its ``job.json``, or else that run must still be where its recipe says.
+
+    Args:
+        folder: of the run.
+        above: folders whose runs start from this one, among which it cannot be.
+    """
+    path = folder / "recipe.yaml"
+    try:
+        if folder.resolve() in above or len(above) == _MOST_STARTS:
+            return None
+        return _identity_of_file(path, path.stat().st_mtime_ns, above)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # the last one of a loop of links
+        return None  # no run, or a damaged one, which `list_runs` names
+
+
+@lru_cache(maxsize=4096)
+def _identity_of_file(path: Path, _modified: int, above: tuple[Path, ...]) -> str | None:
+    folder = path.parent
+    return identity_of_text(recipe_text(folder), read_start(folder), above=(*above, folder.resolve()))
+
+
+def identity_of_text(text: str, start: str | None = None, *, above: tuple[Path, ...] = ()) -> str | None:
+    """Identity of the run of a recipe text; None where it takes over weights of which it cannot be told what they are.
+
+    Args:
+        text: of the recipe.
+        start: identity of these weights, where it is known; else that of the run which the recipe names.
+        above: see `identity_of_folder`.
+    """
+    content = load_yaml(text)
+    choice = content.pop("initialise", None)
+    text = recipe_from_text(yaml.safe_dump({**content, "initialise": None})).text  # a later version has more keys
+    if choice is None:
+        return _identity(text, {}, None)
+    if start is None and choice["run"] is not None:
+        start = identity_of_folder(Path(choice["run"]), above=above)
+    return None if start is None else _identity(text, choice, start)
+
+
+@lru_cache(maxsize=4096)
+def _values(text: str) -> Mapping[str, Any]:
+    """What in a recipe decides on the weights it ends with, where two ways to write one choice are one."""
+    values = flat_recipe(text)
+    if values.get("regularizer", "") is None:
+        values = {key: value for key, value in values.items() if key not in _OF_A_REGULARIZER}
+    if isinstance(values.get("averaging"), float):
+        values |= flat_recipe(yaml.safe_dump({"averaging": _ema(values.pop("averaging"))}))
+    if str(values.get("data.class_path")).endswith(".ImageFolder"):
+        values["data.init_args.root"] = load_yaml(text)["data"]["init_args"]["root"]  # it says which images
+    return values
+
+
+def _ema(decay: float) -> dict[str, Any]:
+    return {"class_path": "protoat.training.EMA", "init_args": vars(EMA(decay=decay))}
+
+
+@lru_cache(maxsize=4096)
+def _read_values(path: Path, _modified: int) -> Mapping[str, Any]:
+    return _values(recipe_text(path.parent))
+
+
+def _values_of_file(path: Path) -> Mapping[str, Any]:
+    """Those of a recipe file; none where it is damaged."""
+    try:
+        return _read_values(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _identity(text: str, choice: Mapping[str, Any], start: str | None) -> str:
+    """Of a recipe, what its `initialise` says beside where weights are, and the identity of where they come from."""
+    how = {key: choice[key] for key, usual in _USUAL.items() if choice.get(key, usual) != usual}
+    recipe = {key: value for key, value in _values(text).items() if value is not None}
+    return sha256(json.dumps([recipe, how, start], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""Does what a table or figure needs and is not done yet: trains, resumes, measures, audits; nothing twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from protoat.errors import DiskError
+from protoat.paper.find_record import AUDITED, answer, is_audited, unanswered
+from protoat.paper.job import Job, Task
+from protoat.recipes.own_code import trusting
+from protoat.recipes.recipe import resolve, shared_parser
+from protoat.runs.audit import audit_subject
+from protoat.runs.measure import measure
+from protoat.runs.run import train
+from protoat.runs.store import StoredRun, read_run, write_record
+from protoat.runs.subject import subject_of_run
+from protoat.storage.files import make_folder
+from protoat.storage.locks import locked, working_on
+
+__all__ = ["carry_out", "finished"]
+
+
+def finished(task: Task, store: Path) -> StoredRun | None:
+    """The run of a task, when its records hold all the task asks for; see `protoat.paper.find_record`.
+
+    A store of records without weights will do. Where a folder has several evaluations, the `StoredRun` has the one that
+    answers.
+
+    Raises:
+        ValueError: a damaged record, or an attack that cannot be.
+    """
+    folder = task.job.folder(store)
+    if not (folder / "recipe.yaml").exists():
+        return None
+    run = read_run(folder)
+    if not run.complete or "num_classes" not in run.facts:
+        return None
+    if task.attacks:
+        record = answer(task, run)
+        if record is None:
+            return None
+        run = replace(run, evaluation=record)
+    return None if task.audit and not is_audited(task, run) else run
+
+
+def carry_out(task: Task, store: Path) -> StoredRun:
+    """Trains or resumes, measures and audits what is missing; first the run it starts from.
+
+    Another process that does the same run is waited for, and what it has done is taken.
+
+    Raises:
+        ValueError: choices that do not fit, or a record without weights that does not hold all.
+        DataNotFoundError: the data is not there.
+        NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
+    """
+    done = finished(task, store)
+    if done is not None:
+        return done
+    job = task.job
+    if job.start is not None:
+        carry_out(Task(job.start), store)
+    # One process does a run, whatever its tables call it; and what is done by hand there comes to its end first.
+    with (
+        locked(_locks(store) / f"{job.identity}.lock", job.name, wait=True),
+        working_on(job.folder(store), wait=True),
+    ):
+        done = finished(task, store)
+        if done is not None:
+            return done
+        folder = _trained(job, store)
+        with trusting(job.trust):
+            _measure(task, folder)
+        done = finished(task, store)
+    assert done is not None, f"{folder} does not hold what was measured"
+    return done
+
+
+def _locks(store: Path) -> Path:
+    """Folder of the locks of all jobs of a store."""
+    folder = store / ".locks"
+    try:
+        make_folder(folder, within=store)
+    except OSError as error:
+        raise DiskError(f"could not make {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _trained(job: Job, store: Path) -> Path:
+    """The folder of the run, trained to its end."""
+    folder = job.folder(store)
+    if (folder / "recipe.yaml").exists():
+        run = read_run(folder)
+        if run.is_record:
+            raise ValueError(
+                f"{folder} is a record without weights, so nothing can be added to it; name another --store, where the "
+                "run is done anew"
+            )
+        if run.complete:
+            return folder
+    recipe = job.recipe if job.start is None else resolve(shared_parser(), job.arguments(store))[0]
+    try:
+        train(recipe, folder)
+    finally:
+        if (folder / "recipe.yaml").exists():
+            start = None if job.start is None else job.start.identity
+            content = {"name": job.name, "args": job.args, "identity": job.identity, "start": start}
+            write_record(folder / "job.json", json.dumps(content, indent=1))
+    return folder
+
+
+def _measure(task: Task, folder: Path) -> None:
+    """Measures and audits what is missing."""
+    run = read_run(folder)
+    missing = unanswered(task, run)
+    if not missing and (not task.audit or is_audited(task, run)):
+        return
+    subject = subject_of_run(folder)
+    if missing:
+        measure(subject, missing, limit=task.images)
+    if task.audit:
+        audit_subject(subject, images=min(task.images or AUDITED, AUDITED), only=task.checks)

@@ -1,0 +1,1 @@
+"""Tables set for a terminal, Markdown, LaTeX and CSV."""

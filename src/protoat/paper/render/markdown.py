@@ -1,0 +1,61 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from protoat.names import printable
+from protoat.paper.render.sheets import ABOUT_NOTES, Document, Sheet
+
+__all__ = ["to_markdown"]
+
+_SPECIAL = re.compile(r"([\\`*_<>\[\]|])")
+
+
+def to_markdown(document: Document) -> str:
+    """A table with everything that is said below it.
+
+    >>> sheet = Sheet("", ["row", "Clean"], [["a|b", "98.0"]], frozenset({(0, 1)}))
+    >>> print(to_markdown(Document(1, "A.", "Budget smoke.", [sheet], [], [], [])))
+    **Table 1. A.**
+    <BLANKLINE>
+    Budget smoke.
+    <BLANKLINE>
+    | row | Clean |
+    | --- | ---: |
+    | a\\|b | **98.0** |
+    <BLANKLINE>
+    """
+    blocks = [
+        f"**Table {document.number}. {_escaped(document.title)}**",
+        _escaped(document.budget),
+        *map(_sheet, document.sheets),
+    ]
+    for heading, lines in (("", document.remarks), (ABOUT_NOTES, document.notes)):
+        blocks += [*([heading] if heading else []), _bullets(map(_escaped, lines))] if lines else []
+    if document.missing:
+        commands = "\n".join(f"# {printable(name)}\n{printable(command)}" for name, command in document.missing)
+        blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _sheet(sheet: Sheet) -> str:
+    rule = ["---", *["---:"] * (len(sheet.header) - 1)]
+    rows = [
+        [
+            f"**{_escaped(cell)}**" if (place, column) in sheet.best else _escaped(cell)
+            for column, cell in enumerate(row)
+        ]
+        for place, row in enumerate(sheet.rows)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(cell) for cell in sheet.header], rule, *rows)]
+    return "\n".join([*([_escaped(sheet.title), ""] if sheet.title else []), *lines])
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", printable(text))

@@ -1,0 +1,167 @@
+"""A table with what the records of a store say; and the tasks it takes to say all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from protoat.arguments import check_seed
+from protoat.paper.budget import Budget
+from protoat.paper.job import Job, Task
+from protoat.paper.laboratory import finished
+from protoat.paper.rows import Data, Setup
+from protoat.paper.tables.readings import Reading, minutes, read
+from protoat.paper.tables.table import Cell, Line, Table
+from protoat.runs.store import StoredRun
+
+__all__ = ["Filled", "Measured", "filled"]
+
+logger = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """A cell's value of one seed."""
+
+    seed: int
+    run: StoredRun
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table at a budget, from a store.
+
+    Records are read when a value is asked for the first time, and no later.
+
+    Attributes:
+        table: the declaration.
+        budget: at which its rows train and are measured.
+        seeds: of the runs.
+        store: where runs are.
+        rows, columns: which of the table's.
+    """
+
+    table: Table
+    budget: Budget
+    seeds: tuple[int, ...]
+    store: Path
+    rows: tuple[Line, ...]
+    columns: tuple[Line, ...]
+
+    def tasks(self) -> list[Task]:
+        """Every run with all that is measured of it, done or not, in the order of rows and seeds."""
+        wanted: dict[str, Task] = {}
+        for _, _, cell in self.cells():
+            for seed in self.seeds:
+                for task in self._tasks(cell, seed):
+                    known = wanted.get(task.job.identity, task)
+                    attacks = tuple(dict.fromkeys((*known.attacks, *task.attacks)))
+                    wanted[task.job.identity] = self._task(known.job, attacks, audit=known.audit or task.audit)
+        return list(wanted.values())
+
+    def missing(self) -> list[Task]:
+        """The tasks that are not done."""
+        return [task for task in self.tasks() if self._finished(task) is None]
+
+    def cells(self) -> Iterator[tuple[Line, Line, Cell]]:
+        """Each row and column with what they measure."""
+        for row in self.rows:
+            for column in self.columns:
+                if (cell := self.table.cell(row, column)) is not None:
+                    yield row, column, cell
+
+    def values(self, cell: Cell) -> tuple[Measured, ...]:
+        """What the seeds that are done give."""
+        return self._values[cell]
+
+    @cached_property
+    def _values(self) -> dict[Cell, tuple[Measured, ...]]:
+        done: dict[Task, StoredRun | None] = {}
+
+        def value(cell: Cell, seed: int) -> Measured | None:
+            runs = []
+            for task in self._tasks(cell, seed):
+                if task not in done:
+                    done[task] = self._finished(task)
+                if (run := done[task]) is None:
+                    return None
+                runs.append(run)
+            reading = _overhead(*runs) if cell.read == "overhead" else read(cell.read, runs[0], self.attack(cell))
+            return Measured(seed, runs[0], reading)
+
+        return {
+            cell: tuple(found for seed in self.seeds if (found := value(cell, seed)) is not None)
+            for _, _, cell in self.cells()
+        }
+
+    def _finished(self, task: Task) -> StoredRun | None:
+        try:
+            return finished(task, self.store)
+        except ValueError as error:
+            logger.warning("left out: %s", error)
+            return None
+
+    def _tasks(self, cell: Cell, seed: int) -> list[Task]:
+        """What one value takes: a run, with `overhead` two."""
+        job = self.job(cell, seed)
+        if cell.read in ("minutes", "prototypes"):
+            return [Task(job)]
+        if cell.read == "overhead":
+            assert cell.setup.baseline is not None
+            return [Task(job), Task(self._job(cell.setup.baseline, cell.data, seed))]
+        if cell.read == "audit":
+            return [self._task(job, (), audit=True)]
+        return [self._task(job, (self.attack(cell),))]
+
+    def _task(self, job: Job, attacks: tuple[str, ...], *, audit: bool = False) -> Task:
+        return Task(job, attacks, self.budget.images, audit, self.budget.checks if audit else None)
+
+    def attack(self, cell: Cell) -> str:
+        """The attack of a cell, or what stands in for it at this budget."""
+        return self.budget.attacks.get(cell.attack, cell.attack)
+
+    def job(self, cell: Cell, seed: int) -> Job:
+        """The run of a cell."""
+        return self._job(cell.setup, cell.data, seed)
+
+    def _job(self, setup: Setup, data: Data, seed: int) -> Job:
+        """One object for each run, since it takes a while to tell its identity."""
+        key = setup, data, seed
+        if key not in self._jobs:
+            self._jobs[key] = setup.job(data, self.budget, seed=seed)
+        return self._jobs[key]
+
+    @cached_property
+    def _jobs(self) -> dict[tuple[Setup, Data, int], Job]:
+        return {}
+
+
+def filled(
+    table: Table,
+    budget: Budget,
+    *,
+    seeds: Sequence[int],
+    store: Path,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> Filled:
+    """A table, or the rows and columns that are named.
+
+    Raises:
+        ValueError: an unknown row or column, or a seed that is negative or named twice.
+    """
+    for seed in seeds:
+        check_seed(seeds=seed)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
+    return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
+
+
+def _overhead(run: StoredRun, baseline: StoredRun) -> Reading:
+    """Training time over that of the baseline, in per cent, for each epoch: one of them may have stopped early."""
+    ours, theirs = (minutes(each) / len(each.metrics) for each in (run, baseline))
+    return Reading(number=100 * (ours / theirs - 1))

@@ -1,0 +1,10 @@
+"""Columns that several tables have."""
+
+from protoat.paper.tables.table import Line
+
+__all__ = ["AUTOATTACK", "CLEAN", "FGSM", "PGD10"]
+
+CLEAN = Line("Clean", attack="clean")
+FGSM = Line("FGSM", attack="fgsm")
+PGD10 = Line("PGD10", attack="pgd10")
+AUTOATTACK = Line("AutoAttack", attack="aa", ours=True)

@@ -1,0 +1,83 @@
+"""How training went: loss and held-out accuracy of every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protoat.evaluation import Count
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
+from protoat.runs.store import read_run
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure, Scatter
+
+__all__ = ["training_curves"]
+
+_MEASURED = {"clean": "held out, clean", "robust": "held out, attacked"}
+
+
+def training_curves(runs: Sequence[Path | str]) -> Figure:
+    """Loss, and accuracy on held-out images, against epochs; an epoch that a method took back is left out.
+
+    Args:
+        runs: run folders, finished or not; weights are not needed.
+
+    Raises:
+        ValueError: a folder that is no run, or in which no epoch is recorded.
+    """
+    from plotly.subplots import make_subplots
+
+    folders = chosen(runs)
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08)
+    about = []
+    for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
+        run = read_run(folder)
+        kept = [line for line in run.metrics if "stopped" not in line]
+        if not kept:
+            raise ValueError(f"{folder} holds no epoch yet; train it: protoat train")
+        prefix = f"{label(name)}: " if len(folders) > 1 else ""
+        figure.add_trace(_loss(kept, f"{prefix}loss", place), row=1, col=1)
+        for key, words in _MEASURED.items():
+            if any(key in line.get("validation", {}) for line in kept):
+                figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
+        state = ", stopped early" if len(kept) < len(run.metrics) else "" if run.complete else ", not finished"
+        about.append(f"{label(name)}: {kept[-1]['epoch']} of {run.recipe.get('epochs', '?')} epochs{state}")
+    figure.update_layout(**heading("Training", *about), height=560)
+    figure.update_xaxes(title_text="epoch", row=2, col=1)
+    figure.update_yaxes(title_text="loss", row=1, col=1)
+    accuracy_axis(figure, row=2, col=1)
+    return figure
+
+
+def _loss(lines: Sequence[dict], name: str, place: int) -> Scatter:
+    from plotly import graph_objects as go
+
+    return go.Scatter(
+        x=[line["epoch"] for line in lines],
+        y=[line["total"] for line in lines],
+        name=name,
+        mode="lines+markers",
+        line={"color": colour(place), "dash": dash(place)},
+        marker={"size": 4},
+    )
+
+
+def _accuracy(lines: Sequence[dict], key: str, name: str, place: int) -> Scatter:
+    from plotly import graph_objects as go
+
+    measured = [(line["epoch"], line["validation"]) for line in lines if key in line.get("validation", {})]
+    counts = [Count(round(found[key] * found["images"]), found["images"]) for _, found in measured]
+    return go.Scatter(
+        x=[epoch for epoch, _ in measured],
+        y=[100 * found[key] for _, found in measured],
+        name=name,
+        mode="lines+markers",
+        line={"color": colour(place), "dash": "solid" if key == "clean" else "dash"},
+        marker={"size": 6, "symbol": "circle" if key == "clean" else "triangle-up"},
+        hovertext=[
+            f"{name}, epoch {epoch}: {shown(count)}" for (epoch, _), count in zip(measured, counts, strict=True)
+        ],
+        hoverinfo="text",
+    )

@@ -1,0 +1,30 @@
+"""The evaluation that a figure is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from protoat.runs.store import read_evaluation, read_run
+
+__all__ = ["Record", "measured"]
+
+Record = Mapping[str, Any]
+
+
+def measured(folder: Path | str, known: Mapping[Path, Record] | None = None) -> Record:
+    """The evaluation of a folder: the known one, else its ``evaluation.json``.
+
+    Raises:
+        ValueError: there is none, it is damaged, or it is of weights that training has replaced since.
+    """
+    path = Path(folder)
+    if known and path in known:
+        return known[path]
+    record = read_evaluation(path)
+    if record is None:
+        raise ValueError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
+    if (path / "recipe.yaml").exists() and read_run(path).outdated:
+        raise ValueError(f"the evaluation of {path} is of earlier weights; measure again: protoat evaluate {path}")
+    return record

@@ -1,0 +1,147 @@
+"""Accuracy against the radius of an attack, its steps, or the number of prototypes: read from records."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from protoat.evaluation import Count
+from protoat.evaluation.statistics import count_of
+from protoat.plots.records import Record, measured
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure, Scatter
+
+__all__ = ["Point", "accuracy_against_eps", "accuracy_against_steps", "line"]
+
+
+class Point(NamedTuple):
+    """Where a line passes: what was varied, what was measured there, and how many images stayed right."""
+
+    x: float
+    attack: str
+    right: Count
+
+
+def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
+    """Accuracy against the radius, a line for each attack that is recorded at several, such as pgd10 and pgd10@0.1.
+
+    Attacks belong to one line when all else is equal; step sizes count in units of ``eps / steps``. The clean
+    accuracy is the point at 0.
+
+    Args:
+        runs: folders with an ``evaluation.json``; weights are not needed.
+        records: evaluations of these folders that are drawn in place of that.
+
+    Raises:
+        ValueError: a folder without record, or with one of earlier weights; or one in which no attack has two radii.
+    """
+    return _sweep(runs, records, "eps", "radius eps", "pgd10 pgd10@RADIUS", through_clean=True)
+
+
+def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
+    """Accuracy against the number of steps, a line for each attack that is recorded with several, as pgd10 and pgd50.
+
+    See `accuracy_against_eps`.
+    """
+    return _sweep(runs, records, "steps", "steps", "pgd10 pgd50 pgd100", through_clean=False)
+
+
+def _sweep(
+    runs: Sequence[Path | str],
+    records: Mapping[Path, Record] | None,
+    key: str,
+    axis: str,
+    example: str,
+    *,
+    through_clean: bool,
+) -> Figure:
+    from plotly import graph_objects as go
+
+    folders = chosen(runs)
+    figure, about = go.Figure(), []
+    for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
+        record = measured(folder, records)
+        lines = _lines(record["attacks"], key)
+        if not lines:
+            raise ValueError(
+                f"{folder} holds no attack with several values of {key}; measure them: "
+                f"protoat evaluate {folder} --attacks clean {example}"
+            )
+        clean = record["attacks"].get("clean")
+        for turn, points in enumerate(lines):
+            if through_clean and clean is not None:
+                points.insert(0, Point(0.0, "clean", count_of(clean)))
+            figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
+        about.append(f"{label(name)}: {record['subject']['images']} test images of {label(record['subject']['data'])}")
+    figure.update_layout(
+        **heading(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
+        xaxis={"title": axis, "rangemode": "tozero"},
+        showlegend=True,
+        height=520,
+    )
+    accuracy_axis(figure)
+    return figure
+
+
+def line(name: str, points: Sequence[Point], place: int, turn: int = 0) -> Scatter:
+    """Accuracies with their intervals as a line.
+
+    Args:
+        name: of the line, escaped.
+        points: in the order of their x.
+        place: of the run, which chooses the colour.
+        turn: of the line in its run, which chooses how it is drawn.
+    """
+    from plotly import graph_objects as go
+
+    counts = [point.right for point in points]
+    return go.Scatter(
+        x=[point.x for point in points],
+        y=[100 * count.accuracy for count in counts],
+        error_y=error_bars(counts),
+        name=name,
+        mode="lines+markers",
+        line={"color": colour(place), "dash": dash(turn)},
+        marker={"symbol": ("circle", "square", "diamond", "cross")[turn % 4], "size": 7},
+        hovertext=[f"{name}, {label(point.attack)}: {shown(point.right)}" for point in points],
+        hoverinfo="text",
+    )
+
+
+def _lines(attacks: Record, key: str) -> list[list[Point]]:
+    """Points of attacks that differ in `key` only, by `key`; those of which there are at least two."""
+    found: dict[str, dict[float, Point]] = defaultdict(dict)
+    for name, entry in attacks.items():
+        value = _innermost(entry["parameters"]).get(key)
+        if isinstance(value, int | float):
+            point = Point(float(value), name, count_of(entry))
+            found[json.dumps(_but_for(key, entry["parameters"]), sort_keys=True)].setdefault(point.x, point)
+    return [[points[x] for x in sorted(points)] for points in found.values() if len(points) > 1]
+
+
+def _family(attack: str, key: str) -> str:
+    """The name of an attack without what is varied: ``pgd10@0.1`` is pgd10 at any radius, pgdN with any steps."""
+    return attack.partition("@")[0] if key == "eps" else re.sub(r"\d+", "N", attack, count=1)
+
+
+def _innermost(parameters: Record) -> Record:
+    """Of an attack inside another one, such as a targeted one, the attack that runs."""
+    while isinstance(parameters.get("of"), Mapping):
+        parameters = parameters["of"]
+    return parameters
+
+
+def _but_for(key: str, value: Any) -> Any:
+    """Parameters without `key`, and with step sizes in units of ``eps / steps``, to three digits."""
+    if isinstance(value, Mapping):
+        kept = {name: _but_for(key, entry) for name, entry in value.items() if name not in (key, "step_size")}
+        if value.get("eps") and all(isinstance(value.get(name), int | float) for name in ("steps", "step_size", "eps")):
+            kept["reach"] = f"{value['steps'] * value['step_size'] / value['eps']:.3g}"
+        return kept
+    return [_but_for(key, entry) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Recipes: every choice of a run as YAML, and the code that turns one into typed objects."""

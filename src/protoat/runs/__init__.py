@@ -1,0 +1,1 @@
+"""Runs: recipes become trained weights, weights become records."""

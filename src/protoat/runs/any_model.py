@@ -1,0 +1,217 @@
+"""Models that did not come out of a run: built by any code, or by timm or torchvision, with weights from a file."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from protoat.data import ImageData
+from protoat.models.transfer import transfer
+from protoat.pretraining.weights_file import read_tensors
+from protoat.recipes.initialise import digest
+from protoat.recipes.parser import nearest
+from protoat.training.checkpoint import to_bytes
+
+__all__ = ["AnyModel", "build_model"]
+
+logger = logging.getLogger(__name__)
+
+# Tensors that count or say places, which no answer depends on or which the architecture gives.
+_COUNTED = ("num_batches_tracked", "n_averaged", "position_ids", "relative_position_index")
+
+
+class AnyModel(NamedTuple):
+    """A model with its weights.
+
+    Attributes:
+        model: as its builder made it.
+        weights: name of the file they came from, ``"pretrained"`` or ``"as built"``.
+        sha256: of that file, or of the weights themselves.
+        mean, std: the normalisation that pretrained weights expect in front, None where there is none.
+    """
+
+    model: nn.Module
+    weights: str
+    sha256: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None) -> AnyModel:
+    """A model by what the command line calls it.
+
+    Args:
+        spec: ``package.module:builder``, or with a dot as in recipes; the builder is told num_classes, in_channels and
+            image_size as far as it has arguments of these names. Or ``timm:name`` or ``torchvision:name``, with their
+            own pretrained weights where `weights` is None.
+        data: what it will be shown; number of classes and shape of the images.
+        weights: see `protoat.pretraining.weights_file.read_tensors`.
+
+    Raises:
+        ValueError: a model that cannot be found, code of the user's that raises, weights of another architecture, no
+            file of weights.
+    """
+    if ":" not in spec:
+        spec = ":".join(spec.rsplit(".", 1))
+    home, colon, name = spec.partition(":")
+    if not (home and colon and name):
+        raise ValueError(
+            f"--model {spec!r} is not understood; write package.module:builder, timm:name or torchvision:name"
+        )
+    tensors = None if weights is None else read_tensors(weights)
+    library = {"timm": _from_timm, "torchvision": _from_torchvision}.get(home)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # what a builder leaves to chance is the same in every process
+        if library is None:
+            built = AnyModel(_built_by(spec, data), "as built", "")
+        else:
+            built = AnyModel(*library(name, None if tensors is None else data.num_classes))
+    if weights is not None and tensors is not None:
+        _load(tensors, built.model, Path(weights))
+        return AnyModel(built.model, Path(weights).name, digest(Path(weights)))
+    return built._replace(sha256=sha256(to_bytes(built.model.state_dict())).hexdigest())
+
+
+def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Every tensor of the model from the file, and every one of the file but prototypes into the model.
+
+    Counters and tables of places, which older files lack and newer ones have, are left as they are built; so is what
+    stands in the file beside the part that is the model, such as a loss of its own, which a log line names.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    try:
+        report = transfer({key: value for key, value in tensors.items() if not key.startswith("objective.")}, model)
+    except ValueError as error:
+        raise ValueError(f"--weights {path}: {error}") from error
+    buffers = dict(model.named_buffers())
+    lacking = [name for name in report.missing if name not in buffers or buffers[name].is_floating_point()]
+    unexpected = [name for name in report.unexpected if not name.endswith(_COUNTED)]
+    if lacking or unexpected or report.of_another_shape:
+        raise ValueError(f"--weights {path} is of another architecture: {report}")
+    if report.beside:
+        logger.warning("--weights %s: not the model's, so left out: %s", path, ", ".join(report.beside[:8]))
+
+
+def _built_by(spec: str, data: ImageData) -> nn.Module:
+    module, _, name = spec.partition(":")
+    try:
+        home = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _raised(spec, error, None) from error  # it is there, and imports something that is not
+        raise ValueError(f"--model {spec}: there is no module {error.name}, here or installed") from None
+    except Exception as error:
+        raise _raised(spec, error, None) from error
+    found = getattr(home, name, None)
+    if found is None:
+        known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
+    if callable(found) and not isinstance(found, nn.Module):
+        facts = _asked_for(spec, found, data)
+        torch.manual_seed(0)  # importing may have drawn numbers
+        try:
+            found = _called(found, facts)
+        except Exception as error:
+            raise _raised(spec, error, home.__file__) from error
+    if not isinstance(found, nn.Module):
+        raise ValueError(f"--model {spec} is of type {type(found).__name__}, expected torch.nn.Module")  # noqa: TRY004
+    return found
+
+
+def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
+    """What the user's own code raised, with the last line of it that was reached."""
+    ours = (__file__, "<frozen")
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    place = next((frame for frame in reversed(frames) if home in (None, frame.filename)), None)
+    where = f" ({Path(place.filename).name}:{place.lineno})" if place else ""
+    return ValueError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
+
+
+def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[str, int]:
+    """The facts that a builder has arguments for.
+
+    Raises:
+        ValueError: it cannot do without another argument.
+    """
+    facts = {"num_classes": data.num_classes, "in_channels": data.shape[0], "image_size": data.shape[1]}
+    try:
+        parameters = list(inspect.signature(builder).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--model {spec} does not say which arguments it takes: {error}") from error
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in collecting]
+    unknown = [p.name for p in needed if p.name not in facts or p.kind is p.POSITIONAL_ONLY]
+    if unknown:
+        raise ValueError(
+            f"--model {spec} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
+            "other arguments defaults, or write a function that fills them in"
+        )
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # it may hand them on, see `_called`
+        return facts
+    return {p.name: facts[p.name] for p in parameters if p.name in facts}
+
+
+def _called(builder: Callable[..., Any], facts: dict[str, int]) -> Any:
+    """What a builder returns; one that hands on ``**kwargs`` is told less where what it calls takes less."""
+    while True:
+        try:
+            return builder(**facts)
+        except TypeError as error:
+            unwanted = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unwanted is None or unwanted[1] not in facts:
+                raise
+            facts = {name: value for name, value in facts.items() if name != unwanted[1]}
+
+
+def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
+    try:
+        timm = import_module("timm")
+    except ModuleNotFoundError:
+        raise ValueError("timm is not installed; install it: pip install timm") from None
+    if name not in timm.list_models():
+        raise ValueError(f"--model timm:{name} is unknown; {nearest(name, timm.list_models())}")
+    if num_classes is not None:
+        return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""
+    with _downloading(f"timm:{name}"):
+        model = timm.create_model(name, pretrained=True)
+    return model, "pretrained", "", tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+
+
+def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
+    from torchvision import models  # takes seconds
+
+    if name not in models.list_models():
+        raise ValueError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
+    if num_classes is not None:
+        return models.get_model(name, weights=None, num_classes=num_classes), "", ""
+    chosen = models.get_model_weights(name).DEFAULT
+    with _downloading(f"torchvision:{name}"):
+        tensors = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    model = models.get_model(name, weights=None, num_classes=len(chosen.meta["categories"]))
+    model.load_state_dict(tensors)
+    prepared = chosen.transforms()
+    return model, "pretrained", "", tuple(prepared.mean), tuple(prepared.std)
+
+
+@contextmanager
+def _downloading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"the pretrained weights of {what} could not be had ({' '.join(str(error).split())}); "
+            "get them elsewhere and write --weights FILE"
+        ) from error

@@ -1,0 +1,115 @@
+"""From a subject to ``audit.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protoat.attacks import Attack
+from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
+from protoat.methods import Method, Standard
+from protoat.recipes.recipe import recipe_of_run
+from protoat.regularizers import SoftTriple
+from protoat.runs.measure import read_records
+from protoat.runs.named_attacks import load_surrogate, named_attacks
+from protoat.runs.store import origin, read_audit, write_record
+from protoat.runs.subject import Subject
+from protoat.storage.locks import working_on
+from protoat.training import make_accelerator
+
+__all__ = ["audit_subject", "fuller_audit"]
+
+
+def audit_subject(
+    subject: Subject,
+    *,
+    images: int = 1000,
+    batch_size: int = 250,
+    surrogates: Sequence[Path | str] = (),
+    only: Collection[str] | None = None,
+    keep_fuller: bool = False,
+    advance: Callable[[str, str], None] | None = None,
+) -> AuditReport:
+    """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
+
+    What lies in the folder is used: the last evaluation of this very subject for the checks of what was reported, and
+    the recipe for the attack of training. The prototypes of a run with SoftTriple are attacked as well.
+
+    Args:
+        subject: what is judged.
+        images, batch_size, only, advance: see `protoat.evaluation.masking_audit.report.audit`.
+        surrogates: run folders to transfer from; those of the method `Standard` count as undefended.
+        keep_fuller: leave an audit of more of the subject where it is, see `fuller_audit`.
+
+    Raises:
+        ValueError: see `audit` and `load_surrogate`; or another process is at work on the folder.
+        DiskError: the file cannot be written; the one before is intact.
+    """
+    device = make_accelerator().device
+    with working_on(subject.folder):
+        read_audit(subject.folder)  # a damaged one is said before the work
+        report = audit(
+            subject.model,
+            subject.data,
+            subject.threat,
+            images=images,
+            batch_size=batch_size,
+            adaptive=_adaptive(subject),
+            surrogates=[_surrogate(folder, subject, device) for folder in surrogates],
+            record=_record(subject),
+            training=_training(subject.folder),
+            only=only,
+            device=device,
+            advance=advance,
+        )
+        content = {
+            "subject": subject.identity,
+            "test_images": len(subject.data),
+            **report.to_json(),
+            **origin(),
+        }
+        if not keep_fuller or fuller_audit(subject, report) is None:
+            write_record(subject.folder / "audit.json", json.dumps(content, indent=1))
+    return report
+
+
+def fuller_audit(subject: Subject, report: AuditReport) -> Tally | None:
+    """What ``audit.json`` comes to where it is of the same subject and has more checks or images; None otherwise."""
+    before, now = read_audit(subject.folder), report.to_json()
+    if before is None or (before["subject"], before["threat"]) != (subject.identity, now["threat"]):
+        return None
+    there, here = tally(before), tally(now)
+    return there if there.made > here.made or there.images > here.images else None
+
+
+def _adaptive(subject: Subject) -> dict[str, Attack]:
+    if not isinstance(subject.regularizer, SoftTriple):
+        return {}
+    return {name: attack for name, attack in named_attacks(["adaptive20"], subject).items() if attack is not None}
+
+
+def _surrogate(folder: Path | str, subject: Subject, device: torch.device) -> Surrogate:
+    model, path = load_surrogate(folder, subject)
+    return Surrogate(str(folder), model.to(device), isinstance(_method(path.parent), Standard))
+
+
+def _method(folder: Path) -> Method:
+    recipe = recipe_of_run(folder)
+    return recipe.method(recipe.threat)
+
+
+def _record(subject: Subject) -> dict[str, Any] | None:
+    """The last evaluation of this very subject and threat model, if there is one."""
+    judged = subject.identity | {"threat": {"norm": subject.threat.norm, "eps": subject.threat.eps}}
+    found = (record for record in read_records(subject.folder) if judged.items() <= record["subject"].items())
+    return next(found, None)
+
+
+def _training(folder: Path) -> dict[str, Any] | None:
+    """Parameters of the attack that a run was trained against."""
+    attack = getattr(_method(folder), "attack", None) if (folder / "recipe.yaml").exists() else None
+    return attack.parameters() if isinstance(attack, Attack) else None

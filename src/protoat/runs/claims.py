@@ -1,0 +1,100 @@
+"""Which folders are ours: those that `protoat.runs.store.claim` has made, known by what stands in run.json."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from protoat.storage.files import Folder, open_folder, read_bytes
+from protoat.storage.manifest import MANIFEST, is_manifest
+from protoat.storage.parsing import MOST_BYTES, parse_json
+
+__all__ = ["is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
+
+_MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for
+_OF_A_RUN = {"num_classes", "shape", "train_images", "sessions"}  # what earlier versions wrote, without a mark
+_OF_A_SESSION = {"started", "command", "protoat", "torch", "machine"}
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REMOVED = re.compile(r"\..+-\d+\.removed")
+_FIRST = ("run.json", "recipe.yaml", MANIFEST)  # the files that a run begins with
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Every folder from `root` on with something called recipe.yaml, if only a link, without what is being removed."""
+    found = (Path(folder) for folder, inner, names in os.walk(root) if "recipe.yaml" in (*inner, *names))
+    return sorted(folder for folder in found if not is_half_removed(folder))
+
+
+def is_half_removed(folder: Path) -> bool:
+    """Whether the name of a folder says that it was being removed.
+
+    >>> is_half_removed(Path("runs/.digits-7.removed"))
+    True
+    """
+    return _REMOVED.fullmatch(folder.name) is not None
+
+
+def mark(recipe_text: str) -> dict[str, str]:
+    """What run.json says of a folder that is claimed for a recipe."""
+    return {_MARK: sha256(recipe_text.encode()).hexdigest()}
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a folder is one that `claim` has made, so that it may be removed as a whole.
+
+    >>> is_claimed(Path("/nowhere"))
+    False
+    """
+    try:
+        facts = parse_json(read_bytes(folder / "run.json", limit=MOST_BYTES))
+    except (FileNotFoundError, ValueError):
+        return False
+    if not isinstance(facts, dict):
+        return False
+    return bool(_DIGEST.fullmatch(str(facts.get(_MARK)))) or _is_of_an_earlier_version(facts)
+
+
+def _is_of_an_earlier_version(facts: Mapping[str, Any]) -> bool:
+    sessions = facts.get("sessions")
+    if not facts.keys() >= _OF_A_RUN or not isinstance(sessions, list) or not sessions:
+        return False
+    return all(isinstance(session, dict) and session.keys() >= _OF_A_SESSION for session in sessions)
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Whether a folder is not there, is empty, or holds only what a process of ours leaves that is killed at first.
+
+    Raises:
+        ValueError: it cannot be looked into.
+    """
+    try:
+        with open_folder(folder) as opened:
+            names = set(opened.names())
+            if "checkpoints" in names and set(_names_in(opened, "checkpoints")) <= {".partial"}:
+                names.remove("checkpoints")
+            for name in names:
+                opened.check(name)
+    except FileNotFoundError:
+        return not folder.is_symlink()
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from error
+    except ValueError:
+        return False
+    names -= {".lock", *(f".{name}.partial" for name in _FIRST)}
+    if names == {MANIFEST}:
+        return is_manifest(folder)
+    return not names or ("recipe.yaml" not in names and names <= set(_FIRST) and is_claimed(folder))
+
+
+def _names_in(folder: Folder, name: str) -> list[str]:
+    inner = folder.enter(name)
+    try:
+        return inner.names()
+    finally:
+        inner.close()

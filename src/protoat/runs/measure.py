@@ -1,0 +1,218 @@
+"""From a subject to ``evaluation.json``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protoat.attacks import Attack, Transfer
+from protoat.attacks.examination import examined
+from protoat.evaluation import Report, evaluate
+from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.report import AttackReport, worst_case
+from protoat.evaluation.robustness import Advance, look_at
+from protoat.evaluation.threat_lint import Finding, lint
+from protoat.runs.named_attacks import named_attacks
+from protoat.runs.partial import Partial
+from protoat.runs.store import origin, read_audit, read_record, rename_record, write_record
+from protoat.runs.subject import Subject
+from protoat.storage.files import remove
+from protoat.storage.locks import working_on
+from protoat.training import Interrupted, make_accelerator
+from protoat.training.devices import check_processes
+
+__all__ = ["audit_verdict", "measure", "read_records", "records_aside"]
+
+logger = logging.getLogger(__name__)
+
+
+def measure(
+    subject: Subject,
+    attacks: Sequence[str],
+    *,
+    limit: int | None = None,
+    batch_size: int = 256,
+    budget_seconds: float | None = None,
+    advance: Callable[[Advance], None] | None = None,
+) -> Report:
+    """Measures a subject and adds the result to ``evaluation.json`` in its folder.
+
+    Attacks measured before stay in the file when they saw the same weights, images and threat model; a record of
+    anything else is kept under another name, which is logged, and comes back when it is continued. Outcomes of each
+    batch are kept in ``evaluation.partial`` until the file is written, so the same call goes on where an earlier one
+    was killed, and gives the same result. Under ``accelerate launch`` the processes share the batches.
+
+    Args:
+        subject: what is judged.
+        attacks: see `named_attacks`.
+        limit, batch_size, budget_seconds, advance: see `protoat.evaluate`.
+
+    Returns:
+        What this call measured, on every process; the file may hold more.
+
+    Raises:
+        ValueError: see `named_attacks` and `protoat.evaluate`; or another process is at work on the folder.
+        DiskError: a file cannot be written; the record before is intact.
+        Interrupted: by the keyboard.
+    """
+    chosen = named_attacks(attacks, subject)
+    path = subject.folder / "evaluation.json"
+    if limit is not None and limit > len(subject.data):
+        logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
+    accelerator = make_accelerator()
+    check_processes(accelerator)
+    for attack in chosen.values():
+        if isinstance(attack, Transfer):
+            attack.surrogate.to(accelerator.device)
+    with working_on(subject.folder):
+        findings = _lint(subject, chosen) if accelerator.is_main_process else []
+        partial = Partial(subject.folder / "evaluation.partial", subject.identity)
+        try:
+            with examined():  # and said so, by lint
+                report = evaluate(
+                    subject.model,
+                    subject.data,
+                    chosen,
+                    threat=subject.threat,
+                    batch_size=batch_size,
+                    limit=limit,
+                    budget_seconds=budget_seconds,
+                    accelerator=accelerator,
+                    saved=partial,
+                    advance=advance,
+                )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; run the same command again to go on where it stopped", signal.SIGINT
+            ) from None
+        wanted = min(limit or len(subject.data), len(subject.data))
+        if accelerator.is_main_process:
+            made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
+            record = _record(subject, report, made_with)
+            known = {finding.code for finding in findings}
+            findings += [finding for finding in report.findings if finding.code not in known]
+            record["lint"] = [finding._asdict() for finding in findings]
+            if (before := read_record(path)) is not None:
+                _keep_if_lost(path, before, record)
+            write_record(path, json.dumps(record, indent=1))
+            remove(_aside(path, record["subject"]))  # what it held is now in the record
+        accelerator.wait_for_everyone()
+        if len(report.indices) == wanted:
+            partial.clear()
+        else:
+            logger.warning(
+                "the budget of %g s ended after %d of %d images; run the same command again to go on",
+                budget_seconds,
+                len(report.indices),
+                wanted,
+            )
+        return report
+
+
+def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
+    """What would spoil the measurement, logged."""
+    if not len(subject.data):
+        raise ValueError("the data holds no images")
+    few = torch.arange(min(4, len(subject.data)))
+    look_at(InPieces(subject.model), subject.data, few, torch.device("cpu"))  # refuses what cannot be measured at all
+    trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says
+    findings = list(lint(subject.model, subject.data, subject.threat, attacks, pixels_known=trained_here))
+    if subject.inventory is not None:
+        findings += [Finding("leak", "warning", text) for text in subject.inventory.leaks]
+    for finding in findings:
+        level = logging.INFO if finding.severity == "note" else logging.WARNING
+        said = "the numbers below will mean nothing" if finding.severity == "error" else finding.severity
+        logger.log(level, "%s: %s", said, finding.text)
+    return findings
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All evaluations of a folder: the last one, then those that were put aside because they are of another subject.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    last = read_record(folder / "evaluation.json")
+    return [*([] if last is None else [last]), *records_aside(folder).values()]
+
+
+def records_aside(folder: Path) -> dict[str, dict[str, Any]]:
+    """The evaluations of a folder that were put aside, by the names of their files.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    found = {path.name: read_record(path) for path in sorted(folder.glob("evaluation-*.json"))}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured now, beside what was measured before on the same subject and images."""
+    judged = {
+        **subject.identity,
+        "threat": {"norm": subject.threat.norm, "eps": subject.threat.eps},
+        "images": len(report.indices),
+    }
+    made_with = {**made_with, **origin()}
+    new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
+    known = [before["attacks"] for before in read_records(subject.folder) if before["subject"] == judged]
+    attacks = {**known[0], **new} if known else new
+    reports = {name: _report(subject, report, entry) for name, entry in attacks.items()}
+    worst = worst_case(subject.data, report.indices, reports, subject.threat)
+    return {"subject": judged, "attacks": attacks, "worst_case": worst.to_json(), "test_images": len(subject.data)}
+
+
+def _report(subject: Subject, report: Report, entry: Mapping[str, Any]) -> AttackReport:
+    correct = torch.tensor([outcome == "1" for outcome in entry["outcomes"]])
+    return AttackReport.of(subject.data, report.indices, correct, entry["parameters"], entry["seconds"])
+
+
+def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Puts a record aside that the new one does not continue."""
+    was, now = before["subject"], record["subject"]
+    if was == now:
+        return
+    changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
+    if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
+        return
+    kept = _aside(path, was)
+    rename_record(path, kept.name)
+    logger.warning(
+        "%s was of another subject (%s changed) and is now %s; it held %s",
+        path,
+        ", ".join(changed),
+        kept.name,
+        ", ".join(before["attacks"]),
+    )
+
+
+def _aside(path: Path, subject: Mapping[str, Any]) -> Path:
+    """Where the record of a subject is kept that is not the last one."""
+    digest = sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
+    return path.with_name(f"evaluation-{digest[:8]}.json")
+
+
+def audit_verdict(subject: Subject) -> str:
+    """One line: whether ``audit.json`` is about this very subject, and passed."""
+    path = subject.folder / "audit.json"
+    command = subject.command("audit")
+    audit = read_audit(subject.folder)
+    if audit is None:
+        return f"not audited for masked gradients; do so: {command}"
+    threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
+    if (audit["subject"], audit["threat"]) != (subject.identity, threat):
+        return f"{path} is of other weights, data or radius; audit again: {command}"
+    found = tally(audit)
+    if found.passed:
+        return f"audit passed, {found.extent}: {path}"
+    if found.failed:
+        return f"audit FAILED ({', '.join(found.failed)}), {found.extent}: {path}"
+    return f"audit incomplete, the record lacked what {', '.join(found.incomplete)} look for; audit again: {command}"

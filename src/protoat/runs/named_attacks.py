@@ -1,0 +1,182 @@
+"""Attacks by the words of a command line, those included that need a run: its prototypes, or its model to transfer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
+from protoat.evaluation import attack_of_name
+from protoat.evaluation.attack_names import Family, describe_names
+from protoat.recipes.parser import Parser
+from protoat.recipes.recipe import Recipe
+from protoat.regularizers import SoftTriple
+from protoat.runs.named_run import run_named
+from protoat.runs.run import load_run
+from protoat.runs.store import read_run
+from protoat.runs.subject import Subject, blank_subject
+from protoat.training.exported import digest
+from protoat.types import ThreatModel
+
+__all__ = ["HELP", "check_one_attack", "default_names", "load_surrogate", "named_attacks", "one_attack"]
+
+HELP = f"""\
+clean                      No attack.
+{describe_names()}
+adaptive[N][xR]            Attacks that know the prototypes of a run with SoftTriple, all four: adaptive-combined,
+                           adaptive-leave, adaptive-approach, adaptive-displace.
+transfer:RUN               Adversarial images made on the model of another run, with pgd50.
+transfer:ATTACK:RUN        The same with another attack.
+package.module.Class       Your own subclass of protoat.attacks.Attack.
+{{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
+                           Any class with any arguments, as YAML; called after its class.
+
+N: steps, queries or draws. R: restarts. STEP: size of a step in pixels, for PGD 2.5 * radius / N if not given.
+RULE: least_likely, next, random or all wrong classes as targets.
+All short names but clean may end in @RADIUS, such as pgd100x10@4/255, pgd20/2/255@4/255, transfer:pgd50@4/255:RUN."""
+
+
+def default_names(subject: Subject) -> list[str]:
+    """What is measured when nobody says what: AutoAttack beside two weaker ones, and whatever knows the prototypes."""
+    return ["clean", "fgsm", "pgd10", "aa", *(["adaptive"] if isinstance(subject.regularizer, SoftTriple) else [])]
+
+
+def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | None]:
+    """Attacks by the names a report gives them.
+
+    Args:
+        names: short names (`attack_of_name`); ``adaptive``; ``transfer:RUN``; dotted paths of `Attack` classes, or YAML
+            such as ``{class_path: PGD, init_args: {steps: 20}}``, which is called after its class. AutoAttack is called
+            after its version, which depends on the number of classes.
+        subject: what they will attack.
+
+    Raises:
+        ValueError: an unknown attack, with the nearest valid name; two attacks of one name; no prototypes for
+            ``adaptive``; a run of other classes or images for ``transfer``.
+    """
+    adaptive = _adaptive(subject)
+    found = [_attack(name, subject, adaptive) for given in names for name in _expanded(given, subject, adaptive)]
+    repeated = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
+    if repeated:
+        raise ValueError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
+    return dict(found)
+
+
+def one_attack(name: str, subject: Subject) -> Attack:
+    """The attack of a name that stands for a single one.
+
+    Raises:
+        ValueError: see `named_attacks`; or a name that stands for none or several.
+    """
+    attack, *others = named_attacks([name], subject).values()
+    if attack is None or others:
+        number = "none" if attack is None else f"{1 + len(others)} attacks"
+        raise ValueError(f"attack {name!r} is {number}; name one, such as pgd10")
+    return attack
+
+
+def check_one_attack(name: str, run: str, recipe: Recipe) -> None:
+    """Refuses a name that `one_attack` would refuse once a run is trained, as far as can be told before.
+
+    Raises:
+        ValueError: see `one_attack`.
+    """
+    # The number of classes is not known without images, and decides on no name; any regularizer passes for SoftTriple.
+    with torch.random.fork_rng():
+        regularizer = None if recipe.regularizer is None else SoftTriple(2, 2)
+    subject = blank_subject(run, recipe, 2, regularizer)
+    if name.startswith("transfer:"):
+        load_run(run_named(Path(_made_by(name, subject.threat)[1])))
+    else:
+        one_attack(name, subject)
+
+
+def _adaptive(subject: Subject) -> dict[str, Family]:
+    metric = subject.regularizer
+    if not isinstance(metric, SoftTriple):
+        return {}
+
+    def build(threat: ThreatModel, *, name: str, steps: int = 100, restarts: int = 1) -> Attack:
+        return adaptive_attacks(
+            threat,
+            metric.prototypes,
+            metric.active,
+            scale=metric.scale,
+            gamma=metric.gamma,
+            margin=metric.margin,
+            steps=steps,
+            restarts=restarts,
+        )[name]
+
+    return {name: partial(build, name=name) for name in adaptive_attacks(subject.threat, metric.prototypes)}
+
+
+def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[str]:
+    """One name, or those that ``adaptive`` stands for."""
+    if not name.startswith("adaptive"):
+        return [name]
+    if not adaptive:
+        raise ValueError(f"attack {name!r} needs prototypes, and {subject.name} was not trained with SoftTriple")
+    numbers = name.removeprefix("adaptive")
+    return [name] if numbers.startswith("-") else [f"{each}{numbers}" for each in adaptive]
+
+
+def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[str, Attack | None]:
+    attack: Attack | None
+    if name.startswith("transfer:"):
+        attack = _transfer(name, subject)
+    elif "{" in name or "." in re.split("[/@]", name)[0]:
+        if "{" not in name and set(name) & set("/@"):
+            raise ValueError(
+                f"attack {name!r}: a class takes no numbers in its name; write its arguments as YAML, such as "
+                "'{class_path: PGD, init_args: {steps: 20}}'"
+            )
+        parser = Parser()
+        parser.add_argument("--attack", type=Callable[[ThreatModel], Attack])
+        attack = parser.instantiate(parser.parse_args(["--attack", name])).attack(subject.threat)
+        name = type(attack).__name__
+    else:
+        attack = attack_of_name(name, subject.threat, more=adaptive)
+    if isinstance(attack, AutoAttack):
+        name = "".join([attack.version(subject.data.num_classes), *name.partition("@")[1:]])
+    return name, attack
+
+
+def _transfer(name: str, subject: Subject) -> Transfer:
+    attack, folder = _made_by(name, subject.threat)
+    model, path = load_surrogate(folder, subject)
+    return Transfer(attack, model, name=f"{folder}, {path.name} {digest(path)[:12]}")
+
+
+def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
+    """Which attack on which run makes the images of a transfer."""
+    made_by, colon, folder = name.removeprefix("transfer:").partition(":")
+    if not colon:
+        made_by, folder = "pgd50", made_by
+    attack = attack_of_name(made_by, threat)
+    if attack is None:
+        raise ValueError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
+    return attack, folder
+
+
+def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Path]:
+    """The model of another run, to transfer from, and the file of its weights.
+
+    Raises:
+        ValueError: see `protoat.runs.run.load_run`; or it was trained on other classes or images.
+    """
+    model, _, path = load_run(run_named(Path(folder)))
+    run = read_run(path.parent)
+    for what, there, here in (
+        ("classes", run.fact("class_names"), list(subject.data.class_names)),
+        ("images of shape", run.fact("shape"), list(subject.data.shape)),
+    ):
+        if there != here:
+            raise ValueError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")
+    return model, path

@@ -1,0 +1,192 @@
+"""What is judged: a run of ours or any other model, with its test images and what an adversary may do to them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from protoat.attacks import PrototypeClassifier
+from protoat.data import Groups, ImageData, Inventory, Source, regroup
+from protoat.data.modes import in_order_of
+from protoat.functional.forward import output_of
+from protoat.methods import Standard
+from protoat.models.normalize import normalization
+from protoat.objective import Objective
+from protoat.recipes.recipe import Recipe
+from protoat.regularizers import Regularizer, SoftTriple
+from protoat.runs.any_model import build_model
+from protoat.runs.run import load_images, load_run
+from protoat.runs.store import read_run
+from protoat.training import load_weights
+from protoat.training.exported import digest
+from protoat.types import ThreatModel
+
+__all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be judged, with the images and the threat model to judge it by.
+
+    Attributes:
+        name: what reports call it.
+        model: images in [0, 1] -> `Output` or logits, in eval mode, on the CPU.
+        data: the whole test split, regrouped.
+        threat: norm and radius.
+        regularizer: the run's regularizer with what it has learned, or None.
+        folder: where records go.
+        identity: weights file, SHA-256 of the weights, name and SHA-256 of the data: what an old record must match.
+        named: what names it on a command line; None of a model that is no run. Who replaces another field sees to it.
+        inventory: what the data set holds, leaves out and holds twice; None where it is not known.
+    """
+
+    name: str
+    model: nn.Module
+    data: ImageData
+    threat: ThreatModel
+    regularizer: Regularizer | None
+    folder: Path
+    identity: dict[str, Any]
+    named: tuple[str, ...] | None = None
+    inventory: Inventory | None = None
+
+    def command(self, verb: str, *more: str) -> str:
+        """A command of ours about this very subject, for messages that say what to do."""
+        if self.named is None:
+            return f"{shlex.join(['protoat', verb, *more])}, with the options that name it here"
+        return shlex.join(["protoat", verb, *self.named, *more])
+
+
+def subject_of_run(
+    folder: Path | str, *, weights: Literal["best", "last"] | None = None, trust: Collection[str] = ()
+) -> Subject:
+    """The model of a run, with the test images and the threat model of its recipe.
+
+    Args:
+        folder: of the run.
+        weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+        trust: see `protoat.runs.run.load_run`.
+
+    Raises:
+        ValueError: see `protoat.runs.run.load_run`; or data with other classes than those of training.
+        DataNotFoundError: the test images are not there.
+    """
+    model, recipe, path = load_run(folder, weights=weights, trust=trust)
+    facts = read_run(folder).facts
+    data = load_images(recipe, "test")
+    trained_on = facts.get("class_names", list(data.class_names))
+    try:
+        data = in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
+    except ValueError as error:
+        now = list(data.class_names)
+        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {now}") from error
+    return Subject(
+        str(folder),
+        model,
+        data,
+        recipe.evaluation_threat or recipe.threat,
+        _regularizer(recipe, model, data, path),
+        Path(folder),
+        _identity(path.name, digest(path), recipe.data, data),
+        (str(folder), *(() if weights is None else ("--weights", weights))),
+        recipe.data.inventory(),
+    )
+
+
+def blank_subject(name: str, recipe: Recipe, classes: int, regularizer: Regularizer | None) -> Subject:
+    """What attacks are called on a run of a recipe, and what they are, needs no more: neither weights nor images."""
+    images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
+    data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
+    threat = recipe.evaluation_threat or recipe.threat
+    return Subject(name, nn.Identity(), data, threat, regularizer, Path(name), {})
+
+
+def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) -> Regularizer | None:
+    if recipe.regularizer is None:
+        return None
+    with torch.no_grad():
+        embedding = output_of(model, torch.zeros(1, *data.shape)).embedding
+    regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
+    load_weights(path, model, Objective(Standard(recipe.threat), regularizer))
+    return regularizer.eval()
+
+
+def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subject:
+    """The same subject where the nearest class by prototypes is predicted.
+
+    Args:
+        subject: a run with SoftTriple.
+        folder: where records go; default ``prototypes`` below the folder of the subject.
+
+    Raises:
+        ValueError: it was trained without SoftTriple.
+    """
+    metric = subject.regularizer
+    if not isinstance(metric, SoftTriple):
+        raise ValueError(  # noqa: TRY004 - the user asked for it
+            f"{subject.name} has no prototypes to predict by: it was not trained with SoftTriple"
+        )
+    return replace(
+        subject,
+        name=f"{subject.name}, by prototypes",
+        model=PrototypeClassifier(
+            subject.model, metric.prototypes, metric.active, gamma=metric.gamma, scale=metric.scale
+        ).eval(),
+        folder=folder or subject.folder / "prototypes",
+        identity=subject.identity | {"head": "prototypes"},
+        named=subject.named and (*subject.named, "--head", "prototypes"),
+    )
+
+
+def subject_of_model(
+    spec: str,
+    *,
+    weights: Path | str | None = None,
+    data: Source,
+    groups: Groups | None = None,
+    threat: ThreatModel,
+    folder: Path | str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Subject:
+    """Any model, with any data.
+
+    Args:
+        spec, weights: see `protoat.runs.any_model.build_model`.
+        data: its test split is used.
+        groups: see `protoat.data.regroup`.
+        threat: norm and radius.
+        folder: where records go.
+        mean, std: normalisation put in front of the model, since its pixels will come in [0, 1]; pretrained models
+            bring their own.
+
+    Raises:
+        ValueError: a model or weights that cannot be had or do not fit.
+        DataNotFoundError: the test images are not there.
+    """
+    images = data.load("test")
+    images = images if groups is None else regroup(images, groups)
+    built = build_model(spec, images, weights=weights)
+    mean, std = mean or built.mean, std or built.std
+    model = built.model if mean is None and std is None else nn.Sequential(normalization(mean, std), built.model)
+    identity = _identity(built.weights, built.sha256, data, images)
+    if mean is not None or std is not None:
+        identity |= {"mean": mean and list(mean), "std": std and list(std)}
+    identity = {"model": spec, **identity}
+    inventory = data.inventory()
+    return Subject(spec, model.eval(), images, threat, None, Path(folder), identity, inventory=inventory)
+
+
+def _identity(weights: str, sha256_of_weights: str, source: Source, data: ImageData) -> dict[str, Any]:
+    return {
+        "weights": weights,
+        "sha256": sha256_of_weights,
+        "data": f"{source.name} test",
+        "data_sha256": data.digest(),
+    }

@@ -1,0 +1,285 @@
+"""The identity of a run: all that could change its number, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from protoat.paper.budget import read_budget
+from protoat.paper.job import Job, Task, identity_of_folder
+from protoat.paper.rows import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
+from protoat.recipes.initialise import Initialise
+from protoat.recipes.recipe import (
+    flat_recipe,
+    read_recipe,
+    recipe_from_text,
+    recipe_names,
+    recipe_parser,
+    resolve,
+)
+from tests.whole import edit, weights
+
+BASE = ("--config", "digits")
+ACL = Job("acl", ("--config", "digits-acl"))
+
+
+def identity(*options: str, start: Job | None = None) -> str:
+    return Job("x", (*BASE, *options), start).identity
+
+
+def stored(folder: Path, *options: str, config: str = "digits") -> Path:
+    folder.mkdir(parents=True)
+    edit(folder / "recipe.yaml", read_recipe(config, options).text)
+    return folder
+
+
+def test_order_and_defaults_do_not_count() -> None:
+    plain = identity("--epochs", "3", "--seed", "1")
+    assert plain == identity("--seed", "1", "--epochs=3")
+    assert plain == identity("--epochs", "9", "--seed", "1", "--weight", "0.5", "--epochs", "3")
+    assert plain == identity("--epochs", "3", "--seed", "1", "--checkpoint_every", "7", "--data.root", "/elsewhere")
+    assert plain == Job("another", (*BASE, "--epochs", "3", "--seed", "1")).identity
+
+
+def test_every_other_key_counts() -> None:
+    changes = {
+        "data": ["--data", "MNIST"],
+        "model": ["--model", "ResNet18"],
+        "threat": ["--threat.eps", "0.2"],
+        "method": ["--method", "FreeAT"],
+        "optimizer": ["--optimizer.momentum", "0.8"],
+        "epochs": ["--epochs", "4"],
+        "batch_size": ["--batch_size", "32"],
+        "groups": ["--groups", "2"],
+        "augment": ["--augment.padding", "1"],
+        "validation_size": ["--validation_size", "10"],
+        "validate_every": ["--validate_every", "2"],
+        "regularizer": ["--regularizer.tau", "0.3"],
+        "weight": ["--weight", "0.1"],
+        "norm_weight": ["--norm_weight", "0.1"],
+        "norm": ["--norm", "weights"],
+        "dml_input": ["--dml_input", "clean"],
+        "prototype_lr_factor": ["--prototype_lr_factor", "3"],
+        "schedule": ["--schedule", "none"],
+        "averaging": ["--averaging", "0.99"],
+        "clip_norm": ["--clip_norm", "1.0"],
+        "evaluation_threat": ["--evaluation_threat.eps", "0.2"],
+        "seed": ["--seed", "1"],
+        "precision": ["--precision", "bf16"],
+        "compile": ["--compile", "true"],
+        "memory_format": ["--memory_format", "contiguous"],
+    }
+    assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
+    found = {identity(*options) for options in changes.values()}
+    assert len(found | {identity()}) == len(changes) + 1
+
+
+def test_a_recipe_from_before_gradients_could_be_clipped_is_the_same_run(tmp_path: Path) -> None:
+    job = Job("x", BASE)
+    older = yaml.safe_load(job.recipe.text)
+    assert older.pop("clip_norm") is None
+    edit(tmp_path / "recipe.yaml", yaml.safe_dump(older))
+    assert identity_of_folder(tmp_path) == job.identity
+
+
+def test_where_it_starts_counts_and_how_it_takes_over() -> None:
+    other = Job("acl", ("--config", "digits-acl", "--seed", "1"))
+    kinds = [
+        identity(),
+        identity(start=ACL),
+        identity(start=other),
+        identity("--initialise.finetune", "head", start=ACL),
+    ]
+    assert len(set(kinds)) == 4
+    assert identity("--initialise.finetune", "all", "--initialise.head", "zero", start=ACL) == identity(start=ACL)
+    assert set(Initialise.__dataclass_fields__) == {"run", "weights", "branch", "head", "finetune", "sha256"}
+
+
+def test_a_name_that_is_no_slug_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a run cannot be called '\.\./x'"):
+        Job("../x", BASE)
+    with pytest.raises(ValueError, match="'digits' is no option"):
+        _ = Job("x", ("digits",)).identity
+
+
+def test_a_folder_is_found_by_what_it_holds(tmp_path: Path) -> None:
+    job = Job("mine", (*BASE, "--seed", "3"))
+    assert job.folder(tmp_path) == tmp_path / f"mine-{job.identity[:12]}"
+    stored(tmp_path / "other", "--seed", "4")
+    (tmp_path / "damaged").mkdir()
+    edit(tmp_path / "damaged/recipe.yaml", "data: [")
+    assert job.folder(tmp_path).name.startswith("mine-")
+    by_hand = stored(tmp_path / "by-hand", "--seed", "3", "--checkpoint_every", "5")
+    assert job.folder(tmp_path) == by_hand
+    assert identity_of_folder(by_hand) == job.identity
+    assert identity_of_folder(tmp_path / "damaged") is None
+    assert identity_of_folder(tmp_path / "absent") is None
+
+
+def test_a_recipe_of_a_version_that_knew_fewer_keys_is_still_found(tmp_path: Path) -> None:
+    job = Job("mine", BASE)
+    folder = stored(tmp_path / "old")
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    for key in ("dml_input", "validate_every", "compile", "averaging"):
+        del content[key]
+    edit(folder / "recipe.yaml", yaml.safe_dump(content))
+    assert job.folder(tmp_path) == folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"averaging": {"class_path": "planted.Zen"}},
+        {"averaging": "planted.Zen"},
+        {"schedule": "planted.Zen"},
+        {"method": {"init_args": {"loss": "planted.zen"}}},
+        {"surplus": {"class_path": "planted.Zen"}},
+        {"initialise": {"run": "{}", "branch": None, "head": "zero", "finetune": "all", "sha256": None}},
+    ],
+)
+@pytest.mark.parametrize("start", [None, ACL])
+def test_what_only_a_recipe_in_the_store_names_is_never_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], start: Job | None
+) -> None:
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    planted = stored(tmp_path / "planted-run", config="digits-acl")
+    damaged = yaml.safe_load((planted / "recipe.yaml").read_text()) | {"averaging": {"class_path": "planted.Zen"}}
+    edit(planted / "recipe.yaml", yaml.safe_dump(damaged))
+    folder = stored(tmp_path / "foreign")
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    for key, value in change.items():
+        started = {**value, "run": str(planted)} if key == "initialise" else value
+        content[key] = {**content[key], **value} if key == "method" else started
+    edit(folder / "recipe.yaml", yaml.safe_dump(content))
+    job = Job("mine", BASE, start)
+    assert job.folder(tmp_path).name.startswith("mine-")
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["--regularizer", "none"], ["--regularizer", "none", "--weight", "0.1", "--norm_weight", "1"]),
+        (["--averaging", "0.99"], ["--averaging", "EMA", "--averaging.decay", "0.99"]),
+        (
+            ["--groups", "2", "--regularizer.prototypes_per_class", "3"],
+            ["--groups", "2", "--regularizer.prototypes_per_class", "[3, 3]"],
+        ),
+    ],
+)
+def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: list[str], other: list[str]) -> None:
+    assert identity(*one) == identity(*other) != identity()
+    folder = stored(tmp_path / "by-hand", *other)
+    assert Job("mine", (*BASE, *one)).folder(tmp_path) == folder
+
+
+def test_only_equal_numbers_of_prototypes_are_written_as_one() -> None:
+    def found(part: str, key: str, value: list[int]) -> Any:
+        return flat_recipe(yaml.safe_dump({part: {"init_args": {key: value}}}))[f"{part}.init_args.{key}"]
+
+    for given, kept in (([3, 3], 3), ([2, 3], [2, 3]), ([], [])):
+        assert found("regularizer", "prototypes_per_class", given) == kept
+    assert found("schedule", "milestones", [8]) == [8]
+    assert found("model", "std", [1, 1, 1]) == [1, 1, 1]
+
+
+def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix[1:]: value}
+    return {key: leaf for name, entry in value.items() for key, leaf in flattened(entry, f"{prefix}.{name}").items()}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_has_the_digest_of_its_values_as_they_stand(name: str) -> None:
+    """So runs that are in stores already are found by every later version."""
+    job = Job("x", ("--config", name))
+    values = flattened(yaml.safe_load(job.recipe.text))
+    idle = {"checkpoint_every", "data.init_args.root", "data.init_args.download"}
+    if "regularizer" in values:
+        idle |= {"weight", "norm_weight", "norm", "dml_input"}
+    counted = {key: value for key, value in values.items() if value is not None and key not in idle}
+    assert job.identity == sha256(json.dumps([counted, {}, None], sort_keys=True).encode()).hexdigest()
+
+
+def test_single_mode_is_one_prototype_for_each_class() -> None:
+    budget = read_budget("paper")
+    single, one = (row.job(CIFAR10_2, budget, seed=0) for row in (SINGLE_MODE, with_prototypes(1, 1)))
+    assert single.identity == one.identity
+
+
+def test_where_files_lie_is_no_part_but_of_ones_own_images() -> None:
+    assert identity("--data.root", "/a") == identity("--data.root", "/b")
+    assert identity("--data", "ImageFolder", "--data.root", "/a") != identity(
+        "--data", "ImageFolder", "--data.root", "/b"
+    )
+
+
+def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
+    start = stored(tmp_path / "start", config="digits-acl")
+    weights(start / "last.safetensors")
+    job = Job("mine", BASE, ACL)
+    usual = job.folder(tmp_path)
+    arguments = job.arguments(tmp_path)
+    assert arguments[-2:] == ["--initialise.run", str(start)]
+    recipe, _ = resolve(recipe_parser(), arguments)
+    usual.mkdir()
+    edit(usual / "recipe.yaml", recipe.text)
+    by_hand = usual.rename(tmp_path / "by-hand")
+    assert recipe_from_text(recipe.text).initialise is not None
+    assert identity_of_folder(by_hand) == job.identity
+    assert job.folder(tmp_path) == by_hand
+    # Without the run it starts from, only job.json knows.
+    moved = by_hand.rename(tmp_path / "moved")
+    (start / "recipe.yaml").unlink()
+    assert identity_of_folder(moved) is None
+    edit(moved / "job.json", json.dumps({"start": ACL.identity}))
+    (moved / "recipe.yaml").touch()
+    assert identity_of_folder(moved) == job.identity
+
+
+def test_commands_do_it_by_hand(tmp_path: Path) -> None:
+    task = Task(Job("mine", (*BASE, "--groups", "{a: [zero], b: [one]}"), ACL), ("clean", "pgd10@0.2"), 50, audit=True)
+    pretraining, training, evaluating, auditing = (shlex.split(part) for part in task.command(tmp_path).split(" && "))
+    acl, mine = (str(job.folder(tmp_path)) for job in (ACL, task.job))
+    assert pretraining == ["protoat", "pretrain", "--config", "digits-acl", "--out", acl]
+    assert training == ["protoat", "train", *task.job.args, "--initialise.run", acl, "--out", mine]
+    assert evaluating == ["protoat", "evaluate", mine, "--attacks", "clean", "pgd10@0.2", "--n", "50"]
+    assert auditing == ["protoat", "audit", mine, "--n", "50"]
+    assert replace(task, checks=("A1", "C1")).command(tmp_path).endswith(" --n 50 --checks A1 C1")
+
+
+def test_a_task_travels_without_what_is_cached() -> None:
+    task = Task(Job("mine", BASE, ACL), ("clean",))
+    known = task.job.identity
+    again = pickle.loads(pickle.dumps(task))
+    assert again == task
+    assert vars(again.job).keys() == {"name", "args", "start"}
+    assert again.job.identity == known
+
+
+@pytest.mark.parametrize("setup", [FAST, OURS_ACL])
+def test_a_command_says_each_option_once_and_asks_for_the_same_run(setup: Setup) -> None:
+    job = setup.job(CIFAR10, read_budget("smoke"), seed=0)
+    said = job.arguments(Path("runs"))
+    options = [word for word in said if word.startswith("--") and word != "--config"]
+    assert len(set(options)) == len(options) < len([word for word in job.args if word.startswith("--")]) + 1
+    given = said[: said.index("--initialise.run")] if "--initialise.run" in said else said
+    assert Job("x", tuple(given), job.start).identity == job.identity
+
+
+def test_a_class_that_is_named_again_keeps_its_arguments_and_another_one_does_not() -> None:
+    args = ("--schedule", "Cyclic", "--schedule.peak", "0.2", "--schedule", "Cyclic", "--schedule.lr_min", "0")
+    assert Job("x", (*BASE, *args)).arguments(Path()) == [*BASE, *args[:4], *args[6:]]
+    assert Job("x", (*BASE, *args, "--schedule", "none")).arguments(Path()) == [*BASE, "--schedule", "none"]
+    layers = ("--config", "trades", "--epochs", "3")
+    assert Job("x", (*BASE, *layers)).arguments(Path()) == [*BASE, *layers]

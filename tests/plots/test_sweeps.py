@@ -1,0 +1,92 @@
+"""Sweeps join what differs in one number only, and hold the counts of the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from protoat.evaluation import Count
+from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
+from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
+from protoat.runs.store import read_evaluation
+from protoat.storage.manifest import write_record
+from tests.whole import attacked, edit
+
+
+def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
+    counts = [Count(*(record["attacks"][name][key] for key in ("correct", "total"))) for name in attacks]
+    assert list(trace["y"]) == [100 * count.accuracy for count in counts]
+    low = [y - below for y, below in zip(trace["y"], trace["error_y"]["arrayminus"], strict=True)]
+    high = [y + above for y, above in zip(trace["y"], trace["error_y"]["array"], strict=True)]
+    assert low == pytest.approx([100 * count.interval[0] for count in counts])
+    assert high == pytest.approx([100 * count.interval[1] for count in counts])
+
+
+def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
+    record = read_evaluation(ours)
+    assert record is not None
+    (trace,) = accuracy_against_eps([ours]).to_dict()["data"]
+    assert trace["name"] == "ours: pgd10" and list(trace["x"]) == [0, 0.05, 0.1, 0.15]
+    check_counts(trace, record, ["clean", "pgd10@0.05", "pgd10", "pgd10@0.15"])
+    (trace,) = accuracy_against_steps([ours]).to_dict()["data"]
+    assert trace["name"] == "ours: pgdN" and list(trace["x"]) == [2, 10]
+    check_counts(trace, record, ["pgd2", "pgd10"])
+
+
+def record_of(attacks: dict[str, dict]) -> str:
+    entries = {name: attacked(5, 9, **own) for name, own in attacks.items()}
+    return json.dumps({"subject": {"weights": "w", "images": 9, "data": "x"}, "attacks": entries})
+
+
+def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Path) -> None:
+    def pgd(**changes: object) -> dict:
+        own = {"attack": "PGD", "norm": "linf", "eps": 0.1, "steps": 10, "step_size": 0.025, "restarts": 1}
+        return own | changes
+
+    attacks = {
+        "pgd10": pgd(),
+        "pgd20": pgd(steps=20, step_size=0.0125),
+        "pgd20x5": pgd(steps=20, step_size=0.0125, restarts=5),
+        "pgd40/0.001": pgd(steps=40, step_size=0.001),
+        "pgd50@0.2": pgd(steps=50, step_size=0.01, eps=0.2),
+        "square": {"attack": "Square", "norm": "linf", "eps": 0.1},
+        "pgd10:next": {"attack": "Targeted", "rule": "next", "of": pgd()},
+        "pgd20:next": {"attack": "Targeted", "rule": "next", "of": pgd(steps=20, step_size=0.0125)},
+    }
+    edit(tmp_path / "evaluation.json", record_of(attacks))
+    traces = accuracy_against_steps([tmp_path]).to_dict()["data"]
+    assert [list(trace["x"]) for trace in traces] == [[10, 20], [10, 20]]
+    assert [trace["name"].partition(": ")[2] for trace in traces] == ["pgdN", "pgdN:next"]
+    with pytest.raises(
+        ValueError, match=r"no attack with several values of eps; measure them: protoat evaluate .* pgd10@"
+    ):
+        accuracy_against_eps([tmp_path])
+
+
+def test_a_record_that_is_given_is_drawn_in_place_of_that_of_the_folder(ours: Path) -> None:
+    record = json.loads((ours / "evaluation.json").read_text())
+    record["attacks"]["pgd10@0.15"]["correct"] = 3
+    record["subject"]["images"] = 1000
+    for draw, place in ((accuracy_against_eps, -1), (accuracy_against_steps, None)):
+        figure = draw([ours], records={ours: record}).to_dict()
+        assert "1000 test images" in figure["layout"]["title"]["text"]
+        if place is not None:
+            assert figure["data"][0]["y"][place] == 3
+
+
+def test_a_record_of_earlier_weights_is_refused(ours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ours, run)
+    accuracy_against_eps([run])
+    write_record(run / "best.safetensors", b"trained on since")
+    for draw in (accuracy_against_eps, accuracy_against_steps, accuracy_against_prototypes):
+        with pytest.raises(ValueError, match="is of earlier weights; measure again: protoat evaluate"):
+            draw([run])
+
+
+def test_a_folder_without_record_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no evaluation\.json; measure it first: protoat evaluate"):
+        accuracy_against_eps([tmp_path])

@@ -1,0 +1,141 @@
+"""Recipes: what overrides, what is kept, and what makes two of them the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from protoat.data import Augment, Digits, ImageFolder, regroup
+from protoat.methods import PGDAT, FastAT, FreeAT
+from protoat.recipes.recipe import differing_keys, read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.regularizers import SoftTriple
+from protoat.types import Linf
+
+
+@pytest.mark.parametrize("model", [["--model", "protoat.models:LeNet"], ["--model=protoat.models:LeNet"]])
+def test_a_model_is_written_with_a_colon_as_well(model: list[str]) -> None:
+    spellings = (model, ["--model", "LeNet"])
+    texts = [resolve(recipe_parser(), ["--config", "digits", *spelt])[0].text for spelt in spellings]
+    assert texts[0] == texts[1]
+
+
+def test_another_method_takes_arguments_of_its_own() -> None:
+    recipe = read_recipe("mnist-2", ["--method", "FreeAT", "--method.replays", "4", "--regularizer", "none"])
+    method = recipe.method(recipe.threat)
+    assert isinstance(method, FreeAT)
+    assert (method.replays, method.threat, recipe.regularizer) == (4, Linf(0.3), None)
+
+
+def test_parts_with_arguments_wait_for_the_facts_of_the_run() -> None:
+    recipe = read_recipe("digits-2", ["--method.steps", "3", "--regularizer.prototypes_per_class", "[2, 3]"])
+    method = recipe.method(Linf("4/255"))
+    assert isinstance(method, PGDAT)
+    assert (method.attack.steps, method.threat.eps) == (3, 4 / 255)
+    assert recipe.regularizer is not None
+    metric = recipe.regularizer(2, 16)
+    assert isinstance(metric, SoftTriple)
+    assert metric.active.sum(1).tolist() == [2, 3]
+    optimizer = recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.SGD)
+
+
+@pytest.mark.parametrize("method", [["--method", "FastAT"], ["--method=FastAT"]])
+def test_another_class_starts_from_its_own_defaults(method: list[str]) -> None:
+    recipe = read_recipe("cifar10", [*method, "--optimizer", "Adam"])
+    method = recipe.method(recipe.threat)
+    assert isinstance(method, FastAT)
+    assert method.attack.step_size == pytest.approx(10 / 255)  # not the 2/255 of the recipe's PGDAT
+    assert recipe.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
+
+
+def test_what_all_methods_take_outlives_a_change_of_method() -> None:
+    method = read_recipe("mnist-2", ["--method", "FreeAT"]).method(Linf(0.3))
+    assert (method.ramp_epochs, method.replays) == (read_recipe("mnist-2").method(Linf(0.3)).ramp_epochs, 8)
+    assert method.ramp_epochs > 0
+
+
+def test_the_same_class_keeps_what_the_recipe_says() -> None:
+    recipe = read_recipe("cifar10", ["--method", "PGDAT", "--method.steps", "10"])
+    attack = recipe.method(recipe.threat).attack
+    assert (attack.steps, attack.step_size) == (10, pytest.approx(2 / 255))
+
+
+def test_any_data_source_can_take_the_place_of_another() -> None:
+    recipe = read_recipe("cifar10-2", ["--data", "ImageFolder", "--data.path", "pictures", "--data.image_size", "32"])
+    assert isinstance(recipe.data, ImageFolder)
+    assert (recipe.data.path, recipe.data.image_size) == (Path("pictures"), 32)
+    assert (recipe.groups, recipe.augment) == (2, Augment(padding=4, flip=True))
+
+
+def test_groups_may_be_a_mapping() -> None:
+    recipe = read_recipe("digits", ["--groups", "{even: ['0', '2'], odd: ['1', '3']}"])
+    assert recipe.groups == {"even": ["0", "2"], "odd": ["1", "3"]}
+
+
+def test_augmentation_left_out_is_that_of_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "{data: {class_path: CIFAR10}, model: {class_path: ResNet18}, threat: {eps: 8/255}, "
+        "method: {class_path: PGDAT}, optimizer: {class_path: SGD, init_args: {lr: 0.1}}, epochs: 1}"
+    )
+    recipe = read_recipe(path)
+    assert recipe.augment == Augment(padding=4, flip=True)
+    assert yaml.safe_load(recipe.text)["augment"] == {"padding": 4, "flip": True}
+    assert read_recipe(path, ["--data", "Digits"]).augment == Digits.augment
+
+
+def test_the_text_holds_everything_and_gives_the_recipe_back() -> None:
+    recipe = read_recipe("cifar10-2", ["--method", "FreeAT", "--seed", "3"])
+    content = yaml.safe_load(recipe.text)
+    assert content["method"] == {
+        "class_path": "protoat.methods.FreeAT",
+        "init_args": {"replays": 8, "ramp_epochs": 0.0},
+    }
+    assert content["threat"] == {"eps": "8/255", "norm": "linf"}
+    assert content["regularizer"]["init_args"]["scale"] == 20.0  # a default nobody wrote
+    assert content["averaging"] is None
+    again = recipe_from_text(recipe.text)
+    assert again.text == recipe.text
+    assert (again.seed, again.threat, again.epochs) == (3, recipe.threat, recipe.epochs)
+
+
+def test_differing_keys_are_named_and_places_of_files_do_not_count() -> None:
+    text = read_recipe("digits-2").text
+    other = read_recipe("digits-2", ["--seed", "1", "--method.steps", "3", "--data.root", "/elsewhere"]).text
+    assert differing_keys(text, text) == []
+    assert differing_keys(text, other) == ["method.steps 7, there 3", "seed 0, there 1"]
+    without = read_recipe("digits-2", ["--regularizer", "none"]).text
+    assert "regularizer.class_path protoat.regularizers.SoftTriple, there absent" in differing_keys(text, without)
+
+
+def test_where_an_auxiliary_set_lies_is_no_difference() -> None:
+    for inside in ("--method", "--method.method"):
+        method = ["--method", "AWP"] * (inside != "--method") + [inside, "BiaMAT", f"{inside}.auxiliary", "CIFAR10"]
+        texts = [read_recipe("cifar100", [*method, f"{inside}.auxiliary.root", root]).text for root in ("/a", "/b")]
+        assert differing_keys(*texts) == []
+
+
+def test_further_options_ride_along() -> None:
+    parser = recipe_parser("protoat example")
+    parser.add_argument("--out", type=Path)
+    recipe, parsed = resolve(parser, ["--config", "digits-2", "--out", "runs/x"])
+    assert parsed.out == Path("runs/x")
+    assert "out" not in yaml.safe_load(recipe.text)
+
+
+def test_help_names_what_a_command_takes() -> None:
+    shown = " ".join(recipe_parser("protoat train", default="digits-2").format_help().split())
+    assert "by default digits-2," in shown and "mnist-acl" not in shown and "(required" not in shown
+    assert "mnist-acl" in recipe_parser("protoat pretrain", pretrains=True).format_help()
+
+
+def test_groups_and_milestones_as_a_command_line_writes_them() -> None:
+    recipe = read_recipe(
+        "digits", ["--groups", "{even: [0,2,4,6,8], odd: [1,3,5,7,9]}", "--schedule.milestones", "[0.5, 0.75]"]
+    )
+    assert regroup(recipe.data.load("train"), recipe.groups).class_names == ("even", "odd")
+    assert recipe.schedule is not None
+    assert [recipe.schedule.lr(1.0, update, 100, 10) for update in (49, 50, 75)] == pytest.approx([1, 0.1, 0.01])
