@@ -21,7 +21,7 @@ from protoat.paper.render.terminal import to_terminal
 from protoat.paper.tables import table_numbers, table_of
 from protoat.paper.tables.fill import Filled, filled
 
-from ..tables.records import TABLE, by_name, record, table
+from .tables.records import TABLE, by_name, record, table
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def check_no_file(folder: Path, option: str) -> None:
 
     >>> check_no_file(Path(__file__) / "runs", "--store")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: --store ...places.py is a file, expected a folder
+    ValueError: --store ...path_checks.py is a file, expected a folder
     """
     for path in (folder, *folder.parents):
         found = _mode(path, option)
