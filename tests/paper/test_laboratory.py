@@ -83,6 +83,15 @@ def test_a_run_is_what_train_and_measure_make(store: Path, tmp_path: Path) -> No
     assert finished(TASK, tmp_path) is not None
 
 
+def test_a_kill_before_the_job_is_written_is_made_good(own: Path) -> None:
+    folder = OURS.folder(own)
+    written = (folder / "job.json").read_bytes()
+    (folder / "job.json").unlink()
+    (folder / "evaluation.json").unlink()
+    carry_out(TASK, own)
+    assert (folder / "job.json").read_bytes() == written
+
+
 def test_only_what_is_missing_is_measured(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(laboratory, "measure", lambda subject, names, **more: asked.append(names))

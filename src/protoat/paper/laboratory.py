@@ -98,16 +98,23 @@ def _trained(job: Job, store: Path) -> Path:
                 "run is done anew"
             )
         if run.complete:
+            if not (folder / "job.json").exists():  # a kill came just before it
+                _write_job(job, folder)
             return folder
     recipe = job.recipe if job.start is None else resolve(shared_parser(), job.arguments(store))[0]
     try:
         train(recipe, folder)
     finally:
         if (folder / "recipe.yaml").exists():
-            start = None if job.start is None else job.start.identity
-            content = {"name": job.name, "args": job.args, "identity": job.identity, "start": start}
-            write_record(folder / "job.json", json.dumps(content, indent=1))
+            _write_job(job, folder)
     return folder
+
+
+def _write_job(job: Job, folder: Path) -> None:
+    """Says in the folder which job its run is of."""
+    start = None if job.start is None else job.start.identity
+    content = {"name": job.name, "args": job.args, "identity": job.identity, "start": start}
+    write_record(folder / "job.json", json.dumps(content, indent=1))
 
 
 def _measure(task: Task, folder: Path) -> None:
