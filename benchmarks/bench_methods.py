@@ -22,7 +22,7 @@ from benchmarks.passes import built, count
 from protoat import Objective, methods
 from protoat.methods import AWP, CFA, TRADES, Method
 from protoat.models import ResNet18
-from protoat.recipes.recipe import recipe_parser
+from protoat.recipes.reading import recipe_parser
 from protoat.types import Linf
 
 BATCH, CLASSES, ROUNDS, SLACK = 8, 10, 3, 1.25

@@ -22,7 +22,7 @@ from benchmarks.passes import count
 from protoat import Objective, regularizers
 from protoat.methods import PGDAT
 from protoat.models import ResNet18
-from protoat.recipes.recipe import recipe_parser
+from protoat.recipes.reading import recipe_parser
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.types import Linf, Output, Views
 

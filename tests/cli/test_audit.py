@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from protoat.cli import main
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import CHECKS
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import audit_verdict
 from protoat.runs.run import train
 from protoat.runs.subject import subject_of_run

@@ -19,7 +19,7 @@ from torch import nn
 
 from protoat.cli import main
 from protoat.data import Digits, ImageData
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.storage.manifest import write_record
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from protoat.cli import main
-from protoat.recipes.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
+from protoat.recipes.reading import read_recipe, recipe_parser
+from protoat.recipes.shipped import overlay_names, recipe_names
 
 PARTS = [(kind, name) for kind in ("method", "regularizer") for name in recipe_parser().choices(kind) if name != "none"]
 # Clean training has no paper.

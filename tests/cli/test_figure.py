@@ -14,7 +14,7 @@ from protoat.paper.figures import TITLES
 from protoat.paper.figures.catalogue import FIGURES, View
 from protoat.paper.job import Task
 from protoat.paper.launch import Failure
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.store import StoredRun, claim, read_run
 from tests.whole import edit, epochs
 

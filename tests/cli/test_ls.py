@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.reports.records import records_of
 from protoat.reports.sections.summary import summary
 from protoat.runs.store import claim

@@ -115,7 +115,7 @@ def test_the_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_recipe_is_read_without_the_compiler_and_libraries_of_models() -> None:
     code = (
-        "import sys; from protoat.recipes.recipe import read_recipe; read_recipe('digits-2')\n"
+        "import sys; from protoat.recipes.reading import read_recipe; read_recipe('digits-2')\n"
         "sys.exit(str({'torch._dynamo', 'torchvision', 'timm'} & set(sys.modules) or '') or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from protoat.cli import main
 from protoat.data import Digits, ImageData
-from protoat.recipes.recipe import recipe_parser
+from protoat.recipes.reading import recipe_parser
 
 CHOICES = recipe_parser().choices
 METHODS, REGULARIZERS = CHOICES("method"), CHOICES("regularizer")

@@ -12,7 +12,7 @@ from torch import nn
 import protoat
 from protoat.cli import main
 from protoat.recipes.own_code import allowing_own_code
-from protoat.recipes.recipe import read_recipe, recipe_from_text
+from protoat.recipes.reading import read_recipe, recipe_from_text
 from tests.whole import edit
 
 NET = """

@@ -11,7 +11,8 @@ import pytest
 from benchmarks.passes import Passes, count
 from protoat import methods, regularizers
 from protoat.methods import CFA, PGDAT, TRADES
-from protoat.recipes.recipe import overlay_names, recipe_parser
+from protoat.recipes.reading import recipe_parser
+from protoat.recipes.shipped import overlay_names
 
 GUIDE = (Path(__file__).parents[2] / "docs/methods.md").read_text()
 KINDS = {name: getattr(methods, name) for name in recipe_parser().choices("method")}

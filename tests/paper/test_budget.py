@@ -28,7 +28,8 @@ from protoat.paper.rows import (
     TINY_IMAGENET,
     Data,
 )
-from protoat.recipes.recipe import read_recipe, recipe_names
+from protoat.recipes.reading import read_recipe
+from protoat.recipes.shipped import recipe_names
 from protoat.runs.run import build
 from protoat.training import Cyclic, StepDecay
 

@@ -14,17 +14,13 @@ import pytest
 import yaml
 
 from protoat.paper.budget import read_budget
-from protoat.paper.job import Job, Task, identity_of_folder
+from protoat.paper.job import Job, Task
 from protoat.paper.rows import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
+from protoat.recipes.fingerprint import settings
 from protoat.recipes.initialise import Initialise
-from protoat.recipes.recipe import (
-    flat_recipe,
-    read_recipe,
-    recipe_from_text,
-    recipe_names,
-    recipe_parser,
-    resolve,
-)
+from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.recipes.shipped import recipe_names
+from protoat.runs.fingerprint import fingerprint_of_folder
 from tests.whole import edit, weights
 
 BASE = ("--config", "digits")
@@ -87,7 +83,7 @@ def test_a_recipe_from_before_gradients_could_be_clipped_is_the_same_run(tmp_pat
     older = yaml.safe_load(job.recipe.text)
     assert older.pop("clip_norm") is None
     edit(tmp_path / "recipe.yaml", yaml.safe_dump(older))
-    assert identity_of_folder(tmp_path) == job.identity
+    assert fingerprint_of_folder(tmp_path) == job.identity
 
 
 def test_where_it_starts_counts_and_how_it_takes_over() -> None:
@@ -119,9 +115,9 @@ def test_a_folder_is_found_by_what_it_holds(tmp_path: Path) -> None:
     assert job.folder(tmp_path).name.startswith("mine-")
     by_hand = stored(tmp_path / "by-hand", "--seed", "3", "--checkpoint_every", "5")
     assert job.folder(tmp_path) == by_hand
-    assert identity_of_folder(by_hand) == job.identity
-    assert identity_of_folder(tmp_path / "damaged") is None
-    assert identity_of_folder(tmp_path / "absent") is None
+    assert fingerprint_of_folder(by_hand) == job.identity
+    assert fingerprint_of_folder(tmp_path / "damaged") is None
+    assert fingerprint_of_folder(tmp_path / "absent") is None
 
 
 def test_a_recipe_of_a_version_that_knew_fewer_keys_is_still_found(tmp_path: Path) -> None:
@@ -185,7 +181,7 @@ def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: list[str], 
 
 def test_only_equal_numbers_of_prototypes_are_written_as_one() -> None:
     def found(part: str, key: str, value: list[int]) -> Any:
-        return flat_recipe(yaml.safe_dump({part: {"init_args": {key: value}}}))[f"{part}.init_args.{key}"]
+        return settings({part: {"init_args": {key: value}}})[f"{part}.init_args.{key}"]
 
     for given, kept in (([3, 3], 3), ([2, 3], [2, 3]), ([], [])):
         assert found("regularizer", "prototypes_per_class", given) == kept
@@ -236,15 +232,15 @@ def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
     edit(usual / "recipe.yaml", recipe.text)
     by_hand = usual.rename(tmp_path / "by-hand")
     assert recipe_from_text(recipe.text).initialise is not None
-    assert identity_of_folder(by_hand) == job.identity
+    assert fingerprint_of_folder(by_hand) == job.identity
     assert job.folder(tmp_path) == by_hand
     # Without the run it starts from, only job.json knows.
     moved = by_hand.rename(tmp_path / "moved")
     (start / "recipe.yaml").unlink()
-    assert identity_of_folder(moved) is None
+    assert fingerprint_of_folder(moved) is None
     edit(moved / "job.json", json.dumps({"start": ACL.identity}))
     (moved / "recipe.yaml").touch()
-    assert identity_of_folder(moved) == job.identity
+    assert fingerprint_of_folder(moved) == job.identity
 
 
 def test_commands_do_it_by_hand(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from protoat.data import Digits
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
 from protoat.paper import find_record as answers
 from protoat.paper import laboratory
-from protoat.paper.job import Job, Task, identity_of_folder
+from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import carry_out, finished
+from protoat.runs.fingerprint import fingerprint_of_folder
 from protoat.runs.measure import measure
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.run import train
@@ -315,7 +316,7 @@ def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
         "start": acl.identity,
     }
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    assert identity_of_folder(moved / run.path.name) == job.identity
+    assert fingerprint_of_folder(moved / run.path.name) == job.identity
     assert finished(Task(job, ("clean",), 20), moved) is not None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import measure
 from protoat.runs.run import train
 from protoat.runs.subject import subject_of_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protoat.plots.curves import training_curves
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.store import claim
 from tests.whole import edit, epochs, weights
 

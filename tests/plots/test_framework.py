@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from protoat.paper.figures.framework import framework, framework_of_recipe
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import build
 
 

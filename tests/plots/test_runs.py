@@ -7,7 +7,8 @@ import pytest
 from protoat.paper import rows as setups
 from protoat.paper.budget import read_budget
 from protoat.paper.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
-from protoat.recipes.recipe import differing_keys
+from protoat.recipes.fingerprint import differences
+from protoat.storage.parsing import parse_yaml
 
 
 def test_figure_4_is_of_four_methods_on_one_data_set() -> None:
@@ -30,8 +31,8 @@ def test_figure_3_varies_the_prototypes_only() -> None:
     numbers = [recipe.regularizer(2, 8).active.sum(1).tolist() for recipe in recipes if recipe.regularizer]
     assert numbers == [[k, k] for k in (1, 2, 3, 5, 10)]
     for recipe in recipes[1:]:
-        (difference,) = differing_keys(recipes[0].text, recipe.text)
-        assert difference.startswith("regularizer.prototypes_per_class ")
+        (difference,) = differences(*map(parse_yaml, (recipes[0].text, recipe.text)))
+        assert difference.key == "regularizer.prototypes_per_class"
 
 
 def test_figure_3_is_measured_under_the_attack_that_it_shows() -> None:

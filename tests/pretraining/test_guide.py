@@ -16,7 +16,7 @@ from protoat.data import Digits, ImageLoader
 from protoat.methods import PGDAT
 from protoat.models import LeNet
 from protoat.pretraining import ACL, RoCL
-from protoat.recipes.recipe import recipe_parser
+from protoat.recipes.reading import recipe_parser
 
 GUIDE = (Path(__file__).parents[2] / "docs/pretraining.md").read_text()
 KINDS = {"`RoCL`": RoCL} | {f"`ACL`, `mode: {mode}`": partial(ACL, mode=mode) for mode in ("DS", "A2A", "A2S", "S2S")}

@@ -10,7 +10,8 @@ import yaml
 
 from protoat.cli import main
 from protoat.data import Digits, ImageData
-from protoat.recipes.recipe import overlay_names, read_recipe, recipe_names, recipe_parser
+from protoat.recipes.reading import read_recipe, recipe_parser
+from protoat.recipes.shipped import overlay_names, recipe_names
 from protoat.runs.run import train
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from protoat.recipes.parser import Parser, nearest
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.types import Pixels
 
 

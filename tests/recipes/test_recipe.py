@@ -10,7 +10,7 @@ import yaml
 
 from protoat.data import Augment, Digits, ImageFolder, regroup
 from protoat.methods import PGDAT, FastAT, FreeAT
-from protoat.recipes.recipe import differing_keys, read_recipe, recipe_from_text, recipe_parser, resolve
+from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_parser, resolve
 from protoat.regularizers import SoftTriple
 from protoat.types import Linf
 
@@ -100,22 +100,6 @@ def test_the_text_holds_everything_and_gives_the_recipe_back() -> None:
     again = recipe_from_text(recipe.text)
     assert again.text == recipe.text
     assert (again.seed, again.threat, again.epochs) == (3, recipe.threat, recipe.epochs)
-
-
-def test_differing_keys_are_named_and_places_of_files_do_not_count() -> None:
-    text = read_recipe("digits-2").text
-    other = read_recipe("digits-2", ["--seed", "1", "--method.steps", "3", "--data.root", "/elsewhere"]).text
-    assert differing_keys(text, text) == []
-    assert differing_keys(text, other) == ["method.steps 7, there 3", "seed 0, there 1"]
-    without = read_recipe("digits-2", ["--regularizer", "none"]).text
-    assert "regularizer.class_path protoat.regularizers.SoftTriple, there absent" in differing_keys(text, without)
-
-
-def test_where_an_auxiliary_set_lies_is_no_difference() -> None:
-    for inside in ("--method", "--method.method"):
-        method = ["--method", "AWP"] * (inside != "--method") + [inside, "BiaMAT", f"{inside}.auxiliary", "CIFAR10"]
-        texts = [read_recipe("cifar100", [*method, f"{inside}.auxiliary.root", root]).text for root in ("/a", "/b")]
-        assert differing_keys(*texts) == []
 
 
 def test_further_options_ride_along() -> None:

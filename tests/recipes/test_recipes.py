@@ -11,7 +11,8 @@ from protoat.attacks import PGD
 from protoat.data import Augment, ImageData, Source
 from protoat.models import DualBatchNorm
 from protoat.pretraining import ACL, RoCL
-from protoat.recipes.recipe import read_recipe, recipe_names
+from protoat.recipes.reading import read_recipe
+from protoat.recipes.shipped import recipe_names
 from protoat.regularizers import SoftTriple
 from protoat.runs.run import build
 from protoat.training import LARS, WarmupCosine

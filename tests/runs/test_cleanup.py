@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from protoat.cli import gc, rm
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.cleanup import check_removable, find_waste, remove, size
 from protoat.runs.store import claim
 from protoat.storage.files import Folder

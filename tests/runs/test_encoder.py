@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from protoat.models import DualBatchNorm, LeNet
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.encoder import load_encoder
 from protoat.runs.run import build, load_run, train
 from protoat.runs.store import read_run

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from protoat.data import Digits
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.run import train
 from protoat.runs.store import read_evaluation

@@ -12,7 +12,7 @@ from protoat.attacks import APGD, FGSM, PGD, AutoAttack, EmbeddingDisplacement, 
 from protoat.data import Digits, regroup
 from protoat.evaluation.attack_names import describe_names
 from protoat.paper.job import Job
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks
 from protoat.runs.run import train
 from protoat.runs.subject import Subject, subject_of_run

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from protoat.data import Digits
 from protoat.evaluation import evaluate
 from protoat.models import LeNet
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.encoder import load_encoder
 from protoat.runs.probe import LinearProbe, probe_run
 from protoat.runs.run import build, train

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from protoat.data import ImageData
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.regularizers import SoftTriple
 from protoat.runs.run import build, load_images, load_run, train
 from protoat.runs.store import claim, read_run

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from protoat.data import Digits, regroup
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.runs.subject import subject_of_model, subject_of_run, with_prototype_head
 from protoat.runs.subject_options import subject_of, subject_parser

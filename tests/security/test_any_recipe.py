@@ -22,7 +22,8 @@ from protoat.recipes import recipe as recipes
 from protoat.recipes.allow_list import allowed_names
 from protoat.recipes.choices import choices_of
 from protoat.recipes.own_code import CLASS_KEYS
-from protoat.recipes.recipe import KEYS, Recipe, read_recipe, recipe_from_text
+from protoat.recipes.reading import read_recipe, recipe_from_text
+from protoat.recipes.recipe import KEYS, Recipe
 
 OURS = frozenset(name for key in CLASS_KEYS for name in allowed_names(key) if "." in name)
 # Types of a recipe whose values are keys and values, which the parser itself looks up.

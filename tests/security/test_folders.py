@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from protoat.cli import gc, main
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.claims import is_claimed, is_unbegun
 from protoat.runs.cleanup import check_removable, find_waste
 from protoat.runs.named_run import run_named

@@ -16,7 +16,7 @@ from torch import nn
 from protoat import Objective, fit
 from protoat.data import ImageData
 from protoat.methods import PGDAT
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.cleanup import find_waste, remove
 from protoat.runs.measure import measure
 from protoat.runs.run import train

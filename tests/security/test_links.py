@@ -16,7 +16,7 @@ from protoat.cli import main
 from protoat.methods import Standard
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import carry_out
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.training.checkpoint import load_latest
 from protoat.training.devices import make_accelerator

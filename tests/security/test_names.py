@@ -24,7 +24,7 @@ from protoat.paper.render.latex import to_latex
 from protoat.paper.render.markdown import to_markdown
 from protoat.paper.render.sheets import Document, Sheet
 from protoat.paper.render.terminal import to_terminal
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.store import claim
 from tests.whole import attacked, edit, epochs
 

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 import protoat
 from protoat.cli import main
 from protoat.paper.budget import read_budget
-from protoat.paper.job import identity_of_folder
 from protoat.recipes.allow_list import allowed_names
 from protoat.recipes.choices import CLASSES
 from protoat.recipes.own_code import CLASS_KEYS
-from protoat.recipes.recipe import KEYS, read_recipe, recipe_from_text, recipe_of_run
+from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_of_run
+from protoat.recipes.recipe import KEYS
+from protoat.runs.fingerprint import fingerprint_of_folder
 from protoat.runs.run import train
 
 RUN = "accelerate.test_utils.testing.run_command"
@@ -315,6 +316,6 @@ def test_runs_that_start_from_one_another_have_no_identity(here: Path) -> None:
     for number in range(40):
         choice["run"] = f"long{number + 1}"
         stored(here / f"long{number}", yaml.safe_dump({**text, "initialise": choice}))
-    assert identity_of_folder(stored(here / "long40", yaml.safe_dump(text))) is not None
+    assert fingerprint_of_folder(stored(here / "long40", yaml.safe_dump(text))) is not None
     for name in ("one", "three", "alone", "long0"):
-        assert identity_of_folder(Path(name)) is None
+        assert fingerprint_of_folder(Path(name)) is None

@@ -16,7 +16,7 @@ from filelock import FileLock
 from protoat.cli import main
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import carry_out
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.storage.locks import LOCK, home, is_at_work, working_on
 from protoat.training import DiskError

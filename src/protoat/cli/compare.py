@@ -24,9 +24,9 @@ from protoat.evaluation.compare import (
 )
 from protoat.evaluation.statistics import count_of
 from protoat.plots.records import Record, measured
+from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
-from protoat.recipes.recipe import differing_keys
-from protoat.records.files import recipe_text
+from protoat.records.files import read_recipe
 from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
 from protoat.runs.named_run import run_named
 
@@ -115,8 +115,8 @@ def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
     judged = [(record["subject"].get("head"), record["subject"]["weights"]) for record in (first, second)]
     if not all(path.exists() for path in texts) or judged[0] != judged[1]:
         return False
-    different = differing_keys(*(recipe_text(path.parent) for path in texts))  # none of a run and its copy
-    return len(different) == 1 and different[0].startswith("seed ")
+    different = differences(read_recipe(a), read_recipe(b))  # none of a run and its copy
+    return [each.key for each in different] == ["seed"]
 
 
 def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], tests: _Tests) -> None:

@@ -15,7 +15,7 @@ from protoat.cli.say import say
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import count_of
 from protoat.recipes.parser import Parser
-from protoat.recipes.recipe import read_recipe
+from protoat.recipes.reading import read_recipe
 from protoat.reports.records import accuracy, groups_of
 from protoat.runs.measure import measure
 from protoat.runs.run import train

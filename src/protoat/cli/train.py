@@ -6,13 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from protoat.cli.say import say
-from protoat.paper.job import DIGITS, identity_of_text
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
-from protoat.recipes.recipe import Recipe, recipe_parser, resolve
+from protoat.recipes.reading import recipe_parser, resolve
+from protoat.recipes.recipe import Recipe
+from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.named_run import run_named
 from protoat.runs.run import check_images, train
 from protoat.runs.store import check_free, read_run, warn_of_damage
+from protoat.storage.parsing import parse_yaml
 from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
 
@@ -75,8 +77,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
 def _usual_folder(recipe: Recipe, names: list[str]) -> Path:
     """The same for the same run; weights that are not a run's own are known by their digest."""
     with trusting(recipe.trust):
-        identity = identity_of_text(recipe.text)
+        content = parse_yaml(recipe.text)
+        identity = fingerprint_of_recipe(content)
         if identity is None and recipe.initialise is not None:
-            identity = identity_of_text(recipe.text, digest(recipe.initialise.file))
+            identity = fingerprint_of_recipe(content, digest(recipe.initialise.file))
     assert identity is not None
     return Path("runs") / "-".join([*names, identity[:DIGITS]])

@@ -144,7 +144,9 @@ def _check_changes(path: Path, budget: Budget) -> None:
     The file comes from outside, and what it changes becomes options: so it names what a recipe may, and no more.
     """
     from protoat.recipes.allow_list import check_names  # torch takes seconds to import
-    from protoat.recipes.recipe import KEYS, is_of_pretraining, read_recipe, recipe_names
+    from protoat.recipes.reading import read_recipe
+    from protoat.recipes.recipe import KEYS
+    from protoat.recipes.shipped import is_of_pretraining, recipe_names
 
     of_one = [(f"recipes, {name}", changes) for name, changes in budget.recipes.items()]
     for section, changes in (("train", budget.train), ("pretrain", budget.pretrain), *of_one):

@@ -20,12 +20,13 @@ from protoat.data import DataNotFoundError
 from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
 from protoat.paper.job import Job, Task
-from protoat.recipes.recipe import Recipe, load_yaml
+from protoat.recipes.recipe import Recipe
 from protoat.runs.measure import read_records
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.run import load_images
 from protoat.runs.store import StoredRun, read_audit
 from protoat.runs.subject import blank_subject
+from protoat.storage.parsing import parse_yaml
 
 __all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
 
@@ -125,7 +126,7 @@ class _Images(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _test_images(job: Job) -> _Images | None:
-    content = load_yaml(job.recipe.text)
+    content = parse_yaml(job.recipe.text)
     return _found(_Choice(json.dumps([content["data"], content["groups"]]), job.recipe))
 
 

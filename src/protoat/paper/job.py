@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from protoat.recipes.allow_list import foreign_names
-from protoat.recipes.initialise import Initialise
+from protoat.recipes.fingerprint import fingerprint, settings
 from protoat.recipes.own_code import trusting
-from protoat.recipes.recipe import Recipe, flat_recipe, load_yaml, recipe_from_text, resolve, shared_parser
-from protoat.records.files import read_recipe, read_start, recipe_text
+from protoat.recipes.reading import resolve, shared_parser
+from protoat.recipes.recipe import Recipe
+from protoat.records.files import read_recipe
 from protoat.runs.claims import is_half_removed
-from protoat.training import EMA
+from protoat.runs.fingerprint import DIGITS, fingerprint_of_folder
+from protoat.storage.parsing import parse_yaml
 
-__all__ = ["DIGITS", "Job", "Task", "identity_of_folder", "identity_of_text"]
-
-_MOST_STARTS = 8  # runs that start from one another
-DIGITS = 12  # of its identity, at the end of the name of a run's folder
+__all__ = ["Job", "Task"]
 
 _SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
-_OF_A_REGULARIZER = ("weight", "norm_weight", "norm", "dml_input")
-_USUAL = {entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")}
 
 
 @dataclass(frozen=True)
@@ -75,12 +68,13 @@ class Job:
     def identity(self) -> str:
         """SHA-256 of the whole resolved recipe, how it takes over weights, and the identity of where it starts."""
         choice = {pair[0].removeprefix("--initialise."): pair[-1] for pair in self._pairs if _initialises(pair)}
-        return _identity(self.recipe.text, choice, None if self.start is None else self.start.identity)
+        content = {**parse_yaml(self.recipe.text), "initialise": choice}
+        return fingerprint(content, None if self.start is None else self.start.identity)
 
     @property
     def trust(self) -> list[str]:
         """Code that is not ours and that its recipe names, as do its arguments, and that of the job it starts from."""
-        return [*foreign_names(load_yaml(self.recipe.text)), *([] if self.start is None else self.start.trust)]
+        return [*foreign_names(parse_yaml(self.recipe.text)), *([] if self.start is None else self.start.trust)]
 
     @property
     def pretrains(self) -> bool:
@@ -132,14 +126,14 @@ class Job:
             return next((folder for folder in there if self._could_be(folder) and self._is(folder)), usual)
 
     def _is(self, folder: Path) -> bool:
-        return identity_of_folder(folder) == self.identity
+        return fingerprint_of_folder(folder) == self.identity
 
     def _could_be(self, folder: Path) -> bool:
         """Whether our recipe says all that the folder's says, and so does that of the run it starts from.
 
         This is quick to see; and what only a recipe that lies in the store names is then never imported.
         """
-        ours, theirs = _values(self.recipe.text), _values_of_file(folder / "recipe.yaml")
+        ours, theirs = settings(parse_yaml(self.recipe.text)), _settings_of(folder)
         taken = {key for key in theirs if key.startswith("initialise.")}
         if bool(taken) != (self.start is not None):
             return False
@@ -202,81 +196,15 @@ def _initialises(pair: tuple[str, ...]) -> bool:
     return pair[0].startswith("--initialise")
 
 
-def identity_of_folder(folder: Path, *, above: tuple[Path, ...] = ()) -> str | None:
-    """Identity of the run a folder holds, made by a `Job` or by hand; None where it cannot be told.
+@lru_cache(maxsize=4096)
+def _settings_of_file(path: Path, _modified: int) -> Mapping[str, Any]:
+    return settings(read_recipe(path.parent))
 
-    It is the recipe that is read, not what the folder is called. A run that takes over weights has the identity of
-    where they come from in its ``job.json``, or else that run must still be where its recipe says.
 
-    Args:
-        folder: of the run.
-        above: folders whose runs start from this one, among which it cannot be.
-    """
+def _settings_of(folder: Path) -> Mapping[str, Any]:
+    """Those of a folder's recipe; none where it is damaged."""
     path = folder / "recipe.yaml"
     try:
-        if folder.resolve() in above or len(above) == _MOST_STARTS:
-            return None
-        return _identity_of_file(path, path.stat().st_mtime_ns, above)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # the last one of a loop of links
-        return None  # no run, or a damaged one, which `list_runs` names
-
-
-@lru_cache(maxsize=4096)
-def _identity_of_file(path: Path, _modified: int, above: tuple[Path, ...]) -> str | None:
-    folder = path.parent
-    return identity_of_text(recipe_text(folder), read_start(folder), above=(*above, folder.resolve()))
-
-
-def identity_of_text(text: str, start: str | None = None, *, above: tuple[Path, ...] = ()) -> str | None:
-    """Identity of the run of a recipe text; None where it takes over weights of which it cannot be told what they are.
-
-    Args:
-        text: of the recipe.
-        start: identity of these weights, where it is known; else that of the run which the recipe names.
-        above: see `identity_of_folder`.
-    """
-    content = load_yaml(text)
-    choice = content.pop("initialise", None)
-    text = recipe_from_text(yaml.safe_dump({**content, "initialise": None})).text  # a later version has more keys
-    if choice is None:
-        return _identity(text, {}, None)
-    if start is None and choice["run"] is not None:
-        start = identity_of_folder(Path(choice["run"]), above=above)
-    return None if start is None else _identity(text, choice, start)
-
-
-@lru_cache(maxsize=4096)
-def _values(text: str) -> Mapping[str, Any]:
-    """What in a recipe decides on the weights it ends with, where two ways to write one choice are one."""
-    values = flat_recipe(text)
-    if values.get("regularizer", "") is None:
-        values = {key: value for key, value in values.items() if key not in _OF_A_REGULARIZER}
-    if isinstance(values.get("averaging"), float):
-        values |= flat_recipe(yaml.safe_dump({"averaging": _ema(values.pop("averaging"))}))
-    if str(values.get("data.class_path")).endswith(".ImageFolder"):
-        values["data.init_args.root"] = load_yaml(text)["data"]["init_args"]["root"]  # it says which images
-    return values
-
-
-def _ema(decay: float) -> dict[str, Any]:
-    return {"class_path": "protoat.training.EMA", "init_args": vars(EMA(decay=decay))}
-
-
-@lru_cache(maxsize=4096)
-def _read_values(path: Path, _modified: int) -> Mapping[str, Any]:
-    return _values(recipe_text(path.parent))
-
-
-def _values_of_file(path: Path) -> Mapping[str, Any]:
-    """Those of a recipe file; none where it is damaged."""
-    try:
-        return _read_values(path, path.stat().st_mtime_ns)
+        return _settings_of_file(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}
-
-
-def _identity(text: str, choice: Mapping[str, Any], start: str | None) -> str:
-    """Of a recipe, what its `initialise` says beside where weights are, and the identity of where they come from."""
-    how = {key: choice[key] for key, usual in _USUAL.items() if choice.get(key, usual) != usual}
-    recipe = {key: value for key, value in _values(text).items() if value is not None}
-    return sha256(json.dumps([recipe, how, start], sort_keys=True).encode()).hexdigest()

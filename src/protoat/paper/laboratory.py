@@ -10,7 +10,7 @@ from protoat.errors import DiskError
 from protoat.paper.find_record import AUDITED, answer, is_audited, unanswered
 from protoat.paper.job import Job, Task
 from protoat.recipes.own_code import trusting
-from protoat.recipes.recipe import resolve, shared_parser
+from protoat.recipes.reading import resolve, shared_parser
 from protoat.runs.audit import audit_subject
 from protoat.runs.measure import measure
 from protoat.runs.run import train

@@ -8,8 +8,7 @@ from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable,
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of
 from protoat.plots.style import names
-from protoat.recipes.recipe import differing_keys
-from protoat.records.files import recipe_text
+from protoat.recipes.fingerprint import differences
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
 from protoat.reports.records import (
@@ -155,18 +154,15 @@ def _recipes(found: Sequence[Records]) -> Section:
         if first.run is None or other.run is None:
             blocks.append(Text(f"{other_name} against {name}: one of them has no recipe.", "missing"))
             continue
-        texts = [recipe_text(records.folder) for records in (first, other)]
-        different = differing_keys(*texts)
+        different = differences(first.run.recipe, other.run.recipe)
         blocks.append(
-            Grid(f"{other_name} against {name}", ["key", name, other_name], list(map(_values, different)), text=3)
+            Grid(
+                f"{other_name} against {name}",
+                ["key", name, other_name],
+                [[*map(str, each)] for each in different],
+                text=3,
+            )
             if different
             else Text(f"{other_name} has the recipe of {name}.")
         )
     return Section("recipes", "What differs in the recipes", blocks)
-
-
-def _values(difference: str) -> list[str]:
-    """Key and both values out of a line of `differing_keys`."""
-    key, _, values = difference.partition(" ")
-    here, _, there = values.rpartition(", there ")
-    return [key, here, there]

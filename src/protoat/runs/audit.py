@@ -12,7 +12,7 @@ import torch
 from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
 from protoat.methods import Method, Standard
-from protoat.recipes.recipe import recipe_of_run
+from protoat.recipes.reading import recipe_of_run
 from protoat.regularizers import SoftTriple
 from protoat.runs.measure import read_records
 from protoat.runs.named_attacks import load_surrogate, named_attacks

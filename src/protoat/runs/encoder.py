@@ -18,7 +18,8 @@ from protoat.pretraining import ACL, Contrastive
 from protoat.pretraining.public import of_branch, torchvision_names
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import Initialise
-from protoat.recipes.recipe import Recipe, recipe_of_run
+from protoat.recipes.reading import recipe_of_run
+from protoat.recipes.recipe import Recipe
 from protoat.runs.store import StoredRun, read_run
 from protoat.training import load_weights
 from protoat.training.exported import restore

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 import protoat
-from protoat.recipes.recipe import differing_keys
+from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_epochs, read_facts, read_recipe, read_record, recipe_text
 from protoat.runs.claims import is_unbegun, mark, run_folders
 from protoat.storage import files
 from protoat.storage.locks import home
 from protoat.storage.manifest import rename_record as rename_listed
 from protoat.storage.manifest import write_record as write_listed
+from protoat.storage.parsing import parse_yaml
 from protoat.training import DiskError
 from protoat.training.exported import checked_digest, is_whole
 
@@ -250,10 +251,8 @@ def check_free(folder: Path, text: str) -> None:
     """
     stored = folder / "recipe.yaml"
     if stored.exists():
-        if different := differing_keys(text, recipe_text(folder)):
-            raise ValueError(
-                f"{folder} holds another recipe ({'; '.join(different)}); choose another --out, or remove the folder"
-            )
+        if different := "; ".join(map(str, differences(parse_yaml(text), read_recipe(folder)))):
+            raise ValueError(f"{folder} holds another recipe ({different}); choose another --out, or remove the folder")
     elif not is_unbegun(folder):
         raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
 

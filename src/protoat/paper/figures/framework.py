@@ -14,7 +14,8 @@ from protoat.attacks import Attack
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.plots.style import colour, names
-from protoat.recipes.recipe import Recipe, recipe_of_run
+from protoat.recipes.reading import recipe_of_run
+from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.encoder import build_network
 from protoat.runs.run import load_images
@@ -73,7 +74,7 @@ def framework_of_recipe(recipe: Recipe, name: str) -> str:
     Raises:
         DataNotFoundError: the data is not there.
 
-    >>> from protoat.recipes.recipe import read_recipe
+    >>> from protoat.recipes.reading import read_recipe
     >>> drawn = framework_of_recipe(read_recipe("digits-2", ["--method.steps", "9"]), "mine")
     >>> "steps 9" in drawn, "SoftTriple" in drawn
     (True, True)

@@ -12,8 +12,8 @@ from protoat.evaluation.statistics import count_of
 from protoat.plots.records import Record, measured
 from protoat.plots.style import accuracy_axis, chosen, heading, label
 from protoat.plots.sweeps import Point, line
-from protoat.recipes.recipe import differing_keys
-from protoat.records.files import recipe_text
+from protoat.recipes.fingerprint import differences
+from protoat.records.files import read_recipe
 from protoat.runs.store import StoredRun, read_run
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def _left(run: StoredRun) -> str:
 
 def _other_differences(folders: Sequence[Path]) -> str:
     """In what else the recipes differ, which the figure cannot tell apart."""
-    first, *others = [recipe_text(folder) for folder in folders]
-    found = {key.split(" ")[0] for other in others for key in differing_keys(first, other)} - {_KEY}
+    first, *others = map(read_recipe, folders)
+    found = {each.key for other in others for each in differences(first, other)} - {_KEY}
     return f"The recipes also differ in {', '.join(sorted(found))}." if found else ""
 
 

@@ -1,0 +1,66 @@
+"""The recipes that come with the package, by name."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from protoat.recipes.choices import class_names
+from protoat.recipes.parser import nearest
+from protoat.storage.parsing import parse_yaml
+
+__all__ = ["is_of_pretraining", "is_overlay", "overlay_names", "recipe_names", "recipe_path"]
+
+_SHIPPED = Path(__file__).parent
+_OVERLAYS = _SHIPPED / "methods"
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes.
+
+    >>> "cifar10-2" in recipe_names()
+    True
+    """
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def overlay_names() -> list[str]:
+    """Names of the recipes of methods and regularizers, which are laid over the recipe of a data set.
+
+    >>> "trades" in overlay_names()
+    True
+    """
+    return sorted(path.stem for path in _OVERLAYS.glob("*.yaml"))
+
+
+@cache
+def is_of_pretraining(name: str) -> bool:
+    """Whether a shipped recipe is for ``protoat pretrain``; told without building it.
+
+    >>> is_of_pretraining("mnist-acl"), is_of_pretraining("mnist-finetune")
+    (True, False)
+    """
+    method = parse_yaml((_SHIPPED / f"{name}.yaml").read_text())["method"]["class_path"]
+    return method in class_names("method", pretrains=True)
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether a shipped recipe holds the values of a method or regularizer only."""
+    return path.parent == _OVERLAYS
+
+
+def recipe_path(config: str) -> Path:
+    """The file of a recipe, by the name of a shipped one or its own path.
+
+    Raises:
+        ValueError: there is none, with the nearest valid name.
+    """
+    path = Path(config)
+    for folder, names in ((_SHIPPED, recipe_names()), (_OVERLAYS, overlay_names())):
+        if config in names:
+            return folder / f"{config}.yaml"
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise ValueError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
+    raise ValueError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")

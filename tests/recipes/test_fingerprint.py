@@ -1,0 +1,64 @@
+"""What makes two recipes the same run, also where they come from versions that know other fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from protoat.recipes import fingerprint as module
+from protoat.recipes.fingerprint import Difference, differences, fingerprint, later_defaults, settings
+from protoat.recipes.reading import read_recipe
+from protoat.recipes.recipe import Recipe
+
+
+def content(*options: str, config: str = "digits-2") -> dict[str, Any]:
+    return dict(yaml.safe_load(read_recipe(config, list(options)).text))
+
+
+def test_differences_are_named_and_places_of_files_do_not_count() -> None:
+    recipe = content()
+    assert differences(recipe, recipe) == []
+    assert differences(recipe, content("--seed", "1", "--method.steps", "3", "--data.root", "/elsewhere")) == [
+        Difference("method.steps", 7, 3),
+        Difference("seed", 0, 1),
+    ]
+    without = differences(recipe, content("--regularizer", "none"))
+    assert Difference("regularizer.class_path", "protoat.regularizers.SoftTriple", None) in without
+    assert all(each.key.startswith("regularizer.") for each in without)  # not weight, which is idle without one
+
+
+def test_where_an_auxiliary_set_lies_is_no_difference() -> None:
+    for inside in ("--method", "--method.method"):
+        method = ["--method", "AWP"] * (inside != "--method") + [inside, "BiaMAT", f"{inside}.auxiliary", "CIFAR10"]
+        roots = [content(*method, f"{inside}.auxiliary.root", root, config="cifar100") for root in ("/a", "/b")]
+        assert differences(*roots) == []
+
+
+@dataclass
+class Later(Recipe):
+    """A recipe of a later version."""
+
+    label_smoothing: float = 0.0
+    attack_precision: str = "fp32"
+    clean_classes: list[int] | None = None
+
+
+def test_a_field_that_comes_later_changes_no_stored_run_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = content()
+    assert later_defaults(Later) == {"label_smoothing": 0.0, "attack_precision": "fp32"}
+    monkeypatch.setattr(module, "_LATER", later_defaults(Later))
+    later = {**stored, "label_smoothing": 0.0, "attack_precision": "fp32", "clean_classes": None}
+    assert fingerprint(later) == fingerprint(stored)
+    assert settings(later) == settings(stored)
+    assert differences(later, stored) == differences(stored, later) == []
+    smoothed = {**later, "label_smoothing": 0.1}
+    assert fingerprint(smoothed) != fingerprint(stored)
+    assert differences(smoothed, stored) == [Difference("label_smoothing", 0.1, None)]
+
+
+def test_no_field_of_the_first_recipes_is_left_out_at_its_default() -> None:
+    recipe = {"batch_size": 128, "seed": 0, "compile": False, "norm_weight": 0.0, "precision": "fp32"}
+    assert settings(recipe) == recipe
