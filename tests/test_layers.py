@@ -16,10 +16,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"_version", "arguments", "errors", "names"},
     {"storage", "pixels"},
-    {"types"},
+    {"types", "memory"},
     {"functional"},
     {"models", "attacks", "regularizers", "data"},
     {"methods"},
+    {"epochs"},
     {"objective"},
     {"training", "pretraining", "evaluation"},
     {"records"},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from protoat import Objective
-from protoat.data import ImageData
-from protoat.methods import AWP, CFA, DAJAT, PGDAT, BiaMAT, FastAT, FreeAT, Method, Standard
+from protoat.attacks import PGD, Transfer
+from protoat.methods import (
+    AWP,
+    CFA,
+    DAJAT,
+    PGDAT,
+    AdversarialTraining,
+    Distillation,
+    FastAT,
+    FreeAT,
+    Method,
+    Standard,
+)
 from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
 from protoat.types import Linf, Output, Views
 
@@ -148,7 +159,7 @@ def test_state_round_trip_keeps_the_parts_apart() -> None:
     for terms in first.losses(Net(), x, Y):
         terms.total.backward()
     state = first.state_dict()
-    assert set(state) == {"method.perturbation", "method.regularizer.pool_x", "method.regularizer.pool_y"}
+    assert set(state) == {"method.perturbation", "regularizer.pool_x", "regularizer.pool_y"}
     second = Objective(FreeAT(THREAT, replays=1), TLA(2, 5, mul_num=2))
     second.load_state_dict(state)
     for key, value in second.state_dict().items():
@@ -179,80 +190,171 @@ def test_a_model_without_embeddings_is_refused(arguments: dict[str, Any]) -> Non
         only(Objective(PGDAT(THREAT), **arguments), plain, torch.rand(4, 3, 2, 2))
 
 
-AUXILIARY = ImageData(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+LOADER = [(torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(i)), Y) for i in range(2)]
 
 
-def own_loop(objective: Objective, epochs: int = 4, *, says: bool = False, ends: bool = False) -> None:
-    """The loop of the README, with or without the calls that say where it is."""
+def prepared(objective: Objective) -> tuple[Net, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = Net()
-    objective.prepare(model)
-    optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1)
-    loader = [(torch.rand(4, 3, 2, 2), Y)] * 2
-    for epoch in range(epochs):
-        for done, (x, y) in enumerate(loader):
-            if says:
-                objective.at_epoch(epoch + done / len(loader), epochs)
-            for terms in objective.losses(model, x, y):
-                optimizer.zero_grad()
-                terms.total.backward()
-                optimizer.step()
-        if ends:
-            objective.end_epoch(epoch + 1, epochs, model, optimizer)
+    net = Net()
+    objective.prepare(net)
+    return net, torch.optim.SGD([*net.parameters(), *objective.parameters()], lr=0.1, momentum=0.9)
 
 
-class TestALoopOfTheUsers:
-    @pytest.mark.parametrize(
-        ("method", "given_up"),
-        [
-            (PGDAT(THREAT, steps=1, ramp_epochs=2), "the radius does not grow"),
-            (FastAT(THREAT), "nothing watches for catastrophic overfitting"),
-            (CFA(THREAT, steps=1), "classes are not calibrated"),
-            (
-                AWP(THREAT, method=partial(PGDAT, steps=1), start_epoch=2),
-                "weights are perturbed from the first step on",
-            ),
-            (BiaMAT(THREAT, auxiliary=AUXILIARY, steps=1), "there is no warm-up"),
-        ],
-        ids=lambda value: type(value).__name__ if isinstance(value, Method) else "",
-    )
-    def test_that_says_no_epoch_is_warned_once(
-        self, method: Method, given_up: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        own_loop(Objective(method))
-        (warning,) = caplog.messages
-        assert given_up in warning
-        assert "objective.at_epoch(epoch, epochs)" in warning and "objective.end_epoch(" in warning
+def step(objective: Objective, net: Net, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+    torch.manual_seed(0)
+    for terms in objective.losses(net, x, y):
+        optimizer.zero_grad()
+        terms.total.backward()
+        optimizer.step()
 
-    @pytest.mark.parametrize("says", [False, True])
-    def test_that_never_ends_an_epoch_is_told_that_prototypes_never_merge(
-        self, says: bool, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        objective = Objective(PGDAT(THREAT, steps=1), SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99))
-        own_loop(objective, says=says)
-        assert objective.regularizer.active.all()
-        assert [("prototypes never merge" in message) for message in caplog.messages] == [True]
 
-    def test_that_makes_both_calls_merges_and_hears_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
-        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99)
-        own_loop(Objective(FastAT(THREAT, ramp_epochs=2, guard_drop=0.99), metric), says=True, ends=True)
-        assert metric.active.sum() < 8
-        assert caplog.messages == []
+def everything(*parts: Any) -> list[Any]:
+    return copy.deepcopy([part.state_dict() for part in parts])
 
-    def test_hears_nothing_where_nothing_depends_on_epochs(self, caplog: pytest.LogCaptureFixture) -> None:
-        own_loop(Objective(PGDAT(THREAT, steps=1), SoftTriple(2, 5, merge_threshold=None)))
-        own_loop(Objective(Standard(THREAT, ramp_epochs=3)))
-        assert caplog.messages == []
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+class Guarded(Method):
+    """Asks to stop at the end of one pass."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(THREAT)
+        self.last = last
+
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+        yield Views(x, model(x))
+
+    def end_epoch(self, model: nn.Module) -> str | None:
+        return "it fell" if self._epoch == self.last else None
+
+
+class TestEpochs:
+    def test_ramps_follow_the_batches_and_prototypes_merge(self) -> None:
+        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99, merge_start=0.5)
+        objective = Objective(PGDAT(THREAT, steps=1, ramp_epochs=2), metric)
+        net, optimizer = prepared(objective)
+        radii, prototypes = [], []
+        for epoch in objective.epochs(3, net, optimizer):
+            for x, y in epoch.batches(LOADER):
+                radii.append(objective.method.eps)
+                prototypes.append(int(metric.active.sum()))
+                step(objective, net, optimizer, x, y)
+        assert radii == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.1])
+        assert prototypes == [8, 8, 8, 8, 2, 2]
+        assert (epoch.number, epoch.epochs, objective.stopped) == (3, 3, None)
+
+    def test_an_epoch_may_be_ended_by_hand_to_see_what_it_brought(self) -> None:
+        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99, merge_start=0)
+        objective = Objective(PGDAT(THREAT, steps=1), metric)
+        net, optimizer = prepared(objective)
+        merges = []
+        for epoch in objective.epochs(2, net, optimizer):
+            for x, y in epoch.batches(LOADER):
+                step(objective, net, optimizer, x, y)
+            merges.append(len(epoch.end().facts["merged"]))
+            assert epoch.end() is epoch.end()
+        assert merges == [6, 0]
+
+    def test_that_iterates_the_loader_itself_is_told(self) -> None:
+        objective = Objective(PGDAT(THREAT, steps=1, ramp_epochs=2))
+        net, optimizer = prepared(objective)
+        with pytest.raises(
+            RuntimeError, match=r"epoch 1 knows no batches; write `for x, y in epoch.batches\(loader\)`"
+        ):
+            for _ in objective.epochs(3, net, optimizer):
+                for x, y in LOADER:
+                    step(objective, net, optimizer, x, y)
+
+    def test_a_loader_without_a_length_needs_one(self) -> None:
+        objective = Objective(PGDAT(THREAT, steps=1, ramp_epochs=1))
+        epoch = next(objective.epochs(1, Net()))
+        with pytest.raises(TypeError, match=r"epoch.batches\(loader, length=...\)"):
+            next(epoch.batches(iter(LOADER)))
+        assert [objective.method.eps for _ in epoch.batches(iter(LOADER), length=2)] == pytest.approx([0, 0.05])
+
+    def test_a_stop_goes_back_to_before_the_pass(self, caplog: pytest.LogCaptureFixture) -> None:
+        objective = Objective(Guarded(last=2), SoftTriple(2, 5, prototypes_per_class=2, merge_threshold=None))
+        net, optimizer = prepared(objective)
+        seen, before = [], []
+        for epoch in objective.epochs(5, net, optimizer):
+            seen.append(epoch.number)
+            before.append(everything(net, objective, optimizer))
+            for x, y in epoch.batches(LOADER):
+                step(objective, net, optimizer, x, y)
+        assert seen == [1, 2] and objective.stopped == "it fell"
+        assert caplog.messages == ["stopped and went back to the end of epoch 1: it fell"]
+        assert same(everything(net, objective, optimizer), before[1]) and not same(before[0], before[1])
+
+    @pytest.mark.parametrize("method", [FastAT(THREAT), CFA(THREAT, steps=1, start_epoch=1), Distillation(THREAT)])
+    def test_goes_on_after_passes_that_were_made_before(self, method: Method) -> None:
+        def run(objective: Objective, net: Net, optimizer: torch.optim.Optimizer, done: int, stop: int) -> list[Any]:
+            for epoch in objective.epochs(4, net, optimizer, done=done):
+                for x, y in epoch.batches(LOADER):
+                    step(objective, net, optimizer, x, y)
+                epoch.end()
+                if epoch.number == stop:
+                    break
+            return everything(net, objective, optimizer)
+
+        def fresh() -> tuple[Objective, Net, torch.optim.Optimizer]:
+            torch.manual_seed(1)
+            objective = Objective(copy.deepcopy(method), SoftTriple(2, 5, prototypes_per_class=2))
+            return objective, *prepared(objective)
+
+        whole = run(*fresh(), 0, 4)
+        half = run(*fresh(), 0, 2)
+        objective, net, optimizer = fresh()
+        assert not same(everything(net, objective, optimizer), half)
+        for part, state in zip((net, objective, optimizer), half, strict=True):
+            part.load_state_dict(state)
+        assert same(run(objective, net, optimizer, 2, 4), whole)
+
+    @pytest.mark.parametrize("arguments", [{"epochs": 0}, {"epochs": 2, "done": 3}, {"epochs": 2, "done": -1}])
+    def test_numbers_that_cannot_be_meant(self, arguments: dict[str, int]) -> None:
+        with pytest.raises(ValueError, match=r"epochs|done"):
+            next(Objective(Standard(THREAT)).epochs(model=Net(), **arguments))
 
     @pytest.mark.parametrize("method", [PGDAT(THREAT, ramp_epochs=5), DAJAT(THREAT), AWP(THREAT, ramp_epochs=5)])
-    def test_trains_at_full_strength(self, method: Method) -> None:
+    def test_outside_of_them_training_is_at_full_strength(self, method: Method) -> None:
         assert method.eps == THREAT.eps
 
-    def test_may_start_in_the_middle(self, caplog: pytest.LogCaptureFixture) -> None:
-        objective = Objective(PGDAT(THREAT, steps=1, ramp_epochs=9))
-        objective.at_epoch(5.5, 9)
-        only(objective, Net(), torch.rand(4, 3, 2, 2))
-        assert caplog.messages == []
+
+class TestItIsAModule:
+    def test_a_teacher_keeps_its_mode_whatever_the_objective_is_in(self) -> None:
+        objective = Objective(Distillation(THREAT, teacher_epochs=1))
+        net, optimizer = prepared(objective)
+        objective.method.at_epoch(1.0, 4)
+        before = everything(objective)
+        for mode in (objective.train, objective.eval):
+            mode()
+            step(objective, net, optimizer, *LOADER[0])
+            assert same(everything(objective), before), "neither weights nor statistics of batch norm move"
+
+    def test_the_model_of_an_attack_is_no_part_of_it(self) -> None:
+        source = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        objective = Objective(AdversarialTraining(Transfer(PGD(THREAT, steps=1), source, name="source")))
+        assert list(objective.parameters()) == [] and objective.state_dict() == {}
+
+    def test_a_copy_learns_apart(self) -> None:
+        objective = Objective(FreeAT(THREAT, replays=2), SoftTriple(2, 5, prototypes_per_class=2))
+        net, optimizer = prepared(objective)
+        step(objective, net, optimizer, *LOADER[0])
+        other, before = copy.deepcopy(objective), everything(objective)
+        step(other, net, torch.optim.SGD(other.parameters(), lr=1.0), *LOADER[1])
+        assert same(everything(objective), before) and not same(everything(other), before)
+
+    def test_to_moves_what_it_learns_and_remembers(self) -> None:
+        objective = Objective(FreeAT(THREAT, replays=2), SoftTriple(2, 5, prototypes_per_class=2))
+        step(objective, *prepared(objective), *LOADER[0])
+        assert {value.device.type for value in objective.to("meta").state_dict().values()} == {"meta"}
 
 
 def test_training_in_eval_mode_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -270,8 +372,7 @@ def test_prototypes_that_the_optimizer_lacks_are_said(caplog: pytest.LogCaptureF
     for learnt, said in ((lambda own: [*net.parameters(), *own.parameters()], 0), (lambda own: net.parameters(), 1)):
         objective = Objective(Standard(THREAT), SoftTriple(2, 5, prototypes_per_class=2))
         optimizer = torch.optim.SGD(learnt(objective), lr=0.1)
-        for epoch in (1, 2):
-            objective.end_epoch(epoch, 2, net, optimizer)
+        next(objective.epochs(2, net, optimizer))
         assert caplog.text.count("the optimizer lacks what the objective learns, such as prototypes") == said
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from protoat.arguments import check_kind, check_number
+from protoat.arguments import check_kind, check_number, check_whole
+from protoat.epochs import Epoch
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
@@ -21,24 +23,16 @@ from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.types import LossTerms, Views
 
-__all__ = ["EpochEnd", "Objective"]
+__all__ = ["Objective"]
 
 logger = logging.getLogger(__name__)
 
 
-class EpochEnd(NamedTuple):
-    """What the end of an epoch brought: a reason to stop and roll back, or None; and facts for the log."""
-
-    stop: str | None
-    facts: dict[str, Any]
-
-
-class Objective:
+class Objective(nn.Module):
     """Loss of a method + `weight` x metric term + `norm_weight` x norm term (paper, Eq. 5).
 
-    A loop of your own says where training is: `at_epoch` before each batch, for ramps and warm-ups, and `end_epoch`
-    after each pass, when prototypes merge and guards look. A loop without them trains at full strength and is warned
-    once of what it gives up; `protoat.fit` makes both calls.
+    A loop of your own goes through `epochs`, by which ramps grow, prototypes merge and guards look; `protoat.fit` does
+    the same. `losses` alone, outside of it, trains at full strength.
 
     Args:
         method: how adversarial examples enter training.
@@ -57,6 +51,9 @@ class Objective:
             otherwise many releases of torch fail, because the second forward overwrites buffers that the first one's
             backward needs.
 
+    Attributes:
+        stopped: why `epochs` ended early, or None.
+
     Raises:
         TypeError: no method, such as a class in place of an object, or no regularizer.
         ValueError: a negative weight, an unknown reading, `dml_input` for a regularizer that chooses its own inputs
@@ -72,14 +69,12 @@ class Objective:
     >>> objective = Objective(PGDAT(Linf(0.1)))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     >>> batches = [(torch.rand(8, 1, 2, 2), torch.arange(8) % 2)] * 3
-    >>> for epoch in range(2):
-    ...     for done, (x, y) in enumerate(batches):
-    ...         objective.at_epoch(epoch + done / len(batches), epochs=2)
+    >>> for epoch in objective.epochs(2, net, optimizer):
+    ...     for x, y in epoch.batches(batches):
     ...         for terms in objective.losses(net, x, y):
     ...             optimizer.zero_grad(); terms.total.backward(); optimizer.step()
-    ...     end = objective.end_epoch(epoch + 1, 2, net, optimizer)
-    >>> end
-    EpochEnd(stop=None, facts={})
+    >>> epoch.number, objective.stopped
+    (2, None)
     """
 
     def __init__(
@@ -92,6 +87,7 @@ class Objective:
         norm: Literal["embedding", "weights"] = "embedding",
         dml_input: Literal["adv", "clean", "both"] = "adv",
     ) -> None:
+        super().__init__()
         check_kind(Method, "such as protoat.methods.PGDAT(protoat.Linf(8/255))", method=method)
         if regularizer is not None:
             check_kind(Regularizer, "such as protoat.regularizers.SoftTriple(10, 512)", regularizer=regularizer)
@@ -108,9 +104,8 @@ class Objective:
         self.norm_weight = norm_weight
         self.norm = norm
         self.dml_input = dml_input
-        self._first: float | None = None  # the epoch that was told first
-        self._epoch = 0.0
-        self._ended = self._warned = self._warned_of_mode = False
+        self.stopped: str | None = None
+        self._warned_of_mode = False
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
@@ -127,7 +122,6 @@ class Objective:
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)
-        self._warn_of_silence()
         self._warn_of_eval_mode(model)
         for views in self.method.updates(model, x, y):
             classes = views.adv.logits.shape[1]
@@ -135,19 +129,6 @@ class Objective:
                 raise ValueError(f"labels run up to {last}, and the model has {classes} classes, from 0")
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
-
-    def _warn_of_silence(self) -> None:
-        """Once, of what a loop gives up that has not said the epoch, or has gone on to the next without its end."""
-        told = self._ended if self._first is None else self._ended or self._epoch < self._first + 1
-        given_up = self.lost_without_epochs
-        if told or self._warned or not given_up:
-            return
-        self._warned = True
-        logger.warning(
-            "a loop of your own says where training is by objective.at_epoch(epoch, epochs) before each batch and "
-            "objective.end_epoch(epoch, epochs, model, optimizer) after each pass; without both, %s",
-            ", and ".join(given_up),
-        )
 
     def _warn_of_eval_mode(self, model: nn.Module) -> None:
         """Once, of a model that an evaluation between two epochs has left in eval mode."""
@@ -168,12 +149,6 @@ class Objective:
                 "the optimizer lacks what the objective learns, such as prototypes, which stay as they are; build it "
                 "from protoat.training.parameter_groups(model, objective, lr=...)"
             )
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        """What is given up, in words, in a loop that says neither the epoch nor its end."""
-        lost = [] if self.regularizer is None else self.regularizer.lost_without_epochs
-        return self.method.lost_without_epochs + lost
 
     def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
         if self.regularizer is None:
@@ -207,59 +182,48 @@ class Objective:
         """What the regularizer learns."""
         return [] if self.regularizer is None else list(self.regularizer.parameters())
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the objective itself learns: what its method does (after `prepare`), and prototypes.
+    def epoch(self, number: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> Epoch:
+        """Pass `number` (from 1) of `epochs`, for a loop that must do more at its end than `epochs` lets it."""
+        return Epoch(self.method, self.regularizer, model, optimizer, number=number, epochs=epochs)
 
-        All of it must be in the optimizer.
-        """
-        return [*self.method.parameters(), *self.prototypes()]
+    def epochs(
+        self, epochs: int, model: nn.Module, optimizer: Optimizer | None = None, *, done: int = 0
+    ) -> Iterator[Epoch]:
+        """The passes of a training loop, each of which gives out its batches and ends itself.
 
-    def to(self, device: torch.device | str) -> Objective:
-        """Moves what is learned; all else follows the batches."""
-        self.method.to(device)
-        if self.regularizer is not None:
-            self.regularizer.to(device)
-        return self
-
-    def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
-        """Tells how far training is, in passes over the data, and of how many if that is known."""
-        self._first, self._epoch = epoch if self._first is None else self._first, epoch
-        self.method.at_epoch(epoch, epochs)
-
-    def end_epoch(self, epoch: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> EpochEnd:
-        """Runs what is due after pass `epoch` (from 1): the method's guard, the regularizer's merge.
+        Where a guard asks to stop, model, objective and optimizer go back to where they were before the pass, the
+        reason is logged and kept in `stopped`, and the iteration ends.
 
         Args:
-            epoch, epochs: passes done, and to be done.
-            model: what the guard looks at.
-            optimizer: forgets the momentum of prototypes that merge; it should be the one that steps them.
+            epochs: passes in all.
+            model: what is trained.
+            optimizer: what steps it and the objective; it forgets the momentum of prototypes that merge.
+            done: passes that an earlier loop has made, whose state was loaded.
+
+        Raises:
+            ValueError: `epochs` below 1, or `done` outside [0, `epochs`].
         """
-        if optimizer is not None and not self._ended:
+        check_whole(epochs=epochs)
+        check_whole(0, done=done)
+        if done > epochs:
+            raise ValueError(f"done={done} epochs of {epochs}; write at most {epochs}")
+        self.prepare(model)
+        self.stopped = None
+        parts: list[Any] = [model, self] if optimizer is None else [model, self, optimizer]
+        if optimizer is not None:
             self._warn_of_the_unlearned(optimizer)
-        self._ended = True
-        stop = self.method.end_epoch(model)
-        if stop is not None or self.regularizer is None:
-            return EpochEnd(stop, {})
-        return EpochEnd(None, self.regularizer.end_epoch(epoch, epochs, optimizer))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Prototypes, masks and counters (``regularizer.*``); what belongs to one process (``method.*``).
-
-        The latter is the method's state and, as ``method.regularizer.*``, the regularizer's `per_process` buffers.
-        """
-        state = {f"method.{key}": value for key, value in self.method.state_dict().items()}
-        if self.regularizer is not None:
-            for key, value in self.regularizer.state_dict().items():
-                own = "method." if key in self.regularizer.per_process else ""
-                state[f"{own}regularizer.{key}"] = value
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state_dict` gave."""
-        part = lambda name: {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}  # noqa: E731
-        if self.regularizer is not None:
-            self.regularizer.load_state_dict(part("regularizer.") | part("method.regularizer."))
-        self.method.load_state_dict({k: v for k, v in part("method.").items() if not k.startswith("regularizer.")})
+        # Only a method that looks at the end of a pass can ask to take it back.
+        looks = type(self.method).end_epoch is not Method.end_epoch
+        for number in range(done + 1, epochs + 1):
+            before = copy.deepcopy([part.state_dict() for part in parts]) if looks else []
+            epoch = self.epoch(number, epochs, model, optimizer)
+            yield epoch
+            self.stopped = epoch.end().stop
+            if self.stopped is not None:
+                for part, state in zip(parts, before, strict=True):
+                    part.load_state_dict(state)
+                logger.warning("stopped and went back to the end of epoch %d: %s", number - 1, self.stopped)
+                return
 
 
 def _embedding(views: Views) -> Tensor:

@@ -126,9 +126,9 @@ def test_the_threat_model_is_enough(kind: type[Method]) -> None:
 def test_gradients_reach_model_and_regularizer(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal, (x, y) = net(), objective(kind, regularizer), batch()
     goal.prepare(model)
-    goal.at_epoch(20, 40)
+    goal.method.at_epoch(20, 40)
     # A teacher has learned by then.
-    own = goal.prototypes() if kind is Distillation else goal.parameters()
+    own = goal.prototypes() if kind is Distillation else list(goal.parameters())
     learn = {**dict(model.named_parameters()), **{f"{i}": value for i, value in enumerate(own)}}
     images, yields, running = x.clone(), 0, goal.losses(model, x, y)
     for terms in running:

@@ -134,13 +134,12 @@ def test_they_stay_the_same_in_training(kind: Any, metric: type[Regularizer] | N
     goal.prepare(model)
     described = [settings(part) for part in (goal.method, goal.regularizer) if part is not None]
     optimizer = torch.optim.SGD([*model.parameters(), *goal.parameters()], lr=0.01)
-    for epoch in (1, 2):
-        goal.at_epoch(epoch - 0.5, 3)
-        for terms in goal.losses(model, torch.rand(8, 1, 8, 8), torch.arange(8) % 4):
-            optimizer.zero_grad()
-            terms.total.backward()
-            optimizer.step()
-        goal.end_epoch(epoch, 3, model, optimizer)
+    for epoch in goal.epochs(2, model, optimizer):
+        for x in epoch.batches([torch.rand(8, 1, 8, 8)]):
+            for terms in goal.losses(model, x, torch.arange(8) % 4):
+                optimizer.zero_grad()
+                terms.total.backward()
+                optimizer.step()
     assert [settings(part) for part in (goal.method, goal.regularizer) if part is not None] == described
     assert json.loads(json.dumps(described)) == described
 

@@ -123,12 +123,10 @@ def distilled(temperature: float = 100.0, epochs: int = 16) -> nn.Module:
         model, goal = build(), Objective(Distillation(THREAT, temperature=temperature))
         goal.prepare(model)
         optimizer = torch.optim.Adam([*model.parameters(), *goal.parameters()], lr=0.01)
-        for epoch in range(epochs):
-            for rows in torch.randperm(len(x)).split(64):
-                goal.at_epoch(epoch, epochs)
+        for epoch in goal.epochs(epochs, model, optimizer):
+            for rows in epoch.batches(torch.randperm(len(x)).split(64)):
                 for terms in goal.losses(model, x[rows], y[rows]):
                     optimizer.zero_grad()
                     terms.total.backward()
                     optimizer.step()
-            goal.end_epoch(epoch + 1, epochs, model, optimizer)
     return model.eval()

@@ -273,7 +273,7 @@ def test_the_method_inside_keeps_its_ramp_its_guard_and_its_state(make_net, make
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.method.state_dict()["watched_x"], x)
     assert method.end_epoch(model) is None
-    assert "watched_x" not in method.state_dict()
+    assert set(method.state_dict()) == {"method.previous"}
 
 
 @pytest.mark.parametrize("inside", [PGDAT, DAJAT])
@@ -297,7 +297,7 @@ def test_class_statistics_are_counted_once_for_each_image(make_net, make_batch) 
     x, y = make_batch(size=9)
     for _ in range(2):
         list(method.updates(make_net(), x, y))
-    assert method.state_dict()["seen"].tolist() == [6, 6, 6]
+    assert method.state_dict()["method.seen"].tolist() == [6, 6, 6]
 
 
 def test_what_the_method_inside_learns_is_known_and_stays_unmoved(make_net, make_batch) -> None:

@@ -136,7 +136,7 @@ def test_a_network_without_batch_norm() -> None:
     method = DAJAT(Linf(EPS))
     found = next(method.updates(net, torch.rand(4, 1, 8, 8), torch.arange(4) % 3))
     assert len(found.more) == 2
-    assert method.parameters() == []
+    assert list(method.parameters()) == []
 
 
 class TestRadius:
@@ -186,16 +186,14 @@ class TestSecondSet:
         with pytest.raises(ValueError, match="the optimizer lacks objective parameter 0"):
             fit(model, [make_batch()], objective, epochs=1, optimizer=optimizer, progress=False)
 
-    @pytest.mark.parametrize("prepared", [True, False])
-    def test_survives_an_interruption(self, prepared, make_net, make_batch) -> None:
+    def test_survives_an_interruption(self, make_net, make_batch) -> None:
         model, method = make_net(), DAJAT(Linf(EPS))
         list(method.updates(model, *make_batch()))
         with torch.no_grad():
-            method.parameters()[0].fill_(3.0)
+            next(method.parameters()).fill_(3.0)
         state = {key: value.clone() for key, value in method.state_dict().items()}
         other = DAJAT(Linf(EPS))
-        if prepared:
-            other.prepare(make_net())
+        other.prepare(make_net())
         other.load_state_dict(state)
         other.prepare(make_net())
         assert other.state_dict().keys() == state.keys()

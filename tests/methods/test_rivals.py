@@ -122,6 +122,7 @@ def test_an_interrupted_run_goes_on_exactly(build: Build, make_net, make_batch) 
     broken, first = make_net(dropout=0.2), build(THREAT)
     train(broken, first, batches[:2])
     second = build(THREAT)
+    second.prepare(broken)
     second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
     train(broken, second, batches[2:], first=2)
     for key, value in whole.state_dict().items():

@@ -198,7 +198,7 @@ def test_state_with_the_pool_makes_resumption_exact() -> None:
     net, objective = Net(), fresh()
     run(objective, net, batches[:3], 0)
     state = {key: value.clone() for key, value in objective.state_dict().items()}
-    assert state["method.regularizer.pool_x"].shape[0] == 12, "each process has its own pool"
+    assert state["regularizer.pool_x"].shape[0] == 12, "each process has its own pool"
     resumed_net, resumed = copy.deepcopy(net), fresh()
     resumed.load_state_dict(state)
     assert run(resumed, resumed_net, batches[3:], 3) == run(objective, net, batches[3:], 3)

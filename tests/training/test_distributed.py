@@ -68,12 +68,12 @@ def by_hand(small: ModuleType) -> tuple[dict[str, Tensor], list[float], torch.nn
             for statistic in statistics:
                 statistic.copy_(mean)
         mass = (replicas[0][1].regularizer.mass + replicas[1][1].regularizer.mass) / 2
-        for net, goal, optimizer, _ in replicas:
+        for _, goal, optimizer, _ in replicas:
             goal.regularizer.mass.copy_(mass)
-            goal.end_epoch(epoch + 1, 2, net, optimizer)
+            goal.regularizer.end_epoch(epoch + 1, 2, optimizer)
     net, goal, _, _ = replicas[0]
     learned = net.state_dict() | goal.state_dict()
-    del learned["method.regularizer.mass"]
+    del learned["regularizer.mass"]
     return learned, means, net
 
 
@@ -81,7 +81,7 @@ def by_hand(small: ModuleType) -> tuple[dict[str, Tensor], list[float], torch.nn
 def test_equals_averaging_by_hand(launched: Path, small: ModuleType) -> None:
     ranks = [load_file(launched / f"plain-{rank}.safetensors") for rank in range(2)]
     for state in ranks:
-        del state["method.regularizer.mass"]  # Each process counts its own.
+        del state["regularizer.mass"]  # Each process counts its own.
     assert ranks[0].keys() == ranks[1].keys()
     for key, value in ranks[0].items():
         assert torch.equal(value, ranks[1][key]), f"{key} differs between the processes"

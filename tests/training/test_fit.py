@@ -52,13 +52,12 @@ def by_hand(small: ModuleType, method: str, epochs: int) -> tuple[nn.Module, Any
     net, goal, optimizer = small.built(method)
     loader, schedule, update, lines = small.loader(), Cyclic(), 0, []
     total = epochs * len(loader) * goal.updates_per_batch
-    for epoch in range(epochs):
+    for epoch in goal.epochs(epochs, net, optimizer):
         sums: dict[str, float] = {}
-        loader.set_epoch(epoch)
+        loader.set_epoch(epoch.number - 1)
         net.train()
-        for index, (x, y) in enumerate(loader):
+        for x, y in epoch.batches(loader):
             torch.manual_seed(derived_seed("update", 11, update, 0))
-            goal.at_epoch(epoch + index / len(loader))
             for terms in goal.losses(net, x, y):
                 lr = schedule.lr(0.1, update, total, total // epochs)
                 optimizer.param_groups[0]["lr"] = lr
@@ -69,7 +68,6 @@ def by_hand(small: ModuleType, method: str, epochs: int) -> tuple[nn.Module, Any
                 update += 1
                 for name, value in terms.named().items():
                     sums[name] = sums.get(name, 0.0) + float(value)
-        goal.end_epoch(epoch + 1, epochs, net, optimizer)
         count = len(loader) * goal.updates_per_batch
         lines.append({name: value / count for name, value in sums.items()})
     return net, goal, lines
@@ -229,7 +227,8 @@ def test_an_epoch_that_collapses_is_taken_back(
 
     def guarded(self: object, model: nn.Module) -> str | None:
         accuracy = next(accuracies)
-        fall, self._previous = self._previous - accuracy, accuracy
+        fall = float(self.previous[0]) - accuracy
+        self.previous[0] = accuracy
         return f"fell by {fall:.1f}" if fall > 0.2 else None
 
     monkeypatch.setattr("protoat.methods.FastAT.end_epoch", guarded)

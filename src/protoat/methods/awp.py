@@ -71,7 +71,7 @@ class AWP(Method):
                 f"AWP cannot wrap {type(inner).__name__}, whose examples come from the caller's own backward or which "
                 "perturbs weights itself; wrap a method that makes its examples before its step, such as PGDAT"
             )
-        self.method = inner
+        self.method: OneStep = inner
         self.gamma = gamma
         self.start_epoch = start_epoch
         if ramp_epochs is not None:
@@ -79,11 +79,6 @@ class AWP(Method):
 
     def check_classes(self, num_classes: int) -> None:
         self.method.check_classes(num_classes)
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        own = ["weights are perturbed from the first step on (start_epoch)"] if self.start_epoch else []
-        return self.method.lost_without_epochs + own
 
     def unreached(self, epochs: int) -> list[str]:
         own = (
@@ -107,12 +102,6 @@ class AWP(Method):
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)
 
-    def parameters(self) -> list[nn.Parameter]:
-        return self.method.parameters()
-
-    def to(self, device: torch.device | str) -> None:
-        self.method.to(device)
-
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
         if self._epoch < self.start_epoch:
             yield from self.method.updates(model, x, y)
@@ -134,12 +123,6 @@ class AWP(Method):
 
     def end_epoch(self, model: nn.Module) -> str | None:
         return self.method.end_epoch(model)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.method.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.method.load_state_dict(state)
 
 
 def _ascent(kernels: list[nn.Parameter], gradients: tuple[Tensor, ...], gamma: float) -> list[Tensor]:

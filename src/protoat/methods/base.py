@@ -15,18 +15,22 @@ from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
+from protoat.memory import Memory
 from protoat.types import ThreatModel, Views, check_threat
 
 __all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_begun"]
 
 
-class Method(ABC):
+class Method(Memory, ABC):
     """How adversarial examples enter training.
+
+    What it learns itself (an auxiliary head, a second batch norm) are its submodules, which `prepare` builds; what it
+    remembers from batch to batch are its buffers, which belong to one process of a distributed run.
 
     Args:
         threat: what the adversary may do.
         ramp_epochs: epochs over which the radius grows linearly from 0 to ``threat.eps``; 0 is full strength at once,
-            None is the whole run. A loop that does not say the epoch (`at_epoch`) is past every ramp and warm-up.
+            None is the whole run. A loop without `Objective.epochs` is past every ramp and warm-up.
 
     Raises:
         TypeError: no threat model, such as a radius alone.
@@ -39,6 +43,7 @@ class Method(ABC):
     labelled: ClassVar[bool] = True
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
+        super().__init__()
         check_threat(threat, type(self))
         if ramp_epochs is not None:
             check_number("[0, inf)", "write 0 for full strength at once", ramp_epochs=ramp_epochs)
@@ -54,11 +59,6 @@ class Method(ABC):
     def updates_per_batch(self) -> int:
         """Optimizer steps that `updates` asks for on each batch."""
         return 1
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        """What is given up, in words, in a loop that says neither the epoch nor its end."""
-        return [] if self.ramp_epochs == 0 else ["the radius does not grow (ramp_epochs)"]
 
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
@@ -80,14 +80,7 @@ class Method(ABC):
         self._epoch, self._epochs = epoch, epochs
 
     def prepare(self, model: nn.Module) -> None:
-        """Builds what the method itself learns for this model; must come before the optimizer. Again is harmless."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the method itself learns (an auxiliary head, a second batch norm); known after `prepare`."""
-        return []
-
-    def to(self, device: torch.device | str) -> None:
-        """Moves what the method itself learns; all else follows the batches."""
+        """Builds what the method itself learns for this model; comes before the optimizer and before any loading."""
 
     @abstractmethod
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
@@ -106,13 +99,6 @@ class Method(ABC):
     def end_epoch(self, model: nn.Module) -> str | None:
         """Called after each pass over the data. A text is a reason to stop and roll back this pass."""
         return None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Tensors to carry over an interruption; belongs to one process of a distributed run."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state_dict` gave."""
 
     @staticmethod
     def generator(x: Tensor) -> torch.Generator:

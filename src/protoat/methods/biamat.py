@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +68,9 @@ class BiaMAT(OneStep):
     ValueError: BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100
     """
 
+    memory: ClassVar[tuple[str, ...]] = ("threshold",)
+    threshold: Tensor | None
+
     def __init__(
         self,
         threat: ThreatModel,
@@ -92,7 +97,6 @@ class BiaMAT(OneStep):
         self.beta = beta
         self.warmup_epochs = warmup_epochs
         self.head: nn.Linear | None = None
-        self.threshold: Tensor | None = None
         self._images: ImageData | None = None
 
     def unreached(self, epochs: int) -> list[str]:
@@ -106,17 +110,6 @@ class BiaMAT(OneStep):
 
     def prepare(self, model: nn.Module) -> None:
         self._auxiliary_head(model)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [] if self.head is None else list(self.head.parameters())
-
-    def to(self, device: torch.device | str) -> None:
-        if self.head is not None:
-            self.head.to(device)
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        return super().lost_without_epochs + (["there is no warm-up (warmup_epochs)"] if self.warmup_epochs else [])
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         network = bare(model)
@@ -211,19 +204,6 @@ class BiaMAT(OneStep):
             width = _embedding_dim(bare(model), image)
             self.head = nn.Linear(width, self._data().num_classes, device=image.device)
         return self.head
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {} if self.threshold is None else {"threshold": self.threshold}
-        return state if self.head is None else {**state, **self.head.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.threshold = state.get("threshold")
-        if "weight" not in state:
-            return
-        classes, width = state["weight"].shape
-        if self.head is None:
-            self.head = nn.Linear(width, classes, device=state["weight"].device)
-        self.head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
 
 
 class _OtherHead(nn.Module):

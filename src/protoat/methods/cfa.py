@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ class CFA(AdversarialTraining):
     10.0
     """
 
+    memory: ClassVar[tuple[str, ...]] = ("correct", "seen", "rates")
+    correct: Tensor | None
+    seen: Tensor | None
+    rates: Tensor | None
+
     def __init__(
         self,
         threat: ThreatModel,
@@ -87,18 +93,10 @@ class CFA(AdversarialTraining):
         self.beta_offset = beta_offset
         self.start_epoch = start_epoch
         self.class_eps = None if class_eps is None else [ThreatModel(eps, threat.norm).eps for eps in class_eps]
-        self.rates: Tensor | None = None
-        self._correct = torch.zeros(0)
-        self._seen = torch.zeros(0)
 
     def check_classes(self, num_classes: int) -> None:
         if self.class_eps is not None and len(self.class_eps) != num_classes:
             raise ValueError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        calibrates = self.class_eps is None or self.beta is not None
-        return super().lost_without_epochs + (["classes are not calibrated"] if calibrates else [])
 
     def unreached(self, epochs: int) -> list[str]:
         # Without radii of one's own, what an epoch found serves from the next one on.
@@ -123,18 +121,18 @@ class CFA(AdversarialTraining):
 
     def observe(self, views: Views, y: Tensor) -> None:
         logits = views.adv.logits.detach()
-        if not len(self._seen):
-            self._correct, self._seen = logits.new_zeros(2, logits.shape[1], dtype=torch.float32)
+        if self.correct is None or self.seen is None:
+            self.correct, self.seen = logits.new_zeros(2, logits.shape[1], dtype=torch.float32)
         correct = (predicted(logits) == y).float()
-        self._correct = self._correct.to(y.device).index_add(0, y, correct)
-        self._seen = self._seen.to(y.device).index_add(0, y, torch.ones_like(correct))
+        self.correct = self.correct.to(y.device).index_add(0, y, correct)
+        self.seen = self.seen.to(y.device).index_add(0, y, torch.ones_like(correct))
 
     def end_epoch(self, model: nn.Module) -> str | None:
-        if len(self._seen):
-            correct, seen = mean_over_processes(torch.stack([self._correct, self._seen]))
+        if self.correct is not None and self.seen is not None:
+            correct, seen = mean_over_processes(torch.stack([self.correct, self.seen]))
             # A class without images keeps the plain radius.
             self.rates = torch.where(seen > 0, correct / seen.clamp_min(1e-12), 1 - self.eps_offset)
-            self._correct, self._seen = torch.zeros_like(correct), torch.zeros_like(seen)
+            self.correct, self.seen = torch.zeros_like(correct), torch.zeros_like(seen)
         return None
 
     @property
@@ -154,11 +152,3 @@ class CFA(AdversarialTraining):
         if int(y.max()) >= len(self.class_eps):
             self.check_classes(int(y.max()) + 1)
         return torch.tensor(self.class_eps, device=y.device)[y]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {"correct": self._correct, "seen": self._seen}
-        return state if self.rates is None else {**state, "rates": self.rates}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._correct, self._seen = state["correct"], state["seen"]
-        self.rates = state.get("rates")

@@ -42,8 +42,8 @@ class DAJAT(OneStep):
         step_size: length of a step in pixels at full radius; default eps.
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
             ones, and ``train_frozen`` the batch's, moving nothing.
-        ramp_epochs: epochs over which radius and step grow from 0; None is the whole run, where its length is told
-            (`protoat.fit` does; own loops: ``objective.at_epoch(epoch, epochs)``), and full strength elsewhere.
+        ramp_epochs: epochs over which radius and step grow from 0; None is the whole run, where its length is known (in
+            `protoat.fit` and `Objective.epochs`), and full strength elsewhere.
 
     Raises:
         ValueError: a negative `beta` or `js_weight`.
@@ -74,17 +74,9 @@ class DAJAT(OneStep):
         self.beta = beta
         self.js_weight = js_weight
         self.second: SecondBatchNorm | None = None
-        self._loaded: dict[str, Tensor] | None = None
 
     def prepare(self, model: nn.Module) -> None:
         self._second_set(model)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [] if self.second is None else list(self.second.parameters())
-
-    def to(self, device: torch.device | str) -> None:
-        if self.second is not None:
-            self.second.to(device)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         generator = self.generator(x)
@@ -114,17 +106,7 @@ class DAJAT(OneStep):
     def _second_set(self, model: nn.Module) -> SecondBatchNorm:
         if self.second is None:
             self.second = SecondBatchNorm(model)
-            if self._loaded is not None:
-                self.second.load_state_dict(self._loaded)
         return self.second
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return (self._loaded or {}) if self.second is None else dict(self.second.state_dict())
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._loaded = state
-        if self.second is not None:
-            self.second.load_state_dict(state)
 
 
 def auto_augment(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,8 +32,8 @@ class Distillation(OneStep):
     Args:
         threat: accepted so that every method is built alike; training meets no adversary.
         temperature: what divides the logits of both (authors: 20 on MNIST).
-        teacher_epochs: epochs of the teacher, before those of the model; None is half of the run. In a loop that does
-            not say the epoch both learn at once.
+        teacher_epochs: epochs of the teacher, before those of the model; None is half of the run. In a loop without
+            `Objective.epochs` both learn at once.
         ramp_epochs: without effect, since training meets no adversary.
 
     Raises:
@@ -62,10 +62,6 @@ class Distillation(OneStep):
         self.teacher_epochs = teacher_epochs
         self.teacher: nn.Module | None = None
 
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        return ["the teacher is not trained first (teacher_epochs): both learn at once"]
-
     def unreached(self, epochs: int) -> list[str]:
         if self.teacher_epochs is None or self.teacher_epochs < epochs:
             return []
@@ -86,13 +82,6 @@ class Distillation(OneStep):
     def prepare(self, model: nn.Module) -> None:
         if self.teacher is None:
             self.teacher = copy.deepcopy(bare(model)).requires_grad_()
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [] if self.teacher is None else list(self.teacher.parameters())
-
-    def to(self, device: torch.device | str) -> None:
-        if self.teacher is not None:
-            self.teacher.to(device)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         return Examples(x, x, y)
@@ -124,10 +113,3 @@ class Distillation(OneStep):
             if buffer.is_floating_point():
                 buffer.copy_(mean_over_processes(buffer))
         return None
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {} if self.teacher is None else dict(self.teacher.state_dict())
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if self.teacher is not None:
-            self.teacher.load_state_dict(state)

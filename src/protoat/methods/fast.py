@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,11 @@ class FastAT(AdversarialTraining):
     10.0
     """
 
+    memory: ClassVar[tuple[str, ...]] = ("watched_x", "watched_y")
+    watched_x: Tensor | None
+    watched_y: Tensor | None
+    previous: Tensor
+
     def __init__(
         self,
         threat: ThreatModel,
@@ -66,43 +73,25 @@ class FastAT(AdversarialTraining):
         check_number("(0, 1)", "0.2 stops at a fall of 20 points", guard_drop=guard_drop)
         self.guard = PGD(threat, steps=5, step_size=threat.eps / 4) if guard else None
         self.guard_drop = guard_drop
-        self._watched: tuple[Tensor, Tensor] | None = None
-        self._previous = 0.0
-        self._previous_eps = 0.0
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        unguarded = [] if self.guard is None else ["nothing watches for catastrophic overfitting (guard)"]
-        return super().lost_without_epochs + unguarded
+        self.register_buffer("previous", torch.zeros(2))  # accuracy under the guard's attack, and at which radius
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        if self.guard is not None and self._watched is None:
-            self._watched = (x.detach().clone(), y.clone())
+        if self.guard is not None and self.watched_x is None:
+            self.watched_x, self.watched_y = x.detach().clone(), y.clone()
         return super().examples(model, x, y)
 
     def end_epoch(self, model: nn.Module) -> str | None:
-        if self.guard is None or self._watched is None:
+        x, y = self.watched_x, self.watched_y
+        if self.guard is None or x is None or y is None:
             return None
-        x, y = self._watched
-        self._watched = None
+        self.watched_x = self.watched_y = None
         correct = self.guard(model, x, y, eps=self.eps).correct
-        accuracy = float(mean_over_processes(correct.float().mean()))
-        comparable = self._previous_eps == self.eps
-        fall, previous = self._previous - accuracy, self._previous
-        self._previous, self._previous_eps = accuracy, self.eps
-        if not comparable or fall <= self.guard_drop:
+        present = torch.stack([mean_over_processes(correct.float().mean()).cpu(), torch.tensor(self.eps)])
+        (previous, at), (accuracy, eps) = self.previous.tolist(), present.tolist()
+        self.previous.copy_(present)
+        if at != eps or previous - accuracy <= self.guard_drop:
             return None
         return (
             f"catastrophic overfitting: PGD-5 accuracy on a training batch fell from {previous:.1%} to {accuracy:.1%} "
             "in one epoch; a smaller step_size or fewer epochs avoid it"
         )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {"previous": torch.tensor([self._previous, self._previous_eps], dtype=torch.float64)}
-        if self._watched is not None:
-            state |= {"watched_x": self._watched[0], "watched_y": self._watched[1]}
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._previous, self._previous_eps = state["previous"].tolist()
-        self._watched = (state["watched_x"], state["watched_y"]) if "watched_x" in state else None

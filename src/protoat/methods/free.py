@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,13 @@ class FreeAT(Method):
     8
     """
 
+    memory: ClassVar[tuple[str, ...]] = ("perturbation",)
+    perturbation: Tensor | None
+
     def __init__(self, threat: ThreatModel, *, replays: int = 8, ramp_epochs: float = 0.0) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
         check_whole(replays=replays)
         self.replays = replays
-        self.perturbation: Tensor | None = None
 
     @property
     def updates_per_batch(self) -> int:
@@ -80,12 +83,6 @@ class FreeAT(Method):
             return delta.clamp(-self.eps, self.eps)
         length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (delta.dim() - 1))
         return delta * (self.eps / length).clamp(max=1)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {} if self.perturbation is None else {"perturbation": self.perturbation}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.perturbation = state.get("perturbation")
 
 
 def _cut(x: Tensor) -> Tensor:

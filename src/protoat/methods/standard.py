@@ -25,10 +25,6 @@ class Standard(OneStep):
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float = 0.0) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
 
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        return []
-
     def unreached(self, epochs: int) -> list[str]:
         return []
 

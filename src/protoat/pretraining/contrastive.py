@@ -89,12 +89,6 @@ class Contrastive(Method):
         if self.projector is None:
             self.projector = self.build_projector(width)
 
-    def parameters(self) -> list[nn.Parameter]:
-        return [] if self.projector is None else list(self.projector.parameters())
-
-    def to(self, device: torch.device | str) -> None:
-        self.head.to(device)
-
     @property
     def head(self) -> nn.Module:
         """The projector.
@@ -136,9 +130,3 @@ class Contrastive(Method):
         nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         with attacking(self.head):
             return attack.craft(model, x, nobody, eps=self.eps, generator=generator)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {f"projector.{key}": value for key, value in self.head.state_dict().items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.head.load_state_dict({key.removeprefix("projector."): value for key, value in state.items()})

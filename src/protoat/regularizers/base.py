@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from protoat.memory import Memory
 from protoat.types import Views
 
 __all__ = ["Regularizer"]
 
 
-class Regularizer(nn.Module, ABC):
+class Regularizer(Memory, ABC):
     """A metric term on embeddings. Its parameters must be in the optimizer; `protoat.fit` raises when they are not.
 
     Attributes:
@@ -21,11 +22,6 @@ class Regularizer(nn.Module, ABC):
     """
 
     per_process: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        """What is given up, in words, in a loop that does not say when an epoch ends."""
-        return []
 
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""

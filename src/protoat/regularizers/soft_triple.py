@@ -117,10 +117,6 @@ class SoftTriple(Regularizer):
         self.register_buffer("active", torch.arange(places) < torch.tensor(counts)[:, None])
         self.register_buffer("mass", torch.zeros(num_classes, places))
 
-    @property
-    def lost_without_epochs(self) -> list[str]:
-        return ["prototypes never merge (merge_threshold)"] if self.merge_threshold else []
-
     def unreached(self, epochs: int) -> list[str]:
         if not self.merge_threshold or self.first_merge(epochs) is not None:
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +63,9 @@ class TLA(Regularizer):
     """
 
     per_process: ClassVar[tuple[str, ...]] = ("pool_x", "pool_y")
-    pool_x: Tensor
-    pool_y: Tensor
+    memory: ClassVar[tuple[str, ...]] = per_process
+    pool_x: Tensor | None
+    pool_y: Tensor | None
 
     def __init__(
         self,
@@ -95,8 +96,6 @@ class TLA(Regularizer):
         self.match_l2 = match_l2
         self.mul_num = mul_num
         self.absolute_cosine = absolute_cosine
-        self.register_buffer("pool_x", torch.empty(0))
-        self.register_buffer("pool_y", torch.empty(0, dtype=torch.int64))
 
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         """The A1_Ap_B triplet alone, with positives and negatives taken from the same (B, D) embeddings."""
@@ -141,15 +140,11 @@ class TLA(Regularizer):
         """The clean images to choose from; the present batch stands last. A replay of a batch is kept once."""
         if self.mul_num == 1:
             return x, y
-        if not torch.equal(self.pool_x[-len(x) :], x):
+        if self.pool_x is None or self.pool_y is None:
+            self.pool_x, self.pool_y = x.clone(), y.clone()
+        elif not torch.equal(self.pool_x[-len(x) :], x):
             # A short batch must not shrink what earlier ones filled.
             keep = max(self.mul_num * len(x), len(self.pool_x))
-            self.pool_x = torch.cat([self.pool_x, x])[-keep:] if len(self.pool_x) else x.clone()
+            self.pool_x = torch.cat([self.pool_x, x])[-keep:]
             self.pool_y = torch.cat([self.pool_y, y])[-keep:]
         return self.pool_x, self.pool_y
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in self.per_process:
-            if (stored := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, getattr(self, name).new_empty(stored.shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -73,7 +73,10 @@ def settings(part: object) -> dict[str, Any]:
     """
     constructors = (vars(kind).get("__init__") for kind in type(part).__mro__)
     known = {name for init in constructors if inspect.isfunction(init) for name in inspect.signature(init).parameters}
-    kept = {name: value for name, value in vars(part).items() if name in known or isinstance(value, Attack)}
+    held = vars(part) | {
+        name: module for name, module in getattr(part, "_modules", {}).items() if isinstance(module, Method)
+    }
+    kept = {name: value for name, value in held.items() if name in known or isinstance(value, Attack)}
     return {name: _plain(value) for name, value in sorted(kept.items())}
 
 

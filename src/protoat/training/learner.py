@@ -23,9 +23,10 @@ from protoat.functional.distributed import mean_over_processes
 from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
+from protoat.training.earlier import renamed
 from protoat.training.memory_format import MemoryFormat
 from protoat.training.modes import Modes
-from protoat.training.weights import load_tensors, part, prefixed, tensors_of
+from protoat.training.weights import learned, load_tensors, part, prefixed, tensors_of
 
 __all__ = ["Learner"]
 
@@ -172,7 +173,9 @@ class Learner:
         """Tensors common to all processes, tensors of this process (they win), and JSON values."""
         optimizer, plain = optimizer_state.flatten(self.optimizer)
         common = prefixed("model", tensors_of(self.bare)) | prefixed("optimizer", optimizer)
-        own = prefixed("objective", self.objective.state_dict())
+        lasting = learned(self.objective)
+        passing = {key: value for key, value in self.objective.state_dict().items() if key not in lasting}
+        own = prefixed("objective", lasting) | prefixed("process", passing)
         own |= prefixed("model", _buffers(self.bare))
         if self.average is not None:
             common |= prefixed("average", tensors_of(self.average))
@@ -182,10 +185,12 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
+        tensors = renamed(tensors, self.objective.method)
         load_tensors(self.bare, part("model", tensors))
         optimizer_state.unflatten(self.optimizer, part("optimizer", tensors), plain["optimizer"])
         device = self.accelerator.device
-        self.objective.load_state_dict({k: v.to(device) for k, v in part("objective", tensors).items()})
+        own = part("objective", tensors) | part("process", tensors)
+        self.objective.load_state_dict({key: value.to(device) for key, value in own.items()})
         if self.average is not None:
             load_tensors(self.average, part("average", tensors))
         if self.accelerator.scaler is not None:

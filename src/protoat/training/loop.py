@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.epochs import Epoch
 from protoat.errors import Interrupted
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
@@ -80,7 +81,9 @@ class Loop:
         self.learner.model.training = self.learner.bare.training  # of what wraps it
         self.sums.restart(state.sums, state.count)
         self.saver.begin_epoch()
-        for batch in self.batches.epoch(state.epoch, state.batch):
+        objective, length = self.learner.objective, len(self.batches)
+        epoch = objective.epoch(state.epoch + 1, self.epochs, self.learner.bare, self.learner.raw_optimizer)
+        for batch in epoch.batches(self.batches.epoch(state.epoch, state.batch), length=length, done=state.batch):
             self._batch(batch)
             state.seconds = time.perf_counter() - started
             self.bar.advance(state.epoch + 1, self.epochs, self.sums.latest)
@@ -88,9 +91,9 @@ class Loop:
             due = self.checkpoint_every is not None and (
                 state.update - self.saver.saved_update >= self.checkpoint_every
             )
-            if due and state.batch < len(self.batches):
+            if due and state.batch < length:
                 self._save_inside()
-        line = self._end_epoch()
+        line = self._end_epoch(epoch)
         line["seconds"] = round(time.perf_counter() - started, 3)
         state.finish_epoch(line)
         self.log.append(line)
@@ -99,7 +102,6 @@ class Loop:
     def _batch(self, batch: tuple[Tensor, ...]) -> None:
         state, objective = self.state, self.learner.objective
         seed_global(self.device, "update", self.seed, state.update, self.process)
-        objective.at_epoch(state.epoch + state.batch / len(self.batches), self.epochs)
         # Closed on errors too: a method may have displaced weights that it must put back.
         with closing(objective.losses(self.learner.model, *batch)) as updates:  # type: ignore[type-var] # a generator
             for terms in updates:
@@ -118,17 +120,16 @@ class Loop:
         per_epoch = len(self.batches) * self.learner.objective.updates_per_batch
         return self.schedule.lr(self.learner.base_lr, update, per_epoch * self.epochs, per_epoch)
 
-    def _end_epoch(self) -> dict[str, Any]:
+    def _end_epoch(self, present: Epoch) -> dict[str, Any]:
         """What is due after the last batch, and the line it gives."""
-        state, learner, epoch = self.state, self.learner, self.state.epoch + 1
+        state, learner, epoch = self.state, self.learner, present.number
         line: dict[str, Any] = {"epoch": epoch, "update": state.update, "lr": self._lr(state.update - 1)}
         line |= self.sums.means(self.device)
         learner.check_finite(state.update - 1, epoch)
         learner.synchronise_batch_norm()
         seed_global(self.device, "epoch end", self.seed, epoch)
-        learner.objective.at_epoch(epoch, self.epochs)
+        end = present.end()
         line["eps"] = learner.objective.method.eps
-        end = learner.objective.end_epoch(epoch, self.epochs, learner.bare, learner.raw_optimizer)
         if end.stop is not None:
             self.saver.return_to_epoch_start()
             state.stopped = line["stopped"] = end.stop

@@ -18,7 +18,16 @@ from protoat.storage.manifest import check, write_records
 from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
 
-__all__ = ["check_same_architecture", "load_tensors", "load_weights", "part", "prefixed", "save_weights", "tensors_of"]
+__all__ = [
+    "check_same_architecture",
+    "learned",
+    "load_tensors",
+    "load_weights",
+    "part",
+    "prefixed",
+    "save_weights",
+    "tensors_of",
+]
 
 
 _EXTRA = "_extra_state"  # torch's name for what a module keeps besides parameters and buffers
@@ -77,8 +86,11 @@ def check_same_architecture(expected: Mapping[str, Tensor], found: Mapping[str, 
 
 
 def learned(objective: Objective) -> dict[str, Tensor]:
-    """What an objective has learned (prototypes, masks), without the state of an unfinished run."""
-    return {key: value for key, value in objective.state_dict().items() if not key.startswith("method.")}
+    """What outlasts a run of an objective (prototypes, masks), without what belongs to one process."""
+    if objective.regularizer is None:
+        return {}
+    state, passing = objective.regularizer.state_dict(), objective.regularizer.per_process
+    return {f"regularizer.{key}": value for key, value in state.items() if key not in passing}
 
 
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:

@@ -1,0 +1,93 @@
+"""One pass over the data, in which a method and a regularizer know how far training is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, NamedTuple, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from protoat.methods import Method
+from protoat.regularizers import Regularizer
+
+__all__ = ["Epoch", "EpochEnd"]
+
+T = TypeVar("T")
+
+
+class EpochEnd(NamedTuple):
+    """What the end of an epoch brought: a reason to stop and roll back, or None; and facts for the log."""
+
+    stop: str | None
+    facts: dict[str, Any]
+
+
+class Epoch:
+    """One pass over the data: ramps and warm-ups follow its batches; guards look and prototypes merge at its end.
+
+    `protoat.Objective.epochs` makes them.
+
+    Attributes:
+        number: which pass it is, from 1.
+        epochs: how many there are.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        regularizer: Regularizer | None,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        number: int,
+        epochs: int,
+    ) -> None:
+        self.number = number
+        self.epochs = epochs
+        self._parts = method, regularizer, model, optimizer
+        self._begun = False
+        self._end: EpochEnd | None = None
+
+    def batches(self, loader: Iterable[T], *, length: int | None = None, done: int = 0) -> Iterator[T]:
+        """The batches of a loader; before each one the method learns how far training is.
+
+        Args:
+            loader: of anything.
+            length: batches in the pass; default ``len(loader)``.
+            done: batches of this pass that came before the first one of `loader`.
+
+        Raises:
+            TypeError: a loader without a length, and no `length`.
+        """
+        if length is None:
+            if not isinstance(loader, Sized):
+                raise TypeError(f"a {type(loader).__name__} has no length; write epoch.batches(loader, length=...)")
+            length = len(loader)
+        self._begun = True
+        for index, batch in enumerate(loader, done):
+            self._parts[0].at_epoch(self.number - 1 + index / length, self.epochs)
+            yield batch
+
+    def end(self) -> EpochEnd:
+        """Runs what is due after the pass, once: the method's guard, the regularizer's merge.
+
+        `Objective.epochs` does so before the next pass; a loop that measures the model before that calls it first.
+
+        Raises:
+            RuntimeError: the pass had no batches.
+        """
+        if not self._begun:
+            raise RuntimeError(
+                f"epoch {self.number} knows no batches; write `for x, y in epoch.batches(loader)`, by which ramps and "
+                "warm-ups see how far training is"
+            )
+        if self._end is None:
+            method, regularizer, model, optimizer = self._parts
+            method.at_epoch(self.number, self.epochs)
+            stop = method.end_epoch(model)
+            facts = {}
+            if stop is None and regularizer is not None:
+                facts = regularizer.end_epoch(self.number, self.epochs, optimizer)
+            self._end = EpochEnd(stop, facts)
+        return self._end
