@@ -33,17 +33,7 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # `protoat.fit` and its like: names of the package itself stand for the part they come from.
-NAMES = {
-    "Linf": "types",
-    "L2": "types",
-    "Output": "types",
-    "ThreatModel": "types",
-    "Objective": "objective",
-    "fit": "training",
-    "evaluate": "evaluation",
-    "load_run": "runs",
-    "__version__": "_version",
-}
+NAMES = {name: home.split(".")[1] for name, home in protoat._HOMES.items()} | {"__version__": "_version"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

@@ -1,33 +1,14 @@
 """Multi-prototype adversarial training, and an honest measurement of how robust its models are.
 
-Sub-packages load on first use, so that ``import protoat`` and ``protoat --help`` do not import torch.
+Everything a program needs is here: ``protoat.PGD``, ``protoat.PGDAT``, ``protoat.SoftTriple``. Names load on first use,
+so that ``import protoat`` and ``protoat --help`` do not import torch; ``__init__.pyi`` tells type checkers of them.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from protoat._version import __version__
+from protoat._version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from protoat import attacks, data, evaluation, functional, methods, models, pretraining, regularizers, training
-    from protoat.evaluation import evaluate
-    from protoat.objective import Objective
-    from protoat.runs.run import load_run
-    from protoat.training import fit
-    from protoat.types import L2, Linf, Output, ThreatModel
-
-_HOMES = {
-    "Objective": "protoat.objective",
-    "fit": "protoat.training",
-    "evaluate": "protoat.evaluation",
-    "load_run": "protoat.runs.run",
-    "Linf": "protoat.types",
-    "L2": "protoat.types",
-    "Output": "protoat.types",
-    "ThreatModel": "protoat.types",
-}
 _PACKAGES = (
     "attacks",
     "data",
@@ -39,27 +20,40 @@ _PACKAGES = (
     "regularizers",
     "training",
 )
+# The module that each name comes from.
+_EXPORTS = {
+    "attacks": """
+        APGD APGDT BIM CWPGD FAB FABT FFGSM FGSM JSMA MIM PGD RFGSM TPGD ApproachWrong Attack AttackLoss AttackResult
+        AutoAttack BatchNormMode CarliniWagnerL0 CarliniWagnerL2 CarliniWagnerLinf Closest CornerNoise DeepFool
+        EmbeddingDisplacement Finding LeaveOwn MeasurementWarning MinimalNormAttack PrototypeClassifier Square
+        TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks draw_targets
+    """,
+    "data": """
+        CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
+        ImageFolder ImageLoader Inventory RandomView Source Split TinyImageNet cache_folder regroup split_validation
+    """,
+    "evaluation": "AttackReport AuditReport Count Report Surrogate attack_of_name audit evaluate fair_order lint",
+    "methods": """
+        AWP CFA DAJAT FGSMAT MART PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples FastAT FreeAT Method
+        OneStep Standard
+    """,
+    "models": """
+        DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits Normalize ResNet18 ResNet50 SecondBatchNorm
+        WithEmbedding batch_norm_branch dual_batch_norm freeze_all_but keep_branch linear_head with_embedding
+    """,
+    "objective": "Objective",
+    "pretraining": "ACL Contrastive RoCL",
+    "regularizers": "TLA NPair ProxyAnchor ProxyNCA Regularizer SoftTriple Triplet",
+    "runs.run": "load_run",
+    "training": """
+        EMA FAWA LARS SWA Averaging CheckpointError Constant Cyclic DiskError FitResult Interrupted NonFiniteLossError
+        Schedule StepDecay TorchSchedule WarmupCosine fit load_weights make_accelerator parameter_groups
+    """,
+    "types": "L2 Linf Output ThreatModel",
+}
+_HOMES = {name: f"protoat.{home}" for home, names in _EXPORTS.items() for name in names.split()}
 
-__all__ = [
-    "L2",
-    "Linf",
-    "Objective",
-    "Output",
-    "ThreatModel",
-    "__version__",
-    "attacks",
-    "data",
-    "evaluate",
-    "evaluation",
-    "fit",
-    "functional",
-    "load_run",
-    "methods",
-    "models",
-    "pretraining",
-    "regularizers",
-    "training",
-]
+__all__ = sorted(["__version__", *_PACKAGES, *_HOMES])  # noqa: PLE0605 - a list, as it should be
 
 
 def __getattr__(name: str) -> Any:
@@ -71,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -1,0 +1,26 @@
+# What type checkers and editors see of the names that load on first use.
+
+from protoat import attacks as attacks
+from protoat import data as data
+from protoat import evaluation as evaluation
+from protoat import functional as functional
+from protoat import methods as methods
+from protoat import models as models
+from protoat import pretraining as pretraining
+from protoat import regularizers as regularizers
+from protoat import training as training
+from protoat._version import __version__ as __version__
+from protoat.attacks import *
+from protoat.data import *
+from protoat.evaluation import *
+from protoat.methods import *
+from protoat.models import *
+from protoat.objective import *
+from protoat.pretraining import *
+from protoat.regularizers import *
+from protoat.runs.run import load_run as load_run
+from protoat.training import *
+from protoat.types import L2 as L2
+from protoat.types import Linf as Linf
+from protoat.types import Output as Output
+from protoat.types import ThreatModel as ThreatModel
