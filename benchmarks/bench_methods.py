@@ -23,7 +23,7 @@ from protoat import Objective, methods
 from protoat.methods import AWP, CFA, TRADES, Method
 from protoat.models import ResNet18
 from protoat.recipes.reading import recipe_parser
-from protoat.types import Linf
+from protoat.threats import Linf
 
 BATCH, CLASSES, ROUNDS, SLACK = 8, 10, 3, 1.25
 THREAT = Linf("8/255")

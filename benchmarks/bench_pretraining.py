@@ -23,8 +23,8 @@ from protoat import Objective
 from protoat.methods import PGDAT, Method
 from protoat.models import ResNet18
 from protoat.pretraining import ACL, Contrastive, RoCL
+from protoat.threats import Linf
 from protoat.training import LARS, parameter_groups
-from protoat.types import Linf
 
 BATCH, CLASSES, THREADS, ROUNDS, REPEATS = 16, 10, 2, 3, 5
 SLACK, SHARE = 1.25, 0.1

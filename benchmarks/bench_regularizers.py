@@ -24,7 +24,8 @@ from protoat.methods import PGDAT
 from protoat.models import ResNet18
 from protoat.recipes.reading import recipe_parser
 from protoat.regularizers import Regularizer, SoftTriple
-from protoat.types import Linf, Output, Views
+from protoat.threats import Linf
+from protoat.types import Output, Views
 
 BATCH, CLASSES, ROUNDS, REPEATS = 32, 10, 3, 5
 GROWTH_BASE = {"C": 10, "K": 10, "D": 512}

@@ -15,7 +15,8 @@ from protoat.data import ImageData
 from protoat.methods import Method
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
-from protoat.types import Linf, Output, ThreatModel
+from protoat.threats import Linf, ThreatModel
+from protoat.types import Output
 
 _CLASSES, _BATCH, _WIDTH = 4, 8, 16
 

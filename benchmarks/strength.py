@@ -27,12 +27,11 @@ from torch import Tensor, nn
 from protoat import L2, Linf, Objective, fit
 from protoat.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, CarliniWagnerL2, DeepFool, Square
 from protoat.data import MNIST, ImageLoader
-from protoat.functional.ball import distance
 from protoat.methods import PGDAT, Standard
 from protoat.models import LeNet
 from protoat.regularizers import SoftTriple
 from protoat.runs.subject import subject_of_run
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -240,7 +239,7 @@ def _measured(craft: Craft, model: nn.Module, x: Tensor, y: Tensor, threat: Thre
     started = time.process_time()
     x_adv = craft(model, x, y)
     seconds = time.process_time() - started
-    legal = (distance(x_adv, x, threat.norm) <= threat.eps * (1 + 1e-5)) & (x_adv.flatten(1).amin(1) >= -1e-6)
+    legal = (threat.geometry.distance(x_adv, x) <= threat.eps * (1 + 1e-5)) & (x_adv.flatten(1).amin(1) >= -1e-6)
     with torch.no_grad():
         right = torch.cat([model(part).argmax(1) for part in x_adv.split(BATCH)]) == y
         clean = torch.cat([model(part).argmax(1) for part in x.split(BATCH)]) == y

@@ -18,6 +18,7 @@ LAYERS = [
     {"storage", "pixels"},
     {"types", "memory"},
     {"functional"},
+    {"threats"},
     {"models", "attacks", "regularizers", "data"},
     {"methods"},
     {"epochs"},

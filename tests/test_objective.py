@@ -25,7 +25,8 @@ from protoat.methods import (
     Standard,
 )
 from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
-from protoat.types import Linf, Output, Views
+from protoat.threats import Linf
+from protoat.types import Output, Views
 
 THREAT = Linf(0.1)
 Y = torch.tensor([0, 1, 0, 1])

@@ -16,7 +16,7 @@ from protoat.data import ImageData
 from protoat.evaluation.behaviour import eval_logits
 from protoat.methods import PGDAT, FreeAT, Method
 from protoat.models import with_embedding
-from protoat.types import Linf
+from protoat.threats import Linf
 
 THREAT = Linf(0.1)
 X, Y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from protoat import Objective
 from protoat.methods import PGDAT, FreeAT
 from protoat.regularizers import TLA, ProxyAnchor, Triplet
+from protoat.threats import Linf
 from protoat.training import fit
-from protoat.types import Linf, Output
+from protoat.types import Output
 
 THREAT = Linf(0.1)
 

@@ -45,11 +45,12 @@ _EXPORTS = {
     "pretraining": "ACL Contrastive RoCL",
     "regularizers": "TLA NPair ProxyAnchor ProxyNCA Regularizer SoftTriple Triplet",
     "runs.run": "load_run",
+    "threats": "L1 L2 Linf ThreatModel",
     "training": """
         EMA FAWA LARS SWA Averaging CheckpointError Constant Cyclic DiskError FitResult Interrupted NonFiniteLossError
         Schedule StepDecay TorchSchedule WarmupCosine fit load_weights make_accelerator parameter_groups
     """,
-    "types": "L2 Linf Output ThreatModel",
+    "types": "Output",
 }
 _HOMES = {name: f"protoat.{home}" for home, names in _EXPORTS.items() for name in names.split()}
 

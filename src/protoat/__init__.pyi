@@ -19,8 +19,9 @@ from protoat.objective import *
 from protoat.pretraining import *
 from protoat.regularizers import *
 from protoat.runs.run import load_run as load_run
+from protoat.threats import L1 as L1
+from protoat.threats import L2 as L2
+from protoat.threats import Linf as Linf
+from protoat.threats import ThreatModel as ThreatModel
 from protoat.training import *
-from protoat.types import L2 as L2
-from protoat.types import Linf as Linf
 from protoat.types import Output as Output
-from protoat.types import ThreatModel as ThreatModel

@@ -64,7 +64,7 @@ class Objective(nn.Module):
     metric term sees; its training times leave room for the adversarial ones only.
 
     >>> from protoat.methods import PGDAT
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> objective = Objective(PGDAT(Linf(0.1)))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -1,17 +1,12 @@
-"""The values that every part of protoat passes to the others."""
+"""Outputs of models and terms of losses: the values that the parts of protoat pass to each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from protoat.pixels import Pixels
-
-__all__ = ["L2", "Linf", "LossTerms", "Norm", "Output", "Pixels", "ThreatModel", "Views", "as_output", "check_threat"]
-
-Norm = Literal["linf", "l2"]
+__all__ = ["LossTerms", "Output", "Views", "as_output"]
 
 
 class Output(NamedTuple):
@@ -82,67 +77,3 @@ class LossTerms(NamedTuple):
         """Detached scalars by name, with the total, for logs."""
         terms = {name: term.detach() for name, term in self._asdict().items() if term is not None}
         return terms | {"total": self.total.detach()}
-
-
-@dataclass(frozen=True)
-class ThreatModel:
-    """What an adversary may do: move an image by at most ``eps`` in ``norm`` while pixels stay in [0, 1].
-
-    Args:
-        eps: radius, in the unit of the pixels. At most 1 under L-inf.
-        norm: ``"linf"`` or ``"l2"``.
-
-    Raises:
-        ValueError: a radius outside the range, or an unknown norm.
-
-    >>> ThreatModel(8)
-    Traceback (most recent call last):
-    ValueError: eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255
-    """
-
-    eps: Pixels
-    norm: Norm = "linf"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", float(Pixels(self.eps)))
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm={self.norm!r} is unknown; write 'linf' or 'l2'")
-        if self.norm == "linf" and not 0 < self.eps <= 1:
-            hint = f"; pixels are in [0, 1], so write {self.eps:g}/255" if self.eps > 1 else ""
-            raise ValueError(f"eps={self.eps:g} is outside (0, 1]{hint}")
-        if self.norm == "l2" and not 0 < self.eps < float("inf"):
-            raise ValueError(f"eps={self.eps:g} is not a positive L2 radius")
-
-
-def check_threat(threat: Any, user: type) -> None:
-    """Refuses what is no threat model, such as a radius alone.
-
-    Args:
-        threat: what `user`, a class of attacks or methods, was given.
-
-    Raises:
-        TypeError: no `ThreatModel`.
-    """
-    if not isinstance(threat, ThreatModel):
-        raise TypeError(
-            f"{user.__name__} takes a threat model, and {threat!r} is of type {type(threat).__name__}; "
-            "write protoat.Linf(8/255) or protoat.L2(0.5)"
-        )
-
-
-def Linf(eps: float | str) -> ThreatModel:  # noqa: N802 - the field's name for the ball
-    """The L-inf ball of radius `eps` in (0, 1].
-
-    >>> Linf("8/255") == ThreatModel(8 / 255, "linf")
-    True
-    """
-    return ThreatModel(Pixels(eps), "linf")
-
-
-def L2(eps: float | str) -> ThreatModel:  # noqa: N802
-    """The L2 ball of radius `eps`, in pixels.
-
-    >>> L2(0.5).norm
-    'l2'
-    """
-    return ThreatModel(Pixels(eps), "l2")

@@ -24,7 +24,8 @@ from protoat.attacks import (
 from protoat.functional.losses import cross_entropy
 from protoat.functional.prototypes import prototype_similarity, soft_triple
 from protoat.regularizers import SoftTriple
-from protoat.types import L2, Linf, Output
+from protoat.threats import L2, Linf
+from protoat.types import Output
 
 X = torch.tensor([[1, 2, 3], [0, 1, -1], [2, -1, 0.5], [-1, -1, 2]])
 Y = torch.tensor([0, 1, 0, 1])

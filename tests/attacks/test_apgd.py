@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from protoat.attacks import APGD, APGDT
 from protoat.attacks.apgd import checkpoints
-from protoat.functional.ball import distance
 from protoat.functional.losses import margin
 from protoat.functional.margins import difference, dlr, dlr_targeted
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 
 class Logits(nn.Module):
@@ -171,7 +172,7 @@ def test_a_radius_for_each_image(digits: Callable[..., Any]) -> None:
     eps = torch.linspace(0.01, 0.2, 20)
     for norm in ("linf", "l2"):
         x_adv = APGD(ThreatModel(0.2, norm), steps=10).perturb(model, x, y, eps=eps)  # type: ignore[arg-type]
-        assert bool((distance(x_adv, x, norm) <= eps + 1e-6).all())  # type: ignore[arg-type]
+        assert bool((norm_of(norm).distance(x_adv, x) <= eps + 1e-6).all())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack, AutoAttack
 from protoat.attacks.base import Problem
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 
 class Short(AutoAttack):

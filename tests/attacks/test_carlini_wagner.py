@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from protoat.attacks import CarliniWagnerL2
-from protoat.functional.ball import distance
 from protoat.functional.losses import margin
-from protoat.types import L2, Linf
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf
 
 
 def test_distance_on_a_linear_model_is_exact() -> None:
@@ -38,7 +38,7 @@ def test_foolbox_finds_nothing_nearer(digits: Callable[..., Any]) -> None:
     ours = CarliniWagnerL2(L2(1), search_steps=5, learning_rate=0.05, **settings).closest(model, x, y)
     assert ours.distance.isfinite().sum() >= success.sum() > 7
     both = ours.distance.isfinite() & success
-    assert ours.distance[both].mean() <= 1.02 * distance(images, x, "l2")[both].mean()
+    assert ours.distance[both].mean() <= 1.02 * norm_of("l2").distance(images, x)[both].mean()
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -92,7 +92,7 @@ def test_under_a_budget_images_are_done_once_inside(digits: Callable[..., Any], 
     inside, calls = sum(calls), []
     nearest = attack.closest(model, x, y)
     handle.remove()
-    assert bool((distance(result.x_adv, x, threat.norm) <= threat.eps + 1e-5).all())
+    assert bool((threat.geometry.distance(result.x_adv, x) <= threat.eps + 1e-5).all())
     assert inside < 0.9 * sum(calls)
     if threat.norm == "l2":
         assert bool(((nearest.distance <= 0.7) <= result.success).all())

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from protoat.attacks import CarliniWagnerL0, CarliniWagnerL2, CarliniWagnerLinf
 from protoat.attacks.carlini_wagner_l0 import freeze
-from protoat.functional.ball import distance
-from protoat.types import L2, Linf
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf
 
 SHORT = {"steps": 40, "initial_const": 0.1, "largest_const": 6.0, "learning_rate": 0.05}
 
@@ -164,7 +164,7 @@ def test_each_form_is_least_in_its_own_norm(digits: Callable[..., Any]) -> None:
     images = {name: attack.closest(model, x, y).x_adv for name, attack in (("0", l0), ("2", round_), ("i", flat))}
 
     def mean(name: str, norm: Any) -> float:
-        far = l0.length(images[name], x) if norm == "l0" else distance(images[name], x, norm)
+        far = l0.length(images[name], x) if norm == "l0" else norm_of(norm).distance(images[name], x)
         return float(far.mean())
 
     assert mean("0", "l0") < mean("2", "l0") / 3
@@ -177,7 +177,7 @@ def test_each_form_is_least_in_its_own_norm(digits: Callable[..., Any]) -> None:
 def test_success_is_judged_by_the_budget(digits: Callable[..., Any], kind: Any, threat: Any) -> None:
     model, x, y = digits(count=15)
     result = kind(threat, **SHORT)(model, x, y)
-    assert bool((distance(result.x_adv, x, threat.norm) <= threat.eps + 1e-5).all())
+    assert bool((threat.geometry.distance(result.x_adv, x) <= threat.eps + 1e-5).all())
     assert 0.2 < result.success.float().mean() < 1
     said = model(x).logits.argmax(1)
     assert torch.equal(kind(threat, **SHORT).perturb(model, x, (said + 1) % 10), x)  # already wrong

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import DeepFool
-from protoat.functional.ball import distance
-from protoat.types import L2, Linf, ThreatModel
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf, ThreatModel
 
 
 def slow_deepfool(model: nn.Module, x: Tensor, y: int, norm: str, steps: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_foolbox_finds_nothing_nearer(digits: Callable[..., Any], threat: Threat
     ours = DeepFool(threat).closest(model, x, y)
     both = found & ours.distance.isfinite()
     assert ours.distance.isfinite().sum() >= found.sum()
-    assert ours.distance[both].mean() <= 1.01 * distance(images[0], x, threat.norm)[both].mean()
+    assert ours.distance[both].mean() <= 1.01 * threat.geometry.distance(images[0], x)[both].mean()
 
 
 def test_fewer_candidates_look_at_the_likeliest_classes_only(digits: Callable[..., Any]) -> None:
@@ -72,7 +72,7 @@ def test_fewer_candidates_look_at_the_likeliest_classes_only(digits: Callable[..
 def test_under_a_budget_success_is_judged_after_projection(digits: Callable[..., Any]) -> None:
     model, x, y = digits(count=40)
     result = DeepFool(L2(0.5))(model, x, y)
-    assert bool((distance(result.x_adv, x, "l2") <= 0.5 + 1e-5).all())
+    assert bool((norm_of("l2").distance(result.x_adv, x) <= 0.5 + 1e-5).all())
     inside = DeepFool(L2(0.5)).closest(model, x, y).distance <= 0.5
     assert bool((inside <= result.success).all())
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import FAB, FABT
 from protoat.attacks.examination import MeasurementWarning
-from protoat.functional.ball import far_start
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 
 class Logits(nn.Module):
@@ -89,10 +88,11 @@ def test_restarts_begin_inside_the_radius_of_the_call(
 
     def spy(x: Tensor, radius: Tensor, *rest: Any) -> Tensor:
         radii.append(float(radius.max()))
-        return far_start(x, radius, *rest)
+        return start(x, radius, *rest)
 
-    monkeypatch.setattr("protoat.attacks.fab.far_start", spy)
     attack = FAB(Linf(0.3), steps=2, restarts=2)
+    start = attack.norm.far_start
+    monkeypatch.setattr(attack.norm, "far_start", spy)
     attack.perturb(model, x, y, eps=0.02)
     attack.closest(model, x, y)
     assert radii[0] == pytest.approx(0.01)

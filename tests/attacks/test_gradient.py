@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD, Attack
 from protoat.attacks.gradient import input_gradient
-from protoat.functional.ball import random_start
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
-from protoat.types import L2, Linf, Norm, Output, ThreatModel
+from protoat.threats import L2, Linf, Norm, ThreatModel
+from protoat.types import Output
 
 Vector = list[float]
 
@@ -76,7 +76,7 @@ def test_pgd_is_its_equation(threat: ThreatModel, start: bool, targeted: bool) -
     labels = (y + 1) % 3 if targeted else y
     attack = PGD(threat, steps=7, step_size=threat.eps / 3, random_start=start)
     ours = attack.perturb(model, x, y, targets=labels if targeted else None, generator=torch.Generator().manual_seed(5))
-    starts = random_start(x, threat.eps, threat.norm, torch.Generator().manual_seed(5)) if start else x
+    starts = threat.geometry.random_start(x, threat.eps, torch.Generator().manual_seed(5)) if start else x
     for i in range(6):
         expected = slow_pgd(
             model,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import BIM, CWPGD, MIM, PGD, TPGD
 from protoat.functional.losses import cross_entropy, margin
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 EPS, STEPS = 0.15, 6
 

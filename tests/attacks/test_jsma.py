@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import JSMA
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.types import L2, Linf
+from protoat.threats import L2, Linf
 
 
 def slow_jsma(model: nn.Module, x: Tensor, target: int, *, theta: float, pairs: int, eps: float) -> Tensor:

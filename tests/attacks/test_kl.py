@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import TPGD
-from protoat.functional.ball import distance
 from protoat.functional.losses import cross_entropy
-from protoat.types import L2, Linf
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf
 
 EPS = 8 / 255
 
@@ -101,7 +101,7 @@ def test_raises_another_loss_when_given_one(net: nn.Module) -> None:
 def test_each_image_keeps_to_its_own_radius(net: nn.Module, threat: object) -> None:
     x, eps = inner_images(), threat.eps * torch.tensor([0.0, 0.25, 0.5, 1.0, 1.5, 2.0])
     x_adv = TPGD(threat).perturb(net, x, torch.zeros(6).long(), eps=eps)
-    moved = distance(x_adv, x, threat.norm)
+    moved = threat.geometry.distance(x_adv, x)
     assert bool((moved <= eps + 1e-6).all())
     assert moved[0] == 0
     assert bool((moved[1:] > 0.5 * eps[1:]).all())
@@ -113,8 +113,8 @@ def test_the_default_step_is_a_quarter_of_the_radius_and_scales_with_it(net: nn.
     x = inner_images(1)
     full = attack.perturb(net, x, torch.zeros(1).long())
     half = attack.perturb(net, x, torch.zeros(1).long(), eps=EPS / 2)
-    assert distance(full, x, "linf").item() == pytest.approx(2 / 255 + 0.003, abs=0.003)
-    assert distance(half, x, "linf").item() == pytest.approx(1 / 255 + 0.003, abs=0.003)
+    assert norm_of("linf").distance(full, x).item() == pytest.approx(2 / 255 + 0.003, abs=0.003)
+    assert norm_of("linf").distance(half, x).item() == pytest.approx(1 / 255 + 0.003, abs=0.003)
 
 
 def test_wrong_settings_are_refused() -> None:

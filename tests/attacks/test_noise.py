@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import CornerNoise, UniformNoise
-from protoat.functional.ball import distance
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 
 class Counting(nn.Module):
@@ -62,7 +62,7 @@ def test_corners_use_the_whole_budget(digits: Callable[..., Any], threat: Threat
     model, _, y = digits(count=8)
     x = torch.full((8, 1, 8, 8), 0.5)
     x_adv = CornerNoise(threat, draws=1).perturb(model, x, y)
-    torch.testing.assert_close(distance(x_adv, x, threat.norm), torch.full((8,), threat.eps))
+    torch.testing.assert_close(threat.geometry.distance(x_adv, x), torch.full((8,), threat.eps))
     assert (x_adv - x).abs().flatten().unique().numel() <= 4
 
 

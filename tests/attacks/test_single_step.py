@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from protoat.attacks import FFGSM, PGD, RFGSM
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 
 def slope(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from protoat.attacks import AutoAttack, Square
 from protoat.attacks.base import Problem
 from protoat.attacks.square import _bump, _bumps, _move_budget, _recolour, _stripes
-from protoat.functional.ball import distance
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.functional.norms import norm_of
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 
 class Logits(nn.Module):
@@ -131,11 +132,11 @@ def test_an_l2_query_spends_the_whole_budget(size: int) -> None:
     x = torch.full((20, 2, size, size), 0.5)  # far from the faces of the box
     case = problem(x, 0.3)
     start = _bumps(case)
-    torch.testing.assert_close(distance(start, x, "l2"), torch.full((20,), 0.3))
+    torch.testing.assert_close(norm_of("l2").distance(start, x), torch.full((20,), 0.3))
     for place in ([0.1, 0.2, 0.7, 0.9, 0.1], [0.5, 0.5, 0.4, 0.6, 0.9]):
         moved, new = _move_budget(case, start, 3, place)
         assert moved.tolist() == list(range(20))
-        torch.testing.assert_close(distance(new, x, "l2"), torch.full((20,), 0.3))
+        torch.testing.assert_close(norm_of("l2").distance(new, x), torch.full((20,), 0.3))
         assert not torch.equal(new, start)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from protoat.attacks.base import Problem
 from protoat.attacks.standing import fallen, select, worst_case
+from protoat.functional.norms import norm_of
 from protoat.types import Output
 
 
@@ -53,7 +54,7 @@ def test_another_attack_never_raises_the_accuracy(
 
     def accuracy(steps: list[float]) -> int:
         runs = [lambda part, _, step=step: part.x + step for step in steps]
-        result = worst_case(case, "linf", runs, batch_size=batch_size)
+        result = worst_case(case, norm_of("linf"), runs, batch_size=batch_size)
         assert bool(((result - case.x).abs() <= 0.5).all())
         assert bool(((result >= 0) & (result <= 1)).all())
         return int((~fallen(case, model(result).logits)).sum())
@@ -68,11 +69,11 @@ def test_each_run_sees_standing_images_only_in_full_batches() -> None:
         seen.append(rows.tolist())
         return part.x + 0.2
 
-    worst = worst_case(problem([0.9, 0.4, 0.1, 0.2, 0.45, 0.0]), "linf", [nudge, nudge], batch_size=3)
+    worst = worst_case(problem([0.9, 0.4, 0.1, 0.2, 0.45, 0.0]), norm_of("linf"), [nudge, nudge], batch_size=3)
     # 0 is wrong already; 1 and 4 fall to the first run; the second gets the three others in one batch.
     assert seen == [[1, 2, 3], [4, 5], [2, 3, 5]]
     torch.testing.assert_close(worst.flatten(), torch.tensor([0.9, 0.6, 0.3, 0.4, 0.65, 0.2]))
 
 
 def test_no_images_are_no_problem() -> None:
-    assert worst_case(problem([]), "linf", [lambda part, _: part.x]).shape == (0, 1, 1, 1)
+    assert worst_case(problem([]), norm_of("linf"), [lambda part, _: part.x]).shape == (0, 1, 1, 1)

@@ -10,7 +10,7 @@ import torch
 
 from protoat.attacks import PGD, DeepFool, Targeted, draw_targets
 from protoat.attacks.targets import TargetRule, ranked_wrong_classes
-from protoat.types import L2, Linf
+from protoat.threats import L2, Linf
 
 RULES = ["least_likely", "next", "random"]
 

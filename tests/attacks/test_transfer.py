@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from protoat.attacks import PGD, DeepFool, Transfer
-from protoat.types import L2, Linf
+from protoat.threats import L2, Linf
 
 
 def test_images_are_those_of_the_surrogate_and_success_is_the_victim_s(digits: Callable[..., Any]) -> None:

@@ -13,8 +13,8 @@ import pytest
 from protoat import cli
 from protoat.cli.outcome import run
 from protoat.data import DataNotFoundError, Digits, ImageFolder
+from protoat.threats import Linf
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
-from protoat.types import Linf
 
 
 @pytest.fixture(autouse=True)

@@ -28,8 +28,8 @@ from protoat.models import LeNet, MeanLogits, Normalize
 from protoat.pixels import Pixels
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
+from protoat.threats import L2, Linf
 from protoat.training import EMA, FAWA, LARS, SWA, Cyclic, StepDecay, WarmupCosine, parameter_groups
-from protoat.types import L2, Linf
 
 from . import parts
 

@@ -29,8 +29,8 @@ from protoat.attacks import (
     Transfer,
     UniformNoise,
 )
-from protoat.functional.ball import distance
-from protoat.types import L2, Linf, ThreatModel, as_output
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import as_output
 
 from . import parts
 
@@ -100,7 +100,7 @@ def predicted(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def legal(x_adv: Tensor, x: Tensor, eps: float | Tensor, threat: ThreatModel) -> bool:
-    near = bool((distance(x_adv, x, threat.norm) <= eps + 1e-6).all())
+    near = bool((threat.geometry.distance(x_adv, x) <= eps + 1e-6).all())
     return near and bool(x_adv.min() >= 0) and bool(x_adv.max() <= 1) and x_adv.shape == x.shape
 
 
@@ -150,7 +150,7 @@ def test_each_image_keeps_to_its_own_radius(kind: type[Attack], threat: ThreatMo
     x_adv = build(kind, threat).perturb(model, x, y, eps=eps, generator=seed(0))
     assert legal(x_adv, x, eps, threat)
     assert torch.equal(x_adv[0], x[0])
-    reach = distance(x_adv, x, threat.norm)
+    reach = threat.geometry.distance(x_adv, x)
     assert bool(reach.max() > threat.eps / 4), "the larger radii are not used"
 
 

@@ -22,8 +22,8 @@ from protoat.evaluation import evaluate
 from protoat.evaluation.masking_audit import audit
 from protoat.evaluation.threat_lint import lint
 from protoat.functional.margins import dlr
+from protoat.threats import Linf
 from protoat.training.validation import Validation
-from protoat.types import Linf
 
 from . import parts
 

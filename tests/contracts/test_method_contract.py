@@ -17,11 +17,11 @@ import protoat.regularizers
 from protoat import Objective
 from protoat.attacks import PGD
 from protoat.data import ImageData
-from protoat.functional.ball import distance
+from protoat.functional.norms import norm_of
 from protoat.methods import AdversarialTraining, BiaMAT, Distillation, FreeAT, Method, Standard
 from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 from . import parts
 
@@ -272,7 +272,7 @@ def test_images_keep_to_the_budget_and_the_range(kind: type[Method], threat: Thr
     goal = Objective(method)
     for views in method.updates(model, x, y):
         goal.method.outer_loss(views, y).backward()
-        assert bool((distance(views.x_adv, x, threat.norm) <= threat.eps + 1e-5).all())
+        assert bool((threat.geometry.distance(views.x_adv, x) <= threat.eps + 1e-5).all())
         assert float(views.x_adv.detach().min()) >= 0 and float(views.x_adv.detach().max()) <= 1
     assert (kind in CLEAN) == torch.equal(views.x_adv, x)
 
@@ -287,7 +287,7 @@ def test_the_radius_grows_as_the_ramp_says(kind: type[Method]) -> None:
         assert method.eps == pytest.approx(0.1 * share)
         for views in method.updates(model, x, y):
             method.outer_loss(views, y).backward()
-            moved = float(distance(views.x_adv.detach(), x, "linf").max())
+            moved = float(norm_of("linf").distance(views.x_adv.detach(), x).max())
             assert moved <= 0.1 * share + 1e-6
     assert kind in CLEAN or moved > 0.05
 

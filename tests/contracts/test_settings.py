@@ -24,8 +24,9 @@ from protoat.functional.margins import capped_margin
 from protoat.methods import AWP, CFA, DAJAT, TRADES, AdversarialTraining, BiaMAT, Method
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
+from protoat.threats import L2, Linf
 from protoat.training.identity import settings
-from protoat.types import L2, Linf, Output
+from protoat.types import Output
 
 from . import parts
 

@@ -18,7 +18,8 @@ from protoat.evaluation.threat_lint import lint
 from protoat.methods import FreeAT, Method
 from protoat.models import MeanLogits
 from protoat.objective import Objective
-from protoat.types import Linf, Output
+from protoat.threats import Linf
+from protoat.types import Output
 
 from . import parts
 from .test_attack_contract import LINF, build

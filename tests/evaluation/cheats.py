@@ -12,7 +12,7 @@ from protoat.attacks import PGD, Attack
 from protoat.data import Digits
 from protoat.methods import Distillation
 from protoat.objective import Objective
-from protoat.types import Linf
+from protoat.threats import Linf
 
 THREAT = Linf(0.2)
 ATTACK = PGD(THREAT, steps=4)

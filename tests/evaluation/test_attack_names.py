@@ -23,7 +23,7 @@ from protoat.attacks import (
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import describe_names
 from protoat.functional.margins import dlr
-from protoat.types import L2, Linf
+from protoat.threats import L2, Linf
 
 from ..contracts.parts import concrete
 

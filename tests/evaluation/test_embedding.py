@@ -11,7 +11,8 @@ from protoat.data import Digits, ImageData
 from protoat.evaluation.embedding import embed, embed_images
 from protoat.models import LeNet
 from protoat.plots.subject import said
-from protoat.types import Linf, Output
+from protoat.threats import Linf
+from protoat.types import Output
 
 
 @pytest.fixture

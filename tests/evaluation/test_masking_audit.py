@@ -17,7 +17,8 @@ from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, aud
 from protoat.evaluation.masking_audit.check import judged, not_above, too_many
 from protoat.evaluation.masking_audit.context import Lab
 from protoat.models import MeanLogits
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 from .cheats import (
     ATTACK,

@@ -32,8 +32,9 @@ from protoat.evaluation import Count, evaluate, fair_order
 from protoat.evaluation.embedding import embed
 from protoat.evaluation.robustness import Advance
 from protoat.functional.losses import margin
+from protoat.threats import L2, Linf
 from protoat.training.validation import Validation
-from protoat.types import L2, Linf, Output
+from protoat.types import Output
 
 from .small import MODES, NAMES, Halves, Kept, digits, halves
 

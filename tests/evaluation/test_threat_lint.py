@@ -12,7 +12,8 @@ from protoat.attacks import FFGSM, FGSM, MIM, PGD, AutoAttack, Targeted
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation.threat_lint import lint
 from protoat.models import MeanLogits
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 from .cheats import THREAT, BatchStatistics, Noisy, Quantised, Saturated, build, sound, trained
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from protoat.functional.hyperplane import hyperplane_step
-from protoat.types import Norm
+from protoat.functional.norms import NORMS, Norm
 
 
 def problem(seed: int, size: int = 12, batch: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -29,12 +28,12 @@ def reachable(x: torch.Tensor, normal: torch.Tensor, rise: torch.Tensor) -> torc
     return (rise < most) & (rise > least)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
 def test_lands_on_the_plane_inside_the_box_or_uses_the_whole_box(norm: Norm, seed: int) -> None:
     x, normal, rise = problem(seed)
-    step = hyperplane_step(x, normal, rise, norm)
+    step = norm.onto_plane(x, normal, rise)
     assert bool(((x + step >= -1e-12) & (x + step <= 1 + 1e-12)).all())
     can = reachable(x, normal, rise)
     moved = (normal * step).sum(1)
@@ -48,7 +47,7 @@ def test_lands_on_the_plane_inside_the_box_or_uses_the_whole_box(norm: Norm, see
 @pytest.mark.parametrize("seed", range(5))
 def test_linf_step_is_the_optimum_of_the_linear_program(seed: int) -> None:
     x, normal, rise = problem(seed)
-    steps = hyperplane_step(x, normal, rise, "linf")
+    steps = NORMS["linf"].onto_plane(x, normal, rise)
     for row in reachable(x, normal, rise).nonzero().flatten():
         size = x.shape[1]
         eye, ones = np.eye(size), np.ones((size, 1))
@@ -67,7 +66,7 @@ def test_linf_step_is_the_optimum_of_the_linear_program(seed: int) -> None:
 def test_l2_step_is_the_clipped_normal_of_a_slow_bisection(seed: int) -> None:
     """KKT: the nearest point is clip(x + t * normal) for the t that puts it on the plane."""
     x, normal, rise = problem(seed)
-    steps = hyperplane_step(x, normal, rise, "l2")
+    steps = NORMS["l2"].onto_plane(x, normal, rise)
     for row in reachable(x, normal, rise).nonzero().flatten():
         low, high = -1e4, 1e4
         for _ in range(200):
@@ -80,8 +79,8 @@ def test_l2_step_is_the_clipped_normal_of_a_slow_bisection(seed: int) -> None:
 def test_no_normal_and_no_room_give_no_step_and_no_nan() -> None:
     x = torch.tensor([[0.0, 1.0], [0.3, 0.6]])
     normal = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
-    for norm in ("linf", "l2"):
-        assert hyperplane_step(x, normal, torch.tensor([1.0, 1.0]), norm).tolist() == [[0, 0], [0, 0]]
+    for norm in NORMS.values():
+        assert norm.onto_plane(x, normal, torch.tensor([1.0, 1.0])).tolist() == [[0, 0], [0, 0]]
 
 
 def test_autoattack_projection_agrees() -> None:
@@ -89,5 +88,5 @@ def test_autoattack_projection_agrees() -> None:
     x, normal, rise = (value.float() for value in problem(7, size=40, batch=32))
     offset = (normal * x).sum(1) + rise
     keep = reachable(x, normal, rise)
-    ours = hyperplane_step(x, normal, rise, "linf")
+    ours = NORMS["linf"].onto_plane(x, normal, rise)
     torch.testing.assert_close(ours[keep], theirs.projection_linf(x, normal, offset)[keep], rtol=1e-3, atol=1e-4)

@@ -16,7 +16,7 @@ from protoat.functional.consistency import kl_divergence
 from protoat.methods import AWP, CFA, DAJAT, PGDAT, TRADES, FastAT, FreeAT, Method, Standard
 from protoat.objective import Objective
 from protoat.regularizers import SoftTriple
-from protoat.types import Linf, ThreatModel
+from protoat.threats import Linf, ThreatModel
 
 THREAT = Linf(8 / 255)
 

@@ -7,7 +7,7 @@ import torch
 
 from protoat.methods import CFA, DAJAT, FGSMAT, MART, PGDAT, TRADES, FastAT, FreeAT, Method, Standard
 from protoat.methods.base import Method as Base
-from protoat.types import L2, Linf
+from protoat.threats import L2, Linf
 
 METHODS = [Standard, FGSMAT, PGDAT, FreeAT, FastAT]
 

@@ -14,8 +14,9 @@ from protoat.attacks.base import attacking
 from protoat.data import Augment, Digits, ImageData, Source
 from protoat.methods import BiaMAT
 from protoat.objective import Objective
+from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
-from protoat.types import Linf, Output, Views
+from protoat.types import Output, Views
 
 EPS = 8 / 255
 

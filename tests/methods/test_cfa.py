@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.functional.ball import distance
+from protoat.functional.norms import norm_of
 from protoat.methods import CFA, PGDAT
-from protoat.types import L2, Linf, Output, Views
+from protoat.threats import L2, Linf
+from protoat.types import Output, Views
 
 EPS = 8 / 255
 RATES = torch.tensor([0.0, 0.4, 0.9])
@@ -34,7 +35,7 @@ def test_the_radius_of_an_image_is_that_of_its_class(beta, make_net, make_batch)
     x, y = make_batch(size=12)
     x_adv = calibrated(beta=beta).examples(make_net(), x, y).x_adv
     radius = (0.5 + RATES[y]) * EPS
-    moved = distance(x_adv, x, "linf")
+    moved = norm_of("linf").distance(x_adv, x)
     assert bool((moved <= radius + 1e-6).all())
     assert bool((moved > 0.9 * radius).all())
 
@@ -102,13 +103,13 @@ def test_a_class_without_images_keeps_the_plain_radius(make_net, make_batch) -> 
     method.end_epoch(model)
     assert method.rates.shape == (3,)
     x_adv = method.examples(model, x, torch.full((8,), 2)).x_adv
-    assert distance(x_adv, x, "linf").max().item() == pytest.approx(EPS, abs=1e-6)
+    assert norm_of("linf").distance(x_adv, x).max().item() == pytest.approx(EPS, abs=1e-6)
 
 
 def test_given_radii_hold_from_the_first_epoch_and_may_be_fractions_in_text(make_net, make_batch) -> None:
     method = CFA(Linf(EPS), class_eps=["4/255", "8/255", 0.05])
     x, y = make_batch(size=12)
-    moved = distance(method.examples(make_net(), x, y).x_adv, x, "linf")
+    moved = norm_of("linf").distance(method.examples(make_net(), x, y).x_adv, x)
     for label, eps in enumerate([4 / 255, 8 / 255, 0.05]):
         assert moved[y == label].max().item() == pytest.approx(eps, abs=1e-6)
 
@@ -125,7 +126,7 @@ def test_a_list_of_another_length_than_the_classes_is_refused(count, make_net, m
 def test_the_ramp_multiplies_every_radius(make_net, make_batch) -> None:
     method = calibrated(ramp_epochs=20)
     x, y = make_batch(size=12)
-    moved = distance(method.examples(make_net(), x, y).x_adv, x, "linf")
+    moved = norm_of("linf").distance(method.examples(make_net(), x, y).x_adv, x)
     assert bool((moved <= 0.5 * (0.5 + RATES[y]) * EPS + 1e-6).all())
     assert method.eps == pytest.approx(EPS / 2)
 
@@ -133,7 +134,7 @@ def test_the_ramp_multiplies_every_radius(make_net, make_batch) -> None:
 def test_an_l2_budget(make_net, make_batch) -> None:
     method = CFA(L2(0.5), class_eps=[0.1, 0.5, 1.0])
     x, y = make_batch(size=12)
-    moved = distance(method.examples(make_net(), x, y).x_adv, x, "l2")
+    moved = norm_of("l2").distance(method.examples(make_net(), x, y).x_adv, x)
     assert bool((moved <= torch.tensor([0.1, 0.5, 1.0])[y] + 1e-5).all())
     assert moved[y == 2].min() > 0.9
 

@@ -16,8 +16,9 @@ from protoat.methods.base import Examples
 from protoat.methods.dajat import auto_augment
 from protoat.models import batch_norm_branch, dual_batch_norm
 from protoat.objective import Objective
+from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
-from protoat.types import Linf, Output, Views
+from protoat.types import Output, Views
 
 EPS = 8 / 255
 

@@ -15,8 +15,9 @@ from protoat.data import MNIST, ImageData, ImageLoader
 from protoat.methods import FGSMAT, AdversarialTraining, FastAT
 from protoat.models import LeNet
 from protoat.objective import Objective
+from protoat.threats import Linf
 from protoat.training import FitResult, fit
-from protoat.types import Linf, Output
+from protoat.types import Output
 
 
 class Threshold(nn.Module):

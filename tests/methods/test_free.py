@@ -10,7 +10,8 @@ from torch import nn
 
 from protoat.methods import FreeAT
 from protoat.objective import Objective
-from protoat.types import L2, Linf, Output, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
+from protoat.types import Output
 
 from . import linear
 from .linear import Matrix

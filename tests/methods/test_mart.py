@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from protoat.methods import MART
 from protoat.objective import Objective
-from protoat.types import Linf, Output, Views
+from protoat.threats import Linf
+from protoat.types import Output, Views
 
 EPS = 8 / 255
 

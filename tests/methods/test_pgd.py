@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protoat.attacks import PGD
-from protoat.functional.ball import random_start
+from protoat.functional.norms import norm_of
 from protoat.methods import FGSMAT, PGDAT, AdversarialTraining, FastAT, Method, Standard
 from protoat.objective import Objective
-from protoat.types import Linf
+from protoat.threats import Linf
 
 from . import linear
 from .linear import Matrix
@@ -43,7 +43,7 @@ def start(x: Matrix, eps: float, seed: int = 5) -> Matrix:
     """The random start that a method draws in this global random state."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
-    return linear.as_rows(random_start(linear.as_images(x), eps, "linf", generator))
+    return linear.as_rows(norm_of("linf").random_start(linear.as_images(x), eps, generator))
 
 
 def uncut_start(x: Matrix, eps: float, seed: int = 5) -> Matrix:

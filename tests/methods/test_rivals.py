@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from protoat.data import Digits
-from protoat.functional.ball import distance
 from protoat.methods import AWP, CFA, DAJAT, MART, TRADES, BiaMAT, Method
 from protoat.objective import Objective
 from protoat.regularizers import TLA, SoftTriple
-from protoat.types import L2, Linf, ThreatModel
+from protoat.threats import L2, Linf, ThreatModel
 
 Build = Callable[[ThreatModel], Method]
 METHODS: dict[str, Build] = {
@@ -82,7 +81,7 @@ def test_images_keep_to_the_budget_and_the_range(build: Build, threat: ThreatMod
     method = build(threat)
     for views in method.updates(model, x, y):
         assert views.x_adv.min() >= 0 and views.x_adv.max() <= 1
-        moved = distance(views.x_adv, x, threat.norm)
+        moved = threat.geometry.distance(views.x_adv, x)
         assert bool((moved <= threat.eps + 1e-5).all())
         assert bool((moved > 0).all())
 

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from protoat import Objective
 from protoat.data import ImageData
 from protoat.methods import AWP, CFA, BiaMAT, Method
+from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
-from protoat.types import Linf, Output
+from protoat.types import Output
 from tests.two_processes import equal_on_both
 
 THREAT = Linf(0.1)

@@ -155,7 +155,7 @@ def test_state_dict_and_deepcopy_carry_both_branches() -> None:
 
 def test_frozen_statistics_inside_attacks_reach_both_branches() -> None:
     from protoat.attacks import PGD
-    from protoat.types import Linf
+    from protoat.threats import Linf
 
     dual = dual_batch_norm(warm(LeNet(3, 1, 28), (8, 1, 28, 28))).train()
     before = deepcopy(dual.state_dict())

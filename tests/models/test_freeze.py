@@ -12,8 +12,8 @@ from protoat.data import ImageData, ImageLoader
 from protoat.methods import FastAT
 from protoat.models import FrozenBatchNorm, LeNet, ResNet18, freeze_all_but
 from protoat.objective import Objective
+from protoat.threats import Linf
 from protoat.training import fit, load_weights, parameter_groups
-from protoat.types import Linf
 
 X = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 PARTS = {

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD
 from protoat.models import MeanLogits
-from protoat.types import Linf, Output
+from protoat.threats import Linf
+from protoat.types import Output
 
 
 class Shaky(nn.Module):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from protoat.pixels import Pixels
 from protoat.recipes.parser import Parser, nearest
 from protoat.recipes.reading import read_recipe
-from protoat.types import Pixels
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from protoat.types import Pixels
         ("--schedule.milestones soon", "schedule.milestones=soon is not valid; expected a list"),
         ("--threat.eps 8", "eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),
         ("--threat.eps big", "threat.eps: 'big' is not a pixel distance"),
-        ("--threat.norm l3", "threat.norm=l3 is not valid; expected 'linf' or 'l2'"),
+        ("--threat.norm l3", "threat.norm=l3 is not valid; expected 'linf' or 'l2' or 'l1'"),
         ("--threat.epss 1", "--threat.epss is unknown; did you mean '--threat.eps'?"),
         ("--evaluation_threat.eps 9", "eps=9 is outside (0, 1]"),
         ("--groups four", "groups=four is not valid; expected int or 'superclasses' or a mapping or none"),

@@ -12,7 +12,7 @@ from protoat.data import Augment, Digits, ImageFolder, regroup
 from protoat.methods import PGDAT, FastAT, FreeAT
 from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_parser, resolve
 from protoat.regularizers import SoftTriple
-from protoat.types import Linf
+from protoat.threats import Linf
 
 
 @pytest.mark.parametrize("model", [["--model", "protoat.models:LeNet"], ["--model=protoat.models:LeNet"]])

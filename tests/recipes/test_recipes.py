@@ -15,8 +15,8 @@ from protoat.recipes.reading import read_recipe
 from protoat.recipes.shipped import recipe_names
 from protoat.regularizers import SoftTriple
 from protoat.runs.run import build
+from protoat.threats import Linf
 from protoat.training import LARS, WarmupCosine
-from protoat.types import Linf
 
 PAPER = {
     # classes, prototypes, lambda_1, lambda_2, eps, lr, epochs, milestones, batch, embedding

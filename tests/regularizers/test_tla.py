@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from protoat import Objective
 from protoat.methods import PGDAT, FreeAT
 from protoat.regularizers import TLA
-from protoat.types import Linf, Output, Views
+from protoat.threats import Linf
+from protoat.types import Output, Views
 
 X = torch.tensor([[1.0, 2, 3], [0, 1, -1], [2, -1, 0.5], [-1, -1, 2]])
 

@@ -16,7 +16,7 @@ from protoat.recipes.reading import read_recipe
 from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks
 from protoat.runs.run import train
 from protoat.runs.subject import Subject, subject_of_run
-from protoat.types import Linf
+from protoat.threats import Linf
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "512"]
 

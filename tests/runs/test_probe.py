@@ -16,7 +16,7 @@ from protoat.recipes.reading import read_recipe
 from protoat.runs.encoder import load_encoder
 from protoat.runs.probe import LinearProbe, probe_run
 from protoat.runs.run import build, train
-from protoat.types import Linf
+from protoat.threats import Linf
 
 FEW = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
 

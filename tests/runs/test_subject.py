@@ -14,8 +14,8 @@ from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.runs.subject import subject_of_model, subject_of_run, with_prototype_head
 from protoat.runs.subject_options import subject_of, subject_parser
+from protoat.threats import L2, Linf
 from protoat.training.weights import part
-from protoat.types import L2, Linf
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method", "Standard", "--schedule", "none"]
 

@@ -30,7 +30,7 @@ OURS = frozenset(name for key in CLASS_KEYS for name in allowed_names(key) if ".
 GROUPS = {
     "protoat.data.Augment",
     "protoat.data.RandomView",
-    "protoat.types.ThreatModel",
+    "protoat.threats.ThreatModel",
     "protoat.ThreatModel",
     "protoat.recipes.initialise.Initialise",
 }

@@ -22,7 +22,7 @@ from protoat.runs.measure import measure
 from protoat.runs.run import train
 from protoat.runs.store import claim, list_runs, read_run
 from protoat.runs.subject import subject_of_run
-from protoat.types import Linf
+from protoat.threats import Linf
 from tests.kills import Killed, killed_at
 
 RECIPE = read_recipe(

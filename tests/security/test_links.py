@@ -18,9 +18,9 @@ from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import carry_out
 from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
+from protoat.threats import Linf
 from protoat.training.checkpoint import load_latest
 from protoat.training.devices import make_accelerator
-from protoat.types import Linf
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
 TRAIN = ["train", "--config", "digits-2", *SHORT, "--out", "{run}"]

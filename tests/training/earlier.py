@@ -14,8 +14,9 @@ from protoat import Objective, fit
 from protoat.data import ImageData
 from protoat.methods import AWP, CFA, DAJAT, BiaMAT, Distillation, FastAT, FreeAT, Method
 from protoat.regularizers import TLA, Regularizer, SoftTriple
+from protoat.threats import Linf
 from protoat.training import parameter_groups
-from protoat.types import Linf, Output
+from protoat.types import Output
 
 EPOCHS, BATCHES, STOPPED = 3, 3, 5
 THREAT = Linf(0.1)

@@ -17,8 +17,9 @@ from protoat.methods import FGSMAT, PGDAT, FastAT, FreeAT, Standard
 from protoat.objective import Objective
 from protoat.pretraining import ACL, Contrastive, RoCL
 from protoat.regularizers import SoftTriple
+from protoat.threats import Linf
 from protoat.training import Cyclic, FitResult, fit, parameter_groups
-from protoat.types import Linf, Output
+from protoat.types import Output
 
 THREAT = Linf(0.15)
 

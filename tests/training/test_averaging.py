@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from protoat.attacks import PGD
 from protoat.methods import AWP, PGDAT, TRADES, Method, Standard
 from protoat.objective import Objective
+from protoat.threats import Linf
 from protoat.training import EMA, FAWA, SWA, fit, load_weights, parameter_groups
 from protoat.training.validation import Validation
-from protoat.types import Linf
 
 THREAT = Linf(0.15)
 

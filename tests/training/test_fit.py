@@ -22,9 +22,10 @@ from protoat.functional.losses import cross_entropy
 from protoat.methods import AWP, DAJAT, FastAT, Standard
 from protoat.objective import Objective
 from protoat.storage.files import Folder
+from protoat.threats import Linf
 from protoat.training import Cyclic, DiskError, NonFiniteLossError, StepDecay, fit, load_weights
 from protoat.training.seeding import derived_seed
-from protoat.types import Linf, Output
+from protoat.types import Output
 
 
 def accuracy(model: nn.Module, data: Any, attack: PGD | None = None) -> float:

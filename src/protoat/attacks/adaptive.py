@@ -17,7 +17,8 @@ from protoat.functional.forward import output_of
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.functional.prototypes import prototype_similarity
-from protoat.types import Output, ThreatModel
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = [
     "ApproachWrong",
@@ -149,7 +150,7 @@ class EmbeddingDisplacement(Attack):
 
     Source: feature-space attacks, Sabour et al., ICLR 2016, without a guide image.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> EmbeddingDisplacement(Linf("8/255"), steps=50).parameters()["steps"]
     50
     """
@@ -181,9 +182,9 @@ class EmbeddingDisplacement(Attack):
             return (_features(output) - clean).square().sum(1)
 
         def once(part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, clean[rows], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+            return climb(part, clean[rows], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
 
-        return worst_case(problem, self.threat.norm, [once] * self.restarts)
+        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
 
 
 def _features(output: Output) -> Tensor:
@@ -258,7 +259,7 @@ def adaptive_attacks(
         weight, scale, gamma, margin: of the SoftTriple term, as in training.
         steps, restarts, seed: of each attack; all take the steps of APGD.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> list(adaptive_attacks(Linf("8/255"), torch.eye(2)[:, None]))
     ['adaptive-combined', 'adaptive-leave', 'adaptive-approach', 'adaptive-displace']
     """

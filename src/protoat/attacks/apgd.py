@@ -14,10 +14,11 @@ from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.standing import fallen, leading, select, worst_case
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.functional.ball import ascent_step, far_start, project
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted
-from protoat.types import Norm, Output, ThreatModel
+from protoat.functional.norms import Norm
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["APGD", "APGDT", "Score", "checkpoints", "climb"]
 
@@ -106,7 +107,7 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     Returns:
         (B, ...) images: the ones that fell, and the points of highest score of the others.
     """
-    x_adv = far_start(problem.x, problem.eps, norm, problem.generator)
+    x_adv = norm.far_start(problem.x, problem.eps, problem.generator)
     result = x_adv.clone()
     loss, gradient, logits = _measure(problem, x_adv, score, aims)
     rows, step, none = torch.arange(len(aims), device=aims.device), 0 * loss + 2 * problem.eps, torch.zeros_like(loss)
@@ -124,9 +125,9 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
             at.checkpoint(done - last_mark, rho)
             last_mark = done
         momentum = 0.25 if done else 0.0
-        stepped = project(at.x_adv + ascent_step(at.gradient, at.step, norm), problem.x, problem.eps, norm)
+        stepped = norm.project(at.x_adv + norm.step(at.gradient, at.step), problem.x, problem.eps)
         stepped = at.x_adv + (1 - momentum) * (stepped - at.x_adv) + momentum * (at.x_adv - at.previous)
-        at.previous, at.x_adv = at.x_adv, project(stepped, problem.x, problem.eps, norm)
+        at.previous, at.x_adv = at.x_adv, norm.project(stepped, problem.x, problem.eps)
         loss, gradient, logits = _measure(problem, at.x_adv, score, aims)
         at.observe(loss, gradient)
     result[at.rows] = at.best
@@ -152,7 +153,7 @@ class APGD(Attack):
     Source: Croce & Hein, ICML 2020, Alg. 1. Deviation: an image that falls leaves the batch at once.
 
     >>> from protoat.functional.margins import dlr
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> APGD(Linf("8/255"), loss=dlr).parameters()["loss"]
     'protoat.functional.margins.dlr'
     """
@@ -184,9 +185,9 @@ class APGD(Attack):
             return sign * self.loss(output, labels)
 
         def once(part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, labels[rows], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+            return climb(part, labels[rows], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
 
-        return worst_case(problem, self.threat.norm, [once] * self.restarts)
+        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
 
 
 class APGDT(Attack):
@@ -210,7 +211,7 @@ class APGDT(Attack):
     Source: Croce & Hein, ICML 2020. Deviation: with two or three classes the denominator of DLR-T does not exist, and
     ``z_t - z_y`` is climbed; the likeliest classes never include the label, also where the model is wrong.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> APGDT(Linf("8/255")).parameters()["num_targets"]
     9
     """
@@ -242,7 +243,7 @@ class APGDT(Attack):
         aims = ranked if problem.targets is None else problem.targets[:, None]
 
         def once(rank: int, part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, aims[rows, rank], score, norm=self.threat.norm, steps=self.steps, rho=self.rho)
+            return climb(part, aims[rows, rank], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
 
         runs = [partial(once, rank) for rank in range(aims.shape[1]) for _ in range(self.restarts)]
-        return worst_case(problem, self.threat.norm, runs)
+        return worst_case(problem, self.threat.geometry, runs)

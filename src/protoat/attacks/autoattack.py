@@ -16,7 +16,8 @@ from protoat.attacks.square import Square
 from protoat.attacks.standing import worst_case
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
-from protoat.types import Output, ThreatModel
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["AutoAttack"]
 
@@ -45,7 +46,7 @@ class AutoAttack(Attack):
     APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts, or APGD-T with all
     C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> attack = AutoAttack(Linf("8/255"))
     >>> attack.version(10), list(attack.parts(10))
     ('standard', ['apgd-ce', 'apgd-t', 'fab-t', 'square'])
@@ -96,7 +97,7 @@ class AutoAttack(Attack):
             return part.run(standing)
 
         runs = [partial(apply, part) for part in self.parts(self.num_classes).values()]
-        return worst_case(problem, self.threat.norm, runs, batch_size=self.batch_size)
+        return worst_case(problem, self.threat.geometry, runs, batch_size=self.batch_size)
 
     def parameters(self) -> dict[str, Any]:
         """Version and every parameter of every part for the model attacked last; before the first call, no parts."""

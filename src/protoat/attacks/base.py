@@ -17,14 +17,15 @@ from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementW
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.watched import Watched
 from protoat.errors import NoGradientError
-from protoat.functional.ball import Radius, project
+from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import check_images
 from protoat.functional.kept import random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
-from protoat.types import Output, ThreatModel, check_threat
+from protoat.threats import ThreatModel, check_threat
+from protoat.types import Output
 
 __all__ = [
     "Attack",
@@ -193,7 +194,7 @@ class Attack(ABC):
             x_adv = self.run(problem).detach() if len(x) else problem.x
         # A model that overflows must not be able to break the budget.
         x_adv = torch.where(x_adv.isfinite(), x_adv, problem.x)
-        return project(x_adv, problem.x, problem.eps, self.threat.norm)
+        return self.threat.geometry.project(x_adv, problem.x, problem.eps)
 
     def _examined(self, network: nn.Module, x: Tensor, y: Tensor) -> Examination:
         """What four of the images show of a model, said as warnings."""

@@ -12,9 +12,9 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
-from protoat.functional.ball import distance
 from protoat.functional.gradients import gradient_of
-from protoat.types import Norm, ThreatModel
+from protoat.functional.norms import Norm, norm_of
+from protoat.threats import ThreatModel
 
 __all__ = ["CarliniWagnerL2"]
 
@@ -47,7 +47,7 @@ class CarliniWagnerL2(MinimalNormAttack):
     stops the whole batch; pixels at 0 and 1 start 5e-4 inside, where the reference puts them at 5e-7, a place so flat
     in the tanh space that black and white pixels hardly ever move.
 
-    >>> from protoat.types import L2
+    >>> from protoat.threats import L2
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])
     >>> attack = CarliniWagnerL2(L2(1), steps=200, initial_const=0.1)
     >>> bool(attack.closest(model, x, y).distance < 0.285)  # the boundary is 0.4 / sqrt(2) = 0.2828 away
@@ -80,7 +80,7 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     @property
     def norm(self) -> Norm:
-        return "l2"
+        return norm_of("l2")
 
     def run(self, problem: Problem) -> Tensor:
         nearest = problem.x.clone()
@@ -96,7 +96,7 @@ class CarliniWagnerL2(MinimalNormAttack):
             part = select(problem, rows)
             x_adv, length = self._search(part, const[rows])
             found = length.isfinite()
-            inside = found & (distance(x_adv, part.x, self.threat.norm) <= part.eps)
+            inside = found & (self.threat.geometry.distance(x_adv, part.x) <= part.eps)
             closer = (length < reach[rows]) | inside
             nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
             done[rows[inside]] = True
@@ -123,7 +123,7 @@ class CarliniWagnerL2(MinimalNormAttack):
             loss = squared + const * (self.kappa - lead).clamp_min(0)
             gradient = gradient_of(loss.sum(), w)
             x_adv, length, won = x_adv.detach(), squared.detach().sqrt(), self._won(lead)
-            inside = won & (distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
+            inside = won & (self.threat.geometry.distance(x_adv, problem.x) <= problem.eps)
             closer = won & (length < reach[at.rows]) | inside
             nearest[at.rows[closer]], reach[at.rows[closer]] = x_adv[closer], length[closer]
             at.loss = torch.minimum(at.loss, loss.detach())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.tightening import Tightening
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["CarliniWagnerL0"]
 
@@ -43,7 +43,7 @@ class CarliniWagnerL0(Tightening):
     are ranked by the gradient of the lead, as in the paper, where the code takes that of the whole loss; pixels at 0
     and 1 start 5e-4 inside.
 
-    >>> from protoat.types import L2
+    >>> from protoat.threats import L2
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])
     >>> CarliniWagnerL0(L2(1), steps=100, learning_rate=0.05, largest_const=100.0).closest(model, x, y).distance
     tensor([1.])

@@ -9,8 +9,8 @@ from protoat.arguments import check_number
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.standing import leading
 from protoat.attacks.tightening import Tightening
-from protoat.functional.ball import distance
-from protoat.types import Norm, ThreatModel
+from protoat.functional.norms import Norm, norm_of
+from protoat.threats import ThreatModel
 
 __all__ = ["CarliniWagnerLinf"]
 
@@ -40,7 +40,7 @@ class CarliniWagnerLinf(Tightening):
     Source: Carlini & Wagner, IEEE S&P 2017, section VI-C, with the constants of the authors' code. Deviation: pixels at
     0 and 1 start 5e-4 inside.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])
     >>> attack = CarliniWagnerLinf(Linf(1), steps=100, learning_rate=0.02, initial_const=0.1)
     >>> bool(0.2 < attack.closest(model, x, y).distance < 0.22)  # the boundary is 0.2 away
@@ -75,7 +75,7 @@ class CarliniWagnerLinf(Tightening):
 
     @property
     def norm(self) -> Norm:
-        return "linf"
+        return norm_of("linf")
 
     def widest(self, x: Tensor) -> Tensor:
         return torch.ones(len(x), dtype=x.dtype, device=x.device)
@@ -90,5 +90,5 @@ class CarliniWagnerLinf(Tightening):
         return cost < 1e-4 * const
 
     def tighter(self, problem: Problem, x_adv: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-        tau = self.tau_factor * torch.minimum(distance(x_adv, problem.x, "linf"), limit)
+        tau = self.tau_factor * torch.minimum(self.norm.distance(x_adv, problem.x), limit)
         return tau, tau > _SMALLEST

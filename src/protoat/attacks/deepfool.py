@@ -12,7 +12,7 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.standing import fallen, leading, select
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["DeepFool"]
 
@@ -33,7 +33,7 @@ class DeepFool(MinimalNormAttack):
     Source: Moosavi-Dezfooli et al., CVPR 2016, Alg. 2 and sec. 3.3. Deviation: it leaves the true label, where the
     original leaves the predicted one, and pixels stay in [0, 1].
 
-    >>> from protoat.types import L2
+    >>> from protoat.threats import L2
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])
     >>> DeepFool(L2(1)).closest(model, x, y).distance  # the boundary is 0.4 / sqrt(2) = 0.2828 away
     tensor([0.2886])
@@ -67,7 +67,7 @@ class DeepFool(MinimalNormAttack):
             if classes is None:
                 classes = ranked_wrong_classes(logits.detach(), problem.y)[:, : self.candidates]
             lead, slope = nearest_boundary(logits, x_adv, problem.y, classes, self.norm)
-            total = total + self._step(lead, slope)
+            total = total + self._step(x_adv.detach(), lead, slope)
             stay = ~fallen(problem, logits)
             rows, total, classes, problem = rows[stay], total[stay], classes[stay], select(problem, stay)
             x_adv = (problem.x + (1 + self.overshoot) * total).clamp(0, 1)
@@ -76,10 +76,7 @@ class DeepFool(MinimalNormAttack):
                 break
         return result
 
-    def _step(self, lead: Tensor, slope: Tensor) -> Tensor:
+    def _step(self, x_adv: Tensor, lead: Tensor, slope: Tensor) -> Tensor:
         """Shortest way across the plane ``lead + slope . d = 0``."""
-        flat = slope.flatten(1)
-        steepness = flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1)
-        length = lead.abs() / steepness.clamp_min(1e-12) + 1e-4
-        direction = slope.sign() if self.norm == "linf" else slope / leading(steepness.clamp_min(1e-12), slope)
-        return leading(length, slope) * direction
+        length = lead.abs() / self.norm.dual(slope).clamp_min(1e-12) + 1e-4
+        return leading(length, slope) * self.norm.steepest(slope, x_adv)

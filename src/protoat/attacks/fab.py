@@ -10,9 +10,7 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.standing import fallen, leading, select
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.functional.ball import distance, far_start
-from protoat.functional.hyperplane import hyperplane_step
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["FAB", "FABT"]
 
@@ -38,7 +36,7 @@ class FAB(MinimalNormAttack):
 
     Source: Croce & Hein, ICML 2020, "Minimally distorted adversarial examples", Alg. 1.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FAB(Linf("8/255")).parameters()["eta"]
     1.05
     """
@@ -84,7 +82,7 @@ class FAB(MinimalNormAttack):
                     return nearest
                 part = select(problem, rows)
                 radius = torch.minimum(reach, eps)[rows] / 2
-                start = far_start(part.x, radius, self.norm, part.generator) if restart else part.x
+                start = self.norm.far_start(part.x, radius, part.generator) if restart else part.x
                 x_adv, length = self._search(part, classes[rows], start)
                 closer = length < reach[rows]
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
@@ -101,7 +99,7 @@ class FAB(MinimalNormAttack):
                 logits = problem.model(leaf).logits
             fell = fallen(problem, logits)
             if bool(fell.any()):
-                length = distance(x_adv, problem.x, self.norm)
+                length = self.norm.distance(x_adv, problem.x)
                 closer = fell & (length < reach[rows])
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
                 x_adv = torch.where(leading(fell, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
@@ -124,10 +122,11 @@ class FAB(MinimalNormAttack):
         """Steps onto the plane ``lead + slope . d = 0`` from `x_adv` and from `x`, averaged by their lengths."""
         flat = slope.flatten(1)
         offset = (flat * (x_adv - x).flatten(1)).sum(1)
-        from_here = hyperplane_step(x_adv.flatten(1), flat, -lead, self.norm)
-        from_clean = hyperplane_step(x.flatten(1), flat, offset - lead, self.norm)
-        order = torch.inf if self.norm == "linf" else 2
-        here, clean = (torch.linalg.vector_norm(step, order, dim=1).clamp_min(1e-8) for step in (from_here, from_clean))
+        from_here = self.norm.onto_plane(x_adv.flatten(1), flat, -lead)
+        from_clean = self.norm.onto_plane(x.flatten(1), flat, offset - lead)
+        here, clean = (
+            torch.linalg.vector_norm(step, self.norm.order, dim=1).clamp_min(1e-8) for step in (from_here, from_clean)
+        )
         alpha = leading((here / (here + clean)).clamp(max=self.alpha_max), x)
         here, clean = x_adv.add(from_here.view_as(x), alpha=self.eta), x.add(from_clean.view_as(x), alpha=self.eta)
         return torch.lerp(here, clean, alpha).clamp_(0, 1)
@@ -157,7 +156,7 @@ class FABT(FAB):
 
     Source: Croce & Hein, ICML 2020, FAB-T of AutoAttack.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FABT(Linf("8/255"), num_targets=4).parameters()["num_targets"]
     4
     """

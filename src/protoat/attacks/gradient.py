@@ -11,10 +11,12 @@ from torch import Tensor
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
-from protoat.functional.ball import Radius, ascent_step, project, random_start
+from protoat.functional.batch import Radius
 from protoat.functional.gradients import gradient_of
 from protoat.functional.losses import cross_entropy
-from protoat.types import Output, Pixels, ThreatModel, check_threat
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel, check_threat
+from protoat.types import Output
 
 __all__ = ["FGSM", "PGD", "InputGradient", "input_gradient", "step_length"]
 
@@ -78,7 +80,7 @@ class PGD(Attack):
     Source: Madry et al., ICLR 2018. Deviation: with several restarts an image that falls leaves the batch at that very
     step, as one that is misclassified does from the start; one run alone goes on to its last step for every image.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> attack = PGD(Linf("8/255"), steps=10, step_size="2/255")
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
@@ -113,17 +115,19 @@ class PGD(Attack):
     def run(self, problem: Problem) -> Tensor:
         if self.restarts == 1:
             return self._ascend(problem)
-        return worst_case(problem, self.threat.norm, [lambda part, _: self._ascend(part, leave=True)] * self.restarts)
+        return worst_case(
+            problem, self.threat.geometry, [lambda part, _: self._ascend(part, leave=True)] * self.restarts
+        )
 
     def start(self, problem: Problem) -> Tensor:
         """Where one run begins: a random image of the ball, cut to [0, 1] as Madry et al. have it, or the image."""
         if not self.random_start:
             return problem.x
-        return random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+        return self.threat.geometry.random_start(problem.x, problem.eps, problem.generator)
 
     def _ascend(self, problem: Problem, *, leave: bool = False) -> Tensor:
         """One run; with `leave`, an image is done at the first step that finds it fallen."""
-        x_adv = self.start(problem)
+        norm, x_adv = self.threat.geometry, self.start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(self.steps):
             labels, sign = problem.goal
@@ -135,8 +139,8 @@ class PGD(Attack):
                     break
             # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.
             step: Radius = self.step_size * (problem.eps / self.threat.eps)
-            stepped = x_adv + sign * ascent_step(gradient, step, self.threat.norm)
-            x_adv = project(stepped, problem.x, problem.eps, self.threat.norm)
+            stepped = x_adv + norm.step(sign * gradient, step, x_adv)
+            x_adv = norm.project(stepped, problem.x, problem.eps)
         result[rows] = x_adv
         return result
 
@@ -151,7 +155,7 @@ class FGSM(PGD):
 
     Source: Goodfellow et al., ICLR 2015.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FGSM(Linf(0.3)).parameters()["steps"]
     1
     """

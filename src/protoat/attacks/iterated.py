@@ -12,10 +12,11 @@ from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient, step_length
 from protoat.attacks.standing import leading
-from protoat.functional.ball import ascent_step, project
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
-from protoat.types import Output, Pixels, ThreatModel
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["BIM", "CWPGD", "MIM"]
 
@@ -32,7 +33,7 @@ class BIM(PGD):
 
     Source: Kurakin et al., ICLR 2017 workshop (step 1/255 there).
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> BIM(Linf("8/255"), steps=7, step_size="2/255").random_start
     False
     """
@@ -65,7 +66,7 @@ class MIM(Attack):
 
     Source: Dong et al., CVPR 2018, Alg. 1.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> MIM(Linf(0.3)).parameters()["decay"]
     1.0
     """
@@ -90,15 +91,14 @@ class MIM(Attack):
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:
-        step = self.step_size * (problem.eps / self.threat.eps)
+        norm, step = self.threat.geometry, self.step_size * (problem.eps / self.threat.eps)
         labels, sign = problem.goal
         x_adv, momentum = problem.x, torch.zeros_like(problem.x)
         for _ in range(self.steps):
             gradient, _, _ = input_gradient(problem.model, x_adv, labels, self.loss)
             size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(torch.float32).tiny)
             momentum = self.decay * momentum + gradient / leading(size, gradient)
-            x_adv = x_adv + sign * ascent_step(momentum, step, self.threat.norm)
-            x_adv = project(x_adv, problem.x, problem.eps, self.threat.norm)
+            x_adv = norm.project(x_adv + norm.step(sign * momentum, step, x_adv), problem.x, problem.eps)
         return x_adv
 
 
@@ -115,7 +115,7 @@ class CWPGD(Attack):
 
     Source: Carlini & Wagner 2017, f6; kappa = 50 from the Madry challenges.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> CWPGD(Linf("8/255"), steps=100).parameters()["kappa"]
     50.0
     """

@@ -11,9 +11,9 @@ from protoat.arguments import check_number
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
 from protoat.attacks.targets import ranked_wrong_classes
-from protoat.functional.ball import project
 from protoat.functional.gradients import gradient_of
-from protoat.types import Output, ThreatModel
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["JSMA"]
 
@@ -28,8 +28,7 @@ class JSMA(Attack):
 
     Args:
         threat: budget that every step is held to.
-        theta: by how much a chosen pixel moves, negative to darken. Default under L-inf the radius of `threat`, 1 under
-            L2.
+        theta: by how much a chosen pixel moves, negative to darken. Default under L-inf the radius of `threat`, else 1.
         gamma: largest share of the pixels that may move, in (0, 1].
         bn: batch norm while attacking.
 
@@ -42,7 +41,7 @@ class JSMA(Attack):
     Source: Papernot et al., EuroS&P 2016, Alg. 2 and 3 (gamma 0.145 there). Deviation: gradients of logits, as in
     cleverhans; a pixel moves once; steps stay inside the budget.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> JSMA(Linf(0.3)).theta
     0.3
     """
@@ -59,7 +58,7 @@ class JSMA(Attack):
         check_number("(0, 1]", gamma=gamma)
         if theta is not None:
             check_number("[-1, 1]", theta=theta)
-        self.theta = float(theta if theta is not None else threat.eps if threat.norm == "linf" else 1.0)
+        self.theta = float(theta if theta is not None else threat.geometry.pixel_reach(threat.eps))
         if not 0 < abs(self.theta) <= 1:
             raise ValueError(f"theta={self.theta:g} is outside [-1, 1] or 0; pixels are in [0, 1]")
         self.gamma = gamma
@@ -91,7 +90,7 @@ class JSMA(Attack):
                 break
             problem, rows, goal = select(problem, stay), rows[stay], goal[stay]
             moved = torch.zeros_like(free[stay]).flatten(1).scatter_(1, pixels[stay], True).view_as(free[stay])
-            x_adv = project(x_adv[stay] + self.theta * moved, problem.x, problem.eps, self.threat.norm)
+            x_adv = self.threat.geometry.project(x_adv[stay] + self.theta * moved, problem.x, problem.eps)
             free = free[stay] & ~moved
             result[rows] = x_adv
         return result

@@ -8,9 +8,10 @@ from torch import Tensor
 from protoat.arguments import check_callable, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient, step_length
-from protoat.functional.ball import Radius, ascent_step, noise_like, project
+from protoat.functional.batch import Radius, noise_like
 from protoat.functional.consistency import kl_divergence
-from protoat.types import Pixels, ThreatModel
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
 
 __all__ = ["TPGD"]
 
@@ -36,7 +37,7 @@ class TPGD(Attack):
     Source: Zhang et al., ICML 2019 (0.007 at eps 0.031, 10 steps); the name is torchattacks'. Deviations: the start is
     cut to [0, 1] and to the ball; the clean prediction, which does not change, is computed once.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> attack = TPGD(Linf("8/255"))
     >>> round(attack.step_size * 255, 6), attack.can_target
     (2.0, False)
@@ -63,15 +64,15 @@ class TPGD(Attack):
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:
-        norm, eps, x = self.threat.norm, problem.eps, problem.x
+        norm, eps, x = self.threat.geometry, problem.eps, problem.x
         # A ramped or class-wise radius scales the step with it, as in PGD.
         step: Radius = self.step_size * (eps / self.threat.eps)
         loss = self.loss or _divergence_from_clean(problem)
         noise = noise_like(x, "normal", problem.generator)
-        x_adv = project(x + _START * noise, x, eps, norm)
+        x_adv = norm.project(x + _START * noise, x, eps)
         for _ in range(self.steps):
             gradient, _, _ = input_gradient(problem.model, x_adv, problem.y, loss)
-            x_adv = project(x_adv + ascent_step(gradient, step, norm), x, eps, norm)
+            x_adv = norm.project(x_adv + norm.step(gradient, step, x_adv), x, eps)
         return x_adv
 
 

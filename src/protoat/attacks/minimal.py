@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from protoat.attacks.base import Attack
 from protoat.attacks.standing import fallen, leading
-from protoat.functional.ball import distance
 from protoat.functional.forward import as_module
 from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_parts_in_eval
-from protoat.types import Norm
+from protoat.functional.norms import Norm
 
 __all__ = ["Closest", "MinimalNormAttack", "nearest_boundary"]
 
@@ -40,11 +39,11 @@ class MinimalNormAttack(Attack):
     @property
     def norm(self) -> Norm:
         """The distance it makes small."""
-        return self.threat.norm
+        return self.threat.geometry
 
     def length(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(B,) how far images lie from the clean ones, as `closest` tells it."""
-        return distance(x_adv, x, self.norm)
+        return self.norm.distance(x_adv, x)
 
     def closest(
         self,
@@ -93,9 +92,7 @@ def nearest_boundary(logits: Tensor, x_adv: Tensor, y: Tensor, classes: Tensor, 
         gradient = gradient_of(lead.sum(), x_adv, retain_graph=not last)
         if leads.shape[1] == 1:
             return lead.detach(), gradient
-        flat = gradient.flatten(1)
-        steepness = flat.abs().sum(1) if norm == "linf" else flat.norm(dim=1)
-        away = lead.detach().abs() / steepness.clamp_min(1e-12)
+        away = lead.detach().abs() / norm.dual(gradient).clamp_min(1e-12)
         if best is None:
             best = away, lead.detach(), gradient
             continue

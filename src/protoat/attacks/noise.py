@@ -10,8 +10,7 @@ from torch import Tensor
 from protoat.arguments import check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
-from protoat.functional.ball import ascent_step, noise_like, project, random_start
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["CornerNoise", "UniformNoise"]
 
@@ -75,13 +74,13 @@ class UniformNoise(_RandomSearch):
 
     Source: Carlini et al. 2019, "On evaluating adversarial robustness", random search as a check of gradients.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> UniformNoise(Linf("8/255"), draws=1000).parameters()["draws"]
     1000
     """
 
     def draw(self, problem: Problem) -> Tensor:
-        return random_start(problem.x, problem.eps, self.threat.norm, problem.generator)
+        return self.threat.geometry.random_start(problem.x, problem.eps, problem.generator)
 
 
 class CornerNoise(_RandomSearch):
@@ -97,13 +96,11 @@ class CornerNoise(_RandomSearch):
     Raises:
         ValueError: no draws, or an empty batch.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
     >>> CornerNoise(Linf(0.25), draws=1).perturb(torch.nn.Flatten(), x, y).sub(x).abs()
     tensor([[[[0.2500, 0.2500]]]])
     """
 
     def draw(self, problem: Problem) -> Tensor:
-        signs = noise_like(problem.x, "uniform", problem.generator).sign()
-        step = ascent_step(signs, problem.eps, self.threat.norm)
-        return project(problem.x + step, problem.x, problem.eps, self.threat.norm)
+        return self.threat.geometry.corner(problem.x, problem.eps, problem.generator)

@@ -7,9 +7,10 @@ from torch import Tensor
 from protoat.arguments import check_callable
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
-from protoat.functional.ball import ascent_step, noise_like, point_of_ball, project
+from protoat.functional.batch import noise_like
 from protoat.functional.losses import cross_entropy
-from protoat.types import Pixels, ThreatModel, check_threat
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel, check_threat
 
 __all__ = ["FFGSM", "RFGSM"]
 
@@ -30,7 +31,7 @@ class FFGSM(PGD):
     Source: Wong, Rice & Kolter, ICLR 2020, the authors' code for MNIST. Their code for CIFAR cuts the start to [0, 1],
     as does the attack of this name in torchattacks.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FFGSM(Linf("8/255")).step_size * 255
     10.0
     """
@@ -49,7 +50,7 @@ class FFGSM(PGD):
         super().__init__(threat, steps=1, step_size=length, loss=loss, bn=bn, seed=seed)
 
     def start(self, problem: Problem) -> Tensor:
-        return point_of_ball(problem.x, problem.eps, self.threat.norm, problem.generator)
+        return self.threat.geometry.point_of_ball(problem.x, problem.eps, problem.generator)
 
 
 class RFGSM(Attack):
@@ -68,7 +69,7 @@ class RFGSM(Attack):
     Source: Tramèr et al., ICLR 2018, whose code cuts the start to [0, 1] too. Deviation: under L2 the random step has a
     uniform direction, its own sign form being defined for L-inf only.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> RFGSM(Linf(0.3)).alpha
     0.15
     """
@@ -90,10 +91,10 @@ class RFGSM(Attack):
         self.loss = loss
 
     def run(self, problem: Problem) -> Tensor:
-        norm, scale = self.threat.norm, problem.eps / self.threat.eps
+        norm, scale = self.threat.geometry, problem.eps / self.threat.eps
         noise = noise_like(problem.x, "normal", problem.generator)
-        start = (problem.x + ascent_step(noise, self.alpha * scale, norm)).clamp(0, 1)
+        start = (problem.x + norm.step(noise, self.alpha * scale, problem.x)).clamp(0, 1)
         labels, sign = problem.goal
         gradient, _, _ = input_gradient(problem.model, start, labels, self.loss)
-        step = ascent_step(gradient, (self.threat.eps - self.alpha) * scale, norm)
-        return project(start + sign * step, problem.x, problem.eps, norm)
+        step = norm.step(sign * gradient, (self.threat.eps - self.alpha) * scale, start)
+        return norm.project(start + step, problem.x, problem.eps)

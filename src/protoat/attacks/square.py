@@ -11,7 +11,8 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import leading, select, worst_case
-from protoat.types import Output, ThreatModel
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["Square"]
 
@@ -41,7 +42,7 @@ class Square(Attack):
     changes nothing spends a query, where the paper draws again; here it costs no forward. Deviation: squares also come
     to lie at the last row and column, which the authors' code never draws; this finds more.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> Square(Linf("8/255")).parameters()["queries"]
     5000
     """
@@ -75,7 +76,7 @@ class Square(Attack):
             raise ValueError(f"Square needs images of shape (B, C, H, W), got {images}; reshape in the model")
 
     def run(self, problem: Problem) -> Tensor:
-        return worst_case(problem, self.threat.norm, [lambda part, _: self._search(part)] * self.restarts)
+        return worst_case(problem, self.threat.geometry, [lambda part, _: self._search(part)] * self.restarts)
 
     def _search(self, problem: Problem) -> Tensor:
         linf = self.threat.norm == "linf"
@@ -104,7 +105,7 @@ class Square(Attack):
     def side(self, query: int, height: int, width: int) -> int:
         """Side of the square at a query, counted from 1.
 
-        >>> from protoat.types import Linf
+        >>> from protoat.threats import Linf
         >>> [Square(Linf(0.3), rescale_schedule=False).side(query, 28, 28) for query in (1, 11, 51, 4999)]
         [25, 18, 13, 2]
         >>> [Square(Linf(0.3), queries=250).side(query, 28, 28) for query in (1, 2, 6, 249)]

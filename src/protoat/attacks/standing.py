@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.base import Problem
-from protoat.functional.ball import project
+from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
-from protoat.types import Norm
 
 __all__ = ["fallen", "leading", "select", "worst_case"]
 
@@ -64,7 +63,7 @@ def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size:
             piece = select(problem, part)
             with torch.enable_grad():
                 x_adv = run(piece, part)
-            worst[part] = x_adv = project(x_adv.detach(), piece.x, piece.eps, norm)
+            worst[part] = x_adv = norm.project(x_adv.detach(), piece.x, piece.eps)
             left.append(part[~fallen(piece, problem.model(x_adv).logits)])
         standing = torch.cat(left) if left else standing
     return worst

@@ -71,7 +71,7 @@ class Targeted(Attack):
     To count how often a target is reached, pass ``targets=draw_targets(...)`` to the attack itself.
 
     >>> from protoat.attacks import PGD
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> Targeted(PGD(Linf("8/255")), "all").parameters()["rule"]
     'all'
     """
@@ -106,7 +106,7 @@ class Targeted(Attack):
         def towards(rank: int, part: Problem, rows: Tensor) -> Tensor:
             return self.attack.run(part._replace(targets=classes[rows, rank]))
 
-        return worst_case(problem, self.threat.norm, [partial(towards, rank) for rank in range(classes.shape[1])])
+        return worst_case(problem, self.threat.geometry, [partial(towards, rank) for rank in range(classes.shape[1])])
 
     def parameters(self) -> dict[str, Any]:
         return {"attack": "Targeted", "rule": self.rule, "of": self.attack.parameters()}

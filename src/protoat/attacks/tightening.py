@@ -13,8 +13,7 @@ from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.standing import select
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
-from protoat.functional.ball import distance
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["Tightening"]
 
@@ -106,7 +105,7 @@ class Tightening(MinimalNormAttack):
             if len(rows):
                 nearest[rows] = x_adv = self.held(from_tanh_space(w), problem.x, limit)
                 limit, more = self.tighter(problem, x_adv, limit)
-                outside = ~(distance(x_adv, problem.x, self.threat.norm) <= problem.eps)
+                outside = ~(self.threat.geometry.distance(x_adv, problem.x) <= problem.eps)
                 problem, rows, w, const, limit = _among(more & outside, problem, rows, w, const, limit)
         return nearest
 

@@ -24,7 +24,7 @@ class Transfer(Attack):
 
     >>> import torch
     >>> from protoat.attacks import PGD
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> Transfer(PGD(Linf("8/255")), torch.nn.Flatten(), name="runs/plain").parameters()["surrogate"]
     'runs/plain'
     """

@@ -14,7 +14,8 @@ from protoat.arguments import check_kind
 from protoat.attacks import Attack, Targeted, TargetRule
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
-from protoat.types import Pixels, ThreatModel
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
 
 __all__ = ["Family", "attack_of_name", "describe_names"]
 

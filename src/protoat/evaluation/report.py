@@ -12,7 +12,7 @@ from torch import Tensor
 from protoat.attacks.examination import Finding
 from protoat.data import ImageData
 from protoat.evaluation.statistics import Count, count_by, percentage, worst
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["AttackReport", "Report", "worst_case"]
 

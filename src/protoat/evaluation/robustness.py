@@ -31,7 +31,8 @@ from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.kept import random_state_kept
 from protoat.functional.prediction import predicted
-from protoat.types import Output, ThreatModel
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["Advance", "Saved", "check_batch_norm", "evaluate", "look_at"]
 
@@ -113,7 +114,7 @@ def evaluate(
     where the model passes none, and an attack under which the model raises an error is left out with that error.
 
     >>> from protoat.data import Digits
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> from protoat.attacks import PGD
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     >>> report = evaluate(net, Digits().load("test"), {"pgd2": PGD(Linf(0.1), steps=2)}, limit=100)

@@ -21,7 +21,7 @@ from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING
 from protoat.functional.prediction import predicted
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["Finding", "Severity", "lint", "reach"]
 
@@ -54,7 +54,7 @@ def lint(
 
     >>> from protoat.attacks import PGD
     >>> from protoat.data import Digits
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     >>> attack = PGD(Linf(0.3), steps=10, step_size=0.01)
     >>> [found.code for found in lint(net, Digits().load("test"), Linf(0.3), {"pgd10": attack})]
@@ -174,23 +174,23 @@ def _chance(y: Tensor) -> float:
 
 
 def _radius(case: _Case) -> Iterator[Finding]:
-    eps, norm = case.threat.eps, case.threat.norm
-    x = case.x.flatten(1)
-    order = torch.inf if norm == "linf" else 2.0
-    others = torch.cdist(x, x, p=order).masked_fill(case.y[:, None] == case.y, torch.inf).amin(1)
-    reach = float((torch.minimum(others, (x - 0.5).norm(order, dim=1)) <= eps).float().mean())
+    eps, norm, x = case.threat.eps, case.threat.geometry, case.x.flatten(1)
+    others = torch.cdist(x, x, p=norm.order).masked_fill(case.y[:, None] == case.y, torch.inf).amin(1)
+    reach = float((torch.minimum(others, (x - 0.5).norm(norm.order, dim=1)) <= eps).float().mean())
     if reach > 0.01:
         text = (
-            f"within {eps:g} ({norm}) of {reach:.0%} of the images lies the grey image or one of another class, so "
-            "that no model can be right there; is the radius in the unit of pixels in [0, 1]?"
+            f"within {eps:g} ({norm.name}) of {reach:.0%} of the images lies the grey image or one of another class, "
+            "so that no model can be right there; is the radius in the unit of pixels in [0, 1]?"
         )
         yield Finding("radius", "warning", text)
-    if norm == "linf" and eps < 0.5 / 255:
+    if (levels := norm.levels(eps)) is None:
+        return
+    if levels < 0.5:
         text = f"eps {eps:g} is less than half a grey level of 8-bit images; was it divided by 255 twice?"
         yield Finding("radius", "warning", text)
-    levels = round(255 * eps)
-    if norm == "linf" and 1 <= levels <= 16 and 1e-3 < abs(255 * eps - levels) < 0.15:
-        text = f"eps {eps:g} is {255 * eps:.3g}/255; published numbers are at {levels}/255, so write that to compare"
+    whole = round(levels)
+    if 1 <= whole <= 16 and 1e-3 < abs(levels - whole) < 0.15:
+        text = f"eps {eps:g} is {levels:.3g}/255; published numbers are at {whole}/255, so write that to compare"
         yield Finding("radius", "note", text)
 
 
@@ -198,7 +198,7 @@ def reach(attacks: Mapping[str, Attack | None]) -> Iterator[Finding]:
     """Steps that are too short to cross the ball, or too long to stay in it.
 
     >>> from protoat.attacks import PGD
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> [found.code for found in reach({"pgd10": PGD(Linf(0.3), steps=10, step_size=0.01)})]
     ['short-reach']
     """

@@ -1,38 +1,36 @@
-"""Shortest way from a point of the box [0, 1] to a hyperplane."""
+"""Shortest way from a point of the box [0, 1] to a hyperplane, where all coordinates move together."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from protoat.types import Norm
-
-__all__ = ["hyperplane_step"]
+__all__ = ["shared_step"]
 
 
-def hyperplane_step(x: Tensor, normal: Tensor, rise: Tensor, norm: Norm) -> Tensor:
-    """Smallest `d` in `norm` with ``normal . d = rise`` and ``x + d`` in [0, 1]; all the way to the box where none is.
+def shared_step(x: Tensor, normal: Tensor, rise: Tensor, *, proportional: bool) -> Tensor:
+    """Smallest `d` with ``normal . d = rise`` and ``x + d`` in [0, 1]; all the way to the box where none is.
 
-    Coordinate i moves by ``min(s * w_i, room_i)`` with ``w_i = 1`` (L-inf) or ``|normal_i|`` (L2), for one scale s. The
-    rise is a concave, piecewise linear function of s, so Newton's method from 0 reaches it from below in a few sweeps,
-    with no sorting.
+    Coordinate i moves by ``min(s * w_i, room_i)`` with ``w_i = |normal_i|`` (smallest in L2) or ``w_i = 1`` (in L-inf),
+    for one scale s. The rise is a concave, piecewise linear function of s, so Newton's method from 0 reaches it from
+    below in a few sweeps, with no sorting.
 
     Args:
         x: (B, D) points in [0, 1].
         normal: (B, D) normals.
         rise: (B,) wanted change of ``normal . x``, of either sign.
-        norm: what is kept small.
+        proportional: each coordinate moves in proportion to its part of the normal, and not all alike.
 
     Source: the projections of FAB, Croce & Hein, ICML 2020, sec. 3.1. Deviation: Newton's method in place of sorting.
 
     >>> x, normal = torch.tensor([[0.5, 0.9]]), torch.tensor([[1.0, 1.0]])
-    >>> hyperplane_step(x, normal, torch.tensor([0.4]), "linf")
+    >>> shared_step(x, normal, torch.tensor([0.4]), proportional=False)
     tensor([[0.3000, 0.1000]])
     """
     direction = normal * rise.sign()[:, None]
     room = torch.where(direction > 0, 1 - x, x)
     weight, goal = normal.abs().masked_fill_(room <= 0, 0), rise.abs()
-    speed, gain = (weight, weight.square()) if norm == "l2" else (torch.ones_like(goal[:, None]), weight)
+    speed, gain = (weight, weight.square()) if proportional else (torch.ones_like(goal[:, None]), weight)
     scale = goal / gain.sum(1).clamp_min(1e-30)
     for _ in range(50):
         moved = torch.minimum(speed * scale[:, None], room)

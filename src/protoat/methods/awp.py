@@ -13,7 +13,8 @@ from protoat.attacks import Attack
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep, never_begun
 from protoat.methods.pgd import PGDAT
-from protoat.types import ThreatModel, Views
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["AWP"]
 
@@ -48,7 +49,7 @@ class AWP(Method):
 
     >>> from functools import partial
     >>> from protoat.methods.trades import TRADES
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> AWP(Linf("8/255"), method=partial(TRADES, beta=5.0), gamma=0.005).method.beta
     5.0
     """

@@ -16,7 +16,8 @@ from protoat.attacks import Attack
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
-from protoat.types import ThreatModel, Views, check_threat
+from protoat.threats import ThreatModel, check_threat
+from protoat.types import Views
 
 __all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_begun"]
 

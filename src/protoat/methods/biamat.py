@@ -19,7 +19,9 @@ from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
-from protoat.types import Output, Pixels, ThreatModel, Views
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Output, Views
 
 __all__ = ["BiaMAT"]
 
@@ -62,7 +64,7 @@ class BiaMAT(OneStep):
     wholly on one side of the gate, on which their code stops, are handled like all others. They train on raw pixels: no
     normalisation in the model.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> BiaMAT(Linf("8/255"))
     Traceback (most recent call last):
     ValueError: BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100

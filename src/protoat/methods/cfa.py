@@ -15,7 +15,9 @@ from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prediction import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_begun
 from protoat.methods.trades import trades_loss
-from protoat.types import Pixels, ThreatModel, Views, check_threat
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel, check_threat
+from protoat.types import Views
 
 __all__ = ["CFA"]
 
@@ -55,7 +57,7 @@ class CFA(AdversarialTraining):
     batch norm once more, and pads images by reflection before the crop. With two classes only the ratio of two radii is
     left to calibrate.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> CFA(Linf("8/255"), beta=6.0).start_epoch
     10.0
     """

@@ -13,7 +13,9 @@ from protoat.functional.kept import random_state_kept
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
 from protoat.methods.trades import trades_loss
 from protoat.models.dual_bn import SecondBatchNorm
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["DAJAT", "auto_augment"]
 
@@ -52,7 +54,7 @@ class DAJAT(OneStep):
     loader, which the three views share; the radius grows with each batch, not each epoch; `steps` is constant; no
     label smoothing.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> DAJAT(Linf("8/255")).attack.steps
     2
     """

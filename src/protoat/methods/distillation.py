@@ -14,7 +14,8 @@ from protoat.functional.forward import output_of
 from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
-from protoat.types import Output, ThreatModel, Views
+from protoat.threats import ThreatModel
+from protoat.types import Output, Views
 
 __all__ = ["Distillation"]
 
@@ -41,7 +42,7 @@ class Distillation(OneStep):
 
     Source: Papernot et al., IEEE S&P 2016; broken by Carlini & Wagner, IEEE S&P 2017.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> Distillation(Linf(0.3)).temperature
     20.0
     """

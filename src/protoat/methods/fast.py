@@ -11,7 +11,8 @@ from protoat.arguments import check_flag, check_number
 from protoat.attacks import FFGSM, PGD, BatchNormMode
 from protoat.functional.distributed import mean_over_processes
 from protoat.methods.base import AdversarialTraining, Examples
-from protoat.types import Pixels, ThreatModel, check_threat
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel, check_threat
 
 __all__ = ["FastAT"]
 
@@ -43,7 +44,7 @@ class FastAT(AdversarialTraining):
     the start is not cut to [0, 1], as in their code for MNIST, where that decides whether training collapses; their
     code for CIFAR cuts it.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> round(FastAT(Linf("8/255")).attack.step_size * 255, 6)
     10.0
     """

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_whole
-from protoat.functional.ball import ascent_step
 from protoat.functional.forward import output_of
 from protoat.methods.base import Method
-from protoat.types import ThreatModel, Views
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["FreeAT"]
 
@@ -35,7 +35,7 @@ class FreeAT(Method):
     Source: Shafahi et al., NeurIPS 2019. Of the public codes this follows the authors': the sum of image and
     perturbation is cut to [0, 1] inside the graph, so no pass ever leaves the range.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FreeAT(Linf("8/255"), replays=8).updates_per_batch
     8
     """
@@ -64,8 +64,8 @@ class FreeAT(Method):
                 )
             # An overflow in half precision, for which the caller skips the step, must not live on in the perturbation.
             gradient = torch.where(delta.grad.isfinite(), delta.grad, 0.0)
-            moved = delta.detach() + ascent_step(gradient, self.eps, self.threat.norm)
-            stored[: len(x)] = self._into_ball(moved)
+            norm = self.threat.geometry
+            stored[: len(x)] = norm.into_ball(delta.detach() + norm.step(gradient, self.eps, x_adv.detach()), self.eps)
 
     def _sized_for(self, x: Tensor) -> Tensor:
         """The stored perturbation on the device of `x`, with a slot for each of its images."""
@@ -77,12 +77,6 @@ class FreeAT(Method):
         missing = max(0, len(x) - len(old))
         self.perturbation = torch.cat([old.to(x), x.new_zeros(missing, *x.shape[1:])])
         return self.perturbation
-
-    def _into_ball(self, delta: Tensor) -> Tensor:
-        if self.threat.norm == "linf":
-            return delta.clamp(-self.eps, self.eps)
-        length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, *[1] * (delta.dim() - 1))
-        return delta * (self.eps / length).clamp(max=1)
 
 
 def _cut(x: Tensor) -> Tensor:

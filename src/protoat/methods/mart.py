@@ -10,7 +10,9 @@ from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import boosted_cross_entropy, misclassification_kl
 from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["MART"]
 
@@ -35,7 +37,7 @@ class MART(AdversarialTraining):
     Source: Wang et al., ICLR 2020, Eq. 8-10; gradients flow into every factor. The authors train it with learning rate
     0.01 and weight decay 3.5e-3, on raw pixels (no normalisation in the model).
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> MART(Linf("8/255")).beta
     5.0
     """

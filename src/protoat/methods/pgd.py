@@ -5,7 +5,8 @@ from __future__ import annotations
 from protoat.attacks import FGSM, PGD, AttackLoss, BatchNormMode
 from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining
-from protoat.types import Pixels, ThreatModel
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
 
 __all__ = ["FGSMAT", "PGDAT"]
 
@@ -26,7 +27,7 @@ class PGDAT(AdversarialTraining):
     Source: Madry et al., ICLR 2018; the paper's section 3.1.3. Deviation: batch norm is in eval mode while attacking,
     which "Bag of Tricks for AT" finds as robust and which costs less.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> PGDAT(Linf("8/255"), steps=7, step_size="2/255").attack.steps
     7
     """
@@ -57,7 +58,7 @@ class FGSMAT(AdversarialTraining):
 
     Source: Goodfellow et al., ICLR 2015. Deviation: adversarial examples only, without the clean half.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> FGSMAT(Linf(0.3)).attack.random_start
     False
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from protoat.methods.base import Examples, OneStep
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["Standard"]
 
@@ -17,7 +17,7 @@ class Standard(OneStep):
         threat: accepted so that every method is built alike; clean training meets no adversary.
         ramp_epochs: without effect, since clean training meets no adversary.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> Standard(Linf(0.3)).updates_per_batch
     1
     """

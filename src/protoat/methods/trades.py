@@ -10,7 +10,9 @@ from protoat.attacks.kl import TPGD
 from protoat.functional.consistency import kl_divergence
 from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["TRADES"]
 
@@ -37,7 +39,7 @@ class TRADES(AdversarialTraining):
     terms, where the authors' code forwards the clean images twice and so moves batch norm once more. They train on
     raw pixels: no normalisation in the model.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> TRADES(Linf("8/255"), beta=6.0).attack.steps
     10
     """

@@ -13,9 +13,11 @@ from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.forward import output_of
 from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
+from protoat.pixels import Pixels
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import acl_projector
-from protoat.types import Output, Pixels, ThreatModel, Views
+from protoat.threats import ThreatModel
+from protoat.types import Output, Views
 
 __all__ = ["ACL", "ContrastMode"]
 
@@ -48,7 +50,7 @@ class ACL(Contrastive):
     Source: Jiang, Chen, Chen & Wang, NeurIPS 2020. A2A and A2S follow the paper's figure; its code trains DS only.
     Deviation: the random start of the attack is cut to [0, 1], in the authors' code only what each step gives.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> ACL(Linf("8/255")).mode
     'DS'
     """

@@ -18,7 +18,9 @@ from protoat.functional.distributed import bare
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models.head import linear_head
-from protoat.types import Output, Pixels, ThreatModel
+from protoat.pixels import Pixels
+from protoat.threats import ThreatModel
+from protoat.types import Output
 
 __all__ = ["Contrastive"]
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from protoat.arguments import check_number, check_whole
 from protoat.data.views import RandomView
 from protoat.functional.forward import output_of
+from protoat.pixels import Pixels
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import rocl_projector
-from protoat.types import Pixels, ThreatModel, Views
+from protoat.threats import ThreatModel
+from protoat.types import Views
 
 __all__ = ["RoCL"]
 
@@ -38,7 +40,7 @@ class RoCL(Contrastive):
 
     Source: Kim, Tack & Hwang, NeurIPS 2020. Deviation: keys carry gradient by default, as in SimCLR.
 
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> RoCL(Linf("8/255")).steps
     7
     """

@@ -15,8 +15,8 @@ from protoat.methods import Method
 from protoat.pretraining import Contrastive
 from protoat.recipes.initialise import Initialise
 from protoat.regularizers import Regularizer
+from protoat.threats import ThreatModel
 from protoat.training import EMA, Averaging, Schedule
-from protoat.types import ThreatModel
 
 __all__ = ["KEYS", "Recipe"]
 

@@ -11,6 +11,7 @@ from typing import Any
 from protoat.evaluation import Count
 from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import count_of, percentage, worst
+from protoat.functional.norms import norm_of
 from protoat.pixels import Pixels
 from protoat.runs.store import StoredRun, read_audit, read_evaluation, read_run, warn_of_damage
 
@@ -206,7 +207,4 @@ def threat_text(threat: Mapping[str, Any]) -> str:
     >>> threat_text({"norm": "linf", "eps": "8/255"}), threat_text({"norm": "l2", "eps": 0.5})
     ('linf 0.03137 (8/255)', 'l2 0.5')
     """
-    eps = float(Pixels(threat["eps"]))
-    levels = 255 * eps
-    grey = f" ({round(levels)}/255)" if threat["norm"] == "linf" and abs(levels - round(levels)) < 1e-6 else ""
-    return f"{threat['norm']} {eps:.4g}{grey}"
+    return f"{threat['norm']} {norm_of(threat['norm']).text(Pixels(threat['eps']))}"

@@ -21,8 +21,8 @@ from protoat.runs.named_run import run_named
 from protoat.runs.run import load_run
 from protoat.runs.store import read_run
 from protoat.runs.subject import Subject, blank_subject
+from protoat.threats import ThreatModel
 from protoat.training.exported import digest
-from protoat.types import ThreatModel
 
 __all__ = ["HELP", "check_one_attack", "default_names", "load_surrogate", "named_attacks", "one_attack"]
 

@@ -25,9 +25,10 @@ from protoat.runs.encoder import build_network, load_encoder
 from protoat.runs.run import load_images
 from protoat.runs.store import read_run, write_record
 from protoat.storage.locks import working_on
+from protoat.threats import ThreatModel
 from protoat.training import parameter_groups
 from protoat.training.exported import digest
-from protoat.types import Output, ThreatModel
+from protoat.types import Output
 
 __all__ = ["LinearProbe", "probe_run"]
 

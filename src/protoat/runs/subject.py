@@ -23,9 +23,9 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.any_model import build_model
 from protoat.runs.run import load_images, load_run
 from protoat.runs.store import read_run
+from protoat.threats import ThreatModel
 from protoat.training import load_weights
 from protoat.training.exported import digest
-from protoat.types import ThreatModel
 
 __all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
 

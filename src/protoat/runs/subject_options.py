@@ -9,12 +9,13 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from protoat.data import Groups, Source
+from protoat.pixels import Pixels
 from protoat.recipes.choices import choices_of
 from protoat.recipes.parser import Parser
 from protoat.runs.named_run import run_named
 from protoat.runs.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
 from protoat.storage.path_checks import check_folder
-from protoat.types import Norm, Pixels, ThreatModel
+from protoat.threats import NormName, ThreatModel
 
 __all__ = ["check_weights_of_run", "subject_of", "subject_parser"]
 
@@ -42,7 +43,9 @@ def subject_parser(prog: str) -> Parser:
     parser.add_argument("--mean", nargs="+", type=float, help="of a model: normalisation it expects in front of it")
     parser.add_argument("--std", nargs="+", type=float, help="the same, its standard deviations")
     parser.add_argument("--threat.eps", type=Pixels | None, help="0.3 or 8/255; default: what the recipe says")
-    parser.add_argument("--threat.norm", type=Norm | None, help="linf or l2; default: what the recipe says, or linf")
+    parser.add_argument(
+        "--threat.norm", type=NormName | None, help="linf, l2 or l1; default: what the recipe says, or linf"
+    )
     parser.add_argument(
         "--head",
         type=Literal["logits", "prototypes"],

@@ -144,7 +144,7 @@ def fit(
 
     >>> import torch
     >>> from protoat.methods import PGDAT
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> objective = Objective(PGDAT(Linf(0.1), steps=2))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -34,7 +34,7 @@ def identity(
 
     It comes from settings alone, so that it is the same however far objective and optimizer have been trained.
     """
-    objective = learner.objective
+    objective, threat = learner.objective, learner.objective.method.threat
     return {
         "epochs": epochs,
         "batches": batches,
@@ -42,7 +42,7 @@ def identity(
         "processes": learner.accelerator.num_processes,
         "schedule": schedule.description,
         "lr": learner.base_lrs,
-        "method": f"{type(objective.method).__name__}, {objective.method.threat}",
+        "method": f"{type(objective.method).__name__}, ThreatModel(eps={threat.eps!r}, norm={threat.norm!r})",
         "method settings": settings(objective.method),
         "regularizer": None if objective.regularizer is None else type(objective.regularizer).__name__,
         "regularizer settings": None if objective.regularizer is None else settings(objective.regularizer),
@@ -66,7 +66,7 @@ def settings(part: object) -> dict[str, Any]:
     All else that a part holds may be what a run has made of it.
 
     >>> from protoat.methods import TRADES
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> found = settings(TRADES(Linf(0.1), beta=6.0, steps=2))
     >>> found["beta"], found["attack"]["steps"], found["threat"]
     (6.0, 2, {'eps': 0.1, 'norm': 'linf'})

@@ -39,7 +39,7 @@ def parameter_groups(
         ValueError: a rate or factor that is not positive, a negative weight decay.
 
     >>> from protoat.methods import Standard
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> groups = parameter_groups(nn.Linear(4, 2), Objective(Standard(Linf(0.1))), lr=0.1, weight_decay=5e-4)
     >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
     [(2, 0.0005)]

@@ -16,8 +16,7 @@ from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.robustness import evaluate, look_at
-from protoat.functional.ball import distance
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["Crafted", "Lab", "Surrogate"]
 
@@ -126,7 +125,7 @@ class Lab:
     @property
     def anywhere(self) -> float:
         """The radius from which every image of the box can be reached."""
-        return 1.0 if self.threat.norm == "linf" else float(self.data.images[0].numel() ** 0.5)
+        return self.threat.geometry.across(self.data.images[0].numel())
 
     def standing(self, name: str, attack: Attack | None = None, *, few: bool = False) -> Tensor:
         """Images that stay right under an attack, (N,) or, of the first few, (M,) bool on the CPU.
@@ -184,7 +183,7 @@ class Lab:
     @cached_property
     def moved(self) -> Tensor:
         """How far the crafted images lie from the clean ones, (N,)."""
-        return distance(self.crafted.x_adv, self.x, self.threat.norm)
+        return self.threat.geometry.distance(self.crafted.x_adv, self.x)
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Images in [0, 1] and labels, batch by batch."""

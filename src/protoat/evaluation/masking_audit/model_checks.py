@@ -19,7 +19,6 @@ from protoat.evaluation.behaviour import (
 )
 from protoat.evaluation.masking_audit.check import Check, Verdict, judged, percent, too_many
 from protoat.evaluation.masking_audit.context import Lab
-from protoat.functional.ball import ascent_step
 from protoat.functional.losses import STEEP, cross_entropy, margin
 from protoat.functional.prediction import predicted
 from protoat.types import as_output
@@ -101,7 +100,7 @@ def gradient_points_uphill(lab: Lab) -> Verdict:
     """A small step along the gradient must raise the loss above what a step against it gives."""
     step, agreeing = lab.threat.eps / 100, 0
     for x, y in lab.batches():
-        along = ascent_step(eval_gradient(lab.network, x, y, cross_entropy), step, lab.threat.norm)
+        along = lab.threat.geometry.step(eval_gradient(lab.network, x, y, cross_entropy), step)
         ahead, behind = (
             cross_entropy(as_output(eval_logits(lab.network, (x + sign * along).clamp(0, 1))), y) for sign in (1, -1)
         )
@@ -114,7 +113,7 @@ def gradient_points_uphill(lab: Lab) -> Verdict:
 def broader_robustness(lab: Lab) -> Verdict:
     """Reported, without a limit: noise as long as the radius on average, and slight moves."""
     noise = torch.randn(lab.x.shape, generator=torch.Generator().manual_seed(0)).to(lab.x)
-    size = lab.threat.eps if lab.threat.norm == "linf" else lab.threat.eps / math.sqrt(lab.x[0].numel())
+    size = lab.threat.eps / lab.threat.geometry.across(lab.x[0].numel())
     seen = {
         "noise": (lab.x + size * noise).clamp(0, 1),
         "turned by 10 degrees": _moved(lab.x, angle=10.0),

@@ -18,7 +18,7 @@ from protoat.evaluation.masking_audit import gradient_checks, model_checks, reco
 from protoat.evaluation.masking_audit.check import Check, Status, not_run
 from protoat.evaluation.masking_audit.context import Lab, Surrogate
 from protoat.functional.hidden import hidden_parts_in_eval
-from protoat.types import ThreatModel
+from protoat.threats import ThreatModel
 
 __all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "Tally", "audit", "tally"]
 
@@ -190,7 +190,7 @@ def audit(
     adversarial robustness" (C1 to C22). Limits and what to do are in docs/audit.md.
 
     >>> from protoat.data import Digits
-    >>> from protoat.types import Linf
+    >>> from protoat.threats import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     >>> report = audit(net, Digits().load("test"), Linf(0.1), images=50, only=["C15", "C16"])
     >>> report["C16"].status, report["C15"].reason

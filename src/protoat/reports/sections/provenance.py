@@ -12,7 +12,7 @@ from protoat.evaluation.masking_audit import tally
 from protoat.records.files import recipe_text, unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
 from protoat.reports.records import Records, threat_text
-from protoat.types import Linf
+from protoat.threats import Linf
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
 
