@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import logging
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,7 +190,28 @@ def by_audit(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture
     return "\n".join(f"{found.code}: {found.text}" for found in report.findings)
 
 
+def by_command_line(model: nn.Module, data: ImageData, caplog: pytest.LogCaptureFixture) -> str:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        (Path(folder) / "held_model.py").write_text("MODEL = None\ndef build(): return MODEL\n")
+        patch.syspath_prepend(folder)
+        patch.delitem(sys.modules, "held_model", raising=False)
+        patch.setattr(importlib.import_module("held_model"), "MODEL", model)
+        usual = ["--data", "Digits", "--threat.eps", "0.1", "--n", "40", "--out", f"{folder}/out"]
+        attacks = ["--attacks", "clean", "pgd3", "{class_path: UniformNoise, init_args: {draws: 2}}"]
+        with redirect_stderr(io.StringIO()) as said, redirect_stdout(io.StringIO()):
+            code = main(["evaluate", "--model", "held_model:build", *usual, *attacks])
+        del sys.modules["held_model"]
+        if code == 2:
+            assert len(said.getvalue().splitlines()) == 1
+            raise ValueError(said.getvalue())
+        record = json.loads((Path(folder) / "out" / "evaluation.json").read_text())
+    assert code == 0
+    # That the budget is above the gap between classes is of the images, and said of any model.
+    return "\n".join(f"{each['code']}: {each['text']}" for each in record["lint"] if each["severity"] != "note")
+
+
 DOORS = {
+    "command line": by_command_line,
     "attack": by_attack,
     "closest": by_perturb,
     "evaluate": by_evaluate,

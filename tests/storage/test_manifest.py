@@ -86,7 +86,6 @@ def test_a_kill_while_a_log_grows_leaves_whole_lines_that_are_right(
         def grow() -> None:
             for line in (b"two\n", b"three\n"):
                 log.append(line)
-            log.settle()
 
         return grow
 

@@ -11,9 +11,22 @@ from torch.nn.parameter import is_lazy
 
 from protoat.functional.kept import modes_kept
 
-__all__ = ["BatchNormMode", "attacking"]
+__all__ = ["BatchNormMode", "attacking", "check_built"]
 
 BatchNormMode = Literal["eval", "train", "train_frozen"]
+
+
+def check_built(model: nn.Module) -> None:
+    """Refuses a model with layers that have no weights yet.
+
+    Raises:
+        ValueError: such as a `LazyLinear` before its first batch.
+    """
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ValueError(
+            "the model has parameters without a size, as of LazyLinear; show it one batch of images, and train it or "
+            "load its weights, before it is attacked or measured"
+        )
 
 
 @contextmanager
@@ -33,11 +46,7 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
         norms = [norm for norm in norms if norm.training]
     tracking = [m.track_running_stats for m in norms]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if any(is_lazy(parameter) for parameter in parameters):
-        raise ValueError(
-            "the model has parameters without a size, as of LazyLinear; show it one batch of images, and train it or "
-            "load its weights, before it is attacked or measured"
-        )
+    check_built(model)
     with modes_kept(model):
         try:
             for module in modules:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks.mode import check_built
 from protoat.data import ImageData
 from protoat.models.transfer import transfer
 from protoat.pretraining.weights_file import read_tensors
@@ -80,6 +81,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
     if weights is not None and tensors is not None:
         _load(tensors, built.model, Path(weights))
         return AnyModel(built.model, Path(weights).name, digest(Path(weights)))
+    check_built(built.model)
     return built._replace(sha256=sha256(to_bytes(built.model.state_dict())).hexdigest())
 
 

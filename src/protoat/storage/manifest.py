@@ -159,7 +159,7 @@ def rename_record(path: Path, name: str, *, within: Path | None = None) -> None:
 class Log:
     """A file of a record that grows line by line.
 
-    Until `settle` the manifest also allows for the file without its last line, so that each line costs one write.
+    While a line is added the manifest names the file without it and with it.
 
     Args:
         path: of the file.
@@ -182,11 +182,8 @@ class Log:
         longer.update(line)
         self._list([self._sum.hexdigest(), longer.hexdigest()])
         append(self.path, line, within=self._within)
+        self._list([longer.hexdigest()])
         self._sum = longer
-
-    def settle(self) -> None:
-        """Says that no line will follow for now."""
-        self._list([self._sum.hexdigest()])
 
     def _list(self, digests: list[str]) -> None:
         _write(self.path.parent, {**checksums(self.path.parent), self.path.name: digests}, self._within)

@@ -69,7 +69,6 @@ class Loop:
             self._epoch()
             self.saver.save()
             self._heed_stop(saved=True)
-        self.log.settle()
         self.saver.export("last", {"epoch": self.state.epoch, "update": self.state.update})
         if self.learner.average is not None:
             self.learner.bare.load_state_dict(self.learner.deployed.state_dict())

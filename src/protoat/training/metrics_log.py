@@ -54,14 +54,6 @@ class MetricsLog:
         if self.path is not None:
             together(lambda: self._write(line), f"write {self.path}", self.accelerator)
 
-    def settle(self) -> None:
-        """Says that the run has ended: from now on the file is just what it is."""
-        if self.path is not None:
-            together(self._settle, f"write {self.path}", self.accelerator)
-
-    def _settle(self) -> None:
-        self._log.settle()  # there is one on the main process only
-
     def _begin(self, history: list[dict[str, Any]]) -> None:
         assert self.path is not None
         self._log = Log(self.path, "".join(map(_line, history)).encode())
