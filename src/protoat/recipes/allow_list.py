@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from protoat import data, methods, models, pretraining, regularizers, training
 from protoat.functional import losses
-from protoat.recipes.choices import CLASSES, choices_of
+from protoat.recipes.choices import CLASSES, HOMES, choices_of
 from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, trusted
 from protoat.recipes.parser import nearest
 
@@ -41,12 +40,13 @@ def allowed_names(key: str) -> frozenset[str]:
     if key == "loss":
         return frozenset(f"{losses.__name__}.{name}" for name in losses.__all__ if callable(getattr(losses, name)))
     found = {**choices_of(key), **choices_of(key, pretrains=True)}
-    homes = (data, methods, models, pretraining, regularizers, training, *CLASSES[key][1])
+    homes = (*HOMES, *CLASSES[key][1])
     names = set()
     for name, item in found.items():
         if item is not None:
             exported = [f"{home.__name__}.{name}" for home in homes if vars(home).get(name) is item]
             names |= {name, f"{item.__module__}.{item.__qualname__}", *exported}
+            names |= {f"protoat.{name}" for home in HOMES if vars(home).get(name) is item}
     return frozenset(names)
 
 

@@ -14,7 +14,10 @@ from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
 
-__all__ = ["CLASSES", "choices_of", "class_names"]
+__all__ = ["CLASSES", "HOMES", "choices_of", "class_names", "with_packages"]
+
+HOMES: tuple[ModuleType, ...] = (data, methods, models, pretraining, regularizers, training)
+_PACKAGES = {f"protoat.{name}": f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
 
 # Of each key whose value is a class: what it is a subclass of, and where such are found.
 CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
@@ -51,3 +54,17 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
     named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
     return named | {"none": None} if key in ("regularizer", "schedule", "averaging") else named
+
+
+def with_packages(content: Any) -> Any:
+    """A recipe whose classes of ours are named with their package, by which stored recipes know them.
+
+    >>> with_packages({"method": {"class_path": "protoat.PGDAT"}})
+    {'method': {'class_path': 'protoat.methods.PGDAT'}}
+    """
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: _PACKAGES.get(value, value) if key == "class_path" else with_packages(value)
+        for key, value in content.items()
+    }

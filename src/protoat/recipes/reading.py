@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
 from protoat.recipes.allow_list import check_names, foreign_names, without_downloads
-from protoat.recipes.choices import CLASSES, choices_of
+from protoat.recipes.choices import CLASSES, choices_of, with_packages
 from protoat.recipes.fingerprint import flat
 from protoat.recipes.initialise import Initialise, digest
 from protoat.recipes.own_code import named_in, trusted, trusting
@@ -160,7 +160,8 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
 def _objects(parser: Parser, parsed: Namespace) -> Recipe:
     if parsed.augment is None:
         parsed.augment = Namespace(asdict(_import(parsed.data.class_path).augment))
-    content = parse_yaml(parser.dump(parsed, skip_unset=False, skip_validation=True))  # what is parsed is valid
+    # What is parsed is valid. The parser knows a class by the shortest name there is.
+    content = with_packages(parse_yaml(parser.dump(parsed, skip_unset=False, skip_validation=True)))
     for key, value in flat(content):
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
