@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoat.pixels import Pixels
-from protoat.recipes import recipe as recipes
+from protoat.recipes import reading as recipes
 from protoat.recipes.allow_list import allowed_names
 from protoat.recipes.choices import choices_of
 from protoat.recipes.own_code import CLASS_KEYS
@@ -31,6 +31,8 @@ GROUPS = {
     "protoat.data.Augment",
     "protoat.data.RandomView",
     "protoat.threats.ThreatModel",
+    "protoat.Augment",
+    "protoat.RandomView",
     "protoat.ThreatModel",
     "protoat.recipes.initialise.Initialise",
 }

@@ -47,7 +47,7 @@ CRAFTED = {
     "the same by its short name": ("model: {class_path: Linear}", "Linear"),
     "what removes runs": (
         "data: {class_path: protoat.runs.cleanup.remove, init_args: {folder: .}}",
-        "garbage.remove",
+        "cleanup.remove",
     ),
     "our own command line": (
         "data: {class_path: protoat.cli.main, init_args: {args: [rm, --yes, .]}}",
