@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.passes import built, count
 from protoat import Objective, methods
+from protoat.data import Origin
 from protoat.methods import AWP, CFA, TRADES, Method
 from protoat.models import ResNet18
 from protoat.recipes.reading import recipe_parser
@@ -45,7 +46,7 @@ def stepper(kind: Callable[..., Method], x: Tensor, y: Tensor) -> Callable[[], f
     def run() -> float:
         started = time.perf_counter()
         model.train()
-        for terms in objective.losses(model, x, y):
+        for terms in objective.losses(model, x, y, Origin(torch.arange(len(x)))):
             optimizer.zero_grad()
             terms.total.backward()
             optimizer.step()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat import Objective
-from protoat.data import ImageData
+from protoat.data import ImageData, Origin
 from protoat.methods import Method
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
@@ -109,7 +109,8 @@ def count(kind: Callable[..., Method], regularizer: Callable[[int, int], Regular
     objective.prepare(network)
     for _ in range(2):  # what is done once in a run is done with the first batch
         passes.forwards = passes.to_images = passes.to_weights = 0
-        for terms in objective.losses(network, torch.rand(_BATCH, 1, 8, 8), torch.arange(_BATCH) % _CLASSES):
+        images, index = torch.rand(_BATCH, 1, 8, 8), torch.arange(_BATCH)
+        for terms in objective.losses(network, images, index % _CLASSES, Origin(index)):
             terms.total.backward()
-    images = _BATCH * objective.updates_per_batch
-    return Passes(passes.forwards / images, passes.to_images / images, passes.to_weights / images)
+    seen = _BATCH * objective.updates_per_batch
+    return Passes(passes.forwards / seen, passes.to_images / seen, passes.to_weights / seen)

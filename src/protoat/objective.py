@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from protoat.arguments import check_kind, check_number, check_whole
+from protoat.data import Origin
 from protoat.epochs import Epoch
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
@@ -107,22 +108,25 @@ class Objective(nn.Module):
         self.stopped: str | None = None
         self._warned_of_mode = False
 
-    def losses(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[LossTerms]:
+    def losses(self, model: nn.Module, x: Tensor, y: Tensor, origin: Origin | None = None) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
 
         Args:
             model: images -> `Output` or logits.
             x: (B, ...) images in [0, 1].
             y: (B,) class numbers, integers of any width.
+            origin: which images these are, for a method that keeps something of each (``method.per_image``).
 
         Raises:
-            ValueError: images that are no floats in [0, 1], or labels that are no classes of the model.
+            ValueError: images that are no floats in [0, 1], labels that are no classes of the model, or no `origin`
+                where the method needs one.
         """
         x = check_images(x)
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)
         self._warn_of_eval_mode(model)
+        self.method.at_images(origin)
         for views in self.method.updates(model, x, y):
             classes = views.adv.logits.shape[1]
             if last >= classes and self.method.labelled:

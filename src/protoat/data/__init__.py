@@ -1,6 +1,6 @@
 """Data sets whose classes have known modes, and batches of them."""
 
-from protoat.data.augment import Augment
+from protoat.data.augment import Augment, Moves
 from protoat.data.base import DataNotFoundError, ImageData, Source, Split
 from protoat.data.cache import cache_folder
 from protoat.data.cifar import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES
@@ -10,6 +10,7 @@ from protoat.data.inventory import Inventory
 from protoat.data.loader import ImageLoader
 from protoat.data.mnist import MNIST, FashionMNIST
 from protoat.data.modes import Groups, regroup, split_validation
+from protoat.data.origin import Origin
 from protoat.data.tiny_imagenet import TinyImageNet
 from protoat.data.views import RandomView
 
@@ -27,6 +28,8 @@ __all__ = [
     "ImageFolder",
     "ImageLoader",
     "Inventory",
+    "Moves",
+    "Origin",
     "RandomView",
     "Source",
     "Split",

@@ -1,4 +1,4 @@
-"""Random crop and flip, a whole batch at a time."""
+"""Random crop and flip, a whole batch at a time, which can be done again and undone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_whole
 
-__all__ = ["Augment", "crop"]
+__all__ = ["Augment", "Moves", "crop"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,44 @@ class Augment:
             images: (B, C, H, W) of any dtype, on any device.
             generator: randomness, on the CPU, so that every device sees the same crops and flips.
         """
+        moves = self.draw(len(images), generator)
+        return images if moves is None else moves(images)
+
+    def draw(self, count: int, generator: torch.Generator) -> Moves | None:
+        """A shift and a side for each of `count` images, as a call with the same generator draws them."""
         if not (self.padding or self.flip):
-            return images
-        top, left = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
-        flipped = torch.rand(len(images), generator=generator) < 0.5 if self.flip else None
-        return crop(images, self.padding, top, left, flipped)
+            return None
+        top, left = torch.randint(2 * self.padding + 1, (2, count), generator=generator)
+        flipped = torch.rand(count, generator=generator) < 0.5 if self.flip else None
+        return Moves(self.padding, top, left, flipped)
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """How each image of a batch was shifted and mirrored; arguments as those of `crop`.
+
+    >>> image = torch.tensor([[[[1, 2], [3, 4]]]])
+    >>> moves = Moves(1, torch.tensor([1]), torch.tensor([2]))
+    >>> moves(image).flatten().tolist(), moves.undone(moves(image), 0 * image).flatten().tolist()
+    ([2, 0, 4, 0], [0, 2, 0, 4])
+    """
+
+    padding: int
+    top: Tensor
+    left: Tensor
+    flipped: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) moved so."""
+        return crop(images, self.padding, self.top, self.left, self.flipped)
+
+    def undone(self, moved: Tensor, before: Tensor) -> Tensor:
+        """`moved` put back where it came from; what the moves had cut off is as in `before`, all (B, C, H, W)."""
+        shown = torch.cat([moved, torch.ones_like(moved[:, :1])], 1)
+        back = crop(shown, self.padding, 2 * self.padding - self.top, 2 * self.padding - self.left)
+        if self.flipped is not None:
+            back = torch.where(self.flipped.to(back.device).view(-1, 1, 1, 1), back.flip(-1), back)
+        return torch.where(back[:, -1:] > 0, back[:, :-1], before)
 
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor, flipped: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_kind, check_seed, check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData
+from protoat.data.origin import Origin
 
 __all__ = ["ImageLoader"]
 
@@ -29,6 +31,8 @@ class ImageLoader:
         shuffle: a new order each epoch (default), else the order of `data`.
         drop_last: leave a smaller last batch out (default False).
         seed: of order and augmentation.
+        origins: batches are ``(x, y, origin)``, with the `Origin` of the images, which methods ask for that keep
+            something of each image (default False).
         device: where images are held and batches appear.
         rank: number of this process, from 0.
         world_size: number of processes. Batch b of all of them together holds the images of batch b of one process with
@@ -53,6 +57,7 @@ class ImageLoader:
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
+        origins: bool = False,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
@@ -62,7 +67,7 @@ class ImageLoader:
         check_whole(world_size=world_size)
         check_whole(0, rank=rank)
         check_seed(seed=seed)
-        check_flag(shuffle=shuffle, drop_last=drop_last)
+        check_flag(shuffle=shuffle, drop_last=drop_last, origins=origins)
         if rank >= world_size:
             raise ValueError(f"rank={rank} is outside 0 to {world_size - 1} for world_size={world_size}")
         self.data = data.to(device)
@@ -71,6 +76,7 @@ class ImageLoader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
+        self.origins = origins
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
@@ -88,10 +94,10 @@ class ImageLoader:
         """Chooses the epoch, from 0, that the next pass goes through; a new loader begins with epoch 0."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         return self.iterate()
 
-    def iterate(self, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def iterate(self, first_batch: int = 0) -> Iterator[Any]:
         """Batches of the present epoch from `first_batch` on, to go on in mid-epoch."""
         epoch, images, labels = self.epoch, self.data.images, self.data.labels
         order = self._order(epoch).to(labels.device)
@@ -103,7 +109,12 @@ class ImageLoader:
                 x = self.augment(x, _generator(self.seed, epoch, batch, self.rank))
             if batch == len(self) - 1:
                 self.epoch = epoch + 1
-            yield x.to(torch.float32).div_(255), labels.index_select(0, indices)
+            pair = x.to(torch.float32).div_(255), labels.index_select(0, indices)
+            yield (*pair, self._origin(indices, epoch, batch)) if self.origins else pair
+
+    def _origin(self, indices: Tensor, epoch: int, batch: int) -> Origin:
+        generator = _generator(self.seed, epoch, batch, self.rank)
+        return Origin(indices, None if self.augment is None else self.augment.draw(len(indices), generator))
 
     def _order(self, epoch: int) -> Tensor:
         count = len(self.data)

@@ -1,12 +1,14 @@
-"""What parts need to know of a run with several processes: a mean over them, and the network inside its wrapper."""
+"""What parts need to know of a run with several processes: sums over them, and the network inside its wrapper."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["bare", "mean_over_processes"]
+__all__ = ["bare", "max_over_processes", "mean_over_processes", "sum_over_processes"]
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -26,8 +28,36 @@ def mean_over_processes(value: Tensor) -> Tensor:
     >>> mean_over_processes(torch.tensor(0.5))
     tensor(0.5000)
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    return sum_over_processes(value) / dist.get_world_size() if _several() else value
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of `value` over the processes of a distributed run; `value` itself when there is one process.
+
+    >>> import torch
+    >>> sum_over_processes(torch.tensor(2))
+    tensor(2)
+    """
+    return _reduced(value, "SUM")
+
+
+def max_over_processes(value: Tensor) -> Tensor:
+    """Largest `value` of the processes of a distributed run; `value` itself when there is one process.
+
+    >>> import torch
+    >>> max_over_processes(torch.tensor(2))
+    tensor(2)
+    """
+    return _reduced(value, "MAX")
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _reduced(value: Tensor, operation: Literal["SUM", "MAX"]) -> Tensor:
+    if not _several():
         return value
-    total = value.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    result = value.clone()
+    dist.all_reduce(result, getattr(dist.ReduceOp, operation))
+    return result

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_number
 from protoat.attacks import Attack
+from protoat.data import Origin
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep, never_begun
 from protoat.methods.pgd import PGDAT
@@ -99,6 +100,13 @@ class AWP(Method):
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         super().at_epoch(epoch, epochs)
         self.method.at_epoch(epoch, epochs)
+
+    @property
+    def per_image(self) -> bool:
+        return self.method.per_image
+
+    def at_images(self, origin: Origin | None = None) -> None:
+        self.method.at_images(origin)
 
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)

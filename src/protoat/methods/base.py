@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_number
 from protoat.attacks import Attack
+from protoat.data import Origin
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
@@ -79,6 +80,14 @@ class Method(Memory, ABC):
     def at_epoch(self, epoch: float, epochs: float | None = None) -> None:
         """Tells how far training is, in passes over the data (2.5 is the middle of the third), and of how many."""
         self._epoch, self._epochs = epoch, epochs
+
+    @property
+    def per_image(self) -> bool:
+        """Whether it keeps something of each image, and so has to be told which images a batch holds."""
+        return False
+
+    def at_images(self, origin: Origin | None = None) -> None:
+        """Tells which images the next batch holds; comes before each `updates` of a method that is `per_image`."""
 
     def prepare(self, model: nn.Module) -> None:
         """Builds what the method itself learns for this model; comes before the optimizer and before any loading."""

@@ -270,6 +270,7 @@ def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> Imag
         batch_size=recipe.batch_size // processes,
         augment=recipe.augment,
         seed=recipe.seed,
+        origins=recipe.method(recipe.threat).per_image,
         device=accelerator.device,
         rank=accelerator.process_index,
         world_size=processes,

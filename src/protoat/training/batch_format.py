@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protoat.data import Origin
 from protoat.functional.labels import class_numbers
 
-__all__ = ["as_batch"]
+__all__ = ["as_batch", "origin_of"]
 
 _IMAGES = ("image", "images", "pixel_values", "img")
 _LABELS = ("label", "labels", "target", "targets")
+_INDEX = ("index", "indices", "idx")
 
 
 def as_batch(
@@ -52,6 +54,30 @@ def as_batch(
     return x, class_numbers(_tensor("labels", labels), len(x))
 
 
+def origin_of(batch: Any) -> Origin:
+    """Which images a batch holds: what follows images and labels, or is at ``index``, ``indices`` or ``idx``.
+
+    Args:
+        batch: as that of `as_batch`; the number of each image in the data set, (B,) integers, or its `Origin`.
+
+    Raises:
+        ValueError: none of these.
+
+    >>> origin_of((torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), [7, 5])).index
+    tensor([7, 5])
+    """
+    if isinstance(batch, Mapping):
+        found = _only(batch, _INDEX)
+    else:
+        found = batch[2] if isinstance(batch, Sequence) and len(batch) > 2 else None
+    if found is None:
+        raise ValueError(
+            "the method keeps something of each image, and a batch does not say which images it holds; give batches "
+            "(x, y, index), such as those of protoat.data.ImageLoader(..., origins=True)"
+        )
+    return found if isinstance(found, Origin) else Origin(_tensor("index", found))
+
+
 def _pair(batch: Any, labelled: bool) -> tuple[Any, Any]:
     """Images and labels; no labels where there need be none."""
     if isinstance(batch, Mapping):
@@ -81,7 +107,7 @@ def _tensor(what: str, value: Any) -> Tensor:
     """`value` as a tensor; an array is copied, as it may not be writable."""
     if isinstance(value, Tensor):
         return value
-    listed = what == "labels" and isinstance(value, list | tuple)
+    listed = what != "images" and isinstance(value, list | tuple)
     if listed or hasattr(value, "__array__"):
         array = np.array(value)
         if array.dtype.kind in "biuf":

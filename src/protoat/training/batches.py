@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from protoat.functional.images import check_images
-from protoat.training.batch_format import as_batch
+from protoat.training.batch_format import as_batch, origin_of
 from protoat.training.loader_memory import LoaderMemory, is_stateful
 from protoat.training.memory_format import MemoryFormat
 from protoat.training.nested import pack, unpack
@@ -36,6 +36,7 @@ class Batches:
             several processes, every other loader must give each process its own share.
         dtypes: floating-point types that the model takes.
         labelled: whether batches must have labels.
+        per_image: whether batches must say which images they hold, see `origin_of`; they then are ``(x, y, origin)``.
 
     Raises:
         ValueError: no batches, what can be read only once, or a loader made for another number of processes.
@@ -50,6 +51,7 @@ class Batches:
         memory_format: MemoryFormat = None,
         dtypes: Collection[torch.dtype] = (torch.float32,),
         labelled: bool = True,
+        per_image: bool = False,
     ) -> None:
         processes = accelerator.num_processes
         _check_loader(loader)
@@ -68,6 +70,7 @@ class Batches:
         self.memory_format = memory_format
         self.dtypes = dtypes
         self.labelled = labelled
+        self.per_image = per_image
         self.goes_on = is_stateful(loader) and not hasattr(loader, "iterate")
         self.memory = LoaderMemory(None if self.goes_on or hasattr(loader, "iterate") else loader)
         self._at_start = self.memory.state()
@@ -82,9 +85,16 @@ class Batches:
         Raises:
             ValueError: it is no batch of images in [0, 1] with labels.
         """
-        return first_batch(self.raw, self.device, dtypes=self.dtypes, labelled=self.labelled, what="training")
+        return first_batch(
+            self.raw,
+            self.device,
+            dtypes=self.dtypes,
+            labelled=self.labelled,
+            per_image=self.per_image,
+            what="training",
+        )
 
-    def epoch(self, epoch: int, first: int = 0) -> Generator[tuple[Tensor, ...], None, None]:
+    def epoch(self, epoch: int, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Batches of pass `epoch` (from 0), from batch `first` on."""
         for source in _with_epochs(self.loader):
             source.set_epoch(epoch)
@@ -94,7 +104,8 @@ class Batches:
             with closing(self.loader.iterate(first) if own else self._replayed(epoch, first)) as batches:
                 for batch in batches:
                     x, y = as_batch(batch, dtypes=self.dtypes, labelled=self.labelled)
-                    yield self._placed(x), self._placed(y)
+                    placed = self._placed(x), self._placed(y)
+                    yield (*placed, origin_of(batch)) if self.per_image else placed
         finally:
             self._inside = False
 
@@ -135,7 +146,13 @@ class Batches:
 
 
 def first_batch(
-    loader: Any, device: torch.device, *, dtypes: Collection[torch.dtype], labelled: bool = True, what: str
+    loader: Any,
+    device: torch.device,
+    *,
+    dtypes: Collection[torch.dtype],
+    labelled: bool = True,
+    per_image: bool = False,
+    what: str,
 ) -> tuple[Tensor, Tensor]:
     """A first batch of any loader, on the CPU; the loader and all random states are as before afterwards.
 
@@ -164,6 +181,8 @@ def first_batch(
     try:
         x, y = as_batch(batch, dtypes=dtypes, labelled=labelled)
         check_images(x)
+        if per_image:
+            origin_of(batch)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
     return x, y

@@ -127,7 +127,7 @@ class Learner:
                 if type(module).get_extra_state is not nn.Module.get_extra_state:
                     mean.set_extra_state(copy.deepcopy(module.get_extra_state()))
 
-    def reestimate_batch_norm(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
+    def reestimate_batch_norm(self, batches: Iterable[tuple[Any, ...]]) -> None:
         """Statistics of the average's batch norm become the mean over the forwards its method makes on these batches.
 
         The method's own state is as before afterwards; no step is taken.
@@ -144,8 +144,9 @@ class Learner:
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.zero_()
             norm.momentum = None
-        for batch in batches:
-            with torch.no_grad(), closing(method.updates(network, *batch)) as updates:  # type: ignore[type-var]
+        for x, y, *origin in batches:
+            method.at_images(*origin)
+            with torch.no_grad(), closing(method.updates(network, x, y)) as updates:  # type: ignore[type-var]
                 next(updates)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

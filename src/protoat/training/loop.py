@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from protoat.epochs import Epoch
 from protoat.errors import Interrupted
@@ -98,7 +97,7 @@ class Loop:
         self.log.append(line)
         logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, _summary(line))
 
-    def _batch(self, batch: tuple[Tensor, ...]) -> None:
+    def _batch(self, batch: tuple[Any, ...]) -> None:
         state, objective = self.state, self.learner.objective
         seed_global(self.device, "update", self.seed, state.update, self.process)
         # Closed on errors too: a method may have displaced weights that it must put back.
@@ -160,7 +159,7 @@ class Loop:
             raise ValueError("this averaging asks for held-out images; pass validation")
         return self.validation.worst_class(self.learner.bare)
 
-    def _seeded(self, epoch: int, count: int) -> Generator[tuple[Tensor, ...], None, None]:
+    def _seeded(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:
         with closing(self.batches.epoch(epoch)) as batches:
             for index, batch in enumerate(itertools.islice(batches, count)):
                 seed_global(self.device, "batch norm", self.seed, epoch, index, self.process)

@@ -1,0 +1,39 @@
+"""Which image each one of a batch is: for methods that keep something of every image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from protoat.data.augment import Moves
+
+__all__ = ["Origin"]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where the images of a batch come from.
+
+    Args:
+        index: (B,) int64 number of each image in its data set, from 0.
+        moves: how augmentation moved them; None left them as they are stored.
+
+    Raises:
+        ValueError: no integers, or a negative one.
+
+    >>> import torch
+    >>> Origin(torch.tensor([4, 2])).index
+    tensor([4, 2])
+    """
+
+    index: Tensor
+    moves: Moves | None = None
+
+    def __post_init__(self) -> None:
+        if self.index.dim() != 1 or self.index.is_floating_point():
+            shape = tuple(self.index.shape)
+            raise ValueError(f"the index of images is {self.index.dtype} of shape {shape}, expected (B,) integers")
+        if len(self.index) and int(self.index.min()) < 0:
+            raise ValueError(f"the index of an image is {int(self.index.min())}, expected numbers from 0")
+        object.__setattr__(self, "index", self.index.long())
