@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from protoat.methods import PGDAT, Method
 from protoat.regularizers import Regularizer
 from protoat.training import fit, parameter_groups
-from tests.contracts.test_method_contract import METHODS, REGULARIZERS, batch, net, objective
+from tests.contracts.test_method_contract import METHODS, REGULARIZERS, batch, net, objective, where
 from tests.methods import two_processes as of_some_methods
 from tests.two_processes import check as check_objective
 from tests.two_processes import equal_on_both
@@ -31,7 +31,8 @@ def both_learn_the_same(kind: type[Method], regularizer: type[Regularizer] | Non
     model, goal = net(), objective(kind, regularizer)
     before = model.head.weight.detach().clone()
     optimizer = torch.optim.SGD(parameter_groups(model, goal, lr=0.02))
-    batches = [batch(8, seed=10 * dist.get_rank() + number) for number in range(2)]
+    pairs = [batch(8, seed=10 * dist.get_rank() + number) for number in range(2)]
+    batches = [(x, y, where(x)) for x, y in pairs]
     fit(model, batches, goal, epochs=2, optimizer=optimizer, progress=False)
     assert not torch.equal(model.head.weight, before), name
     equal_on_both(model.state_dict(), name)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from protoat import Objective
-from protoat.data import ImageData
-from protoat.methods import AWP, CFA, BiaMAT, Method
+from protoat.data import Augment, ImageData, ImageLoader
+from protoat.methods import ATTA, AWP, CFA, FGSMPGI, BiaMAT, Method
 from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
 from protoat.types import Output
@@ -72,7 +72,32 @@ def what_is_measured_is_common(name: str, method: Method) -> None:
     equal_on_both(common, name)
 
 
+def what_is_kept_of_images_is_exchanged(method: Method) -> None:
+    """After each epoch both know of every image what either has found, though each saw one half."""
+    torch.manual_seed(0)
+    rank, net, objective = dist.get_rank(), Net(), Objective(method)
+    optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=0.05))
+    augment = Augment(padding=1, flip=True)
+    options = {"batch_size": 3, "origins": True, "rank": rank, "world_size": 2, "augment": augment}
+    loader = ImageLoader(AUXILIARY, **options)
+    for epoch in range(3):
+        for x, y, origin in loader:
+            for terms in objective.losses(net, x, y % 2, origin):
+                optimizer.zero_grad()
+                terms.total.backward()
+                optimizer.step()
+        seen = (method.state_dict()["written"] == 2).sum() if epoch == 0 else 10
+        assert int(seen) == 10
+        objective.end_epoch(epoch + 1, 3, net, optimizer)
+        state = method.state_dict()
+        equal_on_both(state, type(method).__name__)
+        assert bool((state["written"] == 1).all()) and bool((state["perturbation"].flatten(1) != 0).any(1).all())
+
+
 def check() -> None:
+    for kept in (ATTA(THREAT), FGSMPGI(THREAT)):
+        what_is_kept_of_images_is_exchanged(kept)
+
     awp_moves_both_alike()
     for name, build in METHODS.items():
         what_is_measured_is_common(name, build(THREAT))

@@ -32,6 +32,8 @@ PGD10 = {"steps": 10, "step_size": "2/255"}
 INSIDE = {"method__steps": 10, "method__step_size": "2/255"}
 # From the papers and codes that each file names.
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "atta": rival("ATTA", 0.1, 2e-4, 38, [29, 35], batch=64, steps=10, step_size=0.007, reset_epochs=10),
+    "atta-mnist": rival("ATTA", 0.01, 0, 60, [54], steps=1, step_size=0.01, reset_epochs=None),
     "awp": rival("AWP", 0.1, 5e-4, 200, [100, 150], gamma=0.01, start_epoch=0, method="PGDAT", **INSIDE),
     "biamat": rival("BiaMAT", 0.1, 5e-4, 110, [99, 104], alpha=0.5, gamma=0.5, beta=6, warmup_epochs=5, **KL10),
     "cfa": rival("CFA", 0.1, 5e-4, 200, [100, 150], beta=None, eps_offset=0.5, start_epoch=10, **PGD10)
@@ -44,9 +46,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "fast-mnist": rival("FastAT", 5e-3, 0, 10, None, batch=100, step_size=0.375)
     | {"optimizer": "Adam", "schedule.peak": 0.4},
     "fgsm": {"method": "FGSMAT", "regularizer": None},
+    "fgsm-pgi": rival("FGSMPGI", 0.1, 5e-4, 110, [100, 105], prior="momentum", consistency=10, reset_epochs=40)
+    | {"method.step_size": "8/255", "method.decay": 0.3, "method.bn": "train"},
     "free": rival("FreeAT", 0.1, 2e-4, 26, [13, 19], replays=8),
     "mart": rival("MART", 0.01, 3.5e-3, 120, [74, 89, 99], beta=5, **KL10),
+    "n-fgsm": rival("NFGSM", 0.2, 5e-4, 30, None, noise=2, step_size="8/255", bn="train")
+    | {"schedule": "Cyclic", "schedule.peak": 0.5},
     "npair": metric("NPair", pairs_per_class=None, normalize=False),
+    "nuat": rival("NuAT", 0.1, 5e-4, 100, None, batch=64, nuclear_weight=4.5, start=0.5)
+    | {"schedule": "Cyclic", "schedule.peak": 0.4},
     "pgd": rival("PGDAT", 0.1, 2e-4, 205, [102, 154], steps=7, step_size="2/255", bn="train"),
     "pgd-mnist": rival("PGDAT", 1e-4, 0, 83, None, batch=50, steps=40, step_size=0.01)
     | {"optimizer": "Adam", "schedule": None},
