@@ -17,7 +17,7 @@ import protoat.pretraining
 import protoat.regularizers
 from protoat import Objective
 from protoat.attacks import PGD, Attack, AutoAttack
-from protoat.data import ImageData
+from protoat.data import ImageData, Origin
 from protoat.data.views import RandomView
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
@@ -37,7 +37,8 @@ KINDS = [*parts.concrete(Method, protoat.methods), *parts.concrete(Contrastive, 
 METRICS = parts.concrete(Regularizer, protoat.regularizers)
 # Another value where the default does not suggest one.
 OTHERS: dict[str, Any] = {
-    "step_size": 0.05,
+    "prior": "epoch",
+    "step_size": 0.04,
     "bn": "train",
     "class_eps": [0.05] * 4,
     "detach_keys": True,
@@ -137,7 +138,7 @@ def test_they_stay_the_same_in_training(kind: Any, metric: type[Regularizer] | N
     optimizer = torch.optim.SGD([*model.parameters(), *goal.parameters()], lr=0.01)
     for epoch in goal.epochs(2, model, optimizer):
         for x in epoch.batches([torch.rand(8, 1, 8, 8)]):
-            for terms in goal.losses(model, x, torch.arange(8) % 4):
+            for terms in goal.losses(model, x, torch.arange(8) % 4, Origin(torch.arange(8))):
                 optimizer.zero_grad()
                 terms.total.backward()
                 optimizer.step()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import protoat.attacks
 import protoat.methods
 from protoat.attacks import PGD, Attack, Square, Transfer
-from protoat.data import Digits
+from protoat.data import Digits, Origin
 from protoat.evaluation import evaluate
 from protoat.evaluation.threat_lint import lint
 from protoat.methods import FreeAT, Method
@@ -157,7 +157,7 @@ def test_every_method_trains_the_same(kind: type[Method]) -> None:
         objective = Objective(kind(LINF, replays=2) if kind is FreeAT else kind(LINF))  # type: ignore[call-arg]
         objective.method.prepare(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        for terms in objective.losses(model, x, y):
+        for terms in objective.losses(model, x, y, Origin(torch.arange(len(x)))):
             optimizer.zero_grad()
             terms.total.backward()
             optimizer.step()

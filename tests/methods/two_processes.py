@@ -78,7 +78,7 @@ def what_is_kept_of_images_is_exchanged(method: Method) -> None:
     rank, net, objective = dist.get_rank(), Net(), Objective(method)
     optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=0.05))
     augment = Augment(padding=1, flip=True)
-    options = {"batch_size": 3, "origins": True, "rank": rank, "world_size": 2, "augment": augment}
+    options = {"batch_size": 5, "origins": True, "rank": rank, "world_size": 2, "augment": augment}
     loader = ImageLoader(AUXILIARY, **options)
     for epoch in range(3):
         for x, y, origin in loader:

@@ -59,18 +59,19 @@ class ATTA(PerImage):
         ramp_epochs: float = 0.0,
     ) -> None:
         check_threat(threat, type(self))
-        memory = ImageMemory(perturbation=torch.float16)
-        super().__init__(threat, memory, reset_epochs=reset_epochs, ramp_epochs=ramp_epochs)
-        self.attack = PGD(threat, steps=steps, step_size=step_length(step_size, threat.eps / 2), bn=bn)
+        tables = ImageMemory(perturbation=torch.float16)
+        super().__init__(threat, tables, reset_epochs=reset_epochs, ramp_epochs=ramp_epochs)
+        length = step_length(step_size, threat.eps / 2)
+        self.attack = PGD(threat, steps=steps, step_size=length, random_start=False, bn=bn)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         origin, generator, norm = self.origin(x), self.generator(x), self.threat.geometry
-        delta = self.memory.read(origin, x, perturbation=_START * noise_like(x, "normal", generator))["perturbation"]
+        delta = self.kept.read(origin, x, perturbation=_START * noise_like(x, "normal", generator))["perturbation"]
         step = self.attack.step_size * (self.eps / self.threat.eps)
         x_adv = norm.project(x + delta, x, self.eps)
         with self.attack.posed(model, x, y, targets=None, eps=self.eps, generator=generator) as problem:
             for _ in range(self.attack.steps):
                 gradient, _, _ = input_gradient(problem.model, x_adv, problem.y, self.attack.loss)
                 x_adv = norm.project(x_adv + norm.step(gradient, step, x_adv), x, self.eps)
-        self.memory.write(origin, perturbation=x_adv - x)
+        self.kept.write(origin, perturbation=x_adv - x)
         return Examples(x, x_adv, y)

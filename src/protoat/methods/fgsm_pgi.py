@@ -80,12 +80,13 @@ class FGSMPGI(PerImage):
         if prior not in ("momentum", "epoch", "batch"):
             raise ValueError(f"prior={prior!r} is unknown; write 'momentum', 'epoch' or 'batch'")
         check_number("[0, inf)", consistency=consistency, decay=decay)
-        kept = {"perturbation": torch.float16} | ({"momentum": torch.bfloat16} if prior == "momentum" else {})
-        super().__init__(threat, ImageMemory(**kept), reset_epochs=reset_epochs, ramp_epochs=ramp_epochs)
+        types = {"perturbation": torch.float16} | ({"momentum": torch.bfloat16} if prior == "momentum" else {})
+        super().__init__(threat, ImageMemory(**types), reset_epochs=reset_epochs, ramp_epochs=ramp_epochs)
         self.prior = prior
         self.consistency = consistency
         self.decay = decay
-        self.attack = PGD(threat, steps=1, step_size=step_length(step_size, threat.eps), bn=bn)
+        length = step_length(step_size, threat.eps)
+        self.attack = PGD(threat, steps=1, step_size=length, random_start=False, bn=bn)
 
     @property
     def per_image(self) -> bool:
@@ -97,7 +98,7 @@ class FGSMPGI(PerImage):
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         origin, generator, norm = self.origin(x), self.generator(x), self.threat.geometry
         drawn = norm.step(noise_like(x, "uniform", generator), self.eps)
-        kept = self.memory.read(origin, x, perturbation=drawn)
+        kept = self.kept.read(origin, x, perturbation=drawn)
         start = x + norm.into_ball(kept["perturbation"], self.eps)
         with self.attack.posed(model, x, y, targets=None, eps=self.eps, generator=generator) as problem:
             gradient, _, _ = input_gradient(problem.model, start, problem.y, self.attack.loss)
@@ -107,9 +108,9 @@ class FGSMPGI(PerImage):
             size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(torch.float32).tiny)
             momentum = self.decay * kept["momentum"] + gradient / per_example(size, gradient)
             following = norm.project(start + norm.step(momentum, step), x, self.eps)
-            self.memory.write(origin, perturbation=following - x, momentum=momentum)
+            self.kept.write(origin, perturbation=following - x, momentum=momentum)
         else:
-            self.memory.write(origin, perturbation=x_adv - x)
+            self.kept.write(origin, perturbation=x_adv - x)
         return Examples(x, x_adv, y, (Examples(x, start, y),))
 
     def forward(self, model: nn.Module, examples: Examples) -> Views:

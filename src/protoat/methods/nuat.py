@@ -67,7 +67,7 @@ class NuAT(OneStep):
         if weight_epochs is not None:
             check_number("[0, inf)", "write 0 for full weight at once", weight_epochs=weight_epochs)
         super().__init__(threat, ramp_epochs=ramp_epochs)
-        self.attack = PGD(threat, steps=1, step_size=threat.eps, bn=bn)
+        self.attack = PGD(threat, steps=1, step_size=threat.eps, random_start=False, bn=bn)
         self.nuclear_weight = nuclear_weight
         self.weight_epochs = weight_epochs
         self.start = start

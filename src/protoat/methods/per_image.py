@@ -17,12 +17,12 @@ __all__ = ["PerImage"]
 class PerImage(OneStep):
     """Keeps something of every image, and forgets all of it every few epochs.
 
-    A subclass reads and writes `memory` at `origin`. What is kept is state: it is in every checkpoint, in half
+    A subclass reads and writes `kept` at `origin`. What is kept is state: it is in every checkpoint, in half
     precision, and of several processes each has all of it after each epoch.
 
     Args:
         threat: norm and radius.
-        memory: what is kept.
+        tables: what is kept.
         reset_epochs: epochs after which every perturbation starts anew; None never.
         ramp_epochs: epochs over which the radius grows from 0.
 
@@ -37,12 +37,12 @@ class PerImage(OneStep):
     passes: Tensor
 
     def __init__(
-        self, threat: ThreatModel, memory: ImageMemory, *, reset_epochs: int | None, ramp_epochs: float = 0.0
+        self, threat: ThreatModel, tables: ImageMemory, *, reset_epochs: int | None, ramp_epochs: float = 0.0
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
         if reset_epochs is not None:
             check_whole(1, "or None, which never resets", reset_epochs=reset_epochs)
-        self.memory = memory
+        self.kept = tables
         self.reset_epochs = reset_epochs
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
         self._origin: Origin | None = None
@@ -67,7 +67,7 @@ class PerImage(OneStep):
     def end_epoch(self, model: nn.Module) -> str | None:
         self.passes += 1
         if self.reset_epochs is not None and int(self.passes) % self.reset_epochs == 0:
-            self.memory.forget()
+            self.kept.forget()
         else:
-            self.memory.exchange()
+            self.kept.exchange()
         return None
