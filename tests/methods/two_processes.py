@@ -88,7 +88,7 @@ def what_is_kept_of_images_is_exchanged(method: Method) -> None:
                 optimizer.step()
         seen = (method.state_dict()["written"] == 2).sum() if epoch == 0 else 10
         assert int(seen) == 10
-        objective.end_epoch(epoch + 1, 3, net, optimizer)
+        method.end_epoch(net)
         state = method.state_dict()
         equal_on_both(state, type(method).__name__)
         assert bool((state["written"] == 1).all()) and bool((state["perturbation"].flatten(1) != 0).any(1).all())

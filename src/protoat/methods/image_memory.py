@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protoat.attacks.standing import leading
 from protoat.data import Origin
-from protoat.functional.batch import per_example
 from protoat.functional.distributed import max_over_processes, sum_over_processes
 from protoat.memory import Memory
 
@@ -50,7 +50,7 @@ class ImageMemory(Memory):
         """
         written = self._fit(origin, x)
         index = origin.index.to(x.device)
-        known, found = per_example(written[index] != _ABSENT, x), {}
+        known, found = leading(written[index] != _ABSENT, x), {}
         for name in self._types:
             rows = getattr(self, name)[index].to(x)
             rows = rows if origin.moves is None else origin.moves(rows)
@@ -82,9 +82,9 @@ class ImageMemory(Memory):
             for name in self._types:
                 table = getattr(self, name)
                 values = table[rows].float()
-                mean = sum_over_processes(torch.where(per_example(new, values), values, 0.0))
-                mean = mean / per_example(writers.clamp_min(1), values)
-                table[rows] = torch.where(per_example(writers > 0, values), mean, values).to(table.dtype)
+                mean = sum_over_processes(torch.where(leading(new, values), values, 0.0))
+                mean = mean / leading(writers.clamp_min(1), values)
+                table[rows] = torch.where(leading(writers > 0, values), mean, values).to(table.dtype)
             written[rows] = torch.where(writers > 0, _OLD, written[rows].clamp_max(_OLD)).to(torch.uint8)
 
     def _fit(self, origin: Origin, x: Tensor) -> Tensor:
