@@ -30,12 +30,13 @@ _EXPORTS = {
     """,
     "data": """
         CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
-        ImageFolder ImageLoader Inventory RandomView Source Split TinyImageNet cache_folder regroup split_validation
+        ImageFolder ImageLoader Inventory Origin RandomView Source Split TinyImageNet cache_folder regroup
+        split_validation
     """,
     "evaluation": "AttackReport AuditReport Count Report Surrogate attack_of_name audit evaluate fair_order lint",
     "methods": """
-        AWP CFA DAJAT FGSMAT MART PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples FastAT FreeAT Method
-        OneStep Standard
+        ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples FastAT
+        FreeAT Method NuAT OneStep Standard
     """,
     "models": """
         DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits Normalize ResNet18 ResNet50 SecondBatchNorm

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protoat.data import Augment, ImageData, ImageLoader, Moves, Origin
+from protoat.data import Augment, ImageData, ImageLoader, Origin
+from protoat.data.augment import Moves
 from protoat.methods.image_memory import ImageMemory
 
 SHAPE = (2, 3, 4)

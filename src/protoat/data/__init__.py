@@ -1,6 +1,6 @@
 """Data sets whose classes have known modes, and batches of them."""
 
-from protoat.data.augment import Augment, Moves
+from protoat.data.augment import Augment
 from protoat.data.base import DataNotFoundError, ImageData, Source, Split
 from protoat.data.cache import cache_folder
 from protoat.data.cifar import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES
@@ -28,7 +28,6 @@ __all__ = [
     "ImageFolder",
     "ImageLoader",
     "Inventory",
-    "Moves",
     "Origin",
     "RandomView",
     "Source",
