@@ -35,8 +35,8 @@ _EXPORTS = {
     """,
     "evaluation": "AttackReport AuditReport Count Report Surrogate attack_of_name audit evaluate fair_order lint",
     "methods": """
-        ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples FastAT
-        FreeAT Method NuAT OneStep Standard
+        ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples
+        FastAT FreeAT Method NuAT OneStep Standard
     """,
     "models": """
         DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits Normalize ResNet18 ResNet50 SecondBatchNorm
