@@ -1,4 +1,4 @@
-"""Imports go one way, and nothing turns text or files into code: read from the sources, not from what gets imported."""
+"""Read from the sources: imports go one way, no text becomes code, and errors for users are of one class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "arguments", "errors", "names"},
+    {"_version", "errors", "names"},
+    {"arguments"},
     {"storage", "pixels"},
     {"types", "memory"},
     {"functional"},
@@ -87,6 +88,15 @@ def code_from_text(source: str) -> list[str]:
     return found
 
 
+def plain_value_errors(source: str) -> list[str]:
+    """Errors that the command line would take for a defect of the program."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    plain = [node for node in calls if ast.unparse(node.func) in ("ValueError", "FileNotFoundError")]
+    return [
+        f"line {node.lineno}: raise protoat.errors.UserError in place of {ast.unparse(node.func)}" for node in plain
+    ]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
     if path.parent == PACKAGE and path.stem in ("__init__", "__main__"):
@@ -97,6 +107,11 @@ def test_imports_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_text_never_becomes_code(path: Path) -> None:
     assert code_from_text(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_said_to_users_is_a_user_error(path: Path) -> None:
+    assert plain_value_errors(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -130,6 +145,12 @@ def test_code_from_text_is_seen(line: str) -> None:
     assert len(code_from_text(line)) == 1
 
 
+@pytest.mark.parametrize("line", ["raise ValueError('x')", "raise FileNotFoundError(path) from None"])
+def test_a_plain_value_error_is_seen(line: str) -> None:
+    assert len(plain_value_errors(line)) == 1
+
+
 def test_what_is_allowed_passes() -> None:
     assert wrong_imports("import torch\nfrom protoat.attacks import PGD\nfrom protoat import Linf", "methods") == []
     assert code_from_text("model.eval()\nre.compile('x')\ntorch.load(f, weights_only=True)") == []
+    assert plain_value_errors("try:\n    f()\nexcept ValueError as error:\n    raise UserError(error) from error") == []

@@ -33,6 +33,7 @@ _EXPORTS = {
         ImageFolder ImageLoader Inventory Origin RandomView Source Split TinyImageNet cache_folder regroup
         split_validation
     """,
+    "errors": "UserError",
     "evaluation": "AttackReport AuditReport Count Report Surrogate attack_of_name audit evaluate fair_order lint",
     "methods": """
         ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples

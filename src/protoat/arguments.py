@@ -6,6 +6,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from protoat.errors import UserError
+
 __all__ = ["check_callable", "check_flag", "check_kind", "check_number", "check_seed", "check_whole"]
 
 _SEEDS = 2**63
@@ -24,16 +26,16 @@ def check_whole(least: int = 1, advice: str = "", /, **values: Any) -> None:
 
     >>> check_whole(steps=10, restarts=0)
     Traceback (most recent call last):
-    ValueError: steps=10 and restarts=0 must be at least 1
+    protoat.errors.UserError: steps=10 and restarts=0 must be at least 1
     >>> check_whole(epochs=1.5)
     Traceback (most recent call last):
-    ValueError: epochs=1.5 is a float, expected a whole number of at least 1
+    protoat.errors.UserError: epochs=1.5 is a float, expected a whole number of at least 1
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise _wrong_kind(name, value, f"a whole number of at least {least}")
     if any(value < least for value in values.values()):
-        raise ValueError(f"{_listed(values)} must be at least {least}{_tail(advice)}")
+        raise UserError(f"{_listed(values)} must be at least {least}{_tail(advice)}")
 
 
 def check_number(interval: str, advice: str = "", /, **values: Any) -> None:
@@ -49,23 +51,23 @@ def check_number(interval: str, advice: str = "", /, **values: Any) -> None:
 
     >>> check_number("(0, 1)", "0.999 is usual", decay=1.0)
     Traceback (most recent call last):
-    ValueError: decay=1 is outside (0, 1); 0.999 is usual
+    protoat.errors.UserError: decay=1 is outside (0, 1); 0.999 is usual
     >>> check_number("(0, inf)", scale=float("nan"))
     Traceback (most recent call last):
-    ValueError: scale=nan is not a number, expected one in (0, inf)
+    protoat.errors.UserError: scale=nan is not a number, expected one in (0, inf)
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real):
             raise _wrong_kind(name, value, f"a number in {interval}")
         if math.isnan(value):
-            raise ValueError(f"{name}=nan is not a number, expected one in {interval}")
+            raise UserError(f"{name}=nan is not a number, expected one in {interval}")
         if math.isinf(value):
-            raise ValueError(f"{name}={value:g} is not finite, expected a number in {interval}")
+            raise UserError(f"{name}={value:g} is not finite, expected a number in {interval}")
     above = [value > low or (value == low and interval[0] == "[") for value in values.values()]
     below = [value < high or (value == high and interval[-1] == "]") for value in values.values()]
     if not all(above + below):
-        raise ValueError(f"{_listed(values)} {_expectation(interval, low, high)}{_tail(advice)}")
+        raise UserError(f"{_listed(values)} {_expectation(interval, low, high)}{_tail(advice)}")
 
 
 def check_seed(**values: Any) -> None:
@@ -76,13 +78,13 @@ def check_seed(**values: Any) -> None:
 
     >>> check_seed(seed=-1)
     Traceback (most recent call last):
-    ValueError: seed=-1 is outside 0 to 2**63 - 1
+    protoat.errors.UserError: seed=-1 is outside 0 to 2**63 - 1
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise _wrong_kind(name, value, "a whole number from 0 to 2**63 - 1")
         if not 0 <= int(value) < _SEEDS:
-            raise ValueError(f"{name}={value} is outside 0 to 2**63 - 1")
+            raise UserError(f"{name}={value} is outside 0 to 2**63 - 1")
 
 
 def check_flag(**values: Any) -> None:
@@ -93,7 +95,7 @@ def check_flag(**values: Any) -> None:
 
     >>> check_flag(guard="false")
     Traceback (most recent call last):
-    ValueError: guard='false' is a str, expected True or False
+    protoat.errors.UserError: guard='false' is a str, expected True or False
     """
     for name, value in values.items():
         if not isinstance(value, bool):
@@ -138,7 +140,7 @@ def check_kind(kind: type, advice: str = "", /, **values: Any) -> None:
 def _wrong_kind(name: str, value: Any, expected: str) -> ValueError:
     text = repr(value)
     shown = text if len(text) <= 60 else f"{text[:57]}..."
-    return ValueError(f"{name}={shown} is a {type(value).__name__}, expected {expected}")
+    return UserError(f"{name}={shown} is a {type(value).__name__}, expected {expected}")
 
 
 def _expectation(interval: str, low: float, high: float) -> str:

@@ -1,8 +1,21 @@
-"""What can end a run before its last epoch."""
+"""The errors that are meant for a user, who can do something about them; any other is a defect of the program.
+
+The command line prints a `UserError` as one line, and every other error with its traceback. So no module of protoat
+raises a plain ``ValueError``, and one of another library that is the user's mistake is turned into a `UserError` where
+it arises.
+"""
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "DiskError", "Interrupted", "NoGradientError", "NonFiniteLossError"]
+__all__ = [
+    "CheckpointError",
+    "DiskError",
+    "Interrupted",
+    "MissingFileError",
+    "NoGradientError",
+    "NonFiniteLossError",
+    "UserError",
+]
 
 _ADVICE = {
     "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
@@ -11,7 +24,15 @@ _ADVICE = {
 }
 
 
-class NonFiniteLossError(RuntimeError):
+class UserError(ValueError):
+    """An input that cannot be used; the message says what came, what was expected, and what to do."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file is not there."""
+
+
+class NonFiniteLossError(UserError, RuntimeError):
     """A term of the loss, or a weight, became infinite or not a number, so no further step can help.
 
     Attributes:
@@ -32,11 +53,11 @@ class NonFiniteLossError(RuntimeError):
         self.epoch = epoch
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used: truncated, altered, or of another layout."""
 
 
-class DiskError(RuntimeError):
+class DiskError(UserError, RuntimeError):
     """A file could not be written, as on a full disk; what was there before is untouched."""
 
 
@@ -52,7 +73,7 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
-class NoGradientError(ValueError):
+class NoGradientError(UserError):
     """No gradient comes from a model's logits back to its images, so an attack that follows gradients cannot run."""
 
     def __init__(self, reason: str) -> None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from protoat.arguments import check_kind, check_number, check_whole
 from protoat.data import Origin
 from protoat.epochs import Epoch
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
@@ -94,11 +95,11 @@ class Objective(nn.Module):
             check_kind(Regularizer, "such as protoat.regularizers.SoftTriple(10, 512)", regularizer=regularizer)
         check_number("[0, inf)", weight=weight, norm_weight=norm_weight)
         if norm not in ("embedding", "weights"):
-            raise ValueError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
+            raise UserError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
         if dml_input not in ("adv", "clean", "both"):
-            raise ValueError(f"dml_input={dml_input!r} is unknown; write 'adv', 'clean' or 'both'")
+            raise UserError(f"dml_input={dml_input!r} is unknown; write 'adv', 'clean' or 'both'")
         if dml_input != "adv" and regularizer is not None and type(regularizer).term is not Regularizer.term:
-            raise ValueError(f"{type(regularizer).__name__} chooses its own inputs; leave dml_input at 'adv'")
+            raise UserError(f"{type(regularizer).__name__} chooses its own inputs; leave dml_input at 'adv'")
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
@@ -130,7 +131,7 @@ class Objective(nn.Module):
         for views in self.method.updates(model, x, y):
             classes = views.adv.logits.shape[1]
             if last >= classes and self.method.labelled:
-                raise ValueError(f"labels run up to {last}, and the model has {classes} classes, from 0")
+                raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
             base = self.method.outer_loss(views, y)
             yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
 
@@ -210,7 +211,7 @@ class Objective(nn.Module):
         check_whole(epochs=epochs)
         check_whole(0, done=done)
         if done > epochs:
-            raise ValueError(f"done={done} epochs of {epochs}; write at most {epochs}")
+            raise UserError(f"done={done} epochs of {epochs}; write at most {epochs}")
         self.prepare(model)
         self.stopped = None
         parts: list[Any] = [model, self] if optimizer is None else [model, self, optimizer]
@@ -233,7 +234,7 @@ class Objective(nn.Module):
 def _embedding(views: Views) -> Tensor:
     """The embeddings trained on, which a model that returns logits only does not have."""
     if not views.adv.embedding.shape[1]:
-        raise ValueError(
+        raise UserError(
             "the model returns logits only, and a metric or norm term needs embeddings; "
             "wrap it: protoat.models.with_embedding(model, layer=...)"
         )

@@ -6,6 +6,8 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from protoat.errors import UserError
+
 __all__ = ["Pixels"]
 
 # jsonargparse runs the body of `if TYPE_CHECKING:` to resolve annotations; here it must find the class.
@@ -30,7 +32,7 @@ if not TYPE_CHECKING:
                 except (ValueError, ZeroDivisionError):
                     number = None
             if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
-                raise ValueError(f"{value!r} is not a pixel distance; write 0.03 or 8/255")
+                raise UserError(f"{value!r} is not a pixel distance; write 0.03 or 8/255")
             return super().__new__(cls, number)
 
 else:

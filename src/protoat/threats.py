@@ -28,7 +28,7 @@ class ThreatModel:
     (Linf(8/255), L2(0.5))
     >>> ThreatModel(8)
     Traceback (most recent call last):
-    ValueError: eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255
+    protoat.errors.UserError: eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255
     """
 
     eps: Pixels

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from protoat.errors import UserError
+
 __all__ = ["LossTerms", "Output", "Views", "as_output"]
 
 
@@ -39,7 +41,7 @@ def as_output(result: Any) -> Output:
         return result
     logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
     if not isinstance(logits, Tensor):
-        raise ValueError(  # noqa: TRY004 - it says what a model has to return, whatever came
+        raise UserError(
             f"the model returned a {type(result).__name__}, expected logits, an object that has them, or protoat.Output"
         )
     return Output(logits, logits.new_empty(len(logits), 0))

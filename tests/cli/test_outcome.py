@@ -12,7 +12,9 @@ import pytest
 
 from protoat import cli
 from protoat.cli.outcome import run
-from protoat.data import DataNotFoundError, Digits, ImageFolder
+from protoat.data import DataNotFoundError, ImageFolder
+from protoat.errors import MissingFileError, UserError
+from protoat.functional import margins
 from protoat.threats import Linf
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
@@ -86,7 +88,7 @@ def test_one_process_of_several_speaks(capsys: pytest.CaptureFixture[str], monke
 
 def test_a_defect_keeps_its_traceback() -> None:
     for defect in (
-        raising(ValueError("raised outside protoat")),
+        raising(ValueError("of another library")),
         lambda args: int("seven"),
         raising(KeyError("x")),
         raising(FileNotFoundError("x")),
@@ -95,16 +97,21 @@ def test_a_defect_keeps_its_traceback() -> None:
             run("train", defect, [])
 
 
-def test_a_defect_inside_protoat_keeps_its_traceback() -> None:
-    # An operation that fails in protoat's own code is no message to the user.
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        run("train", lambda args: Digits.load.__globals__["_one_line"] and _unpacks_badly(), [])
+@pytest.mark.parametrize("statement", ["first, second = [1]", "raise ValueError('a mistake of ours')"])
+def test_a_defect_inside_protoat_keeps_its_traceback(statement: str) -> None:
+    def main(args: list[str]) -> None:
+        exec(compile(statement, margins.__file__, "exec"), {"__name__": margins.__name__})
+
+    with pytest.raises(ValueError, match=r"not enough values to unpack|a mistake of ours"):
+        run("train", main, [])
 
 
-def _unpacks_badly() -> None:
-    from protoat.functional import ball
-
-    exec(compile("first, second = [1]", ball.__file__, "exec"), {"__name__": ball.__name__})
+@pytest.mark.parametrize("kind", [UserError, MissingFileError, DataNotFoundError])
+def test_an_error_for_users_is_one_line_wherever_it_is_raised(
+    kind: type[UserError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", raising(kind("it is not there")), []) == 2
+    assert capsys.readouterr().err == "protoat train: error: it is not there\n"
 
 
 def test_a_full_disk_behind_the_output_is_one_line(

@@ -14,6 +14,7 @@ from protoat.attacks.base import Attack, Problem
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.square import Square
 from protoat.attacks.standing import worst_case
+from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
 from protoat.threats import ThreatModel
@@ -70,7 +71,7 @@ class AutoAttack(Attack):
         """The attacks for a number of classes, in order, by name."""
         threat, wrong = self.threat, num_classes - 1
         if wrong < 1:
-            raise ValueError(f"AutoAttack needs at least two classes, the model has {num_classes}")
+            raise UserError(f"AutoAttack needs at least two classes, the model has {num_classes}")
         parts: dict[str, Attack] = {"apgd-ce": APGD(threat, restarts=1 if num_classes >= 10 else 5)}
         if num_classes == 2:
             parts["apgd-margin"] = APGD(threat, loss=margin, restarts=5)

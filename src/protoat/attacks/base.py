@@ -16,7 +16,7 @@ from protoat.arguments import check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.watched import Watched
-from protoat.errors import NoGradientError
+from protoat.errors import NoGradientError, UserError
 from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.hidden import hidden_parts_in_eval
@@ -104,7 +104,7 @@ class Attack(ABC):
     def __init__(self, threat: ThreatModel, *, bn: BatchNormMode = "eval", seed: int = 0) -> None:
         check_threat(threat, type(self))
         if bn not in ("eval", "train", "train_frozen"):
-            raise ValueError(f"bn={bn!r} is unknown; write 'eval', 'train' or 'train_frozen'")
+            raise UserError(f"bn={bn!r} is unknown; write 'eval', 'train' or 'train_frozen'")
         check_seed(seed=seed)
         self.threat = threat
         self.bn: BatchNormMode = bn
@@ -141,7 +141,7 @@ class Attack(ABC):
                 loss(first, output.logits.new_zeros(1, dtype=torch.int64))
             except (ValueError, RuntimeError, IndexError) as error:
                 said = " ".join(str(error).split())
-                raise ValueError(f"{type(self).__name__} cannot be run on this model: its loss says {said}") from error
+                raise UserError(f"{type(self).__name__} cannot be run on this model: its loss says {said}") from error
 
     def perturb(
         self,
@@ -272,11 +272,11 @@ class Attack(ABC):
         if targets is None:
             return
         if not self.can_target:
-            raise ValueError(f"{type(self).__name__} has no targeted form; call it without targets")
+            raise UserError(f"{type(self).__name__} has no targeted form; call it without targets")
         if targets.shape != y.shape:
-            raise ValueError(f"targets of shape {tuple(targets.shape)} came with labels of shape {tuple(y.shape)}")
+            raise UserError(f"targets of shape {tuple(targets.shape)} came with labels of shape {tuple(y.shape)}")
         if bool((targets == y).any()):
-            raise ValueError("some targets equal the true labels; draw targets from the wrong classes")
+            raise UserError("some targets equal the true labels; draw targets from the wrong classes")
 
 
 def _usable(values: Tensor) -> Tensor:
@@ -287,11 +287,11 @@ def _usable(values: Tensor) -> Tensor:
 def _checked_radius(eps: Radius, x: Tensor) -> Radius:
     """A number, or radii as the images `x` are: where they are, and as precise."""
     if isinstance(eps, Tensor) and eps.shape not in ((), (len(x),)):
-        raise ValueError(
+        raise UserError(
             f"eps has shape {tuple(eps.shape)}, expected a number or one radius for each of {len(x)} images"
         )
     if not bool((eps >= 0).all() if isinstance(eps, Tensor) else eps >= 0):
-        raise ValueError(f"eps={eps} must not be negative")
+        raise UserError(f"eps={eps} must not be negative")
     return _usable(eps).to(x) if isinstance(eps, Tensor) else eps
 
 
@@ -301,10 +301,10 @@ def _checked(x: Tensor, y: Tensor) -> Tensor:
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor")
     if y.shape != x.shape[:1] or y.is_floating_point():
-        raise ValueError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
+        raise UserError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
     inside = check_images(x)
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
+        raise UserError(
             f"images are {x.dtype}, whose rounding leaves the ball; give float32 and convert inside the model"
         )
     return inside.detach().clone()

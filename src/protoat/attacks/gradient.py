@@ -11,6 +11,7 @@ from torch import Tensor
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select, worst_case
+from protoat.errors import UserError
 from protoat.functional.batch import Radius
 from protoat.functional.gradients import gradient_of
 from protoat.functional.losses import cross_entropy
@@ -104,7 +105,7 @@ class PGD(Attack):
         check_whole(steps=steps, restarts=restarts)
         check_flag(random_start=random_start)
         if restarts > 1 and not random_start:
-            raise ValueError("restarts without a random start repeat the same run; write random_start=True")
+            raise UserError("restarts without a random start repeat the same run; write random_start=True")
         self.steps = steps
         self.step_size = step_length(step_size, 2.5 * threat.eps / steps)
         self.random_start = random_start

@@ -11,6 +11,7 @@ from protoat.arguments import check_number
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import fallen, select
 from protoat.attacks.targets import ranked_wrong_classes
+from protoat.errors import UserError
 from protoat.functional.gradients import gradient_of
 from protoat.threats import ThreatModel
 from protoat.types import Output
@@ -60,14 +61,14 @@ class JSMA(Attack):
             check_number("[-1, 1]", theta=theta)
         self.theta = float(theta if theta is not None else threat.geometry.pixel_reach(threat.eps))
         if not 0 < abs(self.theta) <= 1:
-            raise ValueError(f"theta={self.theta:g} is outside [-1, 1] or 0; pixels are in [0, 1]")
+            raise UserError(f"theta={self.theta:g} is outside [-1, 1] or 0; pixels are in [0, 1]")
         self.gamma = gamma
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
         pixels = math.prod(images[1:])
         if pixels > _MOST_PIXELS:
             pairs, steps = pixels**2, max(int(self.gamma * pixels / 2), 1)
-            raise ValueError(
+            raise UserError(
                 f"JSMA compares all pairs of pixels, and an image of {pixels} pixels has {pairs:.2g} pairs "
                 f"({4 * pairs / 2**30:.0f} GiB for each table of them), up to {steps} times for each image; it takes "
                 f"images of at most {_MOST_PIXELS} pixels, all channels counted"

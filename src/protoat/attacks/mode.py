@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from protoat.errors import UserError
 from protoat.functional.kept import modes_kept
 
 __all__ = ["BatchNormMode", "attacking", "check_built"]
@@ -23,7 +24,7 @@ def check_built(model: nn.Module) -> None:
         ValueError: such as a `LazyLinear` before its first batch.
     """
     if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise ValueError(
+        raise UserError(
             "the model has parameters without a size, as of LazyLinear; show it one batch of images, and train it or "
             "load its weights, before it is attacked or measured"
         )

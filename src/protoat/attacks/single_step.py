@@ -7,6 +7,7 @@ from torch import Tensor
 from protoat.arguments import check_callable
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
 from protoat.attacks.gradient import PGD, input_gradient
+from protoat.errors import UserError
 from protoat.functional.batch import noise_like
 from protoat.functional.losses import cross_entropy
 from protoat.pixels import Pixels
@@ -86,7 +87,7 @@ class RFGSM(Attack):
         super().__init__(threat, bn=bn, seed=seed)
         self.alpha = threat.eps / 2 if alpha is None else float(Pixels(alpha))
         if not 0 < self.alpha < threat.eps:
-            raise ValueError(f"alpha={self.alpha:g} is outside (0, eps={threat.eps:g})")
+            raise UserError(f"alpha={self.alpha:g} is outside (0, eps={threat.eps:g})")
         check_callable(loss=loss)
         self.loss = loss
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.standing import leading, select, worst_case
+from protoat.errors import UserError
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
@@ -73,7 +74,7 @@ class Square(Attack):
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
         if len(images) != 4:
-            raise ValueError(f"Square needs images of shape (B, C, H, W), got {images}; reshape in the model")
+            raise UserError(f"Square needs images of shape (B, C, H, W), got {images}; reshape in the model")
 
     def run(self, problem: Problem) -> Tensor:
         return worst_case(problem, self.threat.geometry, [lambda part, _: self._search(part)] * self.restarts)

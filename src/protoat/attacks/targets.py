@@ -11,6 +11,7 @@ from torch import Tensor
 from protoat.arguments import check_kind
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.standing import worst_case
+from protoat.errors import UserError
 from protoat.types import Output
 
 __all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_wrong_classes"]
@@ -82,9 +83,9 @@ class Targeted(Attack):
         check_kind(Attack, attack=attack)
         super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
         if rule not in get_args(TargetRule):
-            raise ValueError(f"rule={rule!r} is unknown; write one of {', '.join(get_args(TargetRule))}")
+            raise UserError(f"rule={rule!r} is unknown; write one of {', '.join(get_args(TargetRule))}")
         if not attack.can_target:
-            raise ValueError(f"{type(attack).__name__} has no targeted form, so no targets can be given to it")
+            raise UserError(f"{type(attack).__name__} has no targeted form, so no targets can be given to it")
         self.attack = attack
         self.rule = rule
 

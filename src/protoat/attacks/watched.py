@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
 from protoat.types import Output
@@ -29,21 +30,21 @@ def check_logits(logits: Tensor, images: int, num_classes: int | None = None) ->
     Raises:
         ValueError: no floats, not one row for each image, or not the classes.
 
-    >>> check_logits(torch.zeros(2, 1), 2)
+    >>> check_logits(torch.zeros(2, 3), 2, 4)
     Traceback (most recent call last):
-    ValueError: the model returns one logit for each image; return one for each class, of two torch.cat([-z, z], 1)
+    protoat.errors.UserError: the model gives (2, 3) for 2 images, expected (2, 4): the data has 4 classes
     """
     if not logits.is_floating_point():
-        raise ValueError(f"the model returns {logits.dtype}, expected logits, scores of each class in floating point")
+        raise UserError(f"the model returns {logits.dtype}, expected logits, scores of each class in floating point")
     if logits.dim() == 2 and len(logits) == images and logits.shape[1] == 1:
-        raise ValueError(
+        raise UserError(
             "the model returns one logit for each image; return one for each class, of two torch.cat([-z, z], 1)"
         )
     wanted = "classes" if num_classes is None else num_classes
     if logits.dim() != 2 or len(logits) != images or num_classes not in (None, logits.shape[1]):
         data = "" if num_classes is None else f": the data has {num_classes} classes"
         count = "one image" if images == 1 else f"{images} images"
-        raise ValueError(f"the model gives {tuple(logits.shape)} for {count}, expected ({images}, {wanted}){data}")
+        raise UserError(f"the model gives {tuple(logits.shape)} for {count}, expected ({images}, {wanted}){data}")
 
 
 def leads(logits: Tensor) -> Tensor:
@@ -100,9 +101,7 @@ class Watched:
         for name, values in self._unseen.items():
             low, high = (int(value) for value in torch.aminmax(values))
             if low < 0 or high >= logits.shape[1]:
-                raise ValueError(
-                    f"{name} run from {low} to {high}, and the model has {logits.shape[1]} classes, from 0"
-                )
+                raise UserError(f"{name} run from {low} to {high}, and the model has {logits.shape[1]} classes, from 0")
         lead = leads(logits)
         if bool((lead > STEEP).any()):
             known = lead[lead.isfinite()]

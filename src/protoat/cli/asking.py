@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from protoat.errors import UserError
+
 __all__ = ["agreed", "check_somebody_can_answer"]
 
 
@@ -14,7 +16,7 @@ def check_somebody_can_answer(what: str) -> None:
         ValueError: says what to write instead.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise ValueError(f"there is nobody to ask whether to remove {what} for good; write --yes to remove it unasked")
+        raise UserError(f"there is nobody to ask whether to remove {what} for good; write --yes to remove it unasked")
 
 
 def agreed(question: str) -> bool:

@@ -10,6 +10,7 @@ from rich.status import Status
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.evaluation.masking_audit import CHECKS, tally
 from protoat.runs.audit import audit_subject, fuller_audit
 from protoat.runs.subject_options import subject_of, subject_parser
@@ -35,10 +36,10 @@ def main(args: list[str]) -> int:
     parser.add_argument("--checks", nargs="+", type=str, help="these only, such as A1 C15; default all")
     options = parser.parse_args(args)
     if unknown := sorted(set(options.checks or ()) - {check.id for check in CHECKS}):
-        raise ValueError(f"--checks {unknown[0]} is unknown; write of {', '.join(check.id for check in CHECKS)}")
+        raise UserError(f"--checks {unknown[0]} is unknown; write of {', '.join(check.id for check in CHECKS)}")
     for name in ("n", "batch_size"):
         if options[name] < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
+            raise UserError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
     subject = subject_of(parser, options)
     logger.info(
         "%d checks on %d images: minutes for a small network, far longer for a large one; --n 100 is quicker",

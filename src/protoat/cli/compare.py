@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.evaluation.compare import (
     WORST_CASE,
     Comparison,
@@ -60,7 +61,7 @@ def main(args: list[str]) -> None:
     )
     folders = list(map(run_named, parser.parse_args(args).folders))
     if len(folders) < 2 or len(set(folders)) < len(folders):
-        raise ValueError("name at least two different folders to compare")
+        raise UserError("name at least two different folders to compare")
     records = {folder: _read(folder) for folder in folders}
     check_comparable({str(folder): record for folder, record in records.items()})
     groups = _groups(records)
@@ -84,7 +85,7 @@ def main(args: list[str]) -> None:
 def _read(folder: Path) -> Record:
     record = measured(folder)
     if not {"data_sha256", "threat"} <= record["subject"].keys():
-        raise ValueError(
+        raise UserError(
             f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {folder}"
         )
     return record

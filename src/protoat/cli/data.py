@@ -6,6 +6,7 @@ from protoat import data
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data import Source
+from protoat.errors import UserError
 from protoat.recipes.choices import class_names
 from protoat.recipes.parser import Parser, nearest
 
@@ -22,12 +23,12 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     sources = {name: getattr(data, name) for name in class_names("data")}
     if options.name is not None and options.name not in sources:
-        raise ValueError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
+        raise UserError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
     if options.download and options.name is None:
-        raise ValueError("--download fetches one data set at a time; name it: protoat data MNIST --download")
+        raise UserError("--download fetches one data set at a time; name it: protoat data MNIST --download")
     chosen = [sources[options.name]] if options.name else list(sources.values())
     if options.path is not None and options.name != "ImageFolder":
-        raise ValueError("--path is of your own images; write protoat data ImageFolder --path FOLDER")
+        raise UserError("--path is of your own images; write protoat data ImageFolder --path FOLDER")
     more = {} if options.path is None else {"path": options.path}
     found = [source(root=options.root, **more) for source in chosen]
     if options.download:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.evaluation.robustness import Advance
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.named_attacks import HELP, default_names
@@ -55,7 +56,7 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     for name in ("n", "batch_size", "budget_seconds"):
         if options[name] is not None and options[name] <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
+            raise UserError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
     if options.linear_probe:
         _probe(options, given=parser.parse_args(args, defaults=False))
         return
@@ -82,11 +83,11 @@ def main(args: list[str]) -> None:
 
 def _probe(options: Namespace, given: Namespace) -> None:
     if options.run is None:
-        raise ValueError("--linear-probe needs a run folder, whose recipe says what images there are")
+        raise UserError("--linear-probe needs a run folder, whose recipe says what images there are")
     for key in sorted(given.keys()):
         if key not in _OF_PROBE:
             option = key.removesuffix(".class_path").replace("init_args.", "").replace("_", "-")
-            raise ValueError(f"leave out --{option}: --linear-probe goes by the recipe of the run")
+            raise UserError(f"leave out --{option}: --linear-probe goes by the recipe of the run")
     check_weights_of_run(options.weights)
     run = run_named(options.run)
     chosen = {} if options.attacks is None else {"attacks": options.attacks}

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
 from protoat.plots.page import page
@@ -35,14 +36,14 @@ def main(args: list[str]) -> int:
     options = parser.parse_args(args)
     if options.name is None:
         if args:
-            raise ValueError(
+            raise UserError(
                 f"{args[0]} goes with a figure; write its name: {shlex.join(['protoat', 'figure', '1', *args])}"
             )
         for name, title in TITLES.items():
             say(f"protoat figure {name:<{max(map(len, TITLES))}} {title}")
         return 0
     if options.name not in TITLES:
-        raise ValueError(f"figure {options.name!r} is unknown; {nearest(options.name, TITLES)}")
+        raise UserError(f"figure {options.name!r} is unknown; {nearest(options.name, TITLES)}")
     out = options.out or Path(f"figure-{options.name}.html")
     _check_out(out)
     check_no_file(options.store, "--store")
@@ -120,7 +121,7 @@ def _check_out(out: Path) -> None:
     """Refuses a file that cannot be written."""
     check_file(out)
     if out.suffix.lower() not in (".html", *SUFFIXES):
-        raise ValueError(f"--out {out} has to end in .html, {' or '.join(SUFFIXES)}")
+        raise UserError(f"--out {out} has to end in .html, {' or '.join(SUFFIXES)}")
 
 
 def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
@@ -130,10 +131,10 @@ def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
         idle |= dict.fromkeys(OPTIONS, "the runs are given")
     for key, reason in idle.items():
         if key in given:
-            raise ValueError(f"leave out --{key.replace('_', '-')}: {reason}")
+            raise UserError(f"leave out --{key.replace('_', '-')}: {reason}")
     check_options(options)
     if options.images < 0:
-        raise ValueError(f"--images {options.images} is negative; write how many test images to look at, or 0 for all")
+        raise UserError(f"--images {options.images} is negative; write how many test images to look at, or 0 for all")
 
 
 def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], bool]:
@@ -148,7 +149,7 @@ def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], b
     say_failed(failures)
     done = [run for task in tasks if (run := finished(task, options.store)) is not None]
     if not done:
-        raise ValueError(f"none of the {len(tasks)} runs that figure {options.name} needs could be done; see above")
+        raise UserError(f"none of the {len(tasks)} runs that figure {options.name} needs could be done; see above")
     return done, bool(failures)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.say import say
+from protoat.errors import DiskError, UserError
 from protoat.recipes.parser import Parser
 from protoat.runs.cleanup import Waste, find_waste, remove
 from protoat.storage.path_checks import check_is_folder
@@ -44,7 +45,9 @@ def _removed(waste: Waste) -> int:
     """Bytes that were freed; what a process has begun to work on stays, and is said."""
     try:
         remove(waste.path)
-    except ValueError as error:
+    except DiskError:
+        raise
+    except UserError as error:
         say(str(error))
         return 0
     return waste.bytes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
+from protoat.errors import UserError
 from protoat.paper.budget import budget_names
 from protoat.recipes.parser import Parser
 
@@ -78,5 +79,5 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     """What KEY=VALUE options say."""
     for option in options:
         if "=" not in option:
-            raise ValueError(f"--executor-options {option!r}: write KEY=VALUE, such as partition=gpu")
+            raise UserError(f"--executor-options {option!r}: write KEY=VALUE, such as partition=gpu")
     return dict(option.split("=", 1) for option in options)

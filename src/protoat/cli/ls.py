@@ -9,6 +9,7 @@ from typing import Any
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.evaluation.statistics import count_of
 from protoat.recipes.parser import Parser
 from protoat.reports.records import accuracy, threat_text
@@ -37,7 +38,7 @@ def _row_or_none(run: StoredRun) -> list[str] | None:
     """The row of a run; of one whose weights are damaged a line is logged."""
     try:
         return _row(run)
-    except (FileNotFoundError, ValueError) as error:
+    except UserError as error:
         logger.warning("left out: %s", error)
         return None
 

@@ -1,13 +1,11 @@
 """How a command ends: a mistake of the user's is one line, a defect of the program keeps its traceback.
 
-What counts as the user's mistake: every ``raise ValueError`` and ``raise FileNotFoundError`` that stands in protoat's
-own code, since that is how it reports bad input, the known ways in which a run can end early, and a file that the
-system does not let be opened. A ValueError out of an operation, of torch, or of the user's own class is none.
+One line and exit code 2 is for a `UserError`, an error of the user's own model, and what the system refuses: memory, a
+file that its error names, and output. Any other error is a defect, a plain ``ValueError`` too.
 """
 
 from __future__ import annotations
 
-import dis
 import errno
 import io
 import logging
@@ -17,7 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 
-from protoat.errors import CheckpointError, DiskError, Interrupted, NonFiniteLossError
+from protoat.errors import Interrupted, UserError
 from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code
 
@@ -82,10 +80,9 @@ def _answer(command: str, error: BaseException) -> int | None:
     if _is_of_memory(error):
         reason = str(error).partition("\n")[0]
         return _complain(command, MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network"))
-    own = isinstance(error, ValueError | FileNotFoundError) and _raised_by_protoat(error)
-    if getattr(error, "of_model", False) and not own:
-        own, error = True, ValueError(f"the model raised {type(error).__name__}: {error}; --traceback shows where")
-    if own or isinstance(error, CheckpointError | DiskError | NonFiniteLossError) or _is_of_a_file(error):
+    if getattr(error, "of_model", False) and not isinstance(error, UserError):
+        error = UserError(f"the model raised {type(error).__name__}: {error}; --traceback shows where")
+    if isinstance(error, UserError) or _is_of_a_file(error):
         return _complain(command, error)
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and _cannot_print():
         if isinstance(error, BrokenPipeError):
@@ -120,12 +117,12 @@ def _check_words(args: list[str]) -> None:
     """Refuses an empty word, such as an unset variable in quotes leaves: as a path it would be the folder one is in.
 
     Raises:
-        ValueError: says where it stands.
+        UserError: says where it stands.
     """
     if "" in args:
         place = args.index("")
         where = f"after {args[place - 1]}" if place else "at first"
-        raise ValueError(f"there is an empty word {where}; write a value, or leave it out")
+        raise UserError(f"there is an empty word {where}; write a value, or leave it out")
 
 
 def _complain(command: str, error: BaseException) -> int:
@@ -135,13 +132,3 @@ def _complain(command: str, error: BaseException) -> int:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     print(f"protoat {command}: error: {line}", file=sys.stderr)
     return 2
-
-
-def _raised_by_protoat(error: Exception) -> bool:
-    """Whether the error comes from a ``raise`` statement in protoat's own code."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None or not str(last.tb_frame.f_globals.get("__name__", "")).startswith("protoat."):
-        return False
-    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.recipes.parser import Parser
 from protoat.reports.html import report
 from protoat.runs.named_run import run_named
@@ -34,6 +35,6 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     check_file(options.out)
     if options.out.suffix.lower() != ".html":
-        raise ValueError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
+        raise UserError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
     out = report(list(map(run_named, options.folders)), options.out, images=options.images)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

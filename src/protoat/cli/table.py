@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from protoat.cli.launching import add_options, check_options, launched, say_failed
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.paper.budget import read_budget
 from protoat.paper.tables import table_numbers, table_of
 from protoat.recipes.parser import Parser
@@ -26,7 +27,7 @@ def main(args: list[str]) -> int:
     options = _parser().parse_args(args)
     if options.number is None:
         if args:
-            raise ValueError(
+            raise UserError(
                 f"{args[0]} goes with a table; write its number: {shlex.join(['protoat', 'table', '2', *args])}"
             )
         for number in table_numbers():

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from protoat.cli.say import say
+from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import recipe_parser, resolve
@@ -55,7 +56,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__
         hint = "needs labels; write --method ACL or RoCL, or protoat train" if pretrains else "is for protoat pretrain"
-        raise ValueError(f"--method {name} {hint}")
+        raise UserError(f"--method {name} {hint}")
     out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
     check_no_file(out, "--out")
     check_free(out, recipe.text)

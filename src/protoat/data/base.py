@@ -17,6 +17,7 @@ from torch import Tensor
 
 from protoat.arguments import check_kind
 from protoat.data.augment import Augment
+from protoat.errors import MissingFileError, UserError
 
 if TYPE_CHECKING:
     from protoat.data.inventory import Inventory
@@ -26,7 +27,7 @@ __all__ = ["DataNotFoundError", "ImageData", "Source", "Split"]
 Split = Literal["train", "test"]
 
 
-class DataNotFoundError(FileNotFoundError):
+class DataNotFoundError(MissingFileError):
     """The files of a data set are not where they are looked for, or could not be downloaded."""
 
 
@@ -49,7 +50,7 @@ class ImageData:
     ImageData(4 images of 1x8x8, 2 classes of 2, 2 modes)
     >>> ImageData(data.images, data.labels + 1, data.class_names)
     Traceback (most recent call last):
-    ValueError: labels outside range: found 1 to 2, expected 0 to 1 for 2 classes
+    protoat.errors.UserError: labels outside range: found 1 to 2, expected 0 to 1 for 2 classes
     """
 
     images: Tensor
@@ -66,16 +67,16 @@ class ImageData:
             object.__setattr__(self, "mode_names", self.class_names)
         check_kind(Tensor, images=self.images, labels=self.labels, modes=self.modes)
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise ValueError(
+            raise UserError(
                 f"images are {self.images.dtype} of shape {tuple(self.images.shape)}, "
                 "expected torch.uint8 of shape (N, C, H, W) with pixels from 0 to 255"
             )
         _check_index("labels", self.labels, "classes", self.class_names, len(self.images))
         if len(self.modes) and not self.mode_names:
-            raise ValueError("modes are given and mode_names are not; give mode_names, one name for each mode")
+            raise UserError("modes are given and mode_names are not; give mode_names, one name for each mode")
         _check_index("modes", self.modes, "modes", self.mode_names, len(self.images))
         if not torch.equal(self.mode_class[self.modes], self.labels):
-            raise ValueError("a mode has images of two classes; give it another name in each class")
+            raise UserError("a mode has images of two classes; give it another name in each class")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -133,14 +134,14 @@ class ImageData:
 
 def _check_index(what: str, values: Tensor, kind: str, names: tuple[str, ...], count: int) -> None:
     if values.dtype != torch.int64 or values.shape != (count,):
-        raise ValueError(
+        raise UserError(
             f"{what} are {values.dtype} of shape {tuple(values.shape)}, expected torch.int64 of shape ({count},)"
         )
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
-        raise ValueError(f"names of {kind} repeat: {repeated[0]!r}")
+        raise UserError(f"names of {kind} repeat: {repeated[0]!r}")
     if count and (int(values.min()) < 0 or int(values.max()) >= len(names)):
-        raise ValueError(
+        raise UserError(
             f"{what} outside range: found {int(values.min())} to {int(values.max())}, "
             f"expected 0 to {len(names) - 1} for {len(names)} {kind}"
         )
@@ -199,7 +200,7 @@ class Source(ABC):
             ValueError: an unknown split, or files that cannot be read.
         """
         if split not in ("train", "test"):
-            raise ValueError(f"split={split!r} is unknown; write 'train' or 'test'")
+            raise UserError(f"split={split!r} is unknown; write 'train' or 'test'")
         if not self.available():
             if not (self.download and self.downloadable):
                 raise DataNotFoundError(self.not_found())
@@ -256,7 +257,7 @@ def reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"files in {folder} are damaged ({_one_line(error)}); delete the folder and get it again"
         ) from error
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protoat.data.picture import RULES, colour_of, show
+from protoat.errors import UserError
 from protoat.storage.files import open_to_read
 
 __all__ = ["cache_folder", "decode_once", "file_digests"]
@@ -51,7 +52,7 @@ def _digest(path: Path) -> bytes:
     total = sha256()
     with open_to_read(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > _LONGEST:
-            raise ValueError(f"{path} has {size} bytes, too many for a picture; delete it or move it away")
+            raise UserError(f"{path} has {size} bytes, too many for a picture; delete it or move it away")
         while part := file.read(_PART):
             total.update(part)
     return total.digest()
@@ -92,7 +93,7 @@ def _recall(path: Path) -> Tensor | None:
         with safe_open(path, "pt") as file:
             images, expected = file.get_tensor("images"), (file.metadata() or {}).get("crc32")
         if _checksum(images) != expected:
-            raise ValueError("its checksum is another")
+            raise UserError("its checksum is another")
         return images
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         warnings.warn(f"cached images in {path} cannot be read ({error}); decoding again", stacklevel=4)
@@ -124,7 +125,7 @@ def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple
     try:
         pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
     except MemoryError:
-        raise ValueError(
+        raise UserError(
             f"{len(paths)} images as large as {paths[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into memory; "
             "write --data.image_size 224 (library: image_size=224) or less"
         ) from None
@@ -133,7 +134,7 @@ def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple
         image, grey = _decode(paths[index], image_size, background)
         if image.shape != first.shape:
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
-            raise ValueError(
+            raise UserError(
                 f"images of mixed size: {paths[0]} is {size(first)} and {paths[index]} is {size(image)}; "
                 "write --data.image_size 32 (library: image_size=32) to bring all to one size"
             )
@@ -153,7 +154,7 @@ def _decode(path: Path, image_size: int | None, background: tuple[int, int, int]
         return np.asarray(colour).transpose(2, 0, 1), grey
     except Exception as error:  # Pillow's decoders raise many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as an image ({reason}); repair or delete it") from error
+        raise UserError(f"{path} cannot be read as an image ({reason}); repair or delete it") from error
 
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from protoat.errors import UserError
+
 __all__ = ["to_srgb"]
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
@@ -40,7 +42,7 @@ def to_srgb(colours: Image.Image, info: Mapping[Any, Any], path: Path) -> Image.
     """
     primaries, transfer = _code_points(path)
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
-        raise ValueError(
+        raise UserError(
             f"its colours are of wide gamut or high dynamic range (primaries {primaries}, transfer {transfer}), "
             "expected sRGB"
         )
@@ -81,7 +83,7 @@ def _transform(profile: bytes, mode: str) -> Any:
 def _with_gamma(colours: Image.Image, info: Mapping[Any, Any]) -> Image.Image:
     chromaticity = info.get("chromaticity", _SRGB)
     if max(abs(a - b) for a, b in zip(chromaticity, _SRGB, strict=True)) > 0.005:
-        raise ValueError("its chromaticities are not those of sRGB, expected sRGB")
+        raise UserError("its chromaticities are not those of sRGB, expected sRGB")
     exponent = 1 / (info["gamma"] * _DISPLAY_GAMMA)
     if abs(1 / exponent - 1) < _AS_GOOD_AS_ONE:
         return colours

@@ -14,6 +14,7 @@ from protoat.data.cache import decode_once, file_digests
 from protoat.data.inventory import Inventory, inventory_of
 from protoat.data.listing import Picture, children, in_order, pictures
 from protoat.data.picture import colour_of
+from protoat.errors import UserError
 
 __all__ = ["ImageFolder"]
 
@@ -81,14 +82,14 @@ class ImageFolder(Source):
     ) -> None:
         super().__init__(root=root, download=download)
         if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size={image_size} must be at least 1 pixel")
+            raise UserError(f"image_size={image_size} must be at least 1 pixel")
         self.path = Path(path).expanduser()
         self.image_size = image_size
         if background is not None:
             colour_of(background)
         self.background = background
         if isinstance(classes, str):
-            raise ValueError(f"classes={classes!r} is one name; write a list of all, such as [b, a]")  # noqa: TRY004
+            raise UserError(f"classes={classes!r} is one name; write a list of all, such as [b, a]")
         self.classes = None if classes is None else [str(name) for name in classes]
         self._inventory: Inventory | None = None
 
@@ -105,9 +106,7 @@ class ImageFolder(Source):
     def read(self, split: Split) -> ImageData:
         data = self._read(split)
         if not len(data):
-            raise ValueError(
-                f"{self.location()} has too few images to hold some out; give it a train and a test folder"
-            )
+            raise UserError(f"{self.location()} has too few images to hold some out; give it a train and a test folder")
         return data
 
     def load_validation(self) -> ImageData | None:
@@ -172,22 +171,22 @@ class ImageFolder(Source):
         for split, own in names.items():
             without_classes = any(picture.path.parent == halves[split] for picture in found[split])
             if split != "train" and names["train"] and (without_classes or not own):
-                raise ValueError(
+                raise UserError(
                     f"{halves[split]} has no class folders; if its images have no labels, move it elsewhere"
                 )
             # A class may be too rare to be in the images that choose a checkpoint.
             odd = own - names["train"] if split == "validation" else own ^ names["train"]
             if odd:
-                raise ValueError(f"class {min(odd)!r} is in only one of {halves['train']} and {halves[split]}")
+                raise UserError(f"class {min(odd)!r} is in only one of {halves['train']} and {halves[split]}")
         if len(names["train"]) < (2 if self.labelled else 1):
-            raise ValueError(
+            raise UserError(
                 f"{halves['train']} has {len(names['train'])} class folders, expected at least two with images"
             )
         if self.classes is None:
             return sorted(names["train"], key=in_order)
         if sorted(self.classes) != sorted(names["train"]):
             odd = names["train"].symmetric_difference(self.classes) or {max(self.classes, key=self.classes.count)}
-            raise ValueError(
+            raise UserError(
                 f"classes={self.classes} must name each class of {halves['train']} once; {min(odd)!r} is not in both, "
                 "or named twice"
             )
@@ -206,12 +205,12 @@ def _check_no_half(folder: Path) -> None:
             continue
         twin = next((other for other in inside if other != name and inside[other] == classes), None)
         if twin is not None:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name} has the same folders as {folder / twin}; if these are splits, call one train and the "
                 f"other {' or '.join(_TEST)}; if they are classes, not {name}"
             )
         if set(classes) <= inside.keys() - {name}:
-            raise ValueError(
+            raise UserError(
                 f"the folders of {folder / name} also stand beside it; if it is a split, move those into a folder "
                 "train; if it is a class, call it otherwise"
             )

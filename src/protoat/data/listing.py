@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protoat.data.picture import is_picture
+from protoat.errors import UserError
 
 __all__ = ["Picture", "children", "in_order", "pictures"]
 
@@ -54,7 +55,7 @@ def pictures(folder: Path, left_out: Counter[str]) -> Iterator[Picture]:
         name = class_folder.name
         mode_folders, files = children(class_folder, left_out)
         if mode_folders and files:
-            raise ValueError(
+            raise UserError(
                 f"class folder {class_folder} has images beside mode folders; put all of them into mode folders or none"
             )
         modes = {name: (class_folder, files)}
@@ -64,7 +65,7 @@ def pictures(folder: Path, left_out: Counter[str]) -> Iterator[Picture]:
             if not paths:
                 inside = Counter[str]()
                 children(holder, inside)
-                raise ValueError(
+                raise UserError(
                     f"class folder {holder} has no images but {_said(inside)}; add some (png, jpg, bmp, ...) or "
                     "delete it"
                 )
@@ -104,12 +105,12 @@ def children(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Pat
                 else:
                     left_out[_kind(entry.name)] += 1
     except OSError as error:
-        raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
     for name in folders:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"the name of folder {os.fsencode(folder / name)!r} is not UTF-8; rename it") from None
+            raise UserError(f"the name of folder {os.fsencode(folder / name)!r} is not UTF-8; rename it") from None
     return [folder / name for name in sorted(folders, key=in_order)], [folder / name for name in sorted(files)]
 
 

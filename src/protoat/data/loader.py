@@ -13,6 +13,7 @@ from protoat.arguments import check_flag, check_kind, check_seed, check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData
 from protoat.data.origin import Origin
+from protoat.errors import UserError
 
 __all__ = ["ImageLoader"]
 
@@ -69,7 +70,7 @@ class ImageLoader:
         check_seed(seed=seed)
         check_flag(shuffle=shuffle, drop_last=drop_last, origins=origins)
         if rank >= world_size:
-            raise ValueError(f"rank={rank} is outside 0 to {world_size - 1} for world_size={world_size}")
+            raise UserError(f"rank={rank} is outside 0 to {world_size - 1} for world_size={world_size}")
         self.data = data.to(device)
         self.batch_size = batch_size
         self.augment = augment
@@ -81,7 +82,7 @@ class ImageLoader:
         self.world_size = world_size
         self.epoch = 0
         if not len(self):
-            raise ValueError(
+            raise UserError(
                 f"{len(data)} images give no batch of batch_size={batch_size} for each of {world_size} processes"
             )
 

@@ -11,6 +11,7 @@ import torch
 from protoat.arguments import check_seed, check_whole
 from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
+from protoat.errors import UserError
 
 __all__ = ["Groups", "in_order_of", "regroup", "split_validation"]
 
@@ -46,11 +47,11 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
     (('0-1', '2-3'), [0, 0, 1, 1], [0, 1, 2, 3])
     >>> regroup(data, {"even": ["0", "2"], "odd": ["1", "three"]})
     Traceback (most recent call last):
-    ValueError: class 'three' of group 'odd' is unknown; the classes are 0, 1, 2, 3
+    protoat.errors.UserError: class 'three' of group 'odd' is unknown; the classes are 0, 1, 2, 3
     """
     members = _members(data.class_names, groups)
     if len(members) < 2:
-        raise ValueError(f"groups={groups!r} gives {len(members)} class, expected at least two")
+        raise UserError(f"groups={groups!r} gives {len(members)} class, expected at least two")
     new_label = torch.full((data.num_classes,), -1)
     for label, names in enumerate(members.values()):
         new_label[[data.class_names.index(name) for name in names]] = label
@@ -78,7 +79,7 @@ def in_order_of(data: ImageData, class_names: Sequence[str]) -> ImageData:
     tensor([1, 0])
     """
     if sorted(class_names) != sorted(data.class_names):
-        raise ValueError(f"the classes are {list(data.class_names)}, expected {list(class_names)} in any order")
+        raise UserError(f"the classes are {list(data.class_names)}, expected {list(class_names)} in any order")
     place = torch.tensor([list(class_names).index(name) for name in data.class_names], device=data.labels.device)
     return ImageData(data.images, place[data.labels], tuple(class_names), data.modes, data.mode_names)
 
@@ -93,14 +94,14 @@ def _members(class_names: tuple[str, ...], groups: Groups) -> dict[str, Sequence
     """New class name -> old class names."""
     if groups == "superclasses":
         if set(class_names) != {name for names in CIFAR100_SUPERCLASSES.values() for name in names}:
-            raise ValueError(
+            raise UserError(
                 "groups='superclasses' is for CIFAR-100 only; write a number of groups or {new name: [class names]}"
             )
         return dict(CIFAR100_SUPERCLASSES)
     if isinstance(groups, int):
         return _blocks(class_names, groups)
     if not isinstance(groups, Mapping):
-        raise ValueError(  # noqa: TRY004 - one kind of error for everything a recipe can get wrong
+        raise UserError(
             f"groups={groups!r} is unknown; write a number, 'superclasses', {{random: 2, seed: 0}} or "
             "{new name: [class names]}"
         )
@@ -114,7 +115,7 @@ def _drawn(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[str,
     seed = groups.get("seed", 0)
     check_seed(seed=seed)
     if groups.keys() - {"random", "seed"}:
-        raise ValueError(f"groups={dict(groups)} is not valid; write {{random: number of groups, seed: 0 or more}}")
+        raise UserError(f"groups={dict(groups)} is not valid; write {{random: number of groups, seed: 0 or more}}")
     order = torch.randperm(len(class_names), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = _blocks(tuple(map(str, order)), groups["random"]).values()
     return {
@@ -126,7 +127,7 @@ def _blocks(class_names: tuple[str, ...], groups: int) -> dict[str, Sequence[str
     count = len(class_names)
     divisors = [number for number in range(2, count + 1) if count % number == 0]
     if groups not in divisors:
-        raise ValueError(
+        raise UserError(
             f"groups={groups} does not divide {count} classes; write one of {', '.join(map(str, divisors))}, "
             "or --groups none to keep them"
         )
@@ -140,14 +141,14 @@ def _checked(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[st
     group_of: dict[str, str] = {}
     for group, names in groups.items():
         if isinstance(names, str) or not names:
-            raise ValueError(f"group {group!r} is {names!r}, expected a list of class names")
+            raise UserError(f"group {group!r} is {names!r}, expected a list of class names")
         for name in map(str, names):  # YAML takes a class called 3 for a number
             if name not in class_names:
                 near = get_close_matches(str(name), class_names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(class_names)}"
-                raise ValueError(f"class {name!r} of group {group!r} is unknown; {hint}")
+                raise UserError(f"class {name!r} of group {group!r} is unknown; {hint}")
             if name in group_of:
-                raise ValueError(f"class {name!r} is in group {group_of[name]!r} and again in group {group!r}")
+                raise UserError(f"class {name!r} is in group {group_of[name]!r} and again in group {group!r}")
             group_of[name] = group
     return {str(group): [str(name) for name in names] for group, names in groups.items()}
 
@@ -173,7 +174,7 @@ def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData,
     """
     check_seed(seed=seed)
     if not 0 < count < len(data):
-        raise ValueError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
+        raise UserError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
     check_whole(validation_size=count)
     modes = data.modes.cpu()
     sizes = torch.bincount(modes, minlength=len(data.mode_names))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from protoat.data.augment import Moves
+from protoat.errors import UserError
 
 __all__ = ["Origin"]
 
@@ -33,7 +34,7 @@ class Origin:
     def __post_init__(self) -> None:
         if self.index.dim() != 1 or self.index.is_floating_point():
             shape = tuple(self.index.shape)
-            raise ValueError(f"the index of images is {self.index.dtype} of shape {shape}, expected (B,) integers")
+            raise UserError(f"the index of images is {self.index.dtype} of shape {shape}, expected (B,) integers")
         if len(self.index) and int(self.index.min()) < 0:
-            raise ValueError(f"the index of an image is {int(self.index.min())}, expected numbers from 0")
+            raise UserError(f"the index of an image is {int(self.index.min())}, expected numbers from 0")
         object.__setattr__(self, "index", self.index.long())

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor
 
 from protoat.data.colour import to_srgb
+from protoat.errors import UserError
 
 __all__ = ["RULES", "colour_of", "is_picture", "open_picture", "show"]
 
@@ -68,9 +69,9 @@ def colour_of(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *alpha = ImageColor.getrgb(text)
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"background={text!r} is no colour; write white, black or #rrggbb") from error
+        raise UserError(f"background={text!r} is no colour; write white, black or #rrggbb") from error
     if alpha:
-        raise ValueError(f"background={text!r} is transparent; write white, black or #rrggbb")
+        raise UserError(f"background={text!r} is transparent; write white, black or #rrggbb")
     return red, green, blue
 
 
@@ -83,15 +84,15 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         Exception: whatever a decoder of Pillow raises of a damaged file.
     """
     if not path.stat().st_size:
-        raise ValueError("it is empty")
+        raise UserError("it is empty")
     Image.init()
     weak = [name for name, suffixes in _BY_SUFFIX.items() if path.suffix.lower() in suffixes]
     with Image.open(path, formats=[name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]) as image:
         pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
         if most is not None and pixels > most:
-            raise ValueError(f"it has {pixels} pixels, and Pillow's limit is {most}")
+            raise UserError(f"it has {pixels} pixels, and Pillow's limit is {most}")
         if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
-            raise ValueError("it is animated or has several pages; keep the one that counts")
+            raise UserError("it is animated or has several pages; keep the one that counts")
         yield image
 
 
@@ -138,7 +139,7 @@ def _colours_and_alpha(image: Image.Image, path: Path) -> tuple[Image.Image, Ima
     if image.mode in ("LA", "RGBA"):
         return image.convert(image.mode[:-1]), image.getchannel("A")
     if image.mode not in ("L", "RGB", "CMYK"):
-        raise ValueError(f"its pixels are of type {mode!r}, expected 8 or 16 bits a channel")
+        raise UserError(f"its pixels are of type {mode!r}, expected 8 or 16 bits a channel")
     return image, None if key is None else _opaque_but(image, key, path)
 
 
@@ -155,7 +156,7 @@ def _opaque_but(image: Image.Image, key: Any, path: Path) -> Image.Image:
     """The opacity of a picture one colour of which is transparent."""
     depth, _ = _png(path)
     if depth == 16:
-        raise ValueError("one of its 16-bit colours is transparent, which 8 bits cannot tell from its neighbours")
+        raise UserError("one of its 16-bit colours is transparent, which 8 bits cannot tell from its neighbours")
     keys = [key] if isinstance(key, int) else list(key)
     if depth in (2, 4) and image.mode == "L":
         keys = [keys[0] * 255 // (2**depth - 1)]  # Pillow spreads the pixels over 0 to 255 and leaves the key

@@ -10,6 +10,7 @@ import torch
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split
 from protoat.data.cache import decode_once, file_digests
+from protoat.errors import UserError
 
 __all__ = ["TinyImageNet"]
 
@@ -58,7 +59,7 @@ class TinyImageNet(Source):
         folder = self.location()
         ids = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
         if len(ids) != _CLASSES:
-            raise ValueError(f"{folder / 'wnids.txt'} lists {len(ids)} classes, expected {_CLASSES}")
+            raise UserError(f"{folder / 'wnids.txt'} lists {len(ids)} classes, expected {_CLASSES}")
         rows = (row.split("\t") for row in (folder / "words.txt").read_text(encoding="utf-8").splitlines())
         words = {row[0]: row[-1].split(",")[0].strip() for row in rows}
         files = self._train(ids) if split == "train" else self._validation(ids)
@@ -73,7 +74,7 @@ class TinyImageNet(Source):
         files = {wnid: sorted(folder.glob("*.JPEG")) for wnid, folder in folders.items()}
         for wnid, paths in files.items():
             if not paths:
-                raise ValueError(f"class folder {folders[wnid]} has no images (*.JPEG); get the set again")
+                raise UserError(f"class folder {folders[wnid]} has no images (*.JPEG); get the set again")
         return files
 
     def _validation(self, ids: list[str]) -> dict[str, list[Path]]:
@@ -82,12 +83,12 @@ class TinyImageNet(Source):
         for number, row in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
             name, wnid = [*row.split("\t"), ""][:2]
             if wnid not in files:
-                raise ValueError(f"{annotations}, line {number}: {wnid!r} is not a class of wnids.txt")
+                raise UserError(f"{annotations}, line {number}: {wnid!r} is not a class of wnids.txt")
             files[wnid].append(self.location() / "val" / "images" / name)
         for wnid, paths in files.items():
             found = sum(path.is_file() for path in paths)
             if not found == len(paths) == _VALIDATION_IMAGES:
-                raise ValueError(
+                raise UserError(
                     f"class {wnid} has {len(paths)} validation images in {annotations} and {found} of them on disk, "
                     f"expected {_VALIDATION_IMAGES}; get the set again"
                 )

@@ -12,6 +12,7 @@ from typing import get_args
 from protoat import attacks
 from protoat.arguments import check_kind
 from protoat.attacks import Attack, Targeted, TargetRule
+from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
 from protoat.pixels import Pixels
@@ -65,31 +66,31 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     0.01
     >>> attack_of_name("pdg10", threat)
     Traceback (most recent call last):
-    ValueError: attack 'pdg10' is unknown; did you mean 'pgd10'?
+    protoat.errors.UserError: attack 'pdg10' is unknown; did you mean 'pgd10'?
     """
     if name == "clean":
         return None
     check_kind(str, "such as 'pgd10'", name=name)
     rest, at, radius = name.partition("@")
     if rest == "clean":
-        raise ValueError(f"attack {name!r}: clean images have no radius; write clean")
+        raise UserError(f"attack {name!r}: clean images have no radius; write clean")
     rest, colon, rule = rest.partition(":")
     short, slash, step = rest.partition("/")
     families = {**_families(), **(more or {})}
     family, numbers = _split(short, families)
     if family is None:
-        raise ValueError(f"attack {name!r} is unknown; {_suggestion(short, families)}")
+        raise UserError(f"attack {name!r} is unknown; {_suggestion(short, families)}")
     if colon and rule not in get_args(TargetRule):
         near = get_close_matches(rule, get_args(TargetRule), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(get_args(TargetRule))}"
-        raise ValueError(f"attack {name!r}: rule for targets {rule!r} is unknown; {hint}")
+        raise UserError(f"attack {name!r}: rule for targets {rule!r} is unknown; {hint}")
     try:
         within = ThreatModel(Pixels(radius), threat.norm) if at else threat
         stepping = {"step_size": Pixels(step)} if slash else {}
         attack = family(within, **_settings(family, {**numbers, **stepping}))
         return Targeted(attack, rule) if colon else attack  # type: ignore[arg-type] # a rule, see above
     except ValueError as error:
-        raise ValueError(f"attack {name!r}: {error}") from error
+        raise UserError(f"attack {name!r}: {error}") from error
 
 
 def describe_names() -> str:
@@ -144,10 +145,10 @@ def _settings(family: Family, numbers: Mapping[str, float]) -> dict[str, float]:
     taken = inspect.signature(family).parameters
     counted = next((key for key in _COUNTED if key in taken), None)
     if "number" in numbers and counted is None:
-        raise ValueError(f"it takes no number of {', '.join(_COUNTED[:-1])} or {_COUNTED[-1]}")
+        raise UserError(f"it takes no number of {', '.join(_COUNTED[:-1])} or {_COUNTED[-1]}")
     for key, told in (("restarts", "restarts"), ("step_size", "step size")):
         if key in numbers and key not in taken:
-            raise ValueError(f"it takes no {told}")
+            raise UserError(f"it takes no {told}")
     return {str(counted) if key == "number" else key: value for key, value in numbers.items()}
 
 

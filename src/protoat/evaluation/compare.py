@@ -12,6 +12,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.statistics import Count, count_of, holm, interval_of_mean, worst
 
@@ -163,7 +164,7 @@ def check_comparable(records: Mapping[str, Record]) -> None:
             if subject[key] != reference[key]
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"{name} cannot be compared with {first}: it was measured on {'; '.join(differing)}; measure both alike"
             )
 

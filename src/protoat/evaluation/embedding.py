@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation.robustness import check_batch_norm
 from protoat.functional.forward import output_of
 from protoat.functional.prediction import predicted
@@ -47,12 +48,12 @@ def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
     torch.Size([3, 1])
     """
     if not len(images):
-        raise ValueError("there are no images to embed")
+        raise UserError("there are no images to embed")
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     with attacking(model):
         found = [output_of(model, part.to(device)) for part in images.split(batch_size)]
     if not found[0].embedding.shape[1]:
-        raise ValueError(
+        raise UserError(
             "the model returns logits only, and a figure of embeddings needs them; wrap it in "
             "protoat.models.with_embedding, or return protoat.Output"
         )

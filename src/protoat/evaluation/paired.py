@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import binomtest
 from torch import Tensor
 
+from protoat.errors import UserError
+
 __all__ = ["Paired"]
 
 
@@ -36,7 +38,7 @@ class Paired(NamedTuple):
             ValueError: other shapes.
         """
         if first.shape != second.shape or first.dim() != 1:
-            raise ValueError(f"outcomes of shape {tuple(first.shape)} and {tuple(second.shape)} are not of one set")
+            raise UserError(f"outcomes of shape {tuple(first.shape)} and {tuple(second.shape)} are not of one set")
         return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
     @property

@@ -11,6 +11,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.types import Output
 
@@ -70,7 +71,7 @@ class InPieces(nn.Module):
                 if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
                     raise
                 if self.size == 1:
-                    raise ValueError("memory runs out with a single image; free some, or use another device") from error
+                    raise UserError("memory runs out with a single image; free some, or use another device") from error
             # Outside the clause above, so that the error no longer holds on to tensors.
             self.size = max(min(self.size or images, images) // 2, 1)
             clear_device_cache(garbage_collection=True)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.evaluation.statistics import crosstab
 
 __all__ = ["Agreement", "agreement", "assign", "cosines"]
@@ -64,7 +65,7 @@ def agreement(places: Tensor, modes: Tensor) -> Agreement:
     from sklearn.metrics import normalized_mutual_info_score  # slow to import
 
     if not len(modes):
-        raise ValueError("agreement of prototypes with modes needs images")
+        raise UserError("agreement of prototypes with modes needs images")
     _, mode = modes.unique(return_inverse=True)
     _, place = places.unique(return_inverse=True)
     prototypes, number = int(place.max()) + 1, int(mode.max()) + 1

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.evaluation.statistics import interval_of_mean
 
 __all__ = ["Precision", "nearest_neighbours", "precision"]
@@ -37,7 +38,7 @@ def nearest_neighbours(queries: Tensor, gallery: Tensor, k: int, *, excluded: Te
     """
     most = len(gallery) - (excluded is not None)
     if not 1 <= k <= most:
-        raise ValueError(f"k={k} neighbours are asked for, and there are {most} to choose from; write 1 to {most}")
+        raise UserError(f"k={k} neighbours are asked for, and there are {most} to choose from; write 1 to {most}")
     unit, found = F.normalize(gallery.double(), dim=1), []
     for rows in torch.arange(len(queries)).split(_AT_ONCE):
         cosine = F.normalize(queries[rows].double(), dim=1) @ unit.T

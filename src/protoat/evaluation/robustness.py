@@ -22,6 +22,7 @@ from protoat.attacks.base import Problem, attacking
 from protoat.attacks.examination import Examination, Finding, examine, examined, is_examined
 from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
@@ -132,7 +133,7 @@ def evaluate(
     if threat is not None:
         check_kind(ThreatModel, "such as protoat.Linf(8/255)", threat=threat)
     if not len(data):
-        raise ValueError("the data holds no images")
+        raise UserError("the data holds no images")
     attacks = attacks if None in attacks.values() else {"clean": None, **attacks}
     order = fair_order(data)[:limit]
     with _in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
@@ -271,7 +272,7 @@ def _in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[I
     try:
         where = before if device is None else torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is unknown; write 'cpu', 'cuda' or 'cuda:1'") from error
+        raise UserError(f"device={device!r} is unknown; write 'cpu', 'cuda' or 'cuda:1'") from error
     try:
         yield InPieces(network.to(where) if where != before else network), where
     finally:
@@ -284,7 +285,7 @@ def _check_attacks(attacks: Any) -> None:
     if not isinstance(attacks, Mapping):
         raise TypeError(f"attacks is a {type(attacks).__name__}, expected attacks by name; {example}")
     if not attacks:
-        raise ValueError("there is no attack to measure; pass {'clean': None} for clean accuracy")
+        raise UserError("there is no attack to measure; pass {'clean': None} for clean accuracy")
     for name, attack in attacks.items():
         check_kind(str, "each attack has a name", name=name)
         if not isinstance(attack, Attack | None):
@@ -309,7 +310,7 @@ def _possible(
             try:
                 attack.check((len(data), *data.shape), found.output)
             except ValueError as error:
-                raise ValueError(f"attack {name!r}: {error}") from error
+                raise UserError(f"attack {name!r}: {error}") from error
     if not blocked:
         return possible, []
     text = f"{', '.join(blocked)} follow gradients, of which the model passes none to its images: not applicable"
@@ -323,7 +324,7 @@ def check_batch_norm(attack: Attack | None, name: str) -> None:
         ValueError: its batch norm is in mode ``"train"``.
     """
     if attack is not None and attack.bn == "train":
-        raise ValueError(
+        raise UserError(
             f"attack {name!r} has batch norm in mode 'train', which moves the running statistics of the model and so "
             "changes every number after it; write bn='train_frozen'"
         )
@@ -342,7 +343,7 @@ def look_at(network: InPieces, data: ImageData, rows: Tensor, device: torch.devi
             logits = network(x[:1]).logits
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"the model cannot take an image of shape {tuple(x[:1].shape)}: {reason}") from error
+        raise UserError(f"the model cannot take an image of shape {tuple(x[:1].shape)}: {reason}") from error
     check_logits(logits, 1, data.num_classes)
     said = bool((predicted(logits) >= 0).all())
     try:
@@ -352,7 +353,7 @@ def look_at(network: InPieces, data: ImageData, rows: Tensor, device: torch.devi
         if said:
             raise
     if not said:
-        raise ValueError("the model's logits are not finite (NaN or infinite), so no class is its prediction")
+        raise UserError("the model's logits are not finite (NaN or infinite), so no class is its prediction")
     return found
 
 

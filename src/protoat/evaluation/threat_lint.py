@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.attacks.examination import Examination, Finding, Severity, examine
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
@@ -62,7 +63,7 @@ def lint(
     """
     pixels, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
     if not len(labels):
-        raise ValueError("the data holds no images")
+        raise UserError("the data holds no images")
     rows = (
         fair_order(data)[:images].sort().values if isinstance(data, ImageData) else torch.arange(len(labels))[:images]
     )

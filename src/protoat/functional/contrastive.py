@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
 __all__ = ["nt_xent"]
@@ -34,9 +35,9 @@ def nt_xent(groups: Tensor, *, temperature: float = 0.5, detach_keys: bool = Fal
     tensor(1.6386)
     """
     if groups.dim() != 3 or len(groups) < 2:
-        raise ValueError(f"projections have shape {tuple(groups.shape)}, expected (G, B, D) with G >= 2 views")
+        raise UserError(f"projections have shape {tuple(groups.shape)}, expected (G, B, D) with G >= 2 views")
     if temperature <= 0:
-        raise ValueError(f"temperature={temperature:g} must be positive")
+        raise UserError(f"temperature={temperature:g} must be positive")
     count, batch, _ = groups.shape
     with torch.autocast(groups.device.type, enabled=False):
         rows = F.normalize(at_least_float32(groups.flatten(0, 1)), dim=1, eps=1e-8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
+
 __all__ = ["ROUNDING", "check_images"]
 
 # Resizing, or normalising and back, leaves pixels this far outside [0, 1]; half a grey level of 8 bits is twice that.
@@ -24,10 +26,10 @@ def check_images(x: Tensor) -> Tensor:
     tensor([[1.0000, 0.5000]])
     >>> check_images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     Traceback (most recent call last):
-    ValueError: images are torch.uint8, expected floats in [0, 1]; divide 8-bit pixels by 255
+    protoat.errors.UserError: images are torch.uint8, expected floats in [0, 1]; divide 8-bit pixels by 255
     """
     if not x.is_floating_point():
-        raise ValueError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
+        raise UserError(f"images are {x.dtype}, expected floats in [0, 1]; divide 8-bit pixels by 255")
     if not x.numel():
         return x
     low, high = (float(value) for value in torch.aminmax(x.detach()))
@@ -35,7 +37,7 @@ def check_images(x: Tensor) -> Tensor:
         return x
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         cause = "divide 8-bit pixels by 255" if high > 2 and low >= 0 else "put normalisation inside the model"
-        raise ValueError(
+        raise UserError(
             f"images lie in [{low:.7g}, {high:.7g}], expected [0, 1] up to rounding of {ROUNDING:g}; "
             f"{cause}{'' if cause.startswith('divide') else ' (protoat.models.Normalize)'}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.precision import at_least_float32
 from protoat.types import Output
@@ -61,7 +62,7 @@ def dlr(output: Output, y: Tensor) -> Tensor:
     """
     logits = at_least_float32(output.logits)
     if logits.shape[1] < 3:
-        raise ValueError(f"DLR needs at least 3 classes, the model has {logits.shape[1]}; climb the margin instead")
+        raise UserError(f"DLR needs at least 3 classes, the model has {logits.shape[1]}; climb the margin instead")
     top = logits.topk(3, dim=1).values
     return margin(output, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
@@ -86,6 +87,6 @@ def dlr_targeted(output: Output, y: Tensor, target: Tensor) -> Tensor:
     """
     logits = at_least_float32(output.logits)
     if logits.shape[1] < 4:
-        raise ValueError(f"targeted DLR needs at least 4 classes, the model has {logits.shape[1]}; climb z_t - z_y")
+        raise UserError(f"targeted DLR needs at least 4 classes, the model has {logits.shape[1]}; climb z_t - z_y")
     top = logits.topk(4, dim=1).values
     return difference(output, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)

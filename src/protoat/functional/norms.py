@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.batch import Radius, noise_like, per_example, wide
 from protoat.functional.hyperplane import shared_step
 from protoat.functional.l1 import shrink, sparse_direction, spend
@@ -39,7 +40,7 @@ class Norm(ABC):
     def check_radius(self, eps: float) -> None:
         """Raises ValueError where `eps` is no radius of this norm."""
         if not 0 < eps < float("inf"):
-            raise ValueError(f"eps={eps:g} is not a positive {self.name.capitalize()} radius")
+            raise UserError(f"eps={eps:g} is not a positive {self.name.capitalize()} radius")
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Norm of ``x_adv - x`` for each example, (B,)."""
@@ -139,7 +140,7 @@ class LinfNorm(Norm):
     def check_radius(self, eps: float) -> None:
         if not 0 < eps <= 1:
             hint = f"; pixels are in [0, 1], so write {eps:g}/255" if eps > 1 else ""
-            raise ValueError(f"eps={eps:g} is outside (0, 1]{hint}")
+            raise UserError(f"eps={eps:g} is outside (0, 1]{hint}")
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(1)
@@ -282,11 +283,11 @@ def norm_of(name: str) -> Norm:
 
     >>> norm_of("l3")
     Traceback (most recent call last):
-    ValueError: norm='l3' is unknown; write 'linf', 'l2' or 'l1'
+    protoat.errors.UserError: norm='l3' is unknown; write 'linf', 'l2' or 'l1'
     """
     if name not in NORMS:
         *most, last = map(repr, NORMS)
-        raise ValueError(f"norm={name!r} is unknown; write {', '.join(most)} or {last}")
+        raise UserError(f"norm={name!r} is unknown; write {', '.join(most)} or {last}")
     return NORMS[name]
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
 __all__ = [
@@ -122,15 +123,13 @@ def soft_triple_terms(
     """
     _check(embedding, prototypes, active)
     if y.shape != embedding.shape[:1] or not len(y):
-        raise ValueError(
-            f"{len(embedding)} embeddings came with labels of shape {tuple(y.shape)}; expected (B,), B > 0"
-        )
+        raise UserError(f"{len(embedding)} embeddings came with labels of shape {tuple(y.shape)}; expected (B,), B > 0")
     classes = len(prototypes)
     low, high, populated = torch.stack([y.amin(), y.amax(), active.any(1).all().to(y.dtype)]).tolist()
     if low < 0 or high >= classes:
-        raise ValueError(f"labels lie in {low}..{high}, expected 0..{classes - 1} for {classes} classes")
+        raise UserError(f"labels lie in {low}..{high}, expected 0..{classes - 1} for {classes} classes")
     if not populated:
-        raise ValueError("a class has no active prototype; each needs at least one")
+        raise UserError("a class has no active prototype; each needs at least one")
     with torch.autocast(embedding.device.type, enabled=False):
         cosine, gram = _cosines(embedding, prototypes)
         share = _assign(cosine, active, gamma)
@@ -214,9 +213,9 @@ def merge_prototypes(prototypes: Tensor, active: Tensor, mass: Tensor, threshold
     """
     _check(None, prototypes, active)
     if mass.shape != active.shape:
-        raise ValueError(f"mass has shape {tuple(mass.shape)}, expected that of the mask, {tuple(active.shape)}")
+        raise UserError(f"mass has shape {tuple(mass.shape)}, expected that of the mask, {tuple(active.shape)}")
     if not 0 <= threshold < 2:
-        raise ValueError(f"threshold={threshold:g} is outside [0, 2), the distances of unit vectors")
+        raise UserError(f"threshold={threshold:g} is outside [0, 2), the distances of unit vectors")
     prototypes, active, mass = prototypes.clone(), active.clone(), mass.clone()
     K = prototypes.shape[1]
     first_of_pair = torch.ones(K, K, dtype=torch.bool, device=active.device).triu(1)
@@ -314,12 +313,12 @@ def _spread(gram: Tensor, active: Tensor) -> Tensor:
 
 def _check(embedding: Tensor | None, prototypes: Tensor, active: Tensor) -> None:
     if prototypes.dim() != 3 or active.shape != prototypes.shape[:2]:
-        raise ValueError(
+        raise UserError(
             f"prototypes have shape {tuple(prototypes.shape)} and their mask {tuple(active.shape)}; "
             "expected (C, K, D) and (C, K)"
         )
     if embedding is not None and (embedding.dim() != 2 or embedding.shape[1] != prototypes.shape[2]):
-        raise ValueError(
+        raise UserError(
             f"embeddings have shape {tuple(embedding.shape)}, expected (B, {prototypes.shape[2]}), "
             "the size the prototypes were built for"
         )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
 __all__ = ["cosine_distance", "hardest_negative", "other_of_class", "triplet_hinge"]
@@ -72,7 +73,7 @@ def hardest_negative(anchor: Tensor, candidates: Tensor, y: Tensor, y_candidates
     same = y[:, None] == y_candidates
     if bool(same.all(1).any()):
         lonely = int(y[same.all(1)][0])
-        raise ValueError(
+        raise UserError(
             f"images of class {lonely} have no candidate of another class among {len(y_candidates)}; triplets need two "
             "classes: use a larger batch, drop the last incomplete one, or mine in more batches (mul_num)"
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.data import Origin
+from protoat.errors import UserError
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep, never_begun
 from protoat.methods.pgd import PGDAT
@@ -69,7 +70,7 @@ class AWP(Method):
         check_number("[0, inf)", "write 0 to begin at once", start_epoch=start_epoch)
         inner = method(threat)
         if not isinstance(inner, OneStep):
-            raise ValueError(  # noqa: TRY004 - it says which methods fit, not which type
+            raise UserError(
                 f"AWP cannot wrap {type(inner).__name__}, whose examples come from the caller's own backward or which "
                 "perturbs weights itself; wrap a method that makes its examples before its step, such as PGDAT"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.data import Origin
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
@@ -189,7 +190,7 @@ class AdversarialTraining(OneStep):
 
     def __init__(self, attack: Attack, *, ramp_epochs: float = 0.0) -> None:
         if not isinstance(attack, Attack):
-            raise ValueError(  # noqa: TRY004 - recipes give a threat model, a mistake in their choice of method
+            raise UserError(
                 f"{type(self).__name__} takes an attack, which only a program can give; in a recipe write PGDAT"
             )
         super().__init__(attack.threat, ramp_epochs=ramp_epochs)

@@ -13,6 +13,7 @@ from protoat.attacks import BatchNormMode
 from protoat.attacks.base import attacking
 from protoat.attacks.kl import TPGD
 from protoat.data import ImageData, Source
+from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.functional.forward import output_of
@@ -67,7 +68,7 @@ class BiaMAT(OneStep):
     >>> from protoat.threats import Linf
     >>> BiaMAT(Linf("8/255"))
     Traceback (most recent call last):
-    ValueError: BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100
+    protoat.errors.UserError: BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100
     """
 
     memory: ClassVar[tuple[str, ...]] = ("threshold",)
@@ -89,7 +90,7 @@ class BiaMAT(OneStep):
     ) -> None:
         super().__init__(threat, ramp_epochs=ramp_epochs)
         if auxiliary is None:
-            raise ValueError("BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100")
+            raise UserError("BiaMAT needs an auxiliary data set: auxiliary=CIFAR100(), or --method.auxiliary CIFAR100")
         check_number("[0, inf)", alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
         check_number("(0, 1]", "0.5 is half the mean confidence on primary images", gamma=gamma)
         self.attack = TPGD(threat, steps=steps, step_size=step_size, bn=bn)
@@ -148,7 +149,7 @@ class BiaMAT(OneStep):
     def _auxiliary_loss(self, views: Views, y: Tensor, classes: int) -> Tensor:
         """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""
         if views.clean is None:
-            raise ValueError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
         clean, adv = views.clean.logits, views.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
         inside = F.cross_entropy(at_least_float32(clean_head), y.clamp_min(0), reduction="none")
@@ -187,7 +188,7 @@ class BiaMAT(OneStep):
             self._images = self._data().to(x.device)
         data = self._images
         if data.images.shape[1:] != x.shape[1:]:
-            raise ValueError(f"auxiliary images have shape {data.shape}, primary ones {tuple(x.shape[1:])}")
+            raise UserError(f"auxiliary images have shape {data.shape}, primary ones {tuple(x.shape[1:])}")
         chosen = torch.randint(len(data), (len(x),), generator=generator, device=generator.device)
         images = data.images[chosen]
         if isinstance(self.auxiliary, Source):
@@ -226,9 +227,9 @@ def _embedding_dim(model: nn.Module, image: Tensor) -> int:
         with attacking(model), torch.no_grad():
             width = output_of(model, image).embedding.shape[1]
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"the model does not take images of the auxiliary set: {error}") from error
+        raise UserError(f"the model does not take images of the auxiliary set: {error}") from error
     if not width:
-        raise ValueError(
+        raise UserError(
             "the model returns logits only, and BiaMAT's auxiliary head needs embeddings; "
             "wrap it: protoat.models.with_embedding(model, layer=...)"
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import PGD, Attack, BatchNormMode
 from protoat.attacks.kl import TPGD
+from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prediction import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_begun
@@ -98,7 +99,7 @@ class CFA(AdversarialTraining):
 
     def check_classes(self, num_classes: int) -> None:
         if self.class_eps is not None and len(self.class_eps) != num_classes:
-            raise ValueError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
+            raise UserError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
 
     def unreached(self, epochs: int) -> list[str]:
         # Without radii of one's own, what an epoch found serves from the next one on.

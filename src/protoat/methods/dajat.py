@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
+from protoat.errors import UserError
 from protoat.functional.consistency import jensen_shannon
 from protoat.functional.kept import random_state_kept
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
@@ -129,7 +130,7 @@ def auto_augment(x: Tensor, generator: torch.Generator) -> Tensor:
     from torchvision.transforms import v2
 
     if x.dim() != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"AutoAugment needs images (B, 1 or 3, H, W), got {tuple(x.shape)}")
+        raise UserError(f"AutoAugment needs images (B, 1 or 3, H, W), got {tuple(x.shape)}")
     transform = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=_GREY)
     pixels = (x * 255).round().to(torch.uint8)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device).item())

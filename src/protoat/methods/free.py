@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_whole
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods.base import Method
 from protoat.threats import ThreatModel
@@ -73,7 +74,7 @@ class FreeAT(Method):
         if old is None:
             old = x.new_zeros(0, *x.shape[1:])
         if old.shape[1:] != x.shape[1:]:
-            raise ValueError(f"FreeAT holds a perturbation for images {tuple(old.shape[1:])}, got {tuple(x.shape[1:])}")
+            raise UserError(f"FreeAT holds a perturbation for images {tuple(old.shape[1:])}, got {tuple(x.shape[1:])}")
         missing = max(0, len(x) - len(old))
         self.perturbation = torch.cat([old.to(x), x.new_zeros(missing, *x.shape[1:])])
         return self.perturbation

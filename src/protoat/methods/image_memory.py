@@ -7,6 +7,7 @@ from torch import Tensor
 
 from protoat.attacks.standing import leading
 from protoat.data import Origin
+from protoat.errors import UserError
 from protoat.functional.distributed import max_over_processes, sum_over_processes
 from protoat.memory import Memory
 
@@ -90,14 +91,14 @@ class ImageMemory(Memory):
     def _fit(self, origin: Origin, x: Tensor) -> Tensor:
         """Makes room for the images of a batch, on its device; returns which rows hold something."""
         if len(origin.index) != len(x):
-            raise ValueError(f"{len(x)} images came with the numbers of {len(origin.index)}")
+            raise UserError(f"{len(x)} images came with the numbers of {len(origin.index)}")
         if self.written is None:
             self.written = torch.zeros(0, dtype=torch.uint8, device=x.device)
             for name, dtype in self._types.items():
                 setattr(self, name, torch.zeros(0, *x.shape[1:], dtype=dtype, device=x.device))
         shape = getattr(self, next(iter(self._types))).shape[1:]
         if shape != x.shape[1:]:
-            raise ValueError(f"images were {tuple(shape)} so far, got {tuple(x.shape[1:])}")
+            raise UserError(f"images were {tuple(shape)} so far, got {tuple(x.shape[1:])}")
         self.to(x.device)
         return self._grown(int(origin.index.max()) + 1)
 

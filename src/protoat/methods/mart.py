@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
+from protoat.errors import UserError
 from protoat.functional.consistency import boosted_cross_entropy, misclassification_kl
 from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
@@ -62,7 +63,7 @@ class MART(AdversarialTraining):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         if views.clean is None:
-            raise ValueError("the loss of MART needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of MART needs the forward of the clean images (Views.clean)")
         adv = views.adv.logits
         consistency = misclassification_kl(views.clean.logits, adv, y)
         return (boosted_cross_entropy(adv, y) + self.beta * consistency).mean()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import PGD, BatchNormMode
 from protoat.attacks.gradient import input_gradient
+from protoat.errors import UserError
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
@@ -109,7 +110,7 @@ class NuAT(OneStep):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         if views.clean is None:
-            raise ValueError("the loss of NuAT needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of NuAT needs the forward of the clean images (Views.clean)")
         apart = nuclear_norm(views.clean.logits - views.adv.logits) / len(y)
         return cross_entropy(views.clean, y).mean() + self.weight * apart
 

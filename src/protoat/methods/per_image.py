@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_whole
 from protoat.data import Origin
+from protoat.errors import UserError
 from protoat.methods.base import OneStep
 from protoat.methods.image_memory import ImageMemory
 from protoat.threats import ThreatModel
@@ -58,7 +59,7 @@ class PerImage(OneStep):
         """Which images `x` are, told by `at_images` for this batch alone."""
         origin, self._origin = self._origin, None
         if origin is None:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} keeps a perturbation of each image and was not told which images these are; "
                 "give objective.losses(model, x, y, origin), with protoat.data.Origin(index)"
             )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
+from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence
 from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
@@ -75,5 +76,5 @@ def trades_loss(views: Views, y: Tensor, beta: float | Tensor) -> Tensor:
     tensor([3.0860])
     """
     if views.clean is None:
-        raise ValueError("the loss of TRADES needs the forward of the clean images (Views.clean)")
+        raise UserError("the loss of TRADES needs the forward of the clean images (Views.clean)")
     return cross_entropy(views.clean, y) + beta * kl_divergence(views.clean.logits, views.adv.logits)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from protoat.arguments import check_whole
+from protoat.errors import UserError
 from protoat.models.normalize import normalization
 from protoat.types import Output
 
@@ -50,13 +51,13 @@ class ImageClassifier(nn.Module):
         super().__init__()
         check_whole(0, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         if min(num_classes, in_channels) < 1 or image_size < 8:
-            raise ValueError(
+            raise UserError(
                 f"num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}; "
                 "expected at least 1, 1 and 8"
             )
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != in_channels:
-                raise ValueError(
+                raise UserError(
                     f"{name} has {len(values)} numbers, expected one for each of {in_channels} channels; give as "
                     "many, or none of either to leave pixels as they are (--model.mean none --model.std none)"
                 )
@@ -67,7 +68,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         if x.shape[1:] != self.image_shape or not x.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"images have shape {tuple(x.shape)} and type {x.dtype}, expected (B, "
                 f"{', '.join(map(str, self.image_shape))}) in floating point, with pixels in [0, 1]"
             )

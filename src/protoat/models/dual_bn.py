@@ -10,6 +10,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from protoat.errors import UserError
+
 __all__ = [
     "Branch",
     "DualBatchNorm",
@@ -59,9 +61,9 @@ def dual_batch_norm(model: nn.Module) -> nn.Module:
     ['0.bias', '0.weight', '1.adv.bias', '1.adv.weight', '1.clean.bias', '1.clean.weight']
     """
     if any(isinstance(module, DualBatchNorm) for module in model.modules()):
-        raise ValueError("the model has two batch-norm branches already; choose one with batch_norm_branch")
+        raise UserError("the model has two batch-norm branches already; choose one with batch_norm_branch")
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise ValueError(f"{type(model).__name__} has no batch norm, so there is nothing to double")
+        raise UserError(f"{type(model).__name__} has no batch norm, so there is nothing to double")
     return replaced(deepcopy(model), _BatchNorm, DualBatchNorm)
 
 
@@ -159,10 +161,10 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
 
 def _layers_of(model: nn.Module, branch: str) -> list[DualBatchNorm]:
     if branch not in ("clean", "adv"):
-        raise ValueError(f"branch={branch!r} is unknown; write 'clean' or 'adv'")
+        raise UserError(f"branch={branch!r} is unknown; write 'clean' or 'adv'")
     layers = [module for module in model.modules() if isinstance(module, DualBatchNorm)]
     if not layers:
-        raise ValueError("the model has one set of batch-norm layers; convert it with dual_batch_norm first")
+        raise UserError("the model has one set of batch-norm layers; convert it with dual_batch_norm first")
     return layers
 
 

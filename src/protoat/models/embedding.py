@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_kind
+from protoat.errors import UserError
 from protoat.functional.kept import modes_kept
 from protoat.models.layout import (
     DIMENSIONS,
@@ -73,7 +74,7 @@ def with_embedding(
             with modes_kept(model), torch.no_grad():
                 model.eval()(example)
         except RuntimeError as error:
-            raise ValueError(
+            raise UserError(
                 f"example of shape {tuple(example.shape)} does not go through the model: {error}"
             ) from error
     return model
@@ -115,7 +116,7 @@ class WithEmbedding(nn.Module):
         check_kind(nn.Module, module=module)
         layers = {name: part for name, part in module.named_modules() if name}
         if layer is not None and layer not in layers:
-            raise ValueError(f"layer={layer!r} is not in the module; it has {_nearest(layer, list(layers))}")
+            raise UserError(f"layer={layer!r} is not in the module; it has {_nearest(layer, list(layers))}")
         check_pool(pool)
         self.normalize = normalization(mean, std)
         self.module = module
@@ -165,7 +166,7 @@ class WithEmbedding(nn.Module):
         # It is being compiled, so values cannot be looked at; the layer and shapes alone must tell.
         output, part = outputs[-1], self.module.get_submodule(str(self.layer))
         if self.pool is None and output.dim() != 2 and not is_pooled(part, output):
-            raise ValueError(
+            raise UserError(
                 f"layer {self.layer!r} is not looked at before the model is compiled; pass example= or pool="
             )
         return logits, pooled(output, self.pool)
@@ -179,9 +180,9 @@ class WithEmbedding(nn.Module):
             self._captured.outputs = None
         logits = as_output(result).logits
         if not outputs and self.layer is not None:
-            raise ValueError(f"layer {self.layer!r} did not run in the module's forward; name one that does")
+            raise UserError(f"layer {self.layer!r} did not run in the module's forward; name one that does")
         if outputs and len(outputs[-1]) != len(logits):
-            raise ValueError(f"layer {self.layer!r} gave {len(outputs[-1])} rows for {len(logits)} images")
+            raise UserError(f"layer {self.layer!r} gave {len(outputs[-1])} rows for {len(logits)} images")
         return logits, outputs
 
     def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +202,7 @@ class WithEmbedding(nn.Module):
         if self.pool is None:
             self.pool = choose(self.layer, part, output, trace, given)
         elif output.dim() != DIMENSIONS[self.pool]:
-            raise ValueError(
+            raise UserError(
                 f"layer {self.layer!r} gave shape {tuple(output.shape)}, which pool={self.pool!r} is not for"
             )
         self._known = True
@@ -209,7 +210,7 @@ class WithEmbedding(nn.Module):
 
     def _find(self, x: Tensor, logits: Tensor, head: str | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.pool is not None:
-            raise ValueError(f"pool={self.pool!r} is of a layer's output; name the layer, too")
+            raise UserError(f"pool={self.pool!r} is of a layer's output; name the layer, too")
         self._known = True
         if head is not None and given is not None:
             self.layer = f"the input of {head}"
@@ -224,7 +225,7 @@ class WithEmbedding(nn.Module):
             self.layer = "avgpool"
             self.module.get_submodule("avgpool").register_forward_hook(self._capture)
             return self._first(x)
-        raise ValueError(f"no one linear layer gives the logits, so name the layer to embed by: {_nearest('', names)}")
+        raise UserError(f"no one linear layer gives the logits, so name the layer to embed by: {_nearest('', names)}")
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from protoat.errors import UserError
 from protoat.models.dual_bn import replaced
 from protoat.models.head import linear_head
 
@@ -34,7 +35,7 @@ class FrozenBatchNorm(nn.Module):
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         if norm.running_mean is None:
-            raise ValueError("a batch norm without running statistics cannot be frozen")
+            raise UserError("a batch norm without running statistics cannot be frozen")
         self.eps = norm.eps
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             value = getattr(norm, name)
@@ -60,7 +61,7 @@ def freeze_all_but(model: nn.Module, part: LearningPart) -> nn.Module:
     ['head.weight', 'head.bias']
     """
     if part not in ("all", "last_block", "head"):
-        raise ValueError(f"finetune={part!r} is unknown; write 'all', 'last_block' or 'head'")
+        raise UserError(f"finetune={part!r} is unknown; write 'all', 'last_block' or 'head'")
     if part == "all":
         return model
     learning = [linear_head(model)] if part == "head" else [linear_head(model), _last_block(model)]
@@ -77,5 +78,5 @@ def _last_block(model: nn.Module) -> nn.Module:
     body = getattr(model, "features", model)
     blocks = [block for block in body.children() if any(True for _ in block.parameters()) and block is not head]
     if not blocks or head in blocks[-1].modules():
-        raise ValueError(f"{type(model).__name__} has no block in front of its head; write finetune all or head")
+        raise UserError(f"{type(model).__name__} has no block in front of its head; write finetune all or head")
     return blocks[-1]

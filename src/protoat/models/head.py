@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from protoat.errors import UserError
+
 __all__ = ["linear_head"]
 
 
@@ -24,5 +26,5 @@ def linear_head(model: nn.Module) -> nn.Linear:
     if isinstance(own, nn.Linear):
         return own
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear layer that could be its head")
+        raise UserError(f"{type(model).__name__} has no linear layer that could be its head")
     return layers[-1]

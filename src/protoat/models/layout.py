@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from protoat.errors import UserError
+
 __all__ = ["DIMENSIONS", "Pool", "Trace", "check_embedding", "check_pool", "choose", "is_pooled", "pooled", "tensor_of"]
 
 Pool = Literal["nchw", "nhwc", "tokens", "cls"]
@@ -80,7 +82,7 @@ def check_pool(pool: str | None) -> None:
         ValueError: it is unknown.
     """
     if pool not in (None, *get_args(Pool)):
-        raise ValueError(f"pool={pool!r} is unknown; write one of {', '.join(map(repr, get_args(Pool)))}")
+        raise UserError(f"pool={pool!r} is unknown; write one of {', '.join(map(repr, get_args(Pool)))}")
 
 
 def tensor_of(output: Any, layer: str) -> Tensor:
@@ -94,7 +96,7 @@ def tensor_of(output: Any, layer: str) -> Tensor:
         output = next((part for part in parts if isinstance(part, Tensor)), output)
     if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"layer {layer!r} gave {found}, expected a tensor (B, D), (B, N, D) or (B, D, H, W)")
+        raise UserError(f"layer {layer!r} gave {found}, expected a tensor (B, D), (B, N, D) or (B, D, H, W)")
     return output
 
 
@@ -136,7 +138,7 @@ def choose(layer: str, part: nn.Module, output: Tensor, trace: Trace, given: Ten
         channels = output.shape[1 if found == "nchw" else 3]
         if channels >= _SMALLEST:
             return found
-    raise ValueError(
+    raise UserError(
         f"layer {layer!r} gave shape {tuple(output.shape)}, and which of these numbers are features cannot be told; "
         f"write pool={' or pool='.join(map(repr, ways))}"
     )
@@ -171,7 +173,7 @@ def check_embedding(embedding: Tensor, images: Tensor, layer: str) -> bool:
         ValueError: too many numbers, or the same ones for different images.
     """
     if embedding.shape[1] > _LARGEST:
-        raise ValueError(
+        raise UserError(
             f"layer {layer!r} gave {embedding.shape[1]} numbers for each image, too many for an embedding (at most "
             f"{_LARGEST}); name a later layer"
         )
@@ -179,5 +181,5 @@ def check_embedding(embedding: Tensor, images: Tensor, layer: str) -> bool:
         return False
     spread = (embedding.amax(0) - embedding.amin(0)).max()
     if bool(spread <= 1e-7 * embedding.abs().max()):
-        raise ValueError(f"layer {layer!r} gave the same numbers for different images; name another layer")
+        raise UserError(f"layer {layer!r} gave the same numbers for different images; name another layer")
     return True

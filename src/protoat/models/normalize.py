@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_number
+from protoat.errors import UserError
 
 __all__ = ["Normalize", "normalization"]
 
@@ -31,7 +32,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not len(mean):
-            raise ValueError(f"mean has {len(mean)} and std {len(std)} numbers; expected one of each for every channel")
+            raise UserError(f"mean has {len(mean)} and std {len(std)} numbers; expected one of each for every channel")
         for value in mean:
             check_number("(-inf, inf)", mean=value)
         for value in std:
@@ -42,7 +43,7 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = self.mean.shape[1]
         if x.dim() != 4 or x.shape[1] != channels != 1:
-            raise ValueError(f"images have shape {tuple(x.shape)}, expected (B, {channels}, H, W)")
+            raise UserError(f"images have shape {tuple(x.shape)}, expected (B, {channels}, H, W)")
         return (x - self.mean) / self.std
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from protoat.errors import UserError
 from protoat.models.classifier import ImageClassifier
 
 __all__ = ["ResNet18", "ResNet50"]
@@ -25,7 +26,7 @@ class _ResNet(ImageClassifier):
         std: Sequence[float] | None = None,
     ) -> None:
         if round(64 * width) < 1:
-            raise ValueError(f"width={width:g} leaves the first stage without channels; 1 gives it 64")
+            raise UserError(f"width={width:g} leaves the first stage without channels; 1 gives it 64")
         from protoat.models.stages import BLOCKS, Stages  # takes seconds
 
         block = BLOCKS[self.block]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from protoat.errors import UserError
+
 __all__ = ["LoadReport", "transfer"]
 
 logger = logging.getLogger(__name__)
@@ -81,11 +83,11 @@ def transfer(tensors: Mapping[str, Tensor], model: nn.Module, *, leave: Collecti
     ]
     if not fitting:
         if of_another_shape:
-            raise ValueError(f"no tensor fits, all are of another shape: {_some(of_another_shape)}")
-        raise ValueError(f"no tensor fits: the file has {_some(tensors)}, the model {_some(own)}")
+            raise UserError(f"no tensor fits, all are of another shape: {_some(of_another_shape)}")
+        raise UserError(f"no tensor fits: the file has {_some(tensors)}, the model {_some(own)}")
     broken = [name for name in fitting.values() if not bool(torch.isfinite(tensors[name]).all())]
     if broken:
-        raise ValueError(f"{broken[0]} holds values that are no finite numbers")
+        raise UserError(f"{broken[0]} holds values that are no finite numbers")
     with torch.no_grad():
         for key, name in fitting.items():
             own[key].copy_(tensors[name].view_as(own[key]))
@@ -124,7 +126,7 @@ def _prefixes(own: Collection[str], theirs: Mapping[str, Tensor]) -> tuple[str, 
     known = [prefix for prefix in _KNOWN if prefix in twins]
     if not known:
         listed = " and ".join(prefix.rstrip(".") for prefix in sorted(twins))
-        raise ValueError(
+        raise UserError(
             f"the file holds several sets that fit, {listed}; name one behind the file: FILE#{twins[0][:-1]}"
         )
     logger.warning("names that begin with %s are taken, others fit as well: %s", known[0], ", ".join(sorted(twins)))

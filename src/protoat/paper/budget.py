@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from protoat.errors import UserError
 from protoat.recipes.parser import nearest
 from protoat.storage.files import read_bytes
 from protoat.storage.parsing import parse_yaml
@@ -85,11 +86,11 @@ def read_budget(name_or_path: str) -> Budget:
     path = _SHIPPED / f"{name_or_path}.yaml" if name_or_path in budget_names() else Path(name_or_path)
     if not path.is_file():
         hint = f"{nearest(name_or_path, budget_names())} (a file of your own is named by its path)"
-        raise ValueError(f"budget {name_or_path!r} is unknown; {hint}")
+        raise UserError(f"budget {name_or_path!r} is unknown; {hint}")
     try:
         content = parse_yaml(read_bytes(path.resolve(), limit=_LONGEST))
     except ValueError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise UserError(f"{path} is no YAML: {error}") from error
     _check(path, content)
     if path.parent != _SHIPPED:
         from protoat.recipes.allow_list import without_downloads  # torch takes seconds to import
@@ -105,23 +106,21 @@ def read_budget(name_or_path: str) -> Budget:
 
 def _check(path: Path, content: Any) -> None:
     if not isinstance(content, Mapping) or not isinstance(content.get("about"), str):
-        raise ValueError(f"{path} is no budget; write about: with one line that says what it does, then images, train")  # noqa: TRY004
+        raise UserError(f"{path} is no budget; write about: with one line that says what it does, then images, train")
     if unknown := [str(key) for key in content if key not in _KEYS]:
-        raise ValueError(f"{path}: key {unknown[0]!r} is unknown; {nearest(unknown[0], _KEYS)}")
+        raise UserError(f"{path}: key {unknown[0]!r} is unknown; {nearest(unknown[0], _KEYS)}")
     images = content.get("images")
     if images is not None and (not isinstance(images, int) or isinstance(images, bool) or not 0 < images < 2**63):
-        raise ValueError(
-            f"{path}: images={images} is not valid; write a number of test images, or leave it out for all"
-        )
+        raise UserError(f"{path}: images={images} is not valid; write a number of test images, or leave it out for all")
     if not isinstance(content.get("checks") or [], list):
-        raise ValueError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")  # noqa: TRY004 - one kind of error for a bad file
+        raise UserError(f"{path}: checks={content['checks']} is not valid; write a list such as [A1, C15]")
     if wrong := [check for check in content.get("checks") or [] if not re.fullmatch(r"\w+", str(check))]:
-        raise ValueError(f"{path}: checks has {str(wrong[0])[:60]!r}; write a list such as [A1, C15]")
+        raise UserError(f"{path}: checks has {str(wrong[0])[:60]!r}; write a list such as [A1, C15]")
     sections = {key: content[key] for key in ("attacks", "train", "pretrain", "recipes") if key in content}
     inner = sections.get("recipes", {})
     for key, section in {**sections, **(inner if isinstance(inner, Mapping) else {})}.items():
         if not isinstance(section, Mapping):
-            raise ValueError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")  # noqa: TRY004
+            raise UserError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,9 +152,9 @@ def _check_changes(path: Path, budget: Budget) -> None:
         check_names(changes, f"{path}, {section}", keys=KEYS)
     for name in budget.attacks.values():
         if not re.fullmatch(r"\w[\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
-            raise ValueError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
+            raise UserError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
     if unknown := [name for name in budget.recipes if name not in recipe_names()]:
-        raise ValueError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
+        raise UserError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
     general = replace(budget, recipes={})
     tried = [
         ("train", general, "cifar10", False),
@@ -166,7 +165,7 @@ def _check_changes(path: Path, budget: Budget) -> None:
         try:
             read_recipe(name, changed.args(name, pretrains=pretrains))
         except ValueError as error:
-            raise ValueError(f"{path}, {section}: {error}") from error
+            raise UserError(f"{path}, {section}: {error}") from error
 
 
 def _words(key: str, value: Any) -> list[str]:

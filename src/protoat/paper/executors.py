@@ -19,17 +19,16 @@ from typing import Any, Protocol
 
 import torch
 
+from protoat.errors import DiskError, UserError
 from protoat.paper.job import Task
 from protoat.paper.laboratory import carry_out
 from protoat.recipes.own_code import trusted, trusting
 from protoat.recipes.parser import nearest
 from protoat.storage.files import check_no_links, make_folder
-from protoat.training import CheckpointError, DiskError, NonFiniteLossError
 
 __all__ = ["EXECUTORS", "GO_ON", "Executor", "Handle", "one_line"]
 
 GO_ON = "the same command goes on where it stopped"
-_EXPECTED = (ValueError, FileNotFoundError, CheckpointError, DiskError, NonFiniteLossError)
 _MINUTES = {"local": 60 * 24 * 365, "slurm": 60 * 24}
 
 
@@ -63,7 +62,7 @@ def _attempt(task: Task, store: Path) -> str | None:
     """Carries out a task; returns why it could not be done, in one line."""
     try:
         carry_out(task, store)
-    except _EXPECTED as error:
+    except UserError as error:
         return one_line(error)
     except Exception as error:
         traceback.print_exc()  # a defect of the program keeps its traceback
@@ -202,9 +201,9 @@ class _Slurm:
         self.store = store
         known = SlurmExecutor._valid_parameters()
         if unknown := [name for name in options if name not in known]:
-            raise ValueError(f"executor slurm has no option {unknown[0]!r}; {nearest(unknown[0], known)}")
+            raise UserError(f"executor slurm has no option {unknown[0]!r}; {nearest(unknown[0], known)}")
         if SlurmExecutor.affinity() < 0:
-            raise ValueError("Slurm is not here: there is no srun; log in where it is, or write --executor local")
+            raise UserError("Slurm is not here: there is no srun; log in where it is, or write --executor local")
         self.executor = SlurmExecutor(_logs(store), max_num_timeout=1000)
         given = {name: int(value) if value.isdigit() else value for name, value in options.items()}
         self.executor.update_parameters(**{"job_name": "protoat", "time": _MINUTES["slurm"], **given})

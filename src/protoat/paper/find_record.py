@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from protoat.attacks import AutoAttack
-from protoat.data import DataNotFoundError
+from protoat.errors import UserError
 from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
 from protoat.paper.job import Job, Task
@@ -137,7 +137,7 @@ def _found(choice: _Choice) -> _Images | None:
         return None
     try:
         data = load_images(choice.recipe, "test")
-    except (DataNotFoundError, ValueError):
+    except UserError:
         return None
     return _Images(data.digest(), len(data))
 

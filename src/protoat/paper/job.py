@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.recipes.allow_list import foreign_names
 from protoat.recipes.fingerprint import fingerprint, settings
 from protoat.recipes.own_code import trusting
@@ -50,7 +51,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if not _SLUG.fullmatch(self.name):
-            raise ValueError(f"a run cannot be called {self.name!r}; write letters, digits and single dashes")
+            raise UserError(f"a run cannot be called {self.name!r}; write letters, digits and single dashes")
 
     def __getstate__(self) -> dict[str, Any]:
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}  # what is cached need not travel
@@ -91,7 +92,7 @@ class Job:
             elif pairs:
                 pairs[-1] += (word,)
             else:
-                raise ValueError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
+                raise UserError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
         return pairs
 
     @property

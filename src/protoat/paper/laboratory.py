@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from protoat.errors import DiskError
+from protoat.errors import DiskError, UserError
 from protoat.paper.find_record import AUDITED, answer, is_audited, unanswered
 from protoat.paper.job import Job, Task
 from protoat.recipes.own_code import trusting
@@ -93,7 +93,7 @@ def _trained(job: Job, store: Path) -> Path:
     if (folder / "recipe.yaml").exists():
         run = read_run(folder)
         if run.is_record:
-            raise ValueError(
+            raise UserError(
                 f"{folder} is a record without weights, so nothing can be added to it; name another --store, where the "
                 "run is done anew"
             )

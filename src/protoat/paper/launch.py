@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from protoat.errors import UserError
 from protoat.paper.executors import EXECUTORS, GO_ON, Executor, Handle, one_line
 from protoat.paper.job import Task
 from protoat.paper.laboratory import finished
@@ -88,11 +89,11 @@ def check_launch(executor: str, jobs: int, options: Mapping[str, str]) -> None:
         ValueError: no such executor, fewer than one task at a time, or options where none are taken.
     """
     if jobs < 1:
-        raise ValueError(f"jobs={jobs} must be at least 1")
+        raise UserError(f"jobs={jobs} must be at least 1")
     if executor not in EXECUTORS:
-        raise ValueError(f"executor {executor!r} is unknown; {nearest(executor, EXECUTORS)}")
+        raise UserError(f"executor {executor!r} is unknown; {nearest(executor, EXECUTORS)}")
     if executor == "local" and options:
-        raise ValueError(f"executor local takes no options, and {', '.join(options)} came; they are for slurm")
+        raise UserError(f"executor local takes no options, and {', '.join(options)} came; they are for slurm")
 
 
 def _open(tasks: Sequence[Task], store: Path) -> tuple[list[Task], list[Failure]]:
@@ -107,7 +108,7 @@ def _open(tasks: Sequence[Task], store: Path) -> tuple[list[Task], list[Failure]
                     found = {Task(start): None, **found}
                     start = start.start
                 found[task] = None
-        except ValueError as error:
+        except UserError as error:
             failures.append(Failure(task, one_line(error)))
     return list(found), failures
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
 from protoat.runs.store import read_run
@@ -36,7 +37,7 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
         run = read_run(folder)
         kept = [line for line in run.metrics if "stopped" not in line]
         if not kept:
-            raise ValueError(f"{folder} holds no epoch yet; train it: protoat train")
+            raise UserError(f"{folder} holds no epoch yet; train it: protoat train")
         prefix = f"{label(name)}: " if len(folders) > 1 else ""
         figure.add_trace(_loss(kept, f"{prefix}loss", place), row=1, col=1)
         for key, words in _MEASURED.items():

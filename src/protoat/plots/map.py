@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.embedding import Embedded
 from protoat.plots.pictures import data_uri
@@ -49,7 +50,7 @@ def place(clean: Tensor, others: Tensor, *, seed: int = 0) -> tuple[Tensor, Tens
     from openTSNE import TSNE
 
     if len(clean) < 8:
-        raise ValueError(f"a map needs at least 8 images, and there are {len(clean)}")
+        raise UserError(f"a map needs at least 8 images, and there are {len(clean)}")
     known, new = (F.normalize(part.double(), dim=1).numpy() for part in (clean, others))
     perplexity = min(_PERPLEXITY, (len(clean) - 1) // 3)
     fitted = TSNE(

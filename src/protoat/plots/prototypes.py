@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protoat.errors import UserError
 from protoat.evaluation.prototype_agreement import Agreement, cosines
 from protoat.evaluation.prototype_agreement import agreement as agreement_of
 from protoat.evaluation.statistics import crosstab
@@ -45,7 +46,7 @@ def prototype_counts(run: Path | str) -> Figure:
     stored = read_run(run)
     trace = stored.prototype_counts
     if not trace:
-        raise ValueError(f"{run} has no record of prototypes: it was not trained with SoftTriple, or for no epoch yet")
+        raise UserError(f"{run} has no record of prototypes: it was not trained with SoftTriple, or for no epoch yet")
     epochs = [epoch for epoch, _ in trace]
     classes = stored.facts.get("class_names", [str(place) for place in range(len(trace[0][1]))])
     counts = [own for _, own in trace]
@@ -156,7 +157,7 @@ def usage_over_time(run: Path | str) -> Figure:
     stored = read_run(run)
     kept = [line for line in stored.metrics if "usage" in line.get("objective", {})]
     if not kept:
-        raise ValueError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")
+        raise UserError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")
     trace = [line["objective"]["usage"] for line in kept]
     places = [(owner, place) for owner, own in enumerate(trace[0]) for place in range(len(own))]
     used = [each for each in places if any(epoch[each[0]][each[1]] for epoch in trace)]
@@ -220,7 +221,7 @@ def nearest_images(
     """
     seen = pictured or Pictured(run, images)
     if not 1 <= each <= len(seen.data):
-        raise ValueError(f"each={each} images are asked for, and there are {len(seen.data)}")
+        raise UserError(f"each={each} images are asked for, and there are {len(seen.data)}")
     metric = seen.metric
     nearness = cosines(seen.clean.embedding, metric.prototypes.detach(), metric.active)
     counts = crosstab(seen.data.labels, seen.places, (len(metric.active), metric.active.shape[1]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.runs.store import read_evaluation, read_run
 
 __all__ = ["Record", "measured"]
@@ -24,7 +25,7 @@ def measured(folder: Path | str, known: Mapping[Path, Record] | None = None) -> 
         return known[path]
     record = read_evaluation(path)
     if record is None:
-        raise ValueError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
+        raise UserError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
     if (path / "recipe.yaml").exists() and read_run(path).outdated:
-        raise ValueError(f"the evaluation of {path} is of earlier weights; measure again: protoat evaluate {path}")
+        raise UserError(f"the evaluation of {path} is of earlier weights; measure again: protoat evaluate {path}")
     return record

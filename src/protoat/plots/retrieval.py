@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.evaluation.compare import in_words, overlap
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
@@ -54,9 +55,9 @@ def retrieval(
     folders = chosen(runs)
     seen = [Pictured(folder, images) for folder in folders]
     if len({(each.subject.identity["data_sha256"], each.subject.threat) for each in seen}) > 1:
-        raise ValueError("the runs have different test images or threat models; retrieval compares runs on the same")
+        raise UserError("the runs have different test images or threat models; retrieval compares runs on the same")
     if not 1 <= queries <= len(seen[0].data):
-        raise ValueError(f"queries={queries} are asked for, and there are {len(seen[0].data)} images")
+        raise UserError(f"queries={queries} are asked for, and there are {len(seen[0].data)} images")
     found = [_retrieved(each, k, attack) for each in seen]
     titles = [html.escape(name) for name in names(folders)]
     shown = "".join(_query(place, titles, seen, found) for place in _queries(seen[0], queries))

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from protoat.errors import UserError
+
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
@@ -71,7 +73,7 @@ def _browser() -> Iterator[Chrome]:
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver import Chrome, ChromeOptions, ChromeService
     except ImportError:
-        raise ValueError("pictures of pages need selenium: pip install 'protoat[pictures]'") from None
+        raise UserError("pictures of pages need selenium: pip install 'protoat[pictures]'") from None
     options = ChromeOptions()
     flags = ["--headless=new", "--hide-scrollbars", "--force-device-scale-factor=2", f"--window-size={_WIDTH},900"]
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # for whom Chromium has no sandbox
@@ -86,7 +88,7 @@ def _browser() -> Iterator[Chrome]:
         yield browser
     except WebDriverException as error:
         reason = (error.msg or type(error).__name__).splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"pictures of pages need Chrome or Chromium with its chromedriver, and HTML needs neither: {reason}"
         ) from None
     finally:

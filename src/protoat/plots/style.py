@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import percentage
 
@@ -65,7 +66,7 @@ def chosen(runs: Sequence[Path | str]) -> list[Path]:
     """
     folders = [Path(run) for run in runs]
     if not folders or len(set(folders)) < len(folders):
-        raise ValueError("name at least one run folder to draw from, and none of them twice")
+        raise UserError("name at least one run folder to draw from, and none of them twice")
     return folders
 
 

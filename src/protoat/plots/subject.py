@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
@@ -33,7 +34,7 @@ def check_classes(names: Sequence[str], data: ImageData) -> None:
         ValueError: names the first of these, and the nearest class.
     """
     if unknown := [name for name in names if name not in data.class_names]:
-        raise ValueError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
+        raise UserError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
 
 
 def said(data: ImageData, predicted: Tensor) -> str:
@@ -62,7 +63,7 @@ class Pictured:
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
-            raise ValueError(f"images={self.images} must be at least 1")
+            raise UserError(f"images={self.images} must be at least 1")
 
     @cached_property
     def subject(self) -> Subject:
@@ -112,9 +113,7 @@ class Pictured:
         """
         found = self.subject.regularizer
         if not isinstance(found, SoftTriple):
-            raise ValueError(  # noqa: TRY004 - the user chose the run
-                f"{self.run} has no prototypes: it was not trained with SoftTriple; name a run that was"
-            )
+            raise UserError(f"{self.run} has no prototypes: it was not trained with SoftTriple; name a run that was")
         return found
 
     @cached_property

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import count_of
 from protoat.plots.records import Record, measured
@@ -69,7 +70,7 @@ def _sweep(
         record = measured(folder, records)
         lines = _lines(record["attacks"], key)
         if not lines:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds no attack with several values of {key}; measure them: "
                 f"protoat evaluate {folder} --attacks clean {example}"
             )

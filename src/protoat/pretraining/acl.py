@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_whole
 from protoat.data.views import RandomView
+from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.forward import output_of
 from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
@@ -71,7 +72,7 @@ class ACL(Contrastive):
             threat, steps=steps, step_size=step_size, temperature=temperature, view=view, ramp_epochs=ramp_epochs
         )
         if mode not in ("S2S", "A2A", "A2S", "DS"):
-            raise ValueError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
+            raise UserError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
         if width is not None:
             check_whole(width=width)
         self.mode = mode

@@ -13,6 +13,7 @@ from protoat.arguments import check_flag, check_number
 from protoat.attacks import PGD
 from protoat.attacks.base import attacking
 from protoat.data.views import RandomView
+from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.distributed import bare
 from protoat.functional.forward import output_of
@@ -84,7 +85,7 @@ class Contrastive(Method):
         """
         width = getattr(model, "embedding_dim", None)
         if not isinstance(width, int):
-            raise ValueError(  # noqa: TRY004 - whatever it has, it is not an embedding's width
+            raise UserError(
                 f"{type(model).__name__} does not say how wide its embedding is; "
                 "wrap it: protoat.models.with_embedding(model, layer=..., example=images)"
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from protoat.errors import UserError
 from protoat.models.dual_bn import Branch
 
 __all__ = ["of_branch", "torchvision_names"]
@@ -52,7 +53,7 @@ def of_branch(tensors: Mapping[str, Tensor], branch: Branch | None) -> tuple[dic
     if marked.keys() == {"adv"}:  # the older files, where nothing stands before the clean names
         marked["clean"] = {name: shared[name] for name in marked["adv"] if name in shared}
     if branch is not None and branch not in marked:
-        raise ValueError(f"branch={branch!r} is not there: {' and '.join(marked) or 'one set of batch norm'} only")
+        raise UserError(f"branch={branch!r} is not there: {' and '.join(marked) or 'one set of batch norm'} only")
     chosen: Branch | None = branch or next((name for name in ("adv", "clean") if name in marked), None)
     return shared | (marked[chosen] if chosen else {}), chosen
 

@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
+
 __all__ = ["read_tensors", "split_spec"]
 
 logger = logging.getLogger(__name__)
@@ -49,16 +51,16 @@ def read_tensors(spec: Path | str) -> dict[str, Tensor]:
     """
     path, wanted = split_spec(spec)
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file" if path.exists() else f"there is no weights file {path}")
+        raise UserError(f"{path} is no regular file" if path.exists() else f"there is no weights file {path}")
     content = _content(path)
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        raise ValueError(f"{path} holds a {kind}, expected tensors by name: save model.state_dict()")  # noqa: TRY004 - one kind of error for a bad file
+        raise UserError(f"{path} holds a {kind}, expected tensors by name: save model.state_dict()")
     sets = dict(_sets(content))
     tensors = _chosen(path, content, sets, wanted)
     size, most = sum(value.numel() * value.element_size() for value in tensors.values()), path.stat().st_size
     if size > _INFLATED * most + _SMALL:
-        raise ValueError(f"{path} has {most} bytes, and its tensors would have {size}; it is damaged or made to harm")
+        raise UserError(f"{path} has {most} bytes, and its tensors would have {size}; it is damaged or made to harm")
     return tensors
 
 
@@ -70,7 +72,7 @@ def _content(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a script: plain attributes
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is neither safetensors nor a torch file of plain tensors{_why(path, error)}"
         ) from error
 
@@ -79,7 +81,7 @@ def _check_inflation(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _INFLATED * path.stat().st_size + _SMALL:
-                raise ValueError("it is packed too densely")
+                raise UserError("it is packed too densely")
 
 
 def _why(path: Path, error: Exception) -> str:
@@ -127,9 +129,9 @@ def _chosen(
         inside = _of_prefix(sets, wanted)
         if inside:
             return inside
-        raise ValueError(f"{path} holds nothing called {wanted!r}; it has {_listed([*sets] or content)}")
+        raise UserError(f"{path} holds nothing called {wanted!r}; it has {_listed([*sets] or content)}")
     if not sets:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no state dictionary but {_listed(content)}; expected tensors by name (model.state_dict()), "
             f"alone or beside other things, as under {', '.join(_USUAL)}"
         )
@@ -137,7 +139,7 @@ def _chosen(
         return next(iter(sets.values()))
     usual = [name for key in _USUAL for name in sets if name.split(".")[0] == key]
     if not usual or (len(usual) > 1 and usual[0] not in _USUAL):
-        raise ValueError(
+        raise UserError(
             f"{path} holds state dictionaries under {_listed(sets)}; expected one, or a name: {path}#{next(iter(sets))}"
         )
     others = [name for name in sets if name != usual[0]]

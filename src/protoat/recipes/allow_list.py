@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.functional import losses
 from protoat.recipes.choices import CLASSES, HOMES, choices_of
 from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, trusted
@@ -64,22 +65,22 @@ def check_names(content: Any, source: str, *, keys: Collection[str]) -> None:
     if not isinstance(content, Mapping):
         return  # which its parser says
     if (count := _count({key: entry for key, entry in content.items() if key != "groups"})) > _MOST_KEYS:
-        raise ValueError(f"{source} has {count} keys, and {_MOST_KEYS} are more than any recipe needs")
+        raise UserError(f"{source} has {count} keys, and {_MOST_KEYS} are more than any recipe needs")
     for key in content:
         first = str(key).partition(".")[0].rstrip("+")
         if first not in keys:
-            raise ValueError(f"{source}: {_short(first)} is unknown; {nearest(first, keys)}")
+            raise UserError(f"{source}: {_short(first)} is unknown; {nearest(first, keys)}")
     found = [(key, text) for key, text in dict.fromkeys(_foreign(content)) if text not in trusted()]
     if not found:
         return
     key, text = found[0]
     name, kind = _short(text), key.rpartition(".")[2]
     if kind in CLASS_KEYS and "." not in text:
-        raise ValueError(f"{source}: {kind} {name} is unknown; {nearest(text, _short_names(kind))}")
+        raise UserError(f"{source}: {kind} {name} is unknown; {nearest(text, _short_names(kind))}")
     if not _is_dotted(text):
-        raise ValueError(f"{source}: {_short(key) if key else 'key'}={name} is not valid in a recipe")
+        raise UserError(f"{source}: {_short(key) if key else 'key'}={name} is not valid in a recipe")
     names = list(dict.fromkeys(text for _, text in found if _is_dotted(text)))
-    raise ValueError(
+    raise UserError(
         f"{source} names {' and '.join(names)} ({key}), which a recipe may not: it runs no code but protoat's own and "
         f"what you name yourself. If you know this code, write {' '.join(f'--trust {name}' for name in names)}; in "
         f"Python trust={names}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.storage.parsing import parse_yaml
 
 __all__ = [
@@ -49,10 +50,10 @@ def trusting(names: Collection[str]) -> Iterator[None]:
     ['mymodels.Net']
     """
     if isinstance(names, str):
-        raise ValueError(f"trust={names!r} is one text; write a list of dotted names: trust=[{names!r}]")  # noqa: TRY004
+        raise UserError(f"trust={names!r} is one text; write a list of dotted names: trust=[{names!r}]")
     for name in names:
         if not _is_dotted(name):
-            raise ValueError(f"trust {name!r} is no dotted name; write package.module.Class, such as mymodels.Net")
+            raise UserError(f"trust {name!r} is no dotted name; write package.module.Class, such as mymodels.Net")
     token = _TRUSTED.set(_TRUSTED.get() | frozenset(names))
     try:
         yield

@@ -14,6 +14,7 @@ import jsonargparse
 import yaml
 from jsonargparse.typing import register_type
 
+from protoat.errors import UserError
 from protoat.pixels import Pixels
 
 __all__ = ["MODE", "Parser", "nearest", "plain_pixels"]
@@ -120,7 +121,7 @@ class Parser(jsonargparse.ArgumentParser):
     >>> _ = parser.add_argument("--epochs", type=int)
     >>> parser.parse_args(["--epoch", "3"])
     Traceback (most recent call last):
-    ValueError: --epoch is unknown; did you mean '--epochs'?
+    protoat.errors.UserError: --epoch is unknown; did you mean '--epochs'?
     """
 
     none_is_a_choice = False
@@ -163,13 +164,13 @@ class Parser(jsonargparse.ArgumentParser):
         except ValueError as error:
             # For an optional value jsonargparse lists what each of its types has to say; the first is the one meant.
             reasons = re.findall(r"^ *- (.+)$", str(error), re.MULTILINE)
-            raise ValueError(reasons[0] if reasons else str(error)) from error
+            raise UserError(reasons[0] if reasons else str(error)) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
         options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        raise ValueError(_explain(message, options, self.choices)) from None
+        raise UserError(_explain(message, options, self.choices)) from None
 
 
 def _explanation(described: type) -> str:

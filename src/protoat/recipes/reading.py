@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
+from protoat.errors import UserError
 from protoat.recipes.allow_list import check_names, foreign_names, without_downloads
 from protoat.recipes.choices import CLASSES, choices_of, with_packages
 from protoat.recipes.fingerprint import flat
@@ -57,7 +58,7 @@ def read_recipe(config: str | Path, overrides: Sequence[str] = (), *, trust: Col
     True
     >>> read_recipe("cifar-2")
     Traceback (most recent call last):
-    ValueError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
+    protoat.errors.UserError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
     """
     with trusting(trust):
         return resolve(shared_parser(), ["--config", str(config), *overrides])[0]
@@ -152,7 +153,7 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
             choice = Initialise(**vars(parsed.initialise))
             found = digest(choice.file)
             if choice.sha256 not in (None, found):
-                raise ValueError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
+                raise UserError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
             parsed.initialise.sha256 = found
         return _objects(parser, parsed), parsed
 
@@ -166,7 +167,7 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 kind = "a number" if math.isnan(number) else "finite"
-                raise ValueError(f"{key.replace('init_args.', '')}={number} is not {kind}")
+                raise UserError(f"{key.replace('init_args.', '')}={number} is not {kind}")
     objects = parser.instantiate(parsed)
     recipe = Recipe(**{name: getattr(objects, name) for name in KEYS})
     recipe.text = yaml.safe_dump({name: content[name] for name in KEYS}, sort_keys=False, width=120)
@@ -177,22 +178,24 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
 def _text_of(path: Path) -> str:
     try:
         return decoded(read_bytes(path, limit=_LONGEST))
+    except FileNotFoundError:
+        raise
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def _plain(text: str, source: Path | str) -> Any:
     try:
         return parse_yaml(text)
     except ValueError as error:
-        raise ValueError(f"{source} is no YAML: {error}") from error
+        raise UserError(f"{source} is no YAML: {error}") from error
 
 
 class _NameOrPath(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         path = recipe_path(values)
         if is_overlay(path) and not cfg.get("data"):
-            raise ValueError(f"recipe {values!r} changes that of a data set; write --config cifar10 --config {values}")
+            raise UserError(f"recipe {values!r} changes that of a data set; write --config cifar10 --config {values}")
         _start_anew(cfg, _classes_of(path))
         super().__call__(parser, cfg, str(path), option_string)
         _start_anew(cfg, parser.named_classes)

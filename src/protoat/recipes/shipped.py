@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from protoat.errors import UserError
 from protoat.recipes.choices import class_names
 from protoat.recipes.parser import nearest
 from protoat.storage.parsing import parse_yaml
@@ -62,5 +63,5 @@ def recipe_path(config: str) -> Path:
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise ValueError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
-    raise ValueError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")
+        raise UserError(f"there is no recipe file {config}; names of shipped recipes: {', '.join(recipe_names())}")
+    raise UserError(f"recipe {config!r} is unknown; {nearest(config, [*recipe_names(), *overlay_names()])}")

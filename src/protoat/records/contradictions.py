@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.pixels import Pixels
 
 __all__ = [
@@ -36,22 +37,22 @@ def check_evaluation(record: Mapping[str, Any]) -> None:
     if worst is None:
         return
     if "threat" not in subject:
-        raise ValueError("there is a worst_case, and no subject.threat that it is of")
+        raise UserError("there is a worst_case, and no subject.threat that it is of")
     _check_entries({"worst_case": worst, **attacks}, subject["images"], within="")
     entering = worst["parameters"]["attacks"]
     if unknown := sorted(set(entering) - attacks.keys()):
-        raise ValueError(f"worst_case is over {unknown[0]!r}, which is not among the attacks")
+        raise UserError(f"worst_case is over {unknown[0]!r}, which is not among the attacks")
     left = 2 ** subject["images"] - 1
     for name in entering:
         left &= int(attacks[name]["outcomes"], base=2)
     if left != int(worst["outcomes"], base=2):
-        raise ValueError(f"worst_case leaves {worst['correct']} right, and its attacks together {left.bit_count()}")
+        raise UserError(f"worst_case leaves {worst['correct']} right, and its attacks together {left.bit_count()}")
 
 
 def check_probe(record: Mapping[str, Any]) -> None:
     """Refuses a ``probe.json`` that cannot be; see `check_evaluation`."""
     if not record["encoders"]["trained"]["standard"]:
-        raise ValueError("encoders.trained.standard holds no attack")
+        raise UserError("encoders.trained.standard holds no attack")
     for encoder, heads in record["encoders"].items():
         for head, attacks in heads.items():
             _check_entries(attacks, record["subject"]["images"], within=f"encoders.{encoder}.{head}")
@@ -63,10 +64,10 @@ def check_audit(record: Mapping[str, Any]) -> None:
     _check_radius(record)
     statuses = {check["id"]: check["status"] for check in record["checks"]}
     if len(statuses) < len(record["checks"]):
-        raise ValueError("a check is there twice")
+        raise UserError("a check is there twice")
     passed = not {"fail", "incomplete"} & set(statuses.values())
     if record.get("passed", passed) is not passed:
-        raise ValueError(f"passed is {record['passed']}, and the checks say {passed}")
+        raise UserError(f"passed is {record['passed']}, and the checks say {passed}")
 
 
 def check_best(record: Mapping[str, Any]) -> None:
@@ -78,11 +79,11 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     """Refuses a ``run.json`` that cannot be; see `check_evaluation`."""
     classes, names, shape = facts.get("num_classes"), facts.get("class_names"), facts.get("shape")
     if classes is not None and not 0 < classes <= _MOST_CLASSES:
-        raise ValueError(f"num_classes is {classes}, expected 1 to {_MOST_CLASSES}")
+        raise UserError(f"num_classes is {classes}, expected 1 to {_MOST_CLASSES}")
     if names is not None and classes not in (None, len(names)):
-        raise ValueError(f"num_classes is {classes}, and there are {len(names)} class_names")
+        raise UserError(f"num_classes is {classes}, and there are {len(names)} class_names")
     if shape is not None and (len(shape) != 3 or not 0 < math.prod(shape) <= _MOST_VALUES):
-        raise ValueError(f"shape is {shape}, expected channels, height and width of an image")
+        raise UserError(f"shape is {shape}, expected channels, height and width of an image")
 
 
 def check_epochs(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -90,13 +91,13 @@ def check_epochs(lines: Sequence[Mapping[str, Any]]) -> None:
     before, classes = 0, None
     for line in lines:
         if line["epoch"] <= before:
-            raise ValueError(f"epoch {line['epoch']} follows epoch {before}")
+            raise UserError(f"epoch {line['epoch']} follows epoch {before}")
         before = line["epoch"]
         if "validation" in line:
             _check_shares(line["validation"], f"of epoch {before} ")
         counts = line.get("objective", {}).get("prototype_counts")
         if counts is not None and classes not in (None, len(counts)):
-            raise ValueError(f"epoch {before} has prototypes of {len(counts)} classes, and those before of {classes}")
+            raise UserError(f"epoch {before} has prototypes of {len(counts)} classes, and those before of {classes}")
         classes = classes if counts is None else len(counts)
 
 
@@ -105,29 +106,29 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
     for key in ("threat", "evaluation_threat"):
         eps = (recipe.get(key) or {}).get("eps", 0.0)
         if not 0 <= Pixels(eps) < math.inf:
-            raise ValueError(f"{key}.eps is {eps}, which is no radius")
+            raise UserError(f"{key}.eps is {eps}, which is no radius")
 
 
 def check_kept(kept: Mapping[str, Any]) -> None:
     """Refuses outcomes of a batch that cannot be; see `check_evaluation`."""
     if set(kept["outcomes"]) - {"0", "1"}:
-        raise ValueError("outcomes holds more than 0 and 1")
+        raise UserError("outcomes holds more than 0 and 1")
 
 
 def _check_images(images: int, there: int | None) -> None:
     if there is not None and images > there:
-        raise ValueError(f"{images} images were measured, and there are {there} test_images")
+        raise UserError(f"{images} images were measured, and there are {there} test_images")
 
 
 def _check_radius(holder: Mapping[str, Any]) -> None:
     if "threat" in holder and holder["threat"]["eps"] < 0:
-        raise ValueError(f"threat.eps is {holder['threat']['eps']}, which is no radius")
+        raise UserError(f"threat.eps is {holder['threat']['eps']}, which is no radius")
 
 
 def _check_shares(measured: Mapping[str, Any], what: str) -> None:
     for name in ("clean", "robust"):
         if not 0 <= measured.get(name, 0) <= 1:
-            raise ValueError(f"{name} accuracy {what}is {measured[name]}, expected 0 to 1")
+            raise UserError(f"{name} accuracy {what}is {measured[name]}, expected 0 to 1")
 
 
 def _check_entries(entries: Mapping[str, Any], images: int, *, within: str = "attacks") -> None:
@@ -137,26 +138,26 @@ def _check_entries(entries: Mapping[str, Any], images: int, *, within: str = "at
         place = f"{within}.{name}" if within else name
         right, wrong = (entry["outcomes"].count(character) for character in "10")
         if right + wrong < len(entry["outcomes"]):
-            raise ValueError(f"{place}.outcomes holds more than 0 and 1")
+            raise UserError(f"{place}.outcomes holds more than 0 and 1")
         _agree(place, "outcomes", entry, (right, right + wrong))
         if entry["total"] != images:
-            raise ValueError(f"{place} is of {entry['total']} images, and the record of {images}")
+            raise UserError(f"{place} is of {entry['total']} images, and the record of {images}")
         for kind in ("per_class", "per_mode"):
             groups = entry[kind]
             if above := [group for group, n in groups.items() if n["correct"] > n["total"]]:
-                raise ValueError(f"{place}.{kind}.{above[0]} has more images right than there are")
+                raise UserError(f"{place}.{kind}.{above[0]} has more images right than there are")
             if any(not group["total"] for group in groups.values()) or not groups:
-                raise ValueError(f"{place}.{kind} has a group without images")
+                raise UserError(f"{place}.{kind} has a group without images")
             sums = [sum(group[key] for group in groups.values()) for key in ("correct", "total")]
             _agree(place, kind, entry, (sums[0], sums[1]))
             of_first = sizes.setdefault(kind, (place, {group: n["total"] for group, n in groups.items()}))
             if of_first[1] != {group: n["total"] for group, n in groups.items()}:
-                raise ValueError(f"{place}.{kind} and {of_first[0]}.{kind} are not of the same images")
+                raise UserError(f"{place}.{kind} and {of_first[0]}.{kind} are not of the same images")
 
 
 def _agree(place: str, part: str, entry: Mapping[str, Any], found: tuple[int, int]) -> None:
     if found != (entry["correct"], entry["total"]):
-        raise ValueError(
+        raise UserError(
             f"{place} says {entry['correct']} of {entry['total']} images are right, and its {part} {found[0]} of "
             f"{found[1]}"
         )

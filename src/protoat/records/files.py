@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from protoat.errors import UserError
 from protoat.records import contradictions as sense
 from protoat.records.schema import check_type
 from protoat.records.types import Audit, Best, Epoch, Evaluation, Facts, JobFile, Kept, Probe, RecipeFile
@@ -111,7 +112,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise ValueError(f"{error}; {kind.remedy}") from error
+        raise UserError(f"{error}; {kind.remedy}") from error
     lines, known = [], ("metrics", sha256(content).hexdigest())
     for number, text in enumerate(content.splitlines(), start=1):
         try:
@@ -119,13 +120,13 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
             if known not in _SOUND:
                 check_type(line, kind.form)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged in line {number}: {error}; {kind.remedy}") from error
+            raise UserError(f"{path} is damaged in line {number}: {error}; {kind.remedy}") from error
         lines.append(line)
     try:
         if known not in _SOUND:
             sense.check_epochs(lines)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; {kind.remedy}") from error
+        raise UserError(f"{path} is damaged: {error}; {kind.remedy}") from error
     _SOUND.add(known)
     return lines
 
@@ -172,8 +173,10 @@ def _read(path: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any
     kind = _KINDS[name]
     try:
         content = read_record_bytes(path)
+    except FileNotFoundError:
+        raise
     except ValueError as error:
-        raise ValueError(f"{error}; {kind.remedy}") from error
+        raise UserError(f"{error}; {kind.remedy}") from error
     try:
         record: Any = parse(content)
         known = (name, sha256(content).hexdigest())
@@ -182,6 +185,6 @@ def _read(path: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any
             kind.agrees(record)
             _SOUND.add(known)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; {kind.remedy}") from error
+        raise UserError(f"{path} is damaged: {error}; {kind.remedy}") from error
     assert isinstance(record, Mapping)
     return dict(record)

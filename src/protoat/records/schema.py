@@ -8,6 +8,8 @@ from functools import lru_cache, partial
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from protoat.errors import UserError
+
 __all__ = ["check_type"]
 
 _WORDS: dict[Any, str] = {
@@ -35,12 +37,12 @@ def check_type(value: Any, expected: Any, *, place: str = "") -> None:
     >>> check_type({"total": 3}, dict[str, int])
     >>> check_type({"total": -3}, dict[str, int])
     Traceback (most recent call last):
-    ValueError: total is -3, expected a whole number, 0 or more
+    protoat.errors.UserError: total is -3, expected a whole number, 0 or more
     """
     if _fitting(expected)(value):
         return
     for where, found, wanted in _wrong(value, expected, place):
-        raise ValueError(f"{where or 'it'} is {_shown(found)}, expected {wanted}")
+        raise UserError(f"{where or 'it'} is {_shown(found)}, expected {wanted}")
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
+from protoat.errors import UserError
 from protoat.regularizers.base import Regularizer
 
 __all__ = ["NPair", "ProxyAnchor", "ProxyNCA", "Triplet"]
@@ -35,7 +36,7 @@ class _LibraryLoss(Regularizer):
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         proxies = getattr(self.loss, "proxies", None)
         if proxies is not None and proxies.shape[1] != embedding.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} was built with embedding_dim={proxies.shape[1]}, "
                 f"and the model's embeddings have {embedding.shape[1]} entries"
             )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protoat.arguments import check_number, check_whole
+from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prototypes import (
     count_prototypes,
@@ -95,7 +96,7 @@ class SoftTriple(Regularizer):
             prototypes_per_class = [prototypes_per_class] * num_classes
         counts = list(prototypes_per_class)
         if len(counts) != num_classes:
-            raise ValueError(
+            raise UserError(
                 f"prototypes_per_class has {len(counts)} numbers, expected one for each of {num_classes} classes"
             )
         for count in counts:
@@ -106,7 +107,7 @@ class SoftTriple(Regularizer):
             check_number("[0, 2)", "these are the distances of unit vectors", merge_threshold=merge_threshold)
         check_number("[0, 1]", merge_start=merge_start, merge_stop=merge_stop)
         if merge_start > merge_stop:
-            raise ValueError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
+            raise UserError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
         check_whole(1, "merge_threshold=0 turns merging off", merge_every=merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau

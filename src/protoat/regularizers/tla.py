@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
+from protoat.errors import UserError
 from protoat.functional.distributed import bare
 from protoat.functional.forward import output_of
 from protoat.functional.kept import modes_kept
@@ -88,9 +89,9 @@ class TLA(Regularizer):
         self.margin = margin
         self.margin_same_image = apart
         if triplets not in ("both", "A_Ap_B", "A1_Ap_B"):
-            raise ValueError(f"triplets={triplets!r} is unknown; write 'both', 'A_Ap_B' or 'A1_Ap_B'")
+            raise UserError(f"triplets={triplets!r} is unknown; write 'both', 'A_Ap_B' or 'A1_Ap_B'")
         if match_l2 and triplets == "A1_Ap_B":
-            raise ValueError("match_l2 compares A' with A, which triplets='A1_Ap_B' leaves out; write triplets='both'")
+            raise UserError("match_l2 compares A' with A, which triplets='A1_Ap_B' leaves out; write triplets='both'")
         self.triplets = triplets
         self.norm_reg = norm_reg
         self.match_l2 = match_l2

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import protoat
+from protoat.errors import UserError
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
 from protoat.reports.records import Records, records_of
@@ -36,9 +37,9 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
         DiskError: the file cannot be written.
     """
     if images < 0:
-        raise ValueError(f"images={images} must be 0 or more")
+        raise UserError(f"images={images} must be 0 or more")
     if not folders or len({Path(folder).resolve() for folder in folders}) < len(folders):
-        raise ValueError("name at least one folder, and none of them twice")
+        raise UserError("name at least one folder, and none of them twice")
     found = [records_of(folder) for folder in folders]
     chapters = [_chapter(number, records, images) for number, records in enumerate(found, 1)]
     if len(found) > 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import count_of, percentage, worst
@@ -86,7 +87,7 @@ def records_of(folder: Path | str) -> Records:
     path = Path(folder)
     names = ("recipe.yaml", "evaluation.json", "audit.json")
     if not any(os.path.lexists(path / name) for name in names):
-        raise ValueError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
+        raise UserError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
     run = read_run(path) if os.path.lexists(path / "recipe.yaml") else None
     if run is not None:
         warn_of_damage(run)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from protoat.attacks.mode import check_built
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.models.transfer import transfer
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import digest
@@ -67,7 +68,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         spec = ":".join(spec.rsplit(".", 1))
     home, colon, name = spec.partition(":")
     if not (home and colon and name):
-        raise ValueError(
+        raise UserError(
             f"--model {spec!r} is not understood; write package.module:builder, timm:name or torchvision:name"
         )
     tensors = None if weights is None else read_tensors(weights)
@@ -97,12 +98,12 @@ def _load(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
     try:
         report = transfer({key: value for key, value in tensors.items() if not key.startswith("objective.")}, model)
     except ValueError as error:
-        raise ValueError(f"--weights {path}: {error}") from error
+        raise UserError(f"--weights {path}: {error}") from error
     buffers = dict(model.named_buffers())
     lacking = [name for name in report.missing if name not in buffers or buffers[name].is_floating_point()]
     unexpected = [name for name in report.unexpected if not name.endswith(_COUNTED)]
     if lacking or unexpected or report.of_another_shape:
-        raise ValueError(f"--weights {path} is of another architecture: {report}")
+        raise UserError(f"--weights {path} is of another architecture: {report}")
     if report.beside:
         logger.warning("--weights %s: not the model's, so left out: %s", path, ", ".join(report.beside[:8]))
 
@@ -114,13 +115,13 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _raised(spec, error, None) from error  # it is there, and imports something that is not
-        raise ValueError(f"--model {spec}: there is no module {error.name}, here or installed") from None
+        raise UserError(f"--model {spec}: there is no module {error.name}, here or installed") from None
     except Exception as error:
         raise _raised(spec, error, None) from error
     found = getattr(home, name, None)
     if found is None:
         known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
+        raise UserError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
     if callable(found) and not isinstance(found, nn.Module):
         facts = _asked_for(spec, found, data)
         torch.manual_seed(0)  # importing may have drawn numbers
@@ -129,7 +130,7 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         except Exception as error:
             raise _raised(spec, error, home.__file__) from error
     if not isinstance(found, nn.Module):
-        raise ValueError(f"--model {spec} is of type {type(found).__name__}, expected torch.nn.Module")  # noqa: TRY004
+        raise UserError(f"--model {spec} is of type {type(found).__name__}, expected torch.nn.Module")
     return found
 
 
@@ -139,7 +140,7 @@ def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
     frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     place = next((frame for frame in reversed(frames) if home in (None, frame.filename)), None)
     where = f" ({Path(place.filename).name}:{place.lineno})" if place else ""
-    return ValueError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
+    return UserError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
 
 
 def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[str, int]:
@@ -152,12 +153,12 @@ def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[
     try:
         parameters = list(inspect.signature(builder).parameters.values())
     except (TypeError, ValueError) as error:
-        raise ValueError(f"--model {spec} does not say which arguments it takes: {error}") from error
+        raise UserError(f"--model {spec} does not say which arguments it takes: {error}") from error
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p for p in parameters if p.default is p.empty and p.kind not in collecting]
     unknown = [p.name for p in needed if p.name not in facts or p.kind is p.POSITIONAL_ONLY]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"--model {spec} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
             "other arguments defaults, or write a function that fills them in"
         )
@@ -182,9 +183,9 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
     try:
         timm = import_module("timm")
     except ModuleNotFoundError:
-        raise ValueError("timm is not installed; install it: pip install timm") from None
+        raise UserError("timm is not installed; install it: pip install timm") from None
     if name not in timm.list_models():
-        raise ValueError(f"--model timm:{name} is unknown; {nearest(name, timm.list_models())}")
+        raise UserError(f"--model timm:{name} is unknown; {nearest(name, timm.list_models())}")
     if num_classes is not None:
         return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""
     with _downloading(f"timm:{name}"):
@@ -196,7 +197,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
     from torchvision import models  # takes seconds
 
     if name not in models.list_models():
-        raise ValueError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
+        raise UserError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
     if num_classes is not None:
         return models.get_model(name, weights=None, num_classes=num_classes), "", ""
     chosen = models.get_model_weights(name).DEFAULT
@@ -213,7 +214,7 @@ def _downloading(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"the pretrained weights of {what} could not be had ({' '.join(str(error).split())}); "
             "get them elsewhere and write --weights FILE"
         ) from error

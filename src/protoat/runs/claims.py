@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.storage.files import Folder, open_folder, read_bytes
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
@@ -83,7 +84,7 @@ def is_unbegun(folder: Path) -> bool:
     except NotADirectoryError:
         return False
     except OSError as error:
-        raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
     except ValueError:
         return False
     names -= {".lock", *(f".{name}.partial" for name in _FIRST)}

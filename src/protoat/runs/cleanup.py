@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from protoat.errors import UserError
 from protoat.runs.claims import is_claimed, is_half_removed, run_folders
 from protoat.runs.store import read_run
 from protoat.storage import files
@@ -56,20 +57,20 @@ def check_removable(folder: Path) -> None:
         ValueError: says which.
     """
     if folder.is_symlink() or not is_claimed(folder):
-        raise ValueError(
+        raise UserError(
             f"{folder} is not a run folder of protoat's making, as a run.json in it would say, so it stays; if it is "
             "to go, remove it by hand"
         )
     for name in _REPOSITORIES:
         if (folder / name).exists():
-            raise ValueError(f"{folder} holds a repository ({name}), so it stays; if it is to go, remove it by hand")
+            raise UserError(f"{folder} holds a repository ({name}), so it stays; if it is to go, remove it by hand")
     inner = [path.parent for path in folder.rglob("recipe.yaml") if path.parent != folder]
     if inner:
-        raise ValueError(f"{folder} holds other runs, such as {inner[0]}; name the runs one by one")
+        raise UserError(f"{folder} holds other runs, such as {inner[0]}; name the runs one by one")
     if home(folder) != files.absolute(folder):
-        raise ValueError(f"{folder} lies in the run {home(folder)}; name that one")
+        raise UserError(f"{folder} lies in the run {home(folder)}; name that one")
     if is_at_work(folder):
-        raise ValueError(f"a process is at work on {folder}; stop it first")
+        raise UserError(f"a process is at work on {folder}; stop it first")
 
 
 def remove(path: Path) -> None:
@@ -88,7 +89,7 @@ def remove(path: Path) -> None:
             if not path.name.endswith(".lock") or is_free(path):
                 files.remove(path)
                 return None
-            raise ValueError(f"a process is at work on {path}, so it stays")
+            raise UserError(f"a process is at work on {path}, so it stays")
         if is_half_removed(path):
             return _remove_run(path)
         whole = is_claimed(path)

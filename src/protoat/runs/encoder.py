@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from protoat.errors import UserError
 from protoat.models import DualBatchNorm, freeze_all_but, keep_branch, linear_head
 from protoat.models.dual_bn import Branch
 from protoat.models.transfer import transfer
@@ -53,13 +54,13 @@ def build_network(recipe: Recipe, num_classes: int, shape: tuple[int, int, int])
     """
     channels, height, width = shape
     if height != width:
-        raise ValueError(f"images are {height}x{width}; models expect squares, so write data.image_size")
+        raise UserError(f"images are {height}x{width}; models expect squares, so write data.image_size")
     try:
         return recipe.model(num_classes, channels, height)
     except Exception as error:
         if not recipe.trust:
             raise
-        raise ValueError(f"--model cannot be built, it raised {type(error).__name__}: {error}") from error
+        raise UserError(f"--model cannot be built, it raised {type(error).__name__}: {error}") from error
 
 
 def load_encoder(
@@ -93,7 +94,7 @@ def load_encoder(
         branch = branch or ("adv" if not isinstance(method, ACL) else method.branch)
         model = keep_branch(model, branch)
     elif branch is not None:
-        raise ValueError(f"{run.path} has one set of batch norm, so branch={branch!r} is not there; leave it out")
+        raise UserError(f"{run.path} has one set of batch norm, so branch={branch!r} is not there; leave it out")
     return Encoder(model.requires_grad_(True).eval(), recipe, path, branch)
 
 
@@ -103,7 +104,7 @@ def _weights_file(run: StoredRun, weights: Literal["best", "last"] | None) -> Pa
         if os.path.lexists(path := run.path / f"{name}.safetensors"):
             restore(path)
             return path
-    raise ValueError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
+    raise UserError(f"{run.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
 
 
 def hand_over(model: nn.Module, choice: Initialise) -> tuple[nn.Module, dict[str, Any]]:
@@ -126,7 +127,7 @@ def hand_over(model: nn.Module, choice: Initialise) -> tuple[nn.Module, dict[str
     try:
         report = transfer(tensors, model, leave=() if choice.head == "loaded" else heads)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
     if choice.head == "zero":
         for parameter in head.parameters():
             nn.init.zeros_(parameter)

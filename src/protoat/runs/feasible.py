@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from protoat.errors import UserError
 from protoat.types import as_output
 
 __all__ = ["check_batch", "check_network", "check_size", "within_memory"]
@@ -30,18 +31,18 @@ def check_network(model: object, num_classes: int, shape: tuple[int, int, int]) 
     """
     name = f"--model {type(model).__name__}"
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} is what the function built, expected a torch.nn.Module")  # noqa: TRY004 - a setting
+        raise UserError(f"{name} is what the function built, expected a torch.nn.Module")
     modes = {part: part.training for part in model.modules()}
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             found = tuple(as_output(model.eval()(torch.zeros(1, *shape))).logits.shape)
     except Exception as error:
-        raise ValueError(f"{name} cannot take images of shape {shape}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{name} cannot take images of shape {shape}: {type(error).__name__}: {error}") from error
     finally:
         for part, mode in modes.items():
             part.training = mode
     if found != (1, num_classes):
-        raise ValueError(f"{name} returns logits of shape {found} for one image, expected (1, {num_classes})")
+        raise UserError(f"{name} returns logits of shape {found} for one image, expected (1, {num_classes})")
 
 
 def check_size(build: Callable[[], object], what: str) -> None:
@@ -92,7 +93,7 @@ def within_memory(what: str) -> Iterator[None]:
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _TOO_MUCH.search(str(error)):
             raise
-        raise ValueError(f"{what} is too large for this machine ({_first_line(error)}); choose it smaller") from error
+        raise UserError(f"{what} is too large for this machine ({_first_line(error)}); choose it smaller") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -102,7 +103,7 @@ def _first_line(error: Exception) -> str:
 def _check_memory(needed: int, what: str) -> None:
     there = _memory()
     if there is not None and needed > there:
-        raise ValueError(f"{what} {needed / 2**30:.4g} GiB, and this machine has {there / 2**30:.4g} GiB; choose less")
+        raise UserError(f"{what} {needed / 2**30:.4g} GiB, and this machine has {there / 2**30:.4g} GiB; choose less")
 
 
 def _memory() -> int | None:

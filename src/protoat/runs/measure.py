@@ -14,6 +14,7 @@ import torch
 
 from protoat.attacks import Attack, Transfer
 from protoat.attacks.examination import examined
+from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.pieces import InPieces
@@ -120,7 +121,7 @@ def measure(
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
     """What would spoil the measurement, logged."""
     if not len(subject.data):
-        raise ValueError("the data holds no images")
+        raise UserError("the data holds no images")
     few = torch.arange(min(4, len(subject.data)))
     look_at(InPieces(subject.model), subject.data, few, torch.device("cpu"))  # refuses what cannot be measured at all
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says

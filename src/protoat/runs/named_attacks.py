@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
+from protoat.errors import UserError
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
 from protoat.recipes.parser import Parser
@@ -64,7 +65,7 @@ def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | 
     found = [_attack(name, subject, adaptive) for given in names for name in _expanded(given, subject, adaptive)]
     repeated = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
     if repeated:
-        raise ValueError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
+        raise UserError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
     return dict(found)
 
 
@@ -77,7 +78,7 @@ def one_attack(name: str, subject: Subject) -> Attack:
     attack, *others = named_attacks([name], subject).values()
     if attack is None or others:
         number = "none" if attack is None else f"{1 + len(others)} attacks"
-        raise ValueError(f"attack {name!r} is {number}; name one, such as pgd10")
+        raise UserError(f"attack {name!r} is {number}; name one, such as pgd10")
     return attack
 
 
@@ -122,7 +123,7 @@ def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[
     if not name.startswith("adaptive"):
         return [name]
     if not adaptive:
-        raise ValueError(f"attack {name!r} needs prototypes, and {subject.name} was not trained with SoftTriple")
+        raise UserError(f"attack {name!r} needs prototypes, and {subject.name} was not trained with SoftTriple")
     numbers = name.removeprefix("adaptive")
     return [name] if numbers.startswith("-") else [f"{each}{numbers}" for each in adaptive]
 
@@ -133,7 +134,7 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
         attack = _transfer(name, subject)
     elif "{" in name or "." in re.split("[/@]", name)[0]:
         if "{" not in name and set(name) & set("/@"):
-            raise ValueError(
+            raise UserError(
                 f"attack {name!r}: a class takes no numbers in its name; write its arguments as YAML, such as "
                 "'{class_path: PGD, init_args: {steps: 20}}'"
             )
@@ -161,7 +162,7 @@ def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
         made_by, folder = "pgd50", made_by
     attack = attack_of_name(made_by, threat)
     if attack is None:
-        raise ValueError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
+        raise UserError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")
     return attack, folder
 
 
@@ -178,5 +179,5 @@ def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Pat
         ("images of shape", run.fact("shape"), list(subject.data.shape)),
     ):
         if there != here:
-            raise ValueError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")
+            raise UserError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")
     return model, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from protoat.errors import UserError
 from protoat.runs.claims import run_folders
 
 __all__ = ["run_named"]
@@ -29,7 +30,7 @@ def run_named(name: Path) -> Path:
         return name
     found = [folder for folder in run_folders(Path("runs")) if str(name) in _names(folder)]
     if len(found) > 1:
-        raise ValueError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
+        raise UserError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
     return found[0] if found else name
 
 

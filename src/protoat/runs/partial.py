@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import protoat
+from protoat.errors import UserError
 from protoat.records.files import check_kept
 from protoat.runs.store import write
 from protoat.storage.files import read_bytes, remove
@@ -84,5 +85,5 @@ def _unsealed(content: Any) -> Mapping[str, Any]:
     check_kept(content)
     kept = {key: value for key, value in content.items() if key != "sha256"}
     if content.get("sha256") != _seal(kept):
-        raise ValueError("it does not agree with its own checksum")
+        raise UserError("it does not agree with its own checksum")
     return kept

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData, ImageLoader, regroup, split_validation
+from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.functional.forward import output_of
 from protoat.methods import Method
@@ -62,14 +63,14 @@ def build(recipe: Recipe) -> Parts:
     """
     method = recipe.method(recipe.threat)
     if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
-        raise ValueError(
+        raise UserError(
             f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
             "images to do; write --regularizer none --validation_size 0"
         )
     images, validation = _learned_from(recipe)
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
-        raise ValueError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
+        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
     check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
@@ -112,7 +113,7 @@ def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
     try:
         optimizer = recipe.optimizer(parameters)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"the optimizer cannot be built: {error}") from error
+        raise UserError(f"the optimizer cannot be built: {error}") from error
     check_usable(optimizer)
     return optimizer
 
@@ -135,7 +136,7 @@ def _learned_from(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
     try:
         return split_validation(images, recipe.validation_size, recipe.seed)
     except ValueError as error:
-        raise ValueError(f"--validation_size: {error}, or 0 to hold out none") from error
+        raise UserError(f"--validation_size: {error}, or 0 to hold out none") from error
 
 
 def check_images(recipe: Recipe, folder: Path) -> None:
@@ -157,7 +158,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     with attacking(model), torch.no_grad():
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     if not embedding.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
             "--regularizer none, or return protoat.Output"
         )
@@ -262,7 +263,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
 def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
     processes = accelerator.num_processes
     if recipe.batch_size % processes:
-        raise ValueError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
+        raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
     share = len(images) // processes
     return ImageLoader(
         images,
@@ -328,7 +329,7 @@ def load_run(
     """
     model, recipe, path, _ = load_encoder(folder, weights=weights, trust=trust)
     if recipe.pretrains:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a pre-trained encoder without a head; write protoat evaluate {folder} --linear-probe, "
             f"or give it one: protoat train --initialise.run {folder}"
         )

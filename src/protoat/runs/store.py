@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import protoat
+from protoat.errors import UserError
 from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_epochs, read_facts, read_recipe, read_record, recipe_text
 from protoat.runs.claims import is_unbegun, mark, run_folders
@@ -134,7 +135,7 @@ class StoredRun:
             ValueError: it is not there.
         """
         if key not in self.facts:
-            raise ValueError(
+            raise UserError(
                 f"{self.path / 'run.json'} is damaged or not there: no {key!r}; put it back, or train again"
             )
         return self.facts[key]
@@ -178,7 +179,7 @@ def read_run(folder: Path | str) -> StoredRun:
         reason = "it has no recipe.yaml" if path.exists() else "there is no such folder"
         if (weights := path / "last.safetensors").exists():
             reason += f"; write protoat evaluate --model package.module:builder --weights {weights}"
-        raise ValueError(f"{path} is not a run folder: {reason}" + (f"; did you mean {near}?" * bool(near)))
+        raise UserError(f"{path} is not a run folder: {reason}" + (f"; did you mean {near}?" * bool(near)))
     recipe = read_recipe(path)
     for name in ("best.json", "probe.json"):
         read_record(path / name)  # damage is said here, not where it is looked at
@@ -220,7 +221,7 @@ def list_runs(root: Path | str) -> list[StoredRun]:
         try:
             runs.append(read_run(folder))
             warn_of_damage(runs[-1])
-        except (FileNotFoundError, ValueError) as error:
+        except UserError as error:
             logger.warning("left out: %s", error)
     return runs
 
@@ -236,11 +237,11 @@ def _check_agreement(
     epochs = recipe.get("epochs", math.inf)
     last: Mapping[str, Any] = lines[-1] if lines else {"epoch": 0}
     if last["epoch"] > epochs + ("stopped" in last):
-        raise ValueError(f"{path / 'metrics.jsonl'} has {last['epoch']} epochs, and recipe.yaml says {epochs}")
+        raise UserError(f"{path / 'metrics.jsonl'} has {last['epoch']} epochs, and recipe.yaml says {epochs}")
     counts = last.get("objective", {}).get("prototype_counts")
     classes = facts.get("num_classes")
     if counts is not None and classes not in (None, len(counts)):
-        raise ValueError(f"{path / 'metrics.jsonl'} is of {len(counts)} classes, and run.json of {classes}")
+        raise UserError(f"{path / 'metrics.jsonl'} is of {len(counts)} classes, and run.json of {classes}")
 
 
 def check_free(folder: Path, text: str) -> None:
@@ -252,9 +253,9 @@ def check_free(folder: Path, text: str) -> None:
     stored = folder / "recipe.yaml"
     if stored.exists():
         if different := "; ".join(map(str, differences(parse_yaml(text), read_recipe(folder)))):
-            raise ValueError(f"{folder} holds another recipe ({different}); choose another --out, or remove the folder")
+            raise UserError(f"{folder} holds another recipe ({different}); choose another --out, or remove the folder")
     elif not is_unbegun(folder):
-        raise ValueError(f"{folder} is not empty and holds no run; choose another --out")
+        raise UserError(f"{folder} is not empty and holds no run; choose another --out")
 
 
 def check_data(folder: Path, facts: dict[str, Any]) -> None:
@@ -273,7 +274,7 @@ def check_data(folder: Path, facts: dict[str, Any]) -> None:
         reason = "; ".join(changed.values())
         if "class_names" in changed and sorted(before["class_names"]) == sorted(facts["class_names"]):
             reason += "; the classes are in another order: names that are numbers are now sorted as numbers"
-        raise ValueError(f"the data of {folder} has changed since ({reason}); choose another --out")
+        raise UserError(f"the data of {folder} has changed since ({reason}); choose another --out")
 
 
 def claim(folder: Path, text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:

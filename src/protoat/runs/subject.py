@@ -14,6 +14,7 @@ from torch import nn
 from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Inventory, Source, regroup
 from protoat.data.modes import in_order_of
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods import Standard
 from protoat.models.normalize import normalization
@@ -85,7 +86,7 @@ def subject_of_run(
         data = in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
     except ValueError as error:
         now = list(data.class_names)
-        raise ValueError(f"{folder} was trained on classes {trained_on}, and the data now has {now}") from error
+        raise UserError(f"{folder} was trained on classes {trained_on}, and the data now has {now}") from error
     return Subject(
         str(folder),
         model,
@@ -129,9 +130,7 @@ def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subj
     """
     metric = subject.regularizer
     if not isinstance(metric, SoftTriple):
-        raise ValueError(  # noqa: TRY004 - the user asked for it
-            f"{subject.name} has no prototypes to predict by: it was not trained with SoftTriple"
-        )
+        raise UserError(f"{subject.name} has no prototypes to predict by: it was not trained with SoftTriple")
     return replace(
         subject,
         name=f"{subject.name}, by prototypes",

@@ -9,6 +9,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from protoat.data import Groups, Source
+from protoat.errors import UserError
 from protoat.pixels import Pixels
 from protoat.recipes.choices import choices_of
 from protoat.recipes.parser import Parser
@@ -66,7 +67,7 @@ def subject_of(parser: Parser, options: Namespace) -> Subject:
         DataNotFoundError: the test images are not there.
     """
     if (options.run is None) == (options.model is None):
-        raise ValueError("name one thing to judge: a run folder, or --model with --data, --threat.eps and --out")
+        raise UserError("name one thing to judge: a run folder, or --model with --data, --threat.eps and --out")
     if options.out is not None:
         check_folder(options.out)
     subject = _run(options) if options.run is not None else _model(parser, options)
@@ -80,13 +81,13 @@ def check_weights_of_run(weights: str | None) -> None:
         ValueError: neither best, last nor None.
     """
     if weights not in (None, "best", "last"):
-        raise ValueError(f"--weights {weights!r} of a run is unknown; write best or last")
+        raise UserError(f"--weights {weights!r} of a run is unknown; write best or last")
 
 
 def _run(options: Namespace) -> Subject:
     for name in ("data", "groups", "mean", "std"):
         if options[name] is not None:
-            raise ValueError(f"--{name} goes with --model; a run brings its own")
+            raise UserError(f"--{name} goes with --model; a run brings its own")
     check_weights_of_run(options.weights)
     found = subject_of_run(run_named(options.run), weights=options.weights)
     eps, norm = options.threat.eps, options.threat.norm
@@ -100,7 +101,7 @@ def _run(options: Namespace) -> Subject:
 def _model(parser: Parser, options: Namespace) -> Subject:
     given = {"--data": options.data, "--threat.eps": options.threat.eps, "--out": options.out}
     if missing := [name for name, value in given.items() if value is None]:
-        raise ValueError(f"--model also needs {', '.join(missing)}")
+        raise UserError(f"--model also needs {', '.join(missing)}")
     return subject_of_model(
         options.model,
         weights=options.weights,

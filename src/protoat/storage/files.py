@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from protoat.errors import MissingFileError, UserError
+
 __all__ = [
     "Folder",
     "absolute",
@@ -44,7 +46,7 @@ class Folder:
 
     def _at(self, name: str) -> str:
         if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
-            raise ValueError(f"{name!r} is no name of a file in {self.path}")
+            raise UserError(f"{name!r} is no name of a file in {self.path}")
         return name if self._handle is not None else str(self.path / name)
 
     def close(self) -> None:
@@ -73,7 +75,7 @@ class Folder:
         descriptor = os.open(self._at(name), flags | _NO_LINK | _AT_ONCE, 0o666, dir_fd=self._handle)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise ValueError(f"{self.path / name} is no regular file")
+            raise UserError(f"{self.path / name} is no regular file")
         return descriptor
 
     def write_new(self, name: str, content: bytes) -> None:
@@ -88,7 +90,7 @@ class Folder:
         """
         found = self.status(name)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{self.path / name} is {_kind(found)}, expected a regular file; move it away")
+            raise UserError(f"{self.path / name} is {_kind(found)}, expected a regular file; move it away")
 
     def enter(self, name: str, *, make: bool = False) -> Folder:
         """A folder in this one.
@@ -100,7 +102,7 @@ class Folder:
         if found is None and make:
             os.mkdir(self._at(name), dir_fd=self._handle)
         elif found is not None and not stat.S_ISDIR(found.st_mode):
-            raise ValueError(f"{self.path / name} is {_kind(found)}, expected a folder; move it away")
+            raise UserError(f"{self.path / name} is {_kind(found)}, expected a folder; move it away")
         handle = None if self._handle is None else os.open(name, _DIRECTORY | _NO_LINK, dir_fd=self._handle)
         return Folder(self.path / name, handle)
 
@@ -178,7 +180,7 @@ def absolute(path: Path) -> Path:
 def _inner(path: Path, root: Path) -> tuple[str, ...]:
     path, root = absolute(path), absolute(root)
     if not path.is_relative_to(root):
-        raise ValueError(f"{path} does not lie in {root}")
+        raise UserError(f"{path} does not lie in {root}")
     return path.relative_to(root).parts
 
 
@@ -266,9 +268,9 @@ def read_bytes(path: Path, *, limit: int, within: Path | None = None) -> bytes:
         try:
             content = file.read(limit + 1)
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) > limit:
-        raise ValueError(f"{path} is longer than {limit} bytes, so it is not read")
+        raise UserError(f"{path} is longer than {limit} bytes, so it is not read")
     return content
 
 
@@ -283,9 +285,9 @@ def open_to_read(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO
         with open_folder(path.parent, within=within) as folder:
             descriptor = folder.open(path.name, os.O_RDONLY)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
+        raise MissingFileError(f"there is no file {path}") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     with os.fdopen(descriptor, "rb") as file:
         yield file
 

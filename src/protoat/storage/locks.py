@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import BaseFileLock, FileLock, Timeout
 
-from protoat.errors import DiskError
+from protoat.errors import DiskError, UserError
 from protoat.storage.files import Folder, absolute, make_folder, open_folder, open_to_read
 
 __all__ = ["LOCK", "home", "is_at_work", "is_free", "locked", "on_main", "working_on"]
@@ -122,7 +122,7 @@ def _acquire(lock: BaseFileLock, path: Path, what: str, *, wait: bool) -> None:
                 return
             except Timeout:
                 if not wait:
-                    raise ValueError(f"another process is at work on {what}; let it end, or stop it") from None
+                    raise UserError(f"another process is at work on {what}; let it end, or stop it") from None
                 if not said:
                     logger.info("%s: another process is at it; waiting", what)
                     said = True
@@ -145,7 +145,7 @@ def _check_ours(folder: Folder, name: str) -> None:
     path = folder.path / name
     with open_to_read(path) as file:  # which refuses a link
         if not _MARKER.match(file.read(1000)):
-            raise ValueError(f"{path} holds something, so it is no lock of ours; move it away")
+            raise UserError(f"{path} holds something, so it is no lock of ours; move it away")
 
 
 def is_at_work(folder: Path) -> bool:
@@ -183,7 +183,7 @@ def is_free(lock: Path, *, remove: bool = False) -> bool:
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise ValueError(f"{lock} cannot be opened: {error.strerror or error}") from error
+        raise UserError(f"{lock} cannot be opened: {error.strerror or error}") from error
 
 
 def on_main(action: Callable[[], None]) -> None:
@@ -196,7 +196,7 @@ def on_main(action: Callable[[], None]) -> None:
     if PartialState().is_main_process:
         try:
             action()
-        except (ValueError, DiskError) as error:
+        except ValueError as error:
             errors = [error]
     broadcast_object_list(errors)
     if errors[0] is not None:

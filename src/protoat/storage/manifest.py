@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from protoat.errors import UserError
 from protoat.storage.files import append, open_to_read, read_bytes, rename, write
 from protoat.storage.parsing import MOST_BYTES, parse_json
 
@@ -47,7 +48,7 @@ def checksums(folder: Path) -> dict[str, list[str]]:
     try:
         return _listed(parse_json(content))
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: {error}; put it back, or remove it to go on without checksums of what lies beside it"
         ) from error
 
@@ -73,7 +74,7 @@ def check(path: Path, digest: str) -> None:
     """
     known = checksums(path.parent).get(path.name)
     if known is not None and digest not in known:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or was changed by hand: its SHA-256 is {digest[:12]}, and {MANIFEST} beside it says "
             f"{known[-1][:12]}"
         )
@@ -223,7 +224,7 @@ def _listed(content: object) -> dict[str, list[str]]:
     content = content if isinstance(content, dict) else {}
     listed = content.get("files")
     if not isinstance(listed, dict) or content.get("sha256") != _own(listed):
-        raise ValueError("it does not agree with its own checksum")
+        raise UserError("it does not agree with its own checksum")
     if any(not isinstance(digests, list) or not digests for digests in listed.values()):
-        raise ValueError("it has no checksums of some file")
+        raise UserError("it has no checksums of some file")
     return listed

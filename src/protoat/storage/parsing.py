@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from protoat.errors import UserError
+
 __all__ = ["MOST_BYTES", "decoded", "no_yaml", "parse_json", "parse_yaml"]
 
 MOST_BYTES = 32 * 2**20  # of a record; that of a million images under ten attacks has a third of this
@@ -29,19 +31,19 @@ def parse_json(content: bytes | str) -> Any:
     {'epoch': 1}
     >>> parse_json('{"epoch": 1, "epoch": 2}')
     Traceback (most recent call last):
-    ValueError: it has the key 'epoch' twice
+    protoat.errors.UserError: it has the key 'epoch' twice
     """
     if len(content) > MOST_BYTES:
-        raise ValueError(f"it is {len(content)} bytes long, and {MOST_BYTES} are allowed")
+        raise UserError(f"it is {len(content)} bytes long, and {MOST_BYTES} are allowed")
     text = decoded(content)
     try:
         value = json.loads(text, object_pairs_hook=_object)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise ValueError(f"it is nested more than {_DEEPEST} levels deep") from None
+        raise UserError(f"it is nested more than {_DEEPEST} levels deep") from None
     except UnicodeEncodeError as error:
-        raise ValueError("it holds half of a character (a lone surrogate)") from error
+        raise UserError("it holds half of a character (a lone surrogate)") from error
     check_depth(value)
     return value
 
@@ -56,20 +58,20 @@ def parse_yaml(content: bytes | str) -> Any:
     {'seed': 0}
     >>> parse_yaml("a: &a [*a]")
     Traceback (most recent call last):
-    ValueError: an alias stands inside of what it repeats
+    protoat.errors.UserError: an alias stands inside of what it repeats
     """
     if len(content) > _MOST_YAML:
-        raise ValueError(f"it is {len(content)} bytes long, and {_MOST_YAML} are allowed")
+        raise UserError(f"it is {len(content)} bytes long, and {_MOST_YAML} are allowed")
     text = decoded(content)
     try:
         _check_events(yaml.parse(text, Loader=_LOADER))
         value = yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        raise ValueError(no_yaml(error)) from error
-    except ValueError:
+        raise UserError(no_yaml(error)) from error
+    except UserError:
         raise
     except Exception as error:  # a tag on a value it does not suit, such as !!bool 3, ends in many kinds
-        raise ValueError(f"a value does not suit its tag ({type(error).__name__}: {error})") from error
+        raise UserError(f"a value does not suit its tag ({type(error).__name__}: {error})") from error
     check_plain(value)
     return value
 
@@ -85,7 +87,7 @@ def decoded(content: bytes | str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text: byte {error.start} is {content[error.start]:#04x}") from error
+        raise UserError(f"it is not UTF-8 text: byte {error.start} is {content[error.start]:#04x}") from error
 
 
 def no_yaml(error: Exception) -> str:
@@ -113,7 +115,7 @@ def check_depth(value: Any) -> None:
     while level := [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]:
         depth += 1
         if depth >= _DEEPEST:
-            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+            raise UserError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def check_plain(value: Any) -> None:
@@ -126,11 +128,11 @@ def check_plain(value: Any) -> None:
     while level:
         for entry in level:
             if not isinstance(entry, dict | list | str | int | float | None):
-                raise ValueError(f"{entry!r} is of kind {type(entry).__name__}; write it in quotes")  # noqa: TRY004
+                raise UserError(f"{entry!r} is of kind {type(entry).__name__}; write it in quotes")
             if isinstance(entry, dict):
                 strange = next((key for key in entry if not isinstance(key, str | int | float | None)), None)
                 if strange is not None:
-                    raise ValueError(f"the key {strange!r} is of kind {type(strange).__name__}; write it in quotes")
+                    raise UserError(f"the key {strange!r} is of kind {type(strange).__name__}; write it in quotes")
         level = [inner for outer in level for inner in _inside(outer)]
 
 
@@ -144,7 +146,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"it has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+        raise UserError(f"it has the key {next(name for name in names if names.count(name) > 1)!r} twice")
     return found
 
 
@@ -157,13 +159,13 @@ def _check_events(events: Iterable[yaml.Event]) -> None:
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == name for name, _ in open_):
-                raise ValueError("an alias stands inside of what it repeats")
+                raise UserError("an alias stands inside of what it repeats")
             total += sizes.get(str(anchor), 1)
         elif isinstance(event, _OPENS):
             open_.append((anchor, total))
             total += 1
             if len(open_) > _DEEPEST:
-                raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+                raise UserError(f"it is nested more than {_DEEPEST} levels deep")
         elif isinstance(event, _CLOSES):
             name, before = open_.pop()
             if name is not None:
@@ -173,4 +175,4 @@ def _check_events(events: Iterable[yaml.Event]) -> None:
             if anchor is not None:
                 sizes[anchor] = 1
         if total > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES} values, aliases written out")
+            raise UserError(f"it holds more than {_MOST_VALUES} values, aliases written out")

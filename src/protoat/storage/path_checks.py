@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from protoat.errors import UserError
+
 __all__ = ["check_file", "check_folder", "check_is_folder", "check_no_file"]
 
 
@@ -18,11 +20,11 @@ def check_file(path: Path) -> None:
     """
     found = _mode(path, "--out", links=True)
     if stat.S_ISDIR(found):
-        raise ValueError(f"--out {path} is a folder, expected a file to write")
+        raise UserError(f"--out {path} is a folder, expected a file to write")
     if stat.S_ISLNK(found):
-        raise ValueError(f"--out {path} is a link; name the file itself")
+        raise UserError(f"--out {path} is a link; name the file itself")
     if found and not stat.S_ISREG(found):
-        raise ValueError(f"--out {path} is a pipe or a device, expected a file to write")
+        raise UserError(f"--out {path} is a pipe or a device, expected a file to write")
     check_folder(path.parent, f"--out {path}:")
 
 
@@ -39,7 +41,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{option} {folder} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{option} {folder} cannot be written: {error.strerror or error}") from error
     finally:
         for path in new:
             with suppress(OSError):
@@ -54,12 +56,12 @@ def check_no_file(folder: Path, option: str) -> None:
 
     >>> check_no_file(Path(__file__) / "runs", "--store")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: --store ...path_checks.py is a file, expected a folder
+    protoat.errors.UserError: --store ...path_checks.py is a file, expected a folder
     """
     for path in (folder, *folder.parents):
         found = _mode(path, option)
         if found and not stat.S_ISDIR(found):
-            raise ValueError(f"{option} {path} is a file, expected a folder")
+            raise UserError(f"{option} {path} is a file, expected a folder")
 
 
 def check_is_folder(folder: Path) -> None:
@@ -70,9 +72,9 @@ def check_is_folder(folder: Path) -> None:
     """
     found = _mode(folder, "folder")
     if not found:
-        raise ValueError(f"there is no folder {folder}; name the one that holds the runs")
+        raise UserError(f"there is no folder {folder}; name the one that holds the runs")
     if not stat.S_ISDIR(found):
-        raise ValueError(f"{folder} is a file, expected a folder of runs")
+        raise UserError(f"{folder} is a file, expected a folder of runs")
 
 
 def _mode(path: Path, option: str, *, links: bool = False) -> int:
@@ -91,4 +93,4 @@ def _mode(path: Path, option: str, *, links: bool = False) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
-        raise ValueError(f"{option} {path} cannot be used: {error.strerror or error}") from error
+        raise UserError(f"{option} {path} cannot be used: {error.strerror or error}") from error

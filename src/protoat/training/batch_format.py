@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from protoat.data import Origin
+from protoat.errors import UserError
 from protoat.functional.labels import class_numbers
 
 __all__ = ["as_batch", "origin_of"]
@@ -44,9 +45,9 @@ def as_batch(
     if x.dtype == torch.uint8:
         x = x.float() / 255
     if not x.is_floating_point():
-        raise ValueError(f"images are {x.dtype}, expected floats in [0, 1], or torch.uint8 from 0 to 255")
+        raise UserError(f"images are {x.dtype}, expected floats in [0, 1], or torch.uint8 from 0 to 255")
     if x.dim() < 2 or not len(x):
-        raise ValueError(f"images have shape {tuple(x.shape)}, expected a batch (B, ...) of at least one image")
+        raise UserError(f"images have shape {tuple(x.shape)}, expected a batch (B, ...) of at least one image")
     if x.dtype not in dtypes:
         x = x.double() if torch.float64 in dtypes and torch.float32 not in dtypes else x.float()
     if labels is None:
@@ -71,7 +72,7 @@ def origin_of(batch: Any) -> Origin:
     else:
         found = batch[2] if isinstance(batch, Sequence) and len(batch) > 2 else None
     if found is None:
-        raise ValueError(
+        raise UserError(
             "the method keeps something of each image, and a batch does not say which images it holds; give batches "
             "(x, y, index), such as those of protoat.data.ImageLoader(..., origins=True)"
         )
@@ -83,7 +84,7 @@ def _pair(batch: Any, labelled: bool) -> tuple[Any, Any]:
     if isinstance(batch, Mapping):
         images, labels = (_only(batch, keys) for keys in (_IMAGES, _LABELS))
         if images is None or (labels is None and labelled):
-            raise ValueError(
+            raise UserError(
                 f"a batch is a mapping with the keys {', '.join(map(str, batch)) or 'none'}; expected one of "
                 f"{', '.join(_IMAGES)}" + f" and one of {', '.join(_LABELS)}" * labelled
             )
@@ -93,13 +94,13 @@ def _pair(batch: Any, labelled: bool) -> tuple[Any, Any]:
     if not labelled and (isinstance(batch, Tensor) or hasattr(batch, "__array__")):
         return batch, None
     size = f" of {len(batch)}" if isinstance(batch, Sequence) else ""
-    raise ValueError(f"a batch is a {type(batch).__name__}{size}, expected (x, y) or a mapping of images and labels")
+    raise UserError(f"a batch is a {type(batch).__name__}{size}, expected (x, y) or a mapping of images and labels")
 
 
 def _only(batch: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     found = [key for key in keys if key in batch]
     if len(found) > 1:
-        raise ValueError(f"a batch has {' and '.join(found)}; leave one of them")
+        raise UserError(f"a batch has {' and '.join(found)}; leave one of them")
     return batch[found[0]] if found else None
 
 
@@ -112,4 +113,4 @@ def _tensor(what: str, value: Any) -> Tensor:
         array = np.array(value)
         if array.dtype.kind in "biuf":
             return torch.from_numpy(array)
-    raise ValueError(f"{what} of a batch are a {type(value).__name__}, expected a tensor or a NumPy array of numbers")
+    raise UserError(f"{what} of a batch are a {type(value).__name__}, expected a tensor or a NumPy array of numbers")

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from protoat.errors import UserError
 from protoat.functional.images import check_images
 from protoat.training.batch_format import as_batch, origin_of
 from protoat.training.loader_memory import LoaderMemory, is_stateful
@@ -56,7 +57,7 @@ class Batches:
         processes = accelerator.num_processes
         _check_loader(loader)
         if getattr(loader, "world_size", processes) != processes:
-            raise ValueError(
+            raise UserError(
                 f"the loader shares data among {loader.world_size} processes, and the run has {processes}; "
                 "build it with rank=accelerator.process_index, world_size=accelerator.num_processes"
             )
@@ -130,7 +131,7 @@ class Batches:
                 try:
                     batch = next(iterator)
                 except StopIteration:
-                    raise ValueError(
+                    raise UserError(
                         f"the training loader has a length of {len(self.loader)} and ended after {index} batches"
                     ) from None
                 if index >= first:
@@ -167,7 +168,7 @@ def first_batch(
         with host_random_state_kept(device), workers_spared(loader):
             iterator = loader.iterate(0) if own else _fresh(loader, before is not None)
             if iterator is loader:
-                raise ValueError(f"the {what} loader can be read only once; pass one that begins anew in each epoch")
+                raise UserError(f"the {what} loader can be read only once; pass one that begins anew in each epoch")
             batch = next(iterator, None)
             del iterator
     finally:
@@ -177,33 +178,33 @@ def first_batch(
         if before is not None:
             loader.load_state_dict(before)
     if batch is None:
-        raise ValueError(f"{what} holds no images; pass a loader with at least one batch")
+        raise UserError(f"{what} holds no images; pass a loader with at least one batch")
     try:
         x, y = as_batch(batch, dtypes=dtypes, labelled=labelled)
         check_images(x)
         if per_image:
             origin_of(batch)
     except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
+        raise UserError(f"{what}: {error}") from None
     return x, y
 
 
 def _check_loader(loader: Any) -> None:
     if hasattr(loader, "images") and hasattr(loader, "labels"):
-        raise ValueError("train is a data set; pass its batches: protoat.data.ImageLoader(train, batch_size=128)")
+        raise UserError("train is a data set; pass its batches: protoat.data.ImageLoader(train, batch_size=128)")
     if isinstance(loader, Dataset):
-        raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
+        raise UserError(
             "train is a data set; pass its batches: torch.utils.data.DataLoader(train, batch_size=128, shuffle=True)"
         )
     try:
         size = len(loader)
     except TypeError:
-        raise ValueError(
+        raise UserError(
             f"train is a {type(loader).__name__} without a length; pass a DataLoader, a list of batches or any "
             "iterable whose len() is the number of its batches"
         ) from None
     if not size:
-        raise ValueError("the training loader has no batches; there are fewer images than a batch holds")
+        raise UserError("the training loader has no batches; there are fewer images than a batch holds")
 
 
 def _fresh(loader: Any, goes_on: bool) -> Iterator[Any]:

@@ -181,6 +181,8 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
         for name, expected in state["files"].items() if verify else ():
             if not _FILE.fullmatch(name) or _sha256_of(path / name) != expected:
                 raise CheckpointError(f"{path / name} was truncated or altered")
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     return Checkpoint(path, state)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 
 from protoat.arguments import check_seed
+from protoat.errors import UserError
 
 __all__ = ["Precision", "check_accelerator", "check_processes", "make_accelerator"]
 
@@ -48,7 +49,7 @@ def check_processes(accelerator: Accelerator) -> None:
     """
     group = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if group != accelerator.num_processes:
-        raise ValueError(
+        raise UserError(
             f"torch's process group has {group} processes and the accelerator {accelerator.num_processes}; "
             "build it with protoat.training.make_accelerator()"
         )
@@ -62,7 +63,7 @@ def check_accelerator(accelerator: Accelerator) -> None:
     """
     check_processes(accelerator)
     if accelerator.gradient_accumulation_steps != 1:
-        raise ValueError(
+        raise UserError(
             f"the accelerator has gradient_accumulation_steps={accelerator.gradient_accumulation_steps}, and every "
             "backward here is followed by a step; write 1 and use a larger batch or more processes"
         )

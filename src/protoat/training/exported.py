@@ -11,7 +11,7 @@ from pathlib import Path
 
 import safetensors
 
-from protoat.errors import CheckpointError
+from protoat.errors import CheckpointError, UserError
 from protoat.storage.files import open_to_read, write
 from protoat.storage.manifest import check, checksums
 from protoat.training import checkpoint
@@ -50,7 +50,7 @@ def is_whole(path: Path) -> bool:
     try:
         with open_to_read(path), safetensors.safe_open(path, "pt"):
             return True
-    except (FileNotFoundError, ValueError, OSError, safetensors.SafetensorError):
+    except (ValueError, OSError, safetensors.SafetensorError):
         return False
 
 
@@ -64,8 +64,10 @@ def checked_digest(path: Path) -> str:
     try:
         found = digest(path)
         check(path, found)
+    except FileNotFoundError:
+        raise
     except ValueError as error:
-        raise ValueError(f"{error}; put it back from a copy, or train again in another folder") from error
+        raise UserError(f"{error}; put it back from a copy, or train again in another folder") from error
     return found
 
 
@@ -78,7 +80,7 @@ def check_intact(path: Path) -> None:
     """
     checked_digest(path)
     if not is_whole(path):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a whole safetensors file; move it away and run the command that trained it again, which "
             "writes the last weights from their checkpoint"
         )
@@ -93,6 +95,8 @@ def restore(path: Path) -> None:
     """
     try:
         check_intact(path)
+    except FileNotFoundError:
+        raise
     except ValueError as error:
         found = _from_checkpoint(path.parent / "checkpoints", checksums(path.parent).get(path.name, ()))
         if found is None:
@@ -101,7 +105,7 @@ def restore(path: Path) -> None:
         try:
             write(path, content)
         except OSError as reason:
-            raise ValueError(f"{error}; {source} holds them, but they could not be written: {reason}") from reason
+            raise UserError(f"{error}; {source} holds them, but they could not be written: {reason}") from reason
         logger.warning("%s was damaged; it was written again from checkpoint %s, byte for byte", path, source)
 
 

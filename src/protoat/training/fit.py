@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
+from protoat.errors import UserError
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.averaging import EMA, Averaging
@@ -163,7 +164,7 @@ def fit(
     check_options(checkpoint_every, averaging, clip_norm, progress, out)
     rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
     if rule is not None and rule.needs_validation and validation is None:
-        raise ValueError(f"{type(rule).__name__} decides by held-out images; pass validation")
+        raise UserError(f"{type(rule).__name__} decides by held-out images; pass validation")
     folder = None if out is None else Path(out)
     schedule = TorchSchedule(schedule) if isinstance(schedule, LRScheduler) else schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)

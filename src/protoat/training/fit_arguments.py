@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks import Attack
+from protoat.errors import UserError
 from protoat.objective import Objective
 from protoat.training.averaging import Averaging
 from protoat.training.schedule import Schedule
@@ -35,7 +36,7 @@ def check_parts(model: Any, objective: Any, schedule: Any, validation_attack: An
     for name, value, kind, expected in parts:
         if not isinstance(value, kind):
             given = value.__name__ + " itself" if isinstance(value, type) else f"a {type(value).__name__}"
-            raise ValueError(f"{name} is {given}, expected {expected}")  # noqa: TRY004 - a mistake in a value
+            raise UserError(f"{name} is {given}, expected {expected}")
 
 
 def check_options(
@@ -53,7 +54,7 @@ def check_options(
     if checkpoint_every is not None:
         check_whole(1, "leave it out for epochs only", checkpoint_every=checkpoint_every)
     if checkpoint_every is not None and out is None:
-        raise ValueError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
+        raise UserError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
     if averaging is not None and not isinstance(averaging, Averaging):
         check_number("(0, 1)", "0.999 is usual", averaging=averaging)
     if clip_norm is not None:
@@ -61,4 +62,4 @@ def check_options(
     if progress is not None:
         check_flag(progress=progress)
     if out is not None and not isinstance(out, str | os.PathLike):
-        raise ValueError(f"out is a {type(out).__name__}, expected the path of a folder")
+        raise UserError(f"out is a {type(out).__name__}, expected the path of a folder")

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from protoat.errors import NonFiniteLossError
+from protoat.errors import NonFiniteLossError, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.objective import Objective
 from protoat.training import optimizer_state
@@ -60,7 +60,7 @@ class Learner:
         scheduled: bool = False,
     ) -> None:
         if isinstance(model, DistributedDataParallel):
-            raise ValueError("the model is wrapped already; pass the module itself, fit shares it out")  # noqa: TRY004
+            raise UserError("the model is wrapped already; pass the module itself, fit shares it out")
         _check_built(model)
         optimizer_state.check_covered(model, objective, optimizer)
         self.accelerator = accelerator
@@ -218,7 +218,7 @@ class Learner:
 def _check_built(model: nn.Module) -> None:
     unbuilt = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
     if unbuilt:
-        raise ValueError(
+        raise UserError(
             f"{unbuilt[0]} has no size before the first forward; run model(images) once, then build the optimizer"
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from protoat.epochs import Epoch
-from protoat.errors import Interrupted
+from protoat.errors import Interrupted, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
 from protoat.training.learner import Learner
@@ -156,7 +156,7 @@ class Loop:
 
     def _worst_class(self) -> float:
         if self.validation is None:
-            raise ValueError("this averaging asks for held-out images; pass validation")
+            raise UserError("this averaging asks for held-out images; pass validation")
         return self.validation.worst_class(self.learner.bare)
 
     def _seeded(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:

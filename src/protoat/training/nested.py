@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protoat.errors import UserError
+
 __all__ = ["pack", "unpack"]
 
 _JSON = "json"
@@ -63,7 +65,7 @@ def _encoded(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
         kind = "counter" if isinstance(value, Counter) else "dict"
         pairs = value.items()
         return {kind: [[_encoded(key, where, tensors), _encoded(v, f"{where}[{key!r}]", tensors)] for key, v in pairs]}
-    raise ValueError(f"{where} is a {type(value).__name__}, which no checkpoint can hold")
+    raise UserError(f"{where} is a {type(value).__name__}, which no checkpoint can hold")
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, SparseAdam
 
 from protoat.arguments import check_number
+from protoat.errors import UserError
 from protoat.objective import Objective
 
 __all__ = ["check_covered", "check_usable", "flatten", "parameter_groups", "unflatten"]
@@ -63,26 +64,22 @@ def check_usable(optimizer: Optimizer) -> None:
             or all 0, or another setting that is not finite.
     """
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
-            f"optimizer is a {type(optimizer).__name__}, expected one of torch.optim"
-        )
+        raise UserError(f"optimizer is a {type(optimizer).__name__}, expected one of torch.optim")
     name = type(optimizer).__name__
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(f"{name} calls the loss several times for one step, which no training method here allows")
+        raise UserError(f"{name} calls the loss several times for one step, which no training method here allows")
     if isinstance(optimizer, SparseAdam):
-        raise ValueError(  # noqa: TRY004 - a mistake in a value
-            "SparseAdam takes sparse gradients only, and these are dense; write Adam"
-        )
+        raise UserError("SparseAdam takes sparse gradients only, and these are dense; write Adam")
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     check_number("[0, inf)", **{f"lr of group {number}": rate for number, rate in enumerate(rates)})
     for group in optimizer.param_groups:
         for key, value in group.items():
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
-                    raise ValueError(f"{key}={number} of {name} is not finite")
+                    raise UserError(f"{key}={number} of {name} is not finite")
     if not any(rates):
-        raise ValueError(f"every learning rate of {name} is 0, so nothing would learn")
+        raise UserError(f"every learning rate of {name} is 0, so nothing would learn")
 
 
 def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) -> None:
@@ -97,7 +94,7 @@ def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) 
     named += [(f"objective parameter {i}", value) for i, value in enumerate(objective.parameters())]
     missing = [f"{name} {tuple(value.shape)}" for name, value in named if value.requires_grad and id(value) not in held]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"the optimizer lacks {', '.join(missing)}; "
             "build it from protoat.training.parameter_groups(model, objective, lr=...)"
         )
@@ -124,7 +121,7 @@ def flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
             ):
                 plain[str(owner)][key] = value
             else:
-                raise ValueError(
+                raise UserError(
                     f"{type(optimizer).__name__} keeps {key} as {type(value).__name__}, which is neither a tensor nor "
                     "a plain value; such an optimizer cannot be checkpointed"
                 )

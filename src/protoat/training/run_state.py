@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from protoat.errors import UserError
 from protoat.training.identity import differences
 
 __all__ = ["RunState"]
@@ -51,9 +52,9 @@ class RunState:
             ValueError: it was another run, and what differs is named; or these are no values of a run.
         """
         if wrong := [name for name in self.as_json() if not self._suits(name, saved.get(name))]:
-            raise ValueError(f"the state of the run has no {wrong[0]!r} that a run could go on from")
+            raise UserError(f"the state of the run has no {wrong[0]!r} that a run could go on from")
         if different := list(differences(saved["identity"], self.identity)):
-            raise ValueError(
+            raise UserError(
                 f"the folder holds checkpoints of another run ({'; '.join(different)}); "
                 "resume with the same settings or choose another folder"
             )

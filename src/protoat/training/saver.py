@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from protoat.errors import CheckpointError
+from protoat.errors import CheckpointError, UserError
 from protoat.storage.locks import on_main
 from protoat.training import checkpoint
 from protoat.training.exported import restore
@@ -70,7 +70,7 @@ class Saver:
             self.save()
             return
         if not resume:
-            raise ValueError(f"{self.folder} holds checkpoints; write resume=True or choose another folder")
+            raise UserError(f"{self.folder} holds checkpoints; write resume=True or choose another folder")
         if not isinstance(found.state.get("run"), dict):
             raise CheckpointError(f"{found.path} says nothing of the run; choose another folder")
         self.state.resume(found.state["run"])

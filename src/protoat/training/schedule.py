@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from protoat.arguments import check_number
+from protoat.errors import UserError
 
 __all__ = ["Constant", "Cyclic", "Schedule", "StepDecay", "WarmupCosine"]
 
@@ -69,15 +70,13 @@ class StepDecay(Schedule):
 
     def __init__(self, milestones: Sequence[int | float], *, factor: float = 0.1) -> None:
         if isinstance(milestones, str) or not isinstance(milestones, Sequence):
-            raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
-                f"milestones={milestones!r} is no list; write epochs, [30, 60], or shares, [0.5, 0.75]"
-            )
+            raise UserError(f"milestones={milestones!r} is no list; write epochs, [30, 60], or shares, [0.5, 0.75]")
         self.milestones = list(milestones)
         for milestone in self.milestones:
             check_number("(0, inf)", milestones=milestone)
         fits = all(milestone < 1 if self._shares else milestone == int(milestone) for milestone in self.milestones)
         if not fits or self.milestones != sorted(set(self.milestones)):
-            raise ValueError(
+            raise UserError(
                 f"milestones={self.milestones} must be ascending epochs of 1 or more, or ascending shares of the run "
                 "between 0 and 1"
             )
@@ -131,7 +130,7 @@ class Cyclic(Schedule):
 
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
         if base_lr < self.lr_min:
-            raise ValueError(f"the optimizer's lr={base_lr:g}, the top of the cycle, is below lr_min={self.lr_min:g}")
+            raise UserError(f"the optimizer's lr={base_lr:g}, the top of the cycle, is below lr_min={self.lr_min:g}")
         up = self.peak * updates_total
         height = update / up if update <= up else (updates_total - update) / (updates_total - up)
         return self.lr_min + (base_lr - self.lr_min) * height
@@ -166,9 +165,9 @@ class WarmupCosine(Schedule):
         warmup = self.warmup_epochs * updates_per_epoch
         if warmup >= updates_total:
             epochs = updates_total / updates_per_epoch
-            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of {epochs:g} epochs; shorten it")
+            raise UserError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of {epochs:g} epochs; shorten it")
         if base_lr < max(self.lr_start, self.lr_min):
-            raise ValueError(
+            raise UserError(
                 f"the optimizer's lr={base_lr:g}, the top of the schedule, is below lr_start={self.lr_start:g} "
                 f"or lr_min={self.lr_min:g}"
             )

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
+from protoat.errors import UserError
+
 __all__ = ["check_single_image", "smallest_batch"]
 
 
@@ -64,7 +66,7 @@ def check_single_image(model: nn.Module, image: Tensor, learning: Collection[nn.
         for module, mode in modes:
             module.training = mode
     if alone:
-        raise ValueError(
+        raise UserError(
             f"a batch of an epoch holds one image, and of one image batch norm {alone[0]!r} has one value a channel, "
             "which has no variance; pass drop_last=True or another batch_size"
         )

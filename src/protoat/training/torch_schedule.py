@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from protoat.errors import UserError
 from protoat.training.nested import pack, unpack
 from protoat.training.schedule import Schedule
 
@@ -39,14 +40,12 @@ class TorchSchedule(Schedule):
 
     def __init__(self, scheduler: LRScheduler, *, every: Literal["update", "epoch"] | None = None) -> None:
         if not isinstance(scheduler, LRScheduler):
-            raise ValueError(  # noqa: TRY004 - a mistake in a value, as every other here
-                f"scheduler is a {type(scheduler).__name__}, expected one of torch.optim.lr_scheduler"
-            )
+            raise UserError(f"scheduler is a {type(scheduler).__name__}, expected one of torch.optim.lr_scheduler")
         if every not in (None, "update", "epoch"):
-            raise ValueError(f"every={every!r} is unknown; write 'update' or 'epoch'")
+            raise UserError(f"every={every!r} is unknown; write 'update' or 'epoch'")
         self.follows_validation = isinstance(scheduler, ReduceLROnPlateau)
         if self.follows_validation and (every == "update" or getattr(scheduler, "mode", "max") != "max"):
-            raise ValueError("ReduceLROnPlateau follows validation accuracy, once an epoch; build it with mode='max'")
+            raise UserError("ReduceLROnPlateau follows validation accuracy, once an epoch; build it with mode='max'")
         self.scheduler: Any = scheduler
         self.every = every or ("update" if isinstance(scheduler, _EACH_UPDATE) else "epoch")
         self._used: float | None = None
@@ -60,12 +59,12 @@ class TorchSchedule(Schedule):
         """
         name = type(self.scheduler).__name__
         if self.scheduler.optimizer is not optimizer:
-            raise ValueError(f"{name} moves another optimizer; build it over the one that is passed to fit")
+            raise UserError(f"{name} moves another optimizer; build it over the one that is passed to fit")
         if self.follows_validation and not validated:
-            raise ValueError(f"{name} follows validation accuracy after each epoch; pass validation, validate_every=1")
+            raise UserError(f"{name} follows validation accuracy after each epoch; pass validation, validate_every=1")
         steps, total = self._steps(epochs, updates), getattr(self.scheduler, "total_steps", None)
         if isinstance(total, int) and total < steps:
-            raise ValueError(f"{name} has total_steps={total}, and the run takes {steps}; write total_steps={steps}")
+            raise UserError(f"{name} has total_steps={total}, and the run takes {steps}; write total_steps={steps}")
         self.state()
 
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:

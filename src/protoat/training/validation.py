@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.attacks.examination import examine
+from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
@@ -74,7 +75,7 @@ class Validation:
         self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
         if not hasattr(data, "images"):
             if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-                raise ValueError(f"validation is a {type(data).__name__}, expected ImageData or an iterable of batches")
+                raise UserError(f"validation is a {type(data).__name__}, expected ImageData or an iterable of batches")
             first_batch(data, device, dtypes=dtypes, what="validation")
 
     def state(self) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ class Validation:
         counts = self._counts(model).sum(1)
         images, clean_count, robust_count = (mean_over_processes(counts) * self.world_size).round().tolist()
         if not images:
-            raise ValueError("validation holds no images; leave it out or pass some")
+            raise UserError("validation holds no images; leave it out or pass some")
         measured = {"images": int(images), "clean": clean_count / images}
         return measured if self.attack is None else {**measured, "robust": robust_count / images}
 

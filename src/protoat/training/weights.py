@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from protoat.errors import UserError
 from protoat.objective import Objective
 from protoat.storage.files import open_to_read
 from protoat.storage.manifest import check, write_records
@@ -82,7 +83,7 @@ def check_same_architecture(expected: Mapping[str, Tensor], found: Mapping[str, 
     }
     wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
     if wrong:
-        raise ValueError(f"{source} is of another architecture: {wrong}")
+        raise UserError(f"{source} is of another architecture: {wrong}")
 
 
 def learned(objective: Objective) -> dict[str, Tensor]:
@@ -120,7 +121,7 @@ def load_weights(path: Path | str, model: nn.Module, objective: Objective | None
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+        raise UserError(f"{path} is not a whole safetensors file ({error})") from error
     check(path, sha256(content).hexdigest())
     weights = part("model", tensors)
     check_same_architecture(tensors_of(model), weights, path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack, Transfer
 from protoat.attacks.examination import Examination
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
@@ -78,7 +79,7 @@ class Lab:
         advance: Callable[[str], None],
     ) -> None:
         if not len(data) or images < 1 or batch_size < 1:
-            raise ValueError(f"{len(data)} images, of which {images}, {batch_size} at once: each must be at least 1")
+            raise UserError(f"{len(data)} images, of which {images}, {batch_size} at once: each must be at least 1")
         self.indices = fair_order(data)[:images].sort().values
         self.whole = data
         self.data = data.subset(self.indices.to(data.labels.device))

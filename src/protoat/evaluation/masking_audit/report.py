@@ -14,6 +14,7 @@ from torch import nn
 from protoat.attacks import Attack
 from protoat.attacks.examination import Finding, examined
 from protoat.data import ImageData
+from protoat.errors import UserError
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
 from protoat.evaluation.masking_audit.check import Check, Status, not_run
 from protoat.evaluation.masking_audit.context import Lab, Surrogate
@@ -198,7 +199,7 @@ def audit(
     """
     known = [check.id for check in CHECKS]
     if unknown := sorted(set(only or ()) - set(known)):
-        raise ValueError(f"check {unknown[0]!r} is unknown; write one of {', '.join(known)}")
+        raise UserError(f"check {unknown[0]!r} is unknown; write one of {', '.join(known)}")
     at = ""
 
     def starts(attack: str) -> None:

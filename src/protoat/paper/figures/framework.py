@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from protoat.attacks import Attack
+from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.plots.style import colour, names
@@ -59,7 +60,7 @@ def framework(run: Path | str) -> str:
     """
     stored = read_run(run)
     if "class_names" not in stored.facts:
-        raise ValueError(f"{run} has no run.json that names its classes; train it again: protoat train")
+        raise UserError(f"{run} has no run.json that names its classes; train it again: protoat train")
     facts = _Facts(*(stored.fact(key) for key in ("class_names", "mode_names", "shape")))
     return _drawn(recipe_of_run(stored.path), facts, names([Path(run)])[0])
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap, recorded_name
 from protoat.evaluation.statistics import count_of
@@ -49,7 +50,7 @@ def accuracy_against_prototypes(
     check_comparable({str(folder): record for folder, record in found.items()})
     stored = {_number(run): run for run in map(read_run, folders)}
     if len(stored) < len(folders):
-        raise ValueError("two of the runs begin with the same number of prototypes; name one run for each number")
+        raise UserError("two of the runs begin with the same number of prototypes; name one run for each number")
     order = sorted(stored, key=lambda number: (sum(number), number))
     figure = go.Figure()
     verdicts = []
@@ -93,7 +94,7 @@ def _number(run: StoredRun) -> tuple[int, ...]:
     """Prototypes that each class begins with; one number where all have the same."""
     given = (_arguments(run.recipe.get("regularizer"))).get("prototypes_per_class")
     if given is None:
-        raise ValueError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
+        raise UserError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
     numbers = tuple(given) if isinstance(given, list) else (given,)
     return numbers[:1] if len(set(numbers)) == 1 else numbers
 
@@ -105,7 +106,7 @@ def _words(number: tuple[int, ...]) -> str:
 def _count(record: Record, attack: str, run: StoredRun) -> Count:
     name = recorded_name(record, attack)
     if name is None:
-        raise ValueError(
+        raise UserError(
             f"{run.path} is not measured under {attack}; do so: protoat evaluate {run.path} --attacks clean {attack}"
         )
     return count_of(record["attacks"][name])

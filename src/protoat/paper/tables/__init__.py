@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from protoat.errors import UserError
 from protoat.paper.tables.table import Table
 
 __all__ = ["table_numbers", "table_of"]
@@ -30,6 +31,6 @@ def table_of(number: int | str) -> Table:
     """
     known = [str(each) for each in table_numbers()]
     if str(number) not in known:
-        raise ValueError(f"table {str(number)!r} is unknown; write one of {', '.join(known)}")
+        raise UserError(f"table {str(number)!r} is unknown; write one of {', '.join(known)}")
     found: Table = import_module(f"protoat.paper.tables.table{number}").TABLE
     return found

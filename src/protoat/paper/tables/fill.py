@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protoat.arguments import check_seed
+from protoat.errors import UserError
 from protoat.paper.budget import Budget
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished
@@ -101,7 +102,7 @@ class Filled:
     def _finished(self, task: Task) -> StoredRun | None:
         try:
             return finished(task, self.store)
-        except ValueError as error:
+        except UserError as error:
             logger.warning("left out: %s", error)
             return None
 
@@ -157,7 +158,7 @@ def filled(
     for seed in seeds:
         check_seed(seeds=seed)
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
+        raise UserError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from protoat.errors import UserError
 from protoat.paper.rows import Data, Setup
 from protoat.paper.tables.notes import Note
 from protoat.recipes.parser import nearest
@@ -90,7 +91,7 @@ class Table:
         grid = [line.split() for line in self.paper.strip().splitlines()]
         rows, columns = (sum(not line.ours for line in lines) for lines in (self.rows, self.columns))
         if grid and (len(grid) != rows or any(len(line) != columns for line in grid)):
-            raise ValueError(f"{self.title}: the paper's values must be {rows} lines of {columns}")
+            raise UserError(f"{self.title}: the paper's values must be {rows} lines of {columns}")
 
     def cell(self, row: Line, column: Line) -> Cell | None:
         """What a row and a column measure together; None where there is nothing, as prototypes of a run without."""
@@ -128,14 +129,14 @@ class Table:
         for name in names:
             if name.lower() not in all_data | all_others:
                 headings = {heading.lower(): heading for line in lines for heading in reversed(line.headings)}
-                raise ValueError(f"--{kind} {name!r} is unknown in this table; {nearest(name, headings.values())}")
+                raise UserError(f"--{kind} {name!r} is unknown in this table; {nearest(name, headings.values())}")
         wanted = {name.lower() for name in names}
         data, others = wanted & all_data, wanted - all_data
         found = tuple(
             line for line in lines if (not data or data & line.names_of_data) and (not others or others & line.names)
         )
         if not found:
-            raise ValueError(f"--{kind} {' '.join(names)}: none in this table is both; name {kind} of one data set")
+            raise UserError(f"--{kind} {' '.join(names)}: none in this table is both; name {kind} of one data set")
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from protoat.errors import UserError
 from protoat.reports.blocks import Block, Chart, Fragment, Section, Text
 from protoat.reports.records import Records
 
@@ -27,7 +28,7 @@ def from_weights(found: Sequence[Records], images: int, draw: Callable[[], Seque
     else:
         try:
             return draw()
-        except (ValueError, FileNotFoundError) as error:
+        except UserError as error:
             logger.warning("%s: left out: %s", " and ".join(str(records.folder) for records in found), error)
             reason = f"could not be drawn: {error}"
     return [Text(f"This {reason}.", "missing")]
