@@ -1,0 +1,81 @@
+"""Whether one-step training collapses on MNIST at L-inf 0.3: PGD-50 on held-out images after each epoch.
+
+    PROTOAT_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.collapse --seeds 0 1 2
+
+The small network of the `mnist` recipe with Adam, a ramp of the radius, no regularizer. Prints a row for each
+method and seed: PGD-50 at the best epoch at full radius and at the last one, and by how many points it fell. `FGSMAT`, which is known to collapse, shows
+that the measurement would see it. Some minutes for each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from protoat import MNIST, PGD, ImageData, ImageLoader, LeNet, Linf, Objective, fit, parameter_groups
+from protoat.methods import ATTA, FGSMAT, FGSMPGI, NFGSM, Method, NuAT
+
+THREAT = Linf(0.3)
+METHODS: dict[str, Callable[..., Method]] = {
+    "NFGSM": NFGSM,
+    "FGSMPGI": FGSMPGI,
+    "NuAT": NuAT,
+    "ATTA": partial(ATTA, step_size=0.15),
+    "FGSMAT": FGSMAT,
+}
+
+
+def some(data: ImageData, count: int) -> ImageData:
+    """The first images of a set."""
+    return data.subset(torch.arange(min(count, len(data))))
+
+
+def accuracies(name: str, seed: int, data: tuple[ImageData, ImageData], given: argparse.Namespace) -> list[float]:
+    """Share of held-out images that withstand PGD-50 after each epoch in which the radius is full."""
+    torch.manual_seed(seed)
+    train, held_out = data
+    net, objective = LeNet(10), Objective(METHODS[name](THREAT, ramp_epochs=given.ramp))
+    optimizer = torch.optim.Adam(parameter_groups(net, objective, lr=1e-3))
+    images = objective.method.per_image
+    loader = ImageLoader(train, batch_size=given.batch_size, seed=seed, drop_last=True, origins=images)
+    result = fit(
+        net,
+        loader,
+        objective,
+        epochs=given.epochs,
+        optimizer=optimizer,
+        validation=held_out,
+        validation_attack=PGD(THREAT, steps=50, step_size=0.02),
+        seed=seed,
+        progress=False,
+    )
+    return [line["validation"]["robust"] for line in result.metrics if line["epoch"] > given.ramp]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.collapse", description=__doc__)
+    parser.add_argument("methods", nargs="*", default=list(METHODS), help="some of the methods")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--ramp", type=float, default=3.0, help="epochs over which the radius grows")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--images", type=int, default=60_000, help="training images")
+    parser.add_argument("--held_out", type=int, default=1000, help="test images")
+    parser.add_argument("--root", type=Path, help="folder with data; default PROTOAT_DATA")
+    given = parser.parse_args()
+    source = MNIST(root=given.root)
+    data = some(source.load("train"), given.images), some(source.load("test"), given.held_out)
+    print("| method | seed | best | last | fall |\n| --- | --- | --- | --- | --- |", flush=True)
+    for seed in given.seeds:
+        for name in given.methods:
+            found = accuracies(name, seed, data, given)
+            fall = 100 * (max(found) - found[-1])
+            print(f"| `{name}` | {seed} | {max(found):.1%} | {found[-1]:.1%} | {fall:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
