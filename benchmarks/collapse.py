@@ -3,8 +3,8 @@
     PROTOAT_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.collapse --seeds 0 1 2
 
 The small network of the `mnist` recipe with Adam, a ramp of the radius, no regularizer. Prints a row for each
-method and seed: PGD-50 at the best epoch at full radius and at the last one, and by how many points it fell. `FGSMAT`, which is known to collapse, shows
-that the measurement would see it. Some minutes for each run.
+method and seed: PGD-50 at the best epoch at full radius and at the last one, and by how many points it fell. `FGSMAT`,
+which is known to collapse, shows that the measurement would see it. Some minutes for each run.
 """
 
 from __future__ import annotations

@@ -52,14 +52,17 @@ class Objective(nn.Module):
             ``DistributedDataParallel`` wraps the model, it needs ``broadcast_buffers=False``, as in `protoat.fit`:
             otherwise many releases of torch fail, because the second forward overwrites buffers that the first one's
             backward needs.
+        label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy of the
+            method's loss; attacks, divergences and other terms stay as they are.
 
     Attributes:
         stopped: why `epochs` ended early, or None.
 
     Raises:
         TypeError: no method, such as a class in place of an object, or no regularizer.
-        ValueError: a negative weight, an unknown reading, `dml_input` for a regularizer that chooses its own inputs
-            (`TLA`), or, in use, a model without embeddings.
+        ValueError: a negative weight, a `label_smoothing` outside [0, 1) or for a method without labels, an unknown
+            reading, `dml_input` for a regularizer that chooses its own inputs (`TLA`), or, in use, a model without
+            embeddings.
 
     Source: paper, Eq. 5. The paper calls the last term weight decay while its optimizer has one too; as in TLA, from
     which the value comes, the default takes it as a penalty on embeddings. The paper does not say which embeddings the
@@ -88,6 +91,7 @@ class Objective(nn.Module):
         norm_weight: float = 0.0,
         norm: Literal["embedding", "weights"] = "embedding",
         dml_input: Literal["adv", "clean", "both"] = "adv",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         check_kind(Method, "such as protoat.methods.PGDAT(protoat.Linf(8/255))", method=method)
@@ -100,12 +104,16 @@ class Objective(nn.Module):
             raise UserError(f"dml_input={dml_input!r} is unknown; write 'adv', 'clean' or 'both'")
         if dml_input != "adv" and regularizer is not None and type(regularizer).term is not Regularizer.term:
             raise UserError(f"{type(regularizer).__name__} chooses its own inputs; leave dml_input at 'adv'")
+        check_number("[0, 1)", "0.1 is usual", label_smoothing=label_smoothing)
+        if label_smoothing and not method.labelled:
+            raise UserError(f"{type(method).__name__} learns without labels; leave label_smoothing at 0")
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
         self.norm_weight = norm_weight
         self.norm = norm
         self.dml_input = dml_input
+        self.label_smoothing = float(label_smoothing)
         self.stopped: str | None = None
         self._warned_of_mode = False
 
@@ -128,6 +136,7 @@ class Objective(nn.Module):
         check_kind(nn.Module, model=model)
         self._warn_of_eval_mode(model)
         self.method.at_images(origin)
+        self.method.label_smoothing = self.label_smoothing
         for views in self.method.updates(model, x, y):
             classes = views.adv.logits.shape[1]
             if last >= classes and self.method.labelled:

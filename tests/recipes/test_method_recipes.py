@@ -62,6 +62,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "proxy-nca": metric("ProxyNCA", softmax_scale=32),
     "single-mode": metric("SoftTriple", prototypes_per_class=1),
     "standard": {"method": "Standard", "regularizer": None},
+    "strong": {"method": "PGDAT", "method.steps": 10, "averaging.decay": 0.9995, "label_smoothing": 0.4},
+    "strong-mnist": {"method": "PGDAT", "method.steps": 20, "method.ramp_epochs": 5, "averaging.decay": 0.9995},
     "tla": metric("TLA", 2, triplets="both", margin=0.03, margin_same_image=0.03, norm_reg=1e-3),
     "tla-mnist": metric("TLA", triplets="A1_Ap_B", margin=0.05, norm_reg=1e-4),
     "tla-tiny-imagenet": metric("TLA", margin=0.02, margin_same_image=0.6, norm_reg=1e-3, match_l2=1.0),

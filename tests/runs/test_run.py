@@ -47,6 +47,13 @@ def test_without_a_regularizer_its_terms_are_absent() -> None:
     assert (objective.regularizer, objective.norm_weight) == (None, 0.0)
 
 
+@pytest.mark.parametrize("regularizer", [[], ["--regularizer", "none"]])
+def test_labels_are_smoothed_as_the_recipe_says(regularizer: list[str]) -> None:
+    told = build(read_recipe("digits-2", ["--label_smoothing", "0.3", *regularizer])).objective
+    assert told.label_smoothing == 0.3
+    assert build(read_recipe("digits-2", regularizer)).objective.label_smoothing == 0.0
+
+
 def test_groups_and_held_out_images() -> None:
     recipe = read_recipe("digits-2")
     parts = build(recipe)

@@ -54,7 +54,7 @@ def jensen_shannon(*logits: Tensor, floor: float = 1e-7) -> Tensor:
     return (ps * (log_ps - log_mixture)).sum(2).mean(0)
 
 
-def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def boosted_cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy plus a term that lowers the strongest wrong class, shape (B,).
 
     ``-log p_y - log(1.0001 - max_{j != y} p_j + 1e-12)``
@@ -62,6 +62,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     Args:
         logits: (B, C) of the adversarial images.
         y: (B,) labels.
+        label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy alone.
 
     Source: Wang et al., ICLR 2020 (MART), Eq. 5; the constants are those of the authors' code.
 
@@ -70,7 +71,8 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """
     logits = at_least_float32(logits)
     rival = logits.softmax(1).scatter(1, y[:, None], -1.0).amax(1)
-    return F.cross_entropy(logits, y, reduction="none") - (1.0001 - rival + 1e-12).log()
+    own = F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+    return own - (1.0001 - rival + 1e-12).log()
 
 
 def misclassification_kl(clean: Tensor, adv: Tensor, y: Tensor) -> Tensor:

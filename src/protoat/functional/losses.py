@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.functional.consistency import uniform_cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.types import Output
 
@@ -17,7 +18,7 @@ __all__ = ["STEEP", "cross_entropy", "margin"]
 STEEP = 80.0
 
 
-def cross_entropy(output: Output, y: Tensor) -> Tensor:
+def cross_entropy(output: Output, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the head, shape (B,), in float32 also where the model computed in half precision.
 
     It is computed as ``log(1 + sum_{j != y} exp(z_j - z_y))``. The usual form has the slope ``p_y - 1`` in the label's
@@ -25,6 +26,8 @@ def cross_entropy(output: Output, y: Tensor) -> Tensor:
     would give an attack wrong signs. This form keeps them up to a lead of 80; there it goes on along its tangent, so
     that it never stops rising and its slope does not vanish. With two classes it makes targeted and untargeted sign
     gradients opposite to the last bit.
+
+    With `label_smoothing` s, that share of the target is spread evenly over all classes (Szegedy et al., CVPR 2016).
 
     >>> cross_entropy(Output(torch.zeros(1, 2), torch.zeros(1, 0)), torch.tensor([0]))
     tensor([0.6931])
@@ -34,7 +37,10 @@ def cross_entropy(output: Output, y: Tensor) -> Tensor:
     others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
     behind = others - own.squeeze(1)
     usual = F.softplus(behind)
-    return torch.where(behind < -STEEP, math.exp(-STEEP) * (1 + STEEP + behind), usual)
+    sharp = torch.where(behind < -STEEP, math.exp(-STEEP) * (1 + STEEP + behind), usual)
+    if not label_smoothing:
+        return sharp
+    return (1 - label_smoothing) * sharp + label_smoothing * uniform_cross_entropy(logits)
 
 
 def margin(output: Output, y: Tensor) -> Tensor:

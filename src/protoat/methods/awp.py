@@ -121,7 +121,7 @@ class AWP(Method):
         kernels = [p for p in network.parameters() if p.dim() > 1 and p.requires_grad]
         with torch.enable_grad(), _same_buffers(network):
             views = self.method.ascent_forward(network, examples)
-            loss = self.method.outer_loss(views, y)
+            loss = self.outer_loss(views, y)
             gradients = torch.autograd.grad(loss, kernels, materialize_grads=True)
         self.method.observe(views, y)
         del views, loss
@@ -129,6 +129,7 @@ class AWP(Method):
             yield self.method.forward(model, examples)
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+        self.method.label_smoothing = self.label_smoothing
         return self.method.outer_loss(views, y)
 
     def end_epoch(self, model: nn.Module) -> str | None:

@@ -41,9 +41,12 @@ class Method(Memory, ABC):
 
     Attributes:
         labelled: whether labels count; pre-training does without, so that its loader may give images alone.
+        label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy that weights
+            minimise and nowhere else; `Objective` sets it.
     """
 
     labelled: ClassVar[bool] = True
+    label_smoothing: float = 0.0
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class Method(Memory, ABC):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
-        return F.cross_entropy(at_least_float32(views.adv.logits), y)
+        return F.cross_entropy(at_least_float32(views.adv.logits), y, label_smoothing=self.label_smoothing)
 
     def end_epoch(self, model: nn.Module) -> str | None:
         """Called after each pass over the data. A text is a reason to stop and roll back this pass."""

@@ -141,7 +141,7 @@ class BiaMAT(OneStep):
         return Views(examples.x_adv, adv, clean, ((Views(other.x_adv, adv_other, clean_other), other.y),))
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        primary = trades_loss(views, y, self.beta).mean()
+        primary = trades_loss(views, y, self.beta, self.label_smoothing).mean()
         ((other, labels),) = views.more
         weight = 0.0 if self._warming_up else self.alpha
         return primary + weight * self._auxiliary_loss(other, labels, views.adv.logits.shape[1]).mean()
@@ -152,7 +152,8 @@ class BiaMAT(OneStep):
             raise UserError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
         clean, adv = views.clean.logits, views.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
-        inside = F.cross_entropy(at_least_float32(clean_head), y.clamp_min(0), reduction="none")
+        known, smoothing = y.clamp_min(0), self.label_smoothing
+        inside = F.cross_entropy(at_least_float32(clean_head), known, reduction="none", label_smoothing=smoothing)
         inside = inside + self.beta * kl_divergence(clean_head, adv_head)
         undecided = uniform_cross_entropy(clean[:, :classes])
         outside = undecided + self.beta * kl_divergence(clean[:, :classes], adv[:, :classes])

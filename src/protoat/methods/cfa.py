@@ -120,7 +120,7 @@ class CFA(AdversarialTraining):
         if self.beta is None:
             return super().outer_loss(views, y)
         beta = self.beta * self._factor(y, self.beta_offset)
-        return (trades_loss(views, y, beta) / (1 + beta)).mean()
+        return (trades_loss(views, y, beta, self.label_smoothing) / (1 + beta)).mean()
 
     def observe(self, views: Views, y: Tensor) -> None:
         logits = views.adv.logits.detach()

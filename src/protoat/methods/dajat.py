@@ -52,8 +52,7 @@ class DAJAT(OneStep):
         ValueError: a negative `beta` or `js_weight`.
 
     Source: Addepalli, Jain & Babu, NeurIPS 2022. Deviations: AutoAugment comes after the crop and flip of the data
-    loader, which the three views share; the radius grows with each batch, not each epoch; `steps` is constant; no
-    label smoothing.
+    loader, which the three views share; the radius grows with each batch, not each epoch; `steps` is constant.
 
     >>> from protoat.threats import Linf
     >>> DAJAT(Linf("8/255")).attack.steps
@@ -99,7 +98,9 @@ class DAJAT(OneStep):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         every = [(views, y), *views.more]
-        trades = torch.stack([trades_loss(view, labels, self.beta).mean() for view, labels in every]).mean()
+        trades = torch.stack(
+            [trades_loss(view, labels, self.beta, self.label_smoothing).mean() for view, labels in every]
+        ).mean()
         logits = [view.clean.logits for view, _ in every if view.clean is not None]
         return trades + self.js_weight * jensen_shannon(*logits).mean()
 

@@ -100,11 +100,15 @@ class Distillation(OneStep):
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
         if not views.more:
-            return F.cross_entropy(self._cooled(views.adv), y)
+            return self._taught(self._cooled(views.adv), y)
         ((teacher, _),) = views.more
         lesson = self._cooled(teacher.adv)
         loss = F.cross_entropy(self._cooled(views.adv), lesson.detach().softmax(1))
-        return loss + F.cross_entropy(lesson, y) if self._learns else loss
+        return loss + self._taught(lesson, y) if self._learns else loss
+
+    def _taught(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What the teacher minimises."""
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
 
     def _cooled(self, output: Output) -> Tensor:
         return at_least_float32(output.logits) / self.temperature

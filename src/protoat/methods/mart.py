@@ -66,4 +66,4 @@ class MART(AdversarialTraining):
             raise UserError("the loss of MART needs the forward of the clean images (Views.clean)")
         adv = views.adv.logits
         consistency = misclassification_kl(views.clean.logits, adv, y)
-        return (boosted_cross_entropy(adv, y) + self.beta * consistency).mean()
+        return (boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency).mean()

@@ -112,7 +112,7 @@ class NuAT(OneStep):
         if views.clean is None:
             raise UserError("the loss of NuAT needs the forward of the clean images (Views.clean)")
         apart = nuclear_norm(views.clean.logits - views.adv.logits) / len(y)
-        return cross_entropy(views.clean, y).mean() + self.weight * apart
+        return cross_entropy(views.clean, y, self.label_smoothing).mean() + self.weight * apart
 
 
 def nuclear_norm(difference: Tensor) -> Tensor:

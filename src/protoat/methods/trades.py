@@ -63,10 +63,10 @@ class TRADES(AdversarialTraining):
         return clean_and_adversarial(model, examples)
 
     def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        return trades_loss(views, y, self.beta).mean()
+        return trades_loss(views, y, self.beta, self.label_smoothing).mean()
 
 
-def trades_loss(views: Views, y: Tensor, beta: float | Tensor) -> Tensor:
+def trades_loss(views: Views, y: Tensor, beta: float | Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the clean view + `beta` (a number or (B,)) x ``KL(clean || adv)``, shape (B,).
 
     >>> import torch
@@ -77,4 +77,4 @@ def trades_loss(views: Views, y: Tensor, beta: float | Tensor) -> Tensor:
     """
     if views.clean is None:
         raise UserError("the loss of TRADES needs the forward of the clean images (Views.clean)")
-    return cross_entropy(views.clean, y) + beta * kl_divergence(views.clean.logits, views.adv.logits)
+    return cross_entropy(views.clean, y, label_smoothing) + beta * kl_divergence(views.clean.logits, views.adv.logits)

@@ -45,6 +45,7 @@ class Recipe:
         norm_weight: of the norm term, the paper's lambda_2.
         norm: what the norm term weighs, embedding or weights.
         dml_input: the embeddings the metric term sees, adv, clean or both.
+        label_smoothing: share of each label that is spread over all classes, in the method's cross-entropy alone.
         prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
         initialise: weights to start from, `initialise.run` or `initialise.weights`; none draws them from `seed`.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
@@ -81,6 +82,7 @@ class Recipe:
     norm_weight: float = 0.0
     norm: Literal["embedding", "weights"] = "embedding"
     dml_input: Literal["adv", "clean", "both"] = "adv"
+    label_smoothing: float = 0.0
     prototype_lr_factor: float = 1.0
     initialise: Initialise | None = None
     schedule: Schedule | None = None

@@ -154,7 +154,7 @@ def check_images(recipe: Recipe, folder: Path) -> None:
 def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
     method.check_classes(images.num_classes)
     if recipe.regularizer is None:
-        return Objective(method)
+        return Objective(method, label_smoothing=recipe.label_smoothing)
     with attacking(model), torch.no_grad():
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     if not embedding.shape[1]:
@@ -174,6 +174,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
         norm_weight=recipe.norm_weight,
         norm=recipe.norm,
         dml_input=recipe.dml_input,
+        label_smoothing=recipe.label_smoothing,
     )
 
 

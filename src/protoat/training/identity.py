@@ -47,6 +47,7 @@ def identity(
         "regularizer": None if objective.regularizer is None else type(objective.regularizer).__name__,
         "regularizer settings": None if objective.regularizer is None else settings(objective.regularizer),
         "objective": [objective.weight, objective.norm_weight, objective.norm, objective.dml_input],
+        "label_smoothing": objective.label_smoothing,
         "optimizer": type(learner.raw_optimizer).__name__,
         "optimizer settings": {
             f"group {number}": {name: _plain(value) for name, value in group.items() if name not in _NO_SETTINGS}
