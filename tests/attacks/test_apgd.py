@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -15,8 +16,8 @@ from protoat.attacks import APGD, APGDT
 from protoat.attacks.apgd import checkpoints
 from protoat.functional.losses import margin
 from protoat.functional.margins import difference, dlr, dlr_targeted
-from protoat.functional.norms import norm_of
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.functional.norms import NORMS, norm_of
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
 
 
@@ -106,6 +107,60 @@ def test_batch_is_the_slow_loop_over_its_images(digits: Callable[..., Any], thre
     assert 0.2 < (model(ours).logits.argmax(1) == y).float().mean() < 0.9  # both kinds of image were compared
 
 
+def slow_sparse_apgd(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, *, eps: float, steps: int) -> Tensor:
+    """APGD-L1 of "Mind the box" for one image, in three balls, with numbers in place of tensors where it can."""
+
+    def value(point: Tensor) -> tuple[float, Tensor, bool]:
+        point = point.clone().requires_grad_()
+        output = model(point)
+        (slope,) = torch.autograd.grad(smooth(output, y).sum(), point)
+        return smooth(output, y).item(), slope, bool(output.logits.argmax() == y)
+
+    def pixels(point: Tensor) -> int:
+        return int((point != x).sum())
+
+    best = x + noise
+    for factor, count in ((3, int(0.3 * steps)), (2, int(0.3 * steps)), (1, steps - 2 * int(0.3 * steps))):
+        radius, every = factor * eps, max(int(0.04 * count), 1)
+        here = norm_of("l1").project(best, x, radius)
+        loss, slope, right = value(here)
+        best, best_loss, best_slope = here, loss, slope
+        spread, step = pixels(here), radius
+        for k in range(1, count + 1):
+            if factor == 1 and not right:
+                return here
+            size = slope.abs().flatten().sort(descending=True).values
+            kept = slope.sign() * (slope.abs() >= size[max(math.ceil(spread / 1.5), 1) - 1])
+            here = norm_of("l1").project(here + step * kept / kept.abs().sum(), x, radius)
+            loss, slope, right = value(here)
+            if loss > best_loss:
+                best, best_loss, best_slope = here, loss, slope
+            if k % every == 0 and (right or factor > 1):
+                now = pixels(best)
+                if now < 0.95 * spread:
+                    step, here, slope = radius, best, best_slope
+                else:
+                    step = max(step / 1.5, radius / 10)
+                spread = now
+        if factor == 1 and not right:
+            return here
+    return best
+
+
+def test_sparse_batch_is_the_slow_loop_over_its_images(digits: Callable[..., Any]) -> None:
+    model, x, y = digits(count=12)
+    model, x = deepcopy(model).double(), x.double()
+    ours = APGD(L1(1.5), steps=50, loss=smooth, seed=5).perturb(model, x, y)
+    standing = model(x).logits.argmax(1) == y
+    noise = torch.empty_like(x[standing]).normal_(generator=torch.Generator().manual_seed(5))
+    same = 0
+    for row, image_noise in zip(standing.nonzero().flatten(), noise, strict=True):
+        slow = slow_sparse_apgd(model, x[row][None], y[row][None], image_noise[None], eps=1.5, steps=50)
+        same += torch.allclose(ours[row], slow[0], atol=1e-6)
+    assert same == int(standing.sum()) > 8
+    assert 0.1 < (model(ours).logits.argmax(1) == y).float().mean() < 0.9
+
+
 @pytest.mark.parametrize("loss", [dlr, margin, smooth])
 def test_more_steps_break_more(digits: Callable[..., Any], loss: Any) -> None:
     model, x, y = digits(count=100)
@@ -113,11 +168,12 @@ def test_more_steps_break_more(digits: Callable[..., Any], loss: Any) -> None:
     assert long < short
 
 
-@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.12), "Linf"), (L2(0.7), "L2")])
+@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.12), "Linf"), (L2(0.7), "L2"), (L1(2), "L1")])
 def test_autoattack_s_own_versions_find_no_more(digits: Callable[..., Any], threat: ThreatModel, norm: str) -> None:
     theirs = pytest.importorskip("pyautoattack.autopgd_base")
     model, x, y = digits(count=100)
     common = {"norm": norm, "eps": threat.eps, "n_iter": 30, "n_restarts": 1, "seed": 0, "logger": logging.getLogger()}
+    common["use_largereps"] = norm == "L1"
     pairs = [
         (APGD(threat, steps=30), theirs.APGDAttack(Logits(model), loss="ce", **common)),
         (APGD(threat, steps=30, loss=dlr), theirs.APGDAttack(Logits(model), loss="dlr", **common)),
@@ -170,7 +226,7 @@ def test_given_targets_are_reached(digits: Callable[..., Any], attack: Callable[
 def test_a_radius_for_each_image(digits: Callable[..., Any]) -> None:
     model, x, y = digits(count=20)
     eps = torch.linspace(0.01, 0.2, 20)
-    for norm in ("linf", "l2"):
+    for norm in NORMS:
         x_adv = APGD(ThreatModel(0.2, norm), steps=10).perturb(model, x, y, eps=eps)  # type: ignore[arg-type]
         assert bool((norm_of(norm).distance(x_adv, x) <= eps + 1e-6).all())  # type: ignore[arg-type]
 

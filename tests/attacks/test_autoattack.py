@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack, AutoAttack
 from protoat.attacks.base import Problem
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 
 
 class Short(AutoAttack):
@@ -60,7 +60,17 @@ def test_composition(classes: int, version: str, parts: dict[str, int | None]) -
         assert record["eps"] == 8 / 255
 
 
-@pytest.mark.parametrize("threat", [Linf(0.13), L2(0.9)])
+def test_under_l1_it_is_the_composition_of_its_authors() -> None:
+    parts = AutoAttack(L1(12)).parts(10)
+    assert list(parts) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    records = {name: part.parameters() for name, part in parts.items()}
+    assert records["apgd-ce"]["restarts"] == 5
+    assert (records["apgd-t"]["num_targets"], records["apgd-t"]["restarts"]) == (5, 1)
+    assert records["fab-t"]["num_targets"] == 9
+    assert {record["norm"] for record in records.values()} == {"l1"}
+
+
+@pytest.mark.parametrize("threat", [Linf(0.13), L2(0.9), L1(1.2)])
 @pytest.mark.parametrize("classes", [2, 3, 4, 7, 10])
 def test_runs_to_the_end_on_standing_images_only(digits: Callable[..., Any], threat: ThreatModel, classes: int) -> None:
     model, x, y = digits(classes=classes, count=24)
@@ -113,7 +123,7 @@ def test_one_class_is_no_problem_to_attack() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.1), "Linf"), (L2(0.5), "L2")])
+@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.1), "Linf"), (L2(0.5), "L2"), (L1(1.5), "L1")])
 def test_pyautoattack_finds_the_same_accuracy(digits: Callable[..., Any], threat: ThreatModel, norm: str) -> None:
     theirs = pytest.importorskip("pyautoattack")
     model, x, y = digits(count=100)

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from protoat.attacks import DeepFool
 from protoat.functional.norms import norm_of
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
+
+
+def direction(w: Tensor, point: Tensor, norm: str) -> Tensor:
+    if norm == "linf":
+        return w.sign()
+    if norm == "l2":
+        return w / w.norm()
+    free = w.abs() * torch.where(w > 0, point < 1, point > 0)  # one pixel, which must not be at its end
+    return w.sign() * (free == free.max())
 
 
 def slow_deepfool(model: nn.Module, x: Tensor, y: int, norm: str, steps: int) -> Tensor:
@@ -29,16 +38,16 @@ def slow_deepfool(model: nn.Module, x: Tensor, y: int, norm: str, steps: int) ->
             if k == y:
                 continue
             w, f = slopes[k] - slopes[y], (logits[k] - logits[y]).item()
-            length = w.abs().sum().item() if norm == "linf" else w.norm().item()
+            length = {"linf": w.abs().sum(), "l2": w.norm(), "l1": w.abs().max()}[norm].item()
             if best is None or abs(f) / length < best[0]:
-                best = abs(f) / length, w.sign() if norm == "linf" else w / length
+                best = abs(f) / length, w
         assert best is not None
-        total = total + (best[0] + 1e-4) * best[1]
+        total = total + (best[0] + 1e-4) * direction(best[1], point.detach(), norm)
         point = (x + 1.02 * total).clamp(0, 1)
     return point.detach()
 
 
-@pytest.mark.parametrize("threat", [L2(1.0), Linf(0.15)])
+@pytest.mark.parametrize("threat", [L2(1.0), Linf(0.15), L1(3.0)])
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_batch_is_the_slow_loop(digits: Callable[..., Any], threat: ThreatModel, classes: int) -> None:
     model, x, y = digits(classes=classes, count=6)

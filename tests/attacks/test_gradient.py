@@ -15,7 +15,7 @@ from protoat.attacks import FGSM, PGD, Attack
 from protoat.attacks.gradient import input_gradient
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
-from protoat.threats import L2, Linf, Norm, ThreatModel
+from protoat.threats import L1, L2, Linf, NormName, ThreatModel
 from protoat.types import Output
 
 Vector = list[float]
@@ -46,28 +46,54 @@ def slope_of_cross_entropy(model: Tanh, x: Vector, label: int) -> Vector:
     return [sum(d * row[i] for d, row in zip(d_hidden, w, strict=True)) for i in range(len(x))]
 
 
-def projected(adv: Vector, x: Vector, eps: float, norm: Norm) -> Vector:
+def bisected(adv: Vector, x: Vector, eps: float) -> Vector:
+    """All moves made shorter by one length, then cut to the range, until they add up to the radius."""
+
+    def shorter(by: float) -> Vector:
+        moves = [math.copysign(max(abs(a - p) - by, 0), a - p) for a, p in zip(adv, x, strict=True)]
+        return [min(max(p + m, 0), 1) for p, m in zip(x, moves, strict=True)]
+
+    low, high = 0.0, 0.0 if sum(abs(a - p) for a, p in zip(shorter(0), x, strict=True)) <= eps else 9.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        inside = sum(abs(a - p) for a, p in zip(shorter(middle), x, strict=True)) <= eps
+        low, high = (low, middle) if inside else (middle, high)
+    return shorter(high)
+
+
+def unit_step(slope: Vector, adv: Vector, norm: NormName) -> Vector:
+    """The direction of a step; under L1, with few pixels, that of the largest slope of a pixel that may still move."""
+    if norm == "linf":
+        return [math.copysign(1, s) if s else 0 for s in slope]
+    if norm == "l2":
+        return [s / math.sqrt(sum(s * s for s in slope)) for s in slope]
+    free = [abs(s) * ((a < 1) if s > 0 else (a > 0)) for s, a in zip(slope, adv, strict=True)]
+    return [math.copysign(1, s) if f == max(free) else 0 for s, f in zip(slope, free, strict=True)]
+
+
+def projected(adv: Vector, x: Vector, eps: float, norm: NormName) -> Vector:
     if norm == "linf":
         return [min(max(a, p - eps, 0), p + eps, 1) for a, p in zip(adv, x, strict=True)]
+    if norm == "l1":
+        return bisected(adv, x, eps)
     length = math.sqrt(sum((a - p) ** 2 for a, p in zip(adv, x, strict=True)))
     share = min(1, eps / length) if length else 1
     return [min(max(p + share * (a - p), 0), 1) for a, p in zip(adv, x, strict=True)]
 
 
 def slow_pgd(
-    model: Tanh, start: Vector, x: Vector, label: int, *, eps: float, step: float, steps: int, norm: Norm, sign: int
+    model: Tanh, start: Vector, x: Vector, label: int, *, eps: float, step: float, steps: int, norm: NormName, sign: int
 ) -> Vector:
     adv = start
     for _ in range(steps):
-        slope = slope_of_cross_entropy(model, adv, label)
-        length = math.sqrt(sum(s * s for s in slope))
-        unit = [math.copysign(1, s) if s else 0 for s in slope] if norm == "linf" else [s / length for s in slope]
-        adv = projected([a + sign * step * u for a, u in zip(adv, unit, strict=True)], x, eps, norm)
+        slope = [sign * s for s in slope_of_cross_entropy(model, adv, label)]
+        unit = unit_step(slope, adv, norm)
+        adv = projected([a + step * u for a, u in zip(adv, unit, strict=True)], x, eps, norm)
     return adv
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("threat", [Linf(0.3), L2(0.8)], ids=["linf", "l2"])
+@pytest.mark.parametrize("threat", [Linf(0.3), L2(0.8), L1(1.5)], ids=["linf", "l2", "l1"])
 @pytest.mark.parametrize("start", [False, True], ids=["from the image", "random start"])
 def test_pgd_is_its_equation(threat: ThreatModel, start: bool, targeted: bool) -> None:
     model = Tanh(8, 3).double()
@@ -116,7 +142,7 @@ def agree(ours: Tensor, theirs: Tensor) -> float:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_foolbox_takes_the_same_path(digits: Callable[..., Any], norm: Norm, targeted: bool) -> None:
+def test_foolbox_takes_the_same_path(digits: Callable[..., Any], norm: NormName, targeted: bool) -> None:
     foolbox = pytest.importorskip("foolbox")
     model, x, y = digits()
     threat = ThreatModel(0.15 if norm == "linf" else 1.0, norm)
@@ -128,6 +154,16 @@ def test_foolbox_takes_the_same_path(digits: Callable[..., Any], norm: Norm, tar
     x_theirs = theirs(wrapped, x, wanted, epsilons=threat.eps)[1]
     ours = PGD(threat, steps=10, step_size=threat.eps / 4, random_start=False)
     assert agree(ours.perturb(model, x, y, targets=targets if targeted else None), x_theirs) > 0.9
+
+
+def test_foolbox_s_sparse_descent_finds_no_more(digits: Callable[..., Any]) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model, x, y = digits(count=100)
+    theirs = foolbox.attacks.SparseL1DescentAttack(steps=20, abs_stepsize=2.5 * 3 / 20)
+    wrapped = foolbox.PyTorchModel(Logits(model).eval(), bounds=(0, 1), device="cpu")
+    left = int((~theirs(wrapped, x, foolbox.criteria.Misclassification(y), epsilons=3.0)[2]).sum())
+    ours = int(PGD(L1(3), steps=20, random_start=False)(model, x, y).correct.sum())
+    assert ours <= left < 60
 
 
 def test_foolbox_takes_the_same_fgsm_step(digits: Callable[..., Any]) -> None:

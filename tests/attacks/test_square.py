@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from protoat.attacks import AutoAttack, Square
 from protoat.attacks.base import Problem
-from protoat.attacks.square import _bump, _bumps, _move_budget, _recolour, _stripes
+from protoat.attacks.square import _recolour, _stripes
+from protoat.attacks.square_bumps import _bump, move_budget, tile
 from protoat.functional.norms import norm_of
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
 
 
@@ -97,12 +98,13 @@ def test_few_queries_find_more_with_the_schedule_rescaled(
     assert left[True] < left[False] - 5
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
-def test_bump_is_autoattack_s(side: int) -> None:
+@pytest.mark.parametrize("side", [2, 3, 5, 8])
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+def test_bump_is_autoattack_s(side: int, norm: str) -> None:
     theirs = pytest.importorskip("pyautoattack.square")
-    other = theirs.SquareAttack(nn.Identity(), norm="L2", eps=0.1, device="cpu")
-    shape = other.eta(side)
-    assert torch.allclose(_bump(side), shape) or torch.allclose(_bump(side).T, shape)
+    other = theirs.SquareAttack(nn.Identity(), norm=norm, eps=0.1, device="cpu")
+    bump, shape = _bump(side, norm_of(norm.lower()).order), other.eta(side)
+    assert torch.allclose(bump, shape) or torch.allclose(bump.T, shape)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -131,16 +133,30 @@ def test_a_linf_query_recolours_a_square_and_returns_what_changed(channels: int)
 def test_an_l2_query_spends_the_whole_budget(size: int) -> None:
     x = torch.full((20, 2, size, size), 0.5)  # far from the faces of the box
     case = problem(x, 0.3)
-    start = _bumps(case)
+    start = tile(case, norm_of("l2"))
     torch.testing.assert_close(norm_of("l2").distance(start, x), torch.full((20,), 0.3))
     for place in ([0.1, 0.2, 0.7, 0.9, 0.1], [0.5, 0.5, 0.4, 0.6, 0.9]):
-        moved, new = _move_budget(case, start, 3, place)
+        moved, new = move_budget(case, start, 3, place, norm_of("l2"))
         assert moved.tolist() == list(range(20))
         torch.testing.assert_close(norm_of("l2").distance(new, x), torch.full((20,), 0.3))
         assert not torch.equal(new, start)
 
 
-@pytest.mark.parametrize("threat", [Linf(0.15), L2(0.9)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("eps", [0.5, 4.0, 60.0])
+def test_an_l1_query_stays_between_black_and_white_and_inside_the_ball(channels: int, eps: float) -> None:
+    norm, x = norm_of("l1"), torch.rand(20, channels, 8, 8).round(decimals=1)
+    case = problem(x, eps)
+    start = tile(case, norm)
+    for place in ([0.1, 0.2, 0.7, 0.9, 0.1], [0.5, 0.5, 0.4, 0.6, 0.9], [0.3, 0.9, 0.0, 0.1, 0.6]):
+        moved, new = move_budget(case, start, 3, place, norm)
+        assert moved.tolist() == list(range(20)) and not torch.equal(new, start)
+        for images in (start, new):
+            assert images.min() >= 0 and images.max() <= 1 and bool((norm.distance(images, x) <= eps).all())
+            assert eps > 5 or bool((norm.distance(images, x) > 0.7 * eps).all())
+
+
+@pytest.mark.parametrize("threat", [Linf(0.15), L2(0.9), L1(3)])
 def test_more_queries_find_more(digits: Callable[..., Any], threat: ThreatModel) -> None:
     model, x, y = digits(count=100)
     few, many = (Square(threat, queries=queries)(model, x, y).correct.sum() for queries in (1, 200))
@@ -148,7 +164,7 @@ def test_more_queries_find_more(digits: Callable[..., Any], threat: ThreatModel)
 
 
 @pytest.mark.parametrize("rescale", [False, True])
-@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.15), "Linf"), (L2(0.8), "L2")])
+@pytest.mark.parametrize(("threat", "norm"), [(Linf(0.15), "Linf"), (L2(0.8), "L2"), (L1(3), "L1")])
 def test_autoattack_s_own_finds_no_more(
     digits: Callable[..., Any], threat: ThreatModel, norm: str, rescale: bool
 ) -> None:

@@ -29,13 +29,13 @@ from protoat.attacks import (
     Transfer,
     UniformNoise,
 )
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import as_output
 
 from . import parts
 
 LINF, SMALL = Linf(0.25), Linf(0.05)
-THREATS = {"linf": LINF, "l2": L2(1.5)}
+THREATS = {"linf": LINF, "l2": L2(1.5), "l1": L1(6)}
 # Attacks that need more than a threat model to be built.
 ROWS: dict[type[Attack], Callable[[ThreatModel], Attack]] = {
     Targeted: lambda threat: Targeted(PGD(threat, steps=3), "random"),

@@ -21,12 +21,12 @@ from protoat.functional.norms import norm_of
 from protoat.methods import NFGSM, AdversarialTraining, BiaMAT, Distillation, FreeAT, Method, Standard
 from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Views
 
 from . import parts
 
-THREATS = {"linf": Linf(0.1), "l2": L2(0.5)}
+THREATS = {"linf": Linf(0.1), "l2": L2(0.5), "l1": L1(2)}
 
 
 def auxiliary() -> ImageData:

@@ -63,6 +63,17 @@ def test_linf_step_is_the_optimum_of_the_linear_program(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_l1_step_is_the_optimum_of_the_linear_program(seed: int) -> None:
+    x, normal, rise = problem(seed)
+    steps = NORMS["l1"].onto_plane(x, normal, rise)
+    for row in reachable(x, normal, rise).nonzero().flatten():
+        w = normal[row].numpy()
+        ends = [(0, 1 - float(v)) for v in x[row]] + [(0, float(v)) for v in x[row]]
+        best = linprog(np.ones(2 * len(w)), A_eq=np.append(w, -w)[None], b_eq=[rise[row].item()], bounds=ends)
+        assert steps[row].abs().sum().item() == pytest.approx(best.fun, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_l2_step_is_the_clipped_normal_of_a_slow_bisection(seed: int) -> None:
     """KKT: the nearest point is clip(x + t * normal) for the t that puts it on the plane."""
     x, normal, rise = problem(seed)
@@ -88,5 +99,6 @@ def test_autoattack_projection_agrees() -> None:
     x, normal, rise = (value.float() for value in problem(7, size=40, batch=32))
     offset = (normal * x).sum(1) + rise
     keep = reachable(x, normal, rise)
-    ours = NORMS["linf"].onto_plane(x, normal, rise)
-    torch.testing.assert_close(ours[keep], theirs.projection_linf(x, normal, offset)[keep], rtol=1e-3, atol=1e-4)
+    for name, other in (("linf", theirs.projection_linf), ("l1", theirs.projection_l1)):
+        ours = NORMS[name].onto_plane(x, normal, rise)
+        torch.testing.assert_close(ours[keep], other(x, normal, offset)[keep], rtol=1e-3, atol=1e-4)

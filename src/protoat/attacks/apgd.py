@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_number, check_whole
+from protoat.attacks.apgd_sparse import climb_sparse
+from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.gradient import input_gradient
-from protoat.attacks.standing import fallen, leading, select, worst_case
+from protoat.attacks.standing import fallen, select, worst_case
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted
@@ -21,8 +21,6 @@ from protoat.threats import ThreatModel
 from protoat.types import Output
 
 __all__ = ["APGD", "APGDT", "Score", "checkpoints", "climb"]
-
-Score = Callable[[Output, Tensor, Tensor], Tensor]
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -45,35 +43,19 @@ def checkpoints(steps: int) -> list[int]:
 
 
 @dataclass
-class _Climb:
-    """Where each image that still stands is; every field has one row for each of them."""
+class _Climb(Ascent):
+    """What halving the step needs to know beside: the last move, and how the loss went since the last checkpoint."""
 
-    rows: Tensor
-    x_adv: Tensor
     previous: Tensor
-    gradient: Tensor
-    best: Tensor
-    best_gradient: Tensor
     loss: Tensor
-    best_loss: Tensor
     checked_loss: Tensor
-    step: Tensor
     rises: Tensor
     halved: Tensor
 
-    def keep(self, mask: Tensor) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
-
     def observe(self, loss: Tensor, gradient: Tensor) -> None:
-        """Takes in the loss and gradient at `x_adv`."""
         self.rises += loss > self.loss
-        better = loss > self.best_loss
-        wide = leading(better, gradient)
-        self.best = torch.where(wide, self.x_adv, self.best)
-        self.best_gradient = torch.where(wide, gradient, self.best_gradient)
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        self.loss, self.gradient = loss, gradient
+        self.loss = loss
+        super().observe(loss, gradient)
 
     def checkpoint(self, window: int, rho: float) -> None:
         """Halves the step and goes back to the best point where progress has stopped."""
@@ -81,16 +63,8 @@ class _Climb:
         stuck |= ~self.halved & (self.checked_loss >= self.best_loss)
         self.halved, self.checked_loss = stuck, self.best_loss
         self.step = torch.where(stuck, self.step / 2, self.step)
-        wide = leading(stuck, self.gradient)
-        self.x_adv = torch.where(wide, self.best, self.x_adv)
-        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+        self.back_to_best(stuck)
         self.rises = torch.zeros_like(self.rises)
-
-
-def _measure(problem: Problem, x_adv: Tensor, score: Score, aims: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, its gradient and the logits, all from one forward."""
-    gradient, loss, output = input_gradient(problem.model, x_adv, problem.y, lambda output, y: score(output, y, aims))
-    return loss, gradient, output.logits.detach()
 
 
 def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
@@ -107,11 +81,13 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     Returns:
         (B, ...) images: the ones that fell, and the points of highest score of the others.
     """
+    if norm.sparse:
+        return climb_sparse(problem, aims, score, norm=norm, steps=steps)
     x_adv = norm.far_start(problem.x, problem.eps, problem.generator)
     result = x_adv.clone()
-    loss, gradient, logits = _measure(problem, x_adv, score, aims)
+    loss, gradient, logits = measure(problem, x_adv, score, aims)
     rows, step, none = torch.arange(len(aims), device=aims.device), 0 * loss + 2 * problem.eps, torch.zeros_like(loss)
-    at = _Climb(rows, x_adv, x_adv, gradient, x_adv, gradient, loss, loss, loss, step, none, none == 0)
+    at = _Climb(rows, x_adv, gradient, x_adv, gradient, loss, step, x_adv, loss, loss, none, none == 0)
     marks, last_mark = checkpoints(steps), 0
     for done in range(steps + 1):
         fell = fallen(problem, logits)
@@ -128,7 +104,7 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
         stepped = norm.project(at.x_adv + norm.step(at.gradient, at.step), problem.x, problem.eps)
         stepped = at.x_adv + (1 - momentum) * (stepped - at.x_adv) + momentum * (at.x_adv - at.previous)
         at.previous, at.x_adv = at.x_adv, norm.project(stepped, problem.x, problem.eps)
-        loss, gradient, logits = _measure(problem, at.x_adv, score, aims)
+        loss, gradient, logits = measure(problem, at.x_adv, score, aims)
         at.observe(loss, gradient)
     result[at.rows] = at.best
     return result
@@ -143,14 +119,19 @@ class APGD(Attack):
         restarts: independent runs, each on the images that still stand.
         loss: per-example loss to raise: `cross_entropy` (APGD-CE), `dlr` (APGD-DLR, three classes or more) or `margin`;
             lowered at the targets when targeted.
-        rho: the step halves unless the loss rose in more than this share of the steps since the last checkpoint.
+        rho: the step halves unless the loss rose in more than this share of the steps since the last checkpoint. Not
+            used under L1.
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 
     Raises:
         ValueError: fewer than one step or restart.
 
-    Source: Croce & Hein, ICML 2020, Alg. 1. Deviation: an image that falls leaves the batch at once.
+    Under L1 it is APGD-L1, without momentum and `rho`: a step moves two thirds as many pixels as the perturbation has,
+    and the first 60 of 100 steps are taken in balls of three and two times the radius.
+
+    Source: Croce & Hein, ICML 2020, Alg. 1; L1: "Mind the box", ICML 2021, Alg. 1. Deviation: an image that falls
+    leaves the batch at once.
 
     >>> from protoat.functional.margins import dlr
     >>> from protoat.threats import Linf

@@ -43,9 +43,11 @@ class AutoAttack(Attack):
     Raises:
         ValueError: an empty batch size; a model with fewer than two logits.
 
-    Source: Croce & Hein, ICML 2020. Deviation: images leave each part as soon as they fall. Fewer than ten classes:
-    APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts, or APGD-T with all
-    C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
+    Under L1 APGD-CE has 5 restarts and APGD-T 5 targets at most, as in the authors' code.
+
+    Source: Croce & Hein, ICML 2020; L1: ICML 2021. Deviation: images leave each part as soon as they fall. Fewer than
+    ten classes: APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts, or APGD-T
+    with all C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
 
     >>> from protoat.threats import Linf
     >>> attack = AutoAttack(Linf("8/255"))
@@ -72,13 +74,14 @@ class AutoAttack(Attack):
         threat, wrong = self.threat, num_classes - 1
         if wrong < 1:
             raise UserError(f"AutoAttack needs at least two classes, the model has {num_classes}")
-        parts: dict[str, Attack] = {"apgd-ce": APGD(threat, restarts=1 if num_classes >= 10 else 5)}
+        sparse = threat.geometry.sparse
+        parts: dict[str, Attack] = {"apgd-ce": APGD(threat, restarts=1 if num_classes >= 10 and not sparse else 5)}
         if num_classes == 2:
             parts["apgd-margin"] = APGD(threat, loss=margin, restarts=5)
         elif num_classes == 3:
             parts["apgd-dlr"] = APGD(threat, loss=dlr, restarts=5)
         else:
-            parts["apgd-t"] = APGDT(threat, num_targets=min(wrong, 9))
+            parts["apgd-t"] = APGDT(threat, num_targets=min(wrong, 5 if sparse else 9))
         if num_classes == 2:
             parts["fab"] = FAB(threat)
         else:

@@ -21,7 +21,7 @@ class DeepFool(MinimalNormAttack):
     """Steps across the nearest boundary of the linearised model until the label is left.
 
     Args:
-        threat: norm (L2 or L-inf) and radius.
+        threat: norm and radius.
         steps: most steps for an image.
         overshoot: the sum of all steps is stretched by ``1 + overshoot``.
         candidates: wrong classes looked at, by falling clean logit; all of them where the model has fewer.
@@ -31,7 +31,8 @@ class DeepFool(MinimalNormAttack):
         ValueError: fewer than one step or candidate.
 
     Source: Moosavi-Dezfooli et al., CVPR 2016, Alg. 2 and sec. 3.3. Deviation: it leaves the true label, where the
-    original leaves the predicted one, and pixels stay in [0, 1].
+    original leaves the predicted one, and pixels stay in [0, 1]. Under L1, which the paper does not treat, a step moves
+    one pixel, the steepest that is not at its end.
 
     >>> from protoat.threats import L2
     >>> model, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.2]]]]), torch.tensor([0])

@@ -34,7 +34,7 @@ class FAB(MinimalNormAttack):
     Under a threat model an image is done once it is adversarial inside the budget; `closest` searches to the end. With
     targets, the boundary is the one between the target and the class that leads all others.
 
-    Source: Croce & Hein, ICML 2020, "Minimally distorted adversarial examples", Alg. 1.
+    Source: Croce & Hein, ICML 2020, "Minimally distorted adversarial examples", Alg. 1, in all three norms.
 
     >>> from protoat.threats import Linf
     >>> FAB(Linf("8/255")).parameters()["eta"]

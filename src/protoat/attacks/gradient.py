@@ -1,4 +1,4 @@
-"""Sign-gradient attacks: FGSM and PGD."""
+"""Steps up the gradient: FGSM and PGD."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ class PGD(Attack):
     Raises:
         ValueError: fewer than one step or restart, restarts without a random start, or a step that is not positive.
 
-    Source: Madry et al., ICLR 2018. Deviation: with several restarts an image that falls leaves the batch at that very
+    Under L1 it is SLIDE: a step moves the pixels of the steepest 1 % alike, leaves out those at their end, and is
+    projected onto ball and box at once.
+
+    Source: Madry et al., ICLR 2018; L1: Tramèr & Boneh, NeurIPS 2019, with the projection of Croce & Hein, ICML 2021.
+    Deviation: with several restarts an image that falls leaves the batch at that very
     step, as one that is misclassified does from the start; one run alone goes on to its last step for every image.
 
     >>> from protoat.threats import Linf

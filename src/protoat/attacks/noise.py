@@ -84,7 +84,10 @@ class UniformNoise(_RandomSearch):
 
 
 class CornerNoise(_RandomSearch):
-    """Random corners: every pixel moves by the whole budget, up or down (L2: a random sign direction of length eps).
+    """Random corners of the ball: every pixel moves by the whole budget, up or down.
+
+    Under L2 it is a random sign direction of length eps. Under L1 pixels go to a random end, one after the other, until
+    the budget is spent.
 
     Args:
         threat: norm and radius.

@@ -68,7 +68,7 @@ class RFGSM(Attack):
         ValueError: `alpha` outside (0, eps).
 
     Source: Tramèr et al., ICLR 2018, whose code cuts the start to [0, 1] too. Deviation: under L2 the random step has a
-    uniform direction, its own sign form being defined for L-inf only.
+    uniform direction, under L1 few random pixels, its own sign form being defined for L-inf only.
 
     >>> from protoat.threats import Linf
     >>> RFGSM(Linf(0.3)).alpha

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
 from protoat.attacks.standing import leading, select, worst_case
 from protoat.errors import UserError
 from protoat.threats import ThreatModel
@@ -17,7 +19,7 @@ from protoat.types import Output
 
 __all__ = ["Square"]
 
-Window = tuple[slice, ...]
+Propose = Callable[[Problem, Tensor, int, list[float]], tuple[Tensor, Tensor]]
 
 
 class Square(Attack):
@@ -39,9 +41,10 @@ class Square(Attack):
     Raises:
         ValueError: fewer than one query or restart, `p_init` outside (0, 1], images that are not (B, C, H, W).
 
-    Source: Andriushchenko et al., ECCV 2020, with AutoAttack's margin objective. As in AutoAttack, a square that
-    changes nothing spends a query, where the paper draws again; here it costs no forward. Deviation: squares also come
-    to lie at the last row and column, which the authors' code never draws; this finds more.
+    Source: Andriushchenko et al., ECCV 2020, with AutoAttack's margin objective; L1: Croce & Hein, ICML 2021. As in
+    AutoAttack, a square that changes nothing spends a query, where the paper draws again; here it costs no forward.
+    Deviation: squares also come to lie at the last row and column, which the authors' code never draws; this finds
+    more.
 
     >>> from protoat.threats import Linf
     >>> Square(Linf("8/255")).parameters()["queries"]
@@ -80,9 +83,9 @@ class Square(Attack):
         return worst_case(problem, self.threat.geometry, [lambda part, _: self._search(part)] * self.restarts)
 
     def _search(self, problem: Problem) -> Tensor:
-        linf = self.threat.norm == "linf"
-        start, propose = (_stripes, _recolour) if linf else (_bumps, _move_budget)
-        x_adv = start(problem)
+        norm = self.threat.geometry
+        x_adv = tile(problem, norm) if norm.shared else _stripes(problem)
+        propose: Propose = partial(move_budget, norm=norm) if norm.shared else _recolour
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         lead = problem.lead(problem.model(x_adv))
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
@@ -118,22 +121,6 @@ class Square(Attack):
         return min(max(round(math.sqrt(self.p_init / 2**halvings * height * width)), 1), height, width)
 
 
-def _coin(problem: Problem, *shape: int) -> Tensor:
-    """Random booleans for each image, (B, *shape)."""
-    return torch.rand(len(problem.x), *shape, generator=problem.generator, device=problem.x.device) < 0.5
-
-
-def _signs(problem: Problem) -> Tensor:
-    """A random sign for each image and channel."""
-    return torch.where(_coin(problem, problem.x.shape[1], 1, 1), 1.0, -1.0).to(problem.x.dtype)
-
-
-def _window(x: Tensor, side: int, place: list[float]) -> Window:
-    """The square of `side` whose corner lies at `place`, uniform numbers in [0, 1)."""
-    top, left = (int(share * (extent - side + 1)) for share, extent in zip(place, x.shape[2:], strict=True))
-    return slice(None), slice(None), slice(top, top + side), slice(left, left + side)
-
-
 def _ends(problem: Problem, window: Window) -> tuple[Tensor, Tensor]:
     """Lowest and highest legal values inside a window."""
     eps = leading(problem.eps, problem.x) if isinstance(problem.eps, Tensor) else problem.eps
@@ -144,70 +131,15 @@ def _ends(problem: Problem, window: Window) -> tuple[Tensor, Tensor]:
 def _stripes(problem: Problem) -> Tensor:
     """The L-inf start: each column of each channel at one end of its range."""
     low, high = _ends(problem, (slice(None),))
-    return torch.where(_coin(problem, high.shape[1], 1, high.shape[3]), high, low)
+    return torch.where(coin(problem, high.shape[1], 1, high.shape[3]), high, low)
 
 
 def _recolour(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> tuple[Tensor, Tensor]:
     """Sets a square to one end of its range for each channel: the rows that this changes, and their new images."""
-    window = _window(x_adv, side, draw[:2])
+    window = window_at(x_adv, side, draw[:2])
     low, high = _ends(problem, window)
-    square = torch.where(_coin(problem, x_adv.shape[1], 1, 1), high, low)
+    square = torch.where(coin(problem, x_adv.shape[1], 1, 1), high, low)
     moved = (square != x_adv[window]).flatten(1).any(1).nonzero().squeeze(1)
     new = x_adv[moved]
     new[window] = square[moved]
     return moved, new
-
-
-def _bumps(problem: Problem) -> Tensor:
-    """The L2 start: the whole image tiled with bumps of random sign."""
-    delta = torch.zeros_like(problem.x)
-    height, width = delta.shape[2:]
-    side = max(min(height, width) // 5, 1)
-    for top in range(height % side // 2, height - side + 1, side):
-        for left in range(width % side // 2, width - side + 1, side):
-            delta[:, :, top : top + side, left : left + side] = _bump(side).to(delta) * _signs(problem)
-    return _stretch(problem, delta)
-
-
-def _move_budget(problem: Problem, x_adv: Tensor, side: int, draw: list[float]) -> tuple[Tensor, Tensor]:
-    """Empties one window and spends what it held, and what is free, on a bump in another one; all rows change."""
-    side = min(max(side, 3) // 2 * 2 + 1, *x_adv.shape[2:])
-    target, source = _window(x_adv, side, draw[:2]), _window(x_adv, side, draw[2:4])
-    delta = x_adv - problem.x
-    both = torch.zeros_like(delta[:1])
-    both[target], both[source] = 1.0, 1.0
-    moved = (delta * both).square().sum((2, 3), keepdim=True)
-    free = (problem.eps**2 - delta.flatten(1).square().sum(1)).clamp_min(0) / delta.shape[1]
-    bump = (_bump(side).T if draw[4] > 0.5 else _bump(side)).to(delta) * _signs(problem)
-    bump = bump + _unit(delta[target])
-    delta[source] = 0.0
-    delta[target] = _unit(bump) * (leading(free, delta) + moved).sqrt()
-    return torch.arange(len(delta), device=delta.device), _stretch(problem, delta)
-
-
-def _unit(patch: Tensor) -> Tensor:
-    """Each channel of each image at length 1."""
-    return patch / patch.square().sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-
-
-def _stretch(problem: Problem, delta: Tensor) -> Tensor:
-    """Images at distance eps in the direction of `delta`, before they are cut to [0, 1]."""
-    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return (problem.x + delta * leading(problem.eps / length, delta)).clamp(0, 1)
-
-
-@cache
-def _bump(side: int) -> Tensor:
-    """Two opposite pyramids one above the other, (side, side), of length 1."""
-    bump = torch.cat([_pyramid(side // 2, side), -_pyramid(side - side // 2, side)])
-    return bump / bump.norm()
-
-
-def _pyramid(height: int, width: int) -> Tensor:
-    """Nested rectangles that add up towards the centre, (height, width), of length 1."""
-    pyramid = torch.zeros(height, width)
-    top, left = height // 2, width // 2
-    for ring in range(max(height, width) // 2 + 1):
-        rows = slice(max(top - ring, 0), top + ring + 1)
-        pyramid[rows, max(left - ring, 0) : left + ring + 1] += 1 / (ring + 1) ** 2
-    return pyramid / pyramid.norm().clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""The L1 ball: projection, sparse steps, and a budget spent on one pixel after the other."""
+"""The L1 ball: projection, sparse steps, and a budget that is spent on one pixel after the other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["QUANTILE", "shrink", "sparse_direction", "spend"]
+from protoat.functional.batch import Radius
 
-QUANTILE = 0.99
+__all__ = ["budget_of", "largest_signs", "movable", "room", "shrink", "slide_count", "spend"]
+
+_QUANTILE = 0.99
 
 
 def shrink(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
@@ -38,23 +40,37 @@ def shrink(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
     return torch.where(fits[:, None], within, torch.minimum((size - high).clamp_min_(0), room))
 
 
-def sparse_direction(gradient: Tensor, quantile: float = QUANTILE) -> Tensor:
+def largest_signs(gradient: Tensor, count: Tensor) -> Tensor:
     """Signs of the largest entries of each gradient, divided by their number; zero along a zero gradient.
 
     Args:
         gradient: (B, D).
-        quantile: share of the entries that stay zero; those as large as the quantile do not.
+        count: how many, (B,) or (1,) int64, from 1 to D; more where entries are as large as the last of them.
 
-    Source: SLIDE, Tramèr & Boneh, NeurIPS 2019, Alg. 1.
-
-    >>> sparse_direction(torch.tensor([[3.0, -4.0, 1.0, 0.0, 2.0]]), 0.6)
+    >>> largest_signs(torch.tensor([[3.0, -4.0, 1.0, 0.0, 2.0]]), torch.tensor([2]))
     tensor([[ 0.5000, -0.5000,  0.0000,  0.0000,  0.0000]])
     """
     size = gradient.abs()
-    count = size.shape[1] - math.ceil(quantile * (size.shape[1] - 1))
-    least = size.topk(count, dim=1).values[:, -1:]
+    last = (count - 1).expand(len(size)).to(size.device)[:, None]
+    least = size.topk(int(count.max()), dim=1).values.gather(1, last)
     signs = torch.where(size >= least, gradient.sign(), 0.0)
     return signs / signs.abs().sum(1, keepdim=True).clamp_min(1)
+
+
+def slide_count(pixels: int, length: Radius) -> Tensor:
+    """How many of the pixels a step of SLIDE moves, (B,) or (1,): those from the 99th percentile of the slopes on.
+
+    Args:
+        pixels: of an image, all channels counted.
+        length: of the step, a number or (B,). A pixel moves by 1 at most, so a long step needs as many pixels.
+
+    Source: Tramèr & Boneh, NeurIPS 2019, Alg. 1, with the percentile of their CIFAR-10 models. Deviation: long steps.
+
+    >>> slide_count(3 * 32 * 32, 12.0), slide_count(64, 2.5)
+    (tensor([31]), tensor([3]))
+    """
+    usual = pixels - math.ceil(_QUANTILE * (pixels - 1))
+    return torch.as_tensor(length).reshape(-1).ceil().clamp(usual, pixels).long()
 
 
 def spend(order: Tensor, most: Tensor, budget: Tensor, price: Tensor | None = None) -> Tensor:
@@ -75,3 +91,30 @@ def spend(order: Tensor, most: Tensor, budget: Tensor, price: Tensor | None = No
     paid = torch.minimum((budget[:, None] - (cost.cumsum(1) - cost)).clamp_min(0), cost)
     paid = torch.empty_like(paid).scatter_(1, rank, paid)
     return torch.where(price > 0, paid / price.clamp_min(torch.finfo(price.dtype).tiny), 0.0)
+
+
+def budget_of(eps: Radius, like: Tensor) -> Tensor:
+    """A radius as (B,) or (1,), of the type and where `like` is.
+
+    >>> budget_of(0.5, torch.zeros(2, 3))
+    tensor([0.5000])
+    """
+    return torch.as_tensor(eps, dtype=like.dtype, device=like.device).reshape(-1)
+
+
+def room(direction: Tensor, x: Tensor) -> Tensor:
+    """How far each pixel may go in a direction before it leaves [0, 1].
+
+    >>> room(torch.tensor([1.0, -1.0]), torch.tensor([0.75, 0.75]))
+    tensor([0.2500, 0.7500])
+    """
+    return torch.where(direction > 0, 1 - x, x)
+
+
+def movable(gradient: Tensor, x: Tensor) -> Tensor:
+    """A gradient, but 0 for pixels that are at the end it points to.
+
+    >>> movable(torch.tensor([3.0, -2.0, 1.0]), torch.tensor([1.0, 0.5, 0.0]))
+    tensor([ 0., -2.,  1.])
+    """
+    return torch.where(room(gradient, x) > 0, gradient, 0.0)

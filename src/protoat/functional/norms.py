@@ -14,7 +14,7 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.batch import Radius, noise_like, per_example, wide
 from protoat.functional.hyperplane import shared_step
-from protoat.functional.l1 import shrink, sparse_direction, spend
+from protoat.functional.l1 import budget_of, largest_signs, movable, room, shrink, slide_count, spend
 
 __all__ = ["NORMS", "Norm", "norm_of"]
 
@@ -25,6 +25,7 @@ class Norm(ABC):
     Attributes:
         name: in records, recipes and on the command line.
         order: p of the p-norm.
+        shared: all pixels share the radius, so that a move of one leaves less for the others.
         noise: distribution of the numbers that give a random direction.
         sparse: the steepest step moves few pixels, so attacks adapt how many.
 
@@ -34,6 +35,7 @@ class Norm(ABC):
 
     name: ClassVar[str]
     order: ClassVar[float]
+    shared: ClassVar[bool] = True
     noise: ClassVar[Literal["uniform", "normal"]] = "normal"
     sparse: ClassVar[bool] = False
 
@@ -52,12 +54,9 @@ class Norm(ABC):
 
     @abstractmethod
     def step(self, gradient: Tensor, size: Radius, x: Tensor | None = None) -> Tensor:
-        """An ascent step of length `size`; zero along a zero gradient.
+        """An ascent step of length `size` along a gradient (B, ...); zero along a zero gradient.
 
-        Args:
-            gradient: (B, ...) of the loss with respect to the images.
-            size: length.
-            x: where it starts; an L1 step then leaves out pixels that are at their end.
+        With `x`, where it starts, an L1 step leaves out pixels that are at their end.
         """
 
     @abstractmethod
@@ -68,9 +67,7 @@ class Norm(ABC):
     def onto_plane(self, x: Tensor, normal: Tensor, rise: Tensor) -> Tensor:
         """Shortest `d` with ``normal . d = rise`` and ``x + d`` in [0, 1]; all the way to the box where none is.
 
-        Args:
-            x, normal: (B, D) points in [0, 1] and normals.
-            rise: (B,) wanted change of ``normal . x``, of either sign.
+        The points `x` in [0, 1] and the normals are (B, D), the wanted changes of ``normal . x`` (B,), of either sign.
         """
 
     @abstractmethod
@@ -107,12 +104,12 @@ class Norm(ABC):
         return float(pixels ** (1 / self.order))
 
     def pixel_reach(self, eps: float) -> float:
-        """By how much one pixel may move if it is let."""
-        return 1.0
+        """By how much one pixel may move, if no other does."""
+        return 1.0 if self.shared else eps
 
     def levels(self, eps: float) -> float | None:
         """The radius in grey levels of 8-bit images; None where it says nothing of a single pixel."""
-        return None
+        return None if self.shared else 255 * eps
 
     def text(self, eps: float) -> str:
         """A radius for people, also in grey levels where it is a whole number of them.
@@ -135,6 +132,7 @@ class LinfNorm(Norm):
 
     name = "linf"
     order = torch.inf
+    shared = False
     noise = "uniform"
 
     def check_radius(self, eps: float) -> None:
@@ -164,15 +162,6 @@ class LinfNorm(Norm):
 
     def point_of_ball(self, x: Tensor, eps: Radius, generator: torch.Generator | None = None) -> Tensor:
         return x + noise_like(x, self.noise, generator) * per_example(eps, x)
-
-    def across(self, pixels: int) -> float:
-        return 1.0
-
-    def pixel_reach(self, eps: float) -> float:
-        return eps
-
-    def levels(self, eps: float) -> float | None:
-        return 255 * eps
 
 
 class L2Norm(Norm):
@@ -228,28 +217,36 @@ class L1Norm(Norm):
     order = 1.0
     sparse = True
 
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        # A sum is more exact than a norm of order 1, and what `shrink` fills the budget by.
+        return (x_adv - x).flatten(1).abs().sum(1)
+
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().amax(1)
 
     def step(self, gradient: Tensor, size: Radius, x: Tensor | None = None) -> Tensor:
-        free = gradient if x is None else torch.where(_room(gradient, x) > 0, gradient, 0.0)
-        return sparse_direction(free.flatten(1)).view_as(gradient) * per_example(size, gradient)
+        free = (gradient if x is None else movable(gradient, x)).flatten(1)
+        return largest_signs(free, slide_count(free.shape[1], size)).view_as(gradient) * per_example(size, gradient)
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
-        free = torch.where(_room(gradient, x) > 0, gradient, 0.0).flatten(1)
+        free = movable(gradient, x).flatten(1)
         largest = free.abs().argmax(1, keepdim=True)
         return torch.zeros_like(free).scatter_(1, largest, free.gather(1, largest).sign()).view_as(gradient)
 
     def onto_plane(self, x: Tensor, normal: Tensor, rise: Tensor) -> Tensor:
         direction, price = normal * rise.sign()[:, None], normal.abs()
-        return spend(price, _room(direction, x), rise.abs(), price) * direction.sign()
+        return spend(price, room(direction, x), rise.abs(), price) * direction.sign()
 
     def into_ball(self, delta: Tensor, eps: Radius) -> Tensor:
         return self._shrunk(delta, torch.full_like(delta, torch.inf), eps)
 
     def project(self, x_adv: Tensor, x: Tensor, eps: Radius) -> Tensor:
         delta = x_adv - x
-        return (x + self._shrunk(delta, _room(delta, x), eps)).clamp_(0, 1)
+        moved = wide(self._shrunk(delta, room(delta, x), eps))
+        x_adv = x + moved
+        # Sums of many pixels stay inside only if none is rounded away from the image.
+        over = (x_adv - x).abs() > moved.abs()
+        return torch.where(over, torch.nextafter(x_adv, wide(x)), x_adv).clamp_(0, 1).to(x.dtype)
 
     def point_of_ball(self, x: Tensor, eps: Radius, generator: torch.Generator | None = None) -> Tensor:
         uniform = wide(noise_like(x, "uniform", generator))
@@ -262,13 +259,13 @@ class L1Norm(Norm):
     def corner(self, x: Tensor, eps: Radius, generator: torch.Generator | None = None) -> Tensor:
         """A random corner of ball and box: pixels in random order go to a random end until the budget is spent."""
         noise = noise_like(x, "uniform", generator)
-        moved = spend(noise.abs().flatten(1), _room(noise, x).flatten(1), _budget(eps, x)).view_as(x)
+        moved = spend(noise.abs().flatten(1), room(noise, x).flatten(1), budget_of(eps, x)).view_as(x)
         return (x + noise.sign() * moved).clamp_(0, 1)
 
     @staticmethod
-    def _shrunk(delta: Tensor, room: Tensor, eps: Radius) -> Tensor:
+    def _shrunk(delta: Tensor, most: Tensor, eps: Radius) -> Tensor:
         size = wide(delta.abs()).flatten(1)
-        moved = shrink(size, room.to(size.dtype).flatten(1), _budget(eps, size))
+        moved = shrink(size, most.to(size.dtype).flatten(1), budget_of(eps, size))
         return (delta.sign() * moved.view_as(delta)).to(delta.dtype)
 
 
@@ -289,13 +286,3 @@ def norm_of(name: str) -> Norm:
         *most, last = map(repr, NORMS)
         raise UserError(f"norm={name!r} is unknown; write {', '.join(most)} or {last}")
     return NORMS[name]
-
-
-def _budget(eps: Radius, like: Tensor) -> Tensor:
-    """A radius as (B,) or (1,)."""
-    return torch.as_tensor(eps, dtype=like.dtype, device=like.device).reshape(-1)
-
-
-def _room(direction: Tensor, x: Tensor) -> Tensor:
-    """How far each pixel may go in a direction before it leaves [0, 1]."""
-    return torch.where(direction > 0, 1 - x, x)
