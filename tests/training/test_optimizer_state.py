@@ -67,7 +67,7 @@ def test_groups(small: ModuleType) -> None:
     network, prototypes = parameter_groups(net, goal, lr=0.1, prototype_lr_factor=3, weight_decay=0.01)
     assert {id(p) for p in network["params"]} == {id(p) for p in net.parameters()} - {id(net.head.bias)}
     assert (network["lr"], network["weight_decay"]) == (0.1, 0.01)
-    assert prototypes["params"] == goal.parameters()
+    assert prototypes["params"] == goal.prototypes()
     assert (prototypes["lr"], prototypes["weight_decay"]) == (pytest.approx(0.3), 0)
     for bad in ({"lr": 0}, {"lr": 0.1, "prototype_lr_factor": 0}, {"lr": 0.1, "weight_decay": -1}):
         with pytest.raises(ValueError, match=r"must be positive|must not be negative"):

@@ -134,9 +134,9 @@ def test_the_projector_is_part_of_a_checkpoint_and_not_of_what_is_exported(
 ) -> None:
     tensors, _, _ = small.outcome(whole(method))
     projector = [key for key in tensors if ".projector." in key]
-    assert projector and all(key.startswith("process-0.safetensors:objective.method.") for key in projector)
+    assert projector and all(key.startswith("process-0.safetensors:process.method.") for key in projector)
     _, goal, _ = small.built(method)
-    fresh = {f"process-0.safetensors:objective.{key}": value for key, value in goal.state_dict().items()}
+    fresh = {f"process-0.safetensors:process.{key}": value for key, value in goal.state_dict().items()}
     assert fresh.keys() == set(projector)
     assert not any(torch.equal(tensors[key], fresh[key]) for key in projector if key.endswith("weight"))
 
