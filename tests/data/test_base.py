@@ -38,8 +38,9 @@ def test_to_moves_everything() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "names", "message"),
     [
-        (IMAGES.float(), LABELS, NAMES, "images are torch.float32 of shape .6, 1, 2, 2., expected torch.uint8"),
-        (IMAGES[:, 0], LABELS, NAMES, r"of shape \(6, 2, 2\), expected torch.uint8 of shape \(N, C, H, W\)"),
+        (IMAGES.int(), LABELS, NAMES, r"images are torch.int32 of shape \(6, 1, 2, 2\), .* torch.uint8 from 0 to 255"),
+        (IMAGES.float() + 2, LABELS, NAMES, r"images lie in \[2, 2\d\], expected \[0, 1\]"),
+        (IMAGES[:, 0], LABELS, NAMES, r"of shape \(6, 2, 2\), expected shape \(N, C, H, W\)"),
         (IMAGES, LABELS.int(), NAMES, "labels are torch.int32"),
         (IMAGES, LABELS[:5], NAMES, r"of shape \(5,\), expected torch.int64 of shape \(6,\)"),
         (IMAGES, LABELS, NAMES[:2], "labels outside range: found 0 to 2, expected 0 to 1 for 2 classes"),

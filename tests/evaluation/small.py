@@ -46,7 +46,7 @@ def digits(classes: int, count: int = 64) -> tuple[Net, ImageData]:
 
 
 class Kept(dict):
-    """Outcomes of batches in memory, as `protoat.evaluation.robustness.Saved` asks."""
+    """Outcomes of batches in memory, as `protoat.evaluation.measurement.Saved` asks."""
 
     def put(self, key: str, outcomes: str, seconds: float) -> None:
         self[key] = outcomes, seconds

@@ -6,7 +6,6 @@ import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ from protoat.attacks import (
 from protoat.data import ImageData
 from protoat.evaluation import Count, evaluate, fair_order
 from protoat.evaluation.embedding import embed
-from protoat.evaluation.robustness import Advance
+from protoat.evaluation.measurement import Advance
 from protoat.functional.losses import margin
 from protoat.threats import L2, Linf
 from protoat.training.validation import Validation
@@ -179,8 +178,12 @@ def test_a_model_that_does_not_fit_is_refused(data: ImageData, model: nn.Module,
 def test_no_images_and_other_data_are_refused(data: ImageData) -> None:
     with pytest.raises(ValueError, match="no images"):
         evaluate(Halves(), data.subset(torch.zeros(0, dtype=torch.int64)), {"clean": None})
-    with pytest.raises(TypeError, match=r"data is a list, expected protoat\.data\.ImageData"):
-        evaluate(nn.Flatten(), [], {"clean": None})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(nn.Flatten(), [], "clean")
+    with pytest.raises(
+        TypeError, match=r"data is a int, expected a DataLoader, \(x, y\) of tensors or arrays, a Dataset"
+    ):
+        evaluate(nn.Flatten(), 3, "clean")  # type: ignore[arg-type]
 
 
 class SpoiltBright(nn.Module):
@@ -189,18 +192,6 @@ class SpoiltBright(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         level = x.flatten(1).mean(1, keepdim=True)
         return torch.cat([level + 1, level], 1).masked_fill(level > 0.5, float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("attacks", "message"),
-    [
-        (["clean", "pgd10"], r"attacks is a list, expected attacks by name; write \{'pgd10': protoat.attacks.PGD\("),
-        ({"pgd10": "pgd10"}, "attack 'pgd10' is 'pgd10', expected an attack, or None for clean images; write"),
-    ],
-)
-def test_names_alone_are_no_attacks(data: ImageData, attacks: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        evaluate(nn.Flatten(), data, attacks)
 
 
 @pytest.mark.filterwarnings("ignore:finite.*:RuntimeWarning", "ignore:zero-gradient.*:RuntimeWarning")
@@ -325,7 +316,7 @@ def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData, mon
         return clock.now
 
     clock = SimpleNamespace(now=0.0, perf_counter=look)
-    monkeypatch.setattr("protoat.evaluation.robustness.time", clock)
+    monkeypatch.setattr("protoat.evaluation.measurement.time", clock)
 
     class Slow(Halves):
         def forward(self, x: Tensor) -> Output:
@@ -351,7 +342,7 @@ def test_the_budget_leaves_all_attacks_with_the_same_images(data: ImageData, mon
 def test_a_batch_that_another_process_missed_ends_what_is_reported(
     data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("protoat.evaluation.robustness.mean_over_processes", lambda value: value / 2)
+    monkeypatch.setattr("protoat.evaluation.measurement.mean_over_processes", lambda value: value / 2)
     told: list[Advance] = []
     first = SimpleNamespace(process_index=0, num_processes=2, device=torch.device("cpu"))
     report = evaluate(Halves(), data, {"clean": None}, batch_size=20, accelerator=first, advance=told.append)

@@ -16,8 +16,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from torch.utils.data.distributed import DistributedSampler
 
 import protoat as pa
+from protoat.data.batch_format import as_batch
 from protoat.training import FitResult, fit
-from protoat.training.batch_format import as_batch
 
 X = torch.rand(22, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(22) % 3

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
 from protoat.errors import UserError
-from protoat.evaluation.robustness import Advance
+from protoat.evaluation.measurement import Advance
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.named_attacks import HELP, default_names
 from protoat.runs.named_run import run_named

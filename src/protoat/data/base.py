@@ -18,6 +18,7 @@ from torch import Tensor
 from protoat.arguments import check_kind
 from protoat.data.augment import Augment
 from protoat.errors import MissingFileError, UserError
+from protoat.functional.images import check_images, unit_pixels
 
 if TYPE_CHECKING:
     from protoat.data.inventory import Inventory
@@ -36,7 +37,7 @@ class ImageData:
     """Labelled images whose classes are made of known modes (sub-populations).
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8; or floats in [0, 1], where 8 bits do not hold them.
         labels: (N,) int64 in [0, number of classes).
         class_names: one distinct name for each class.
         modes: (N,) int64 in [0, number of modes); each mode lies inside one class. Default: the labels.
@@ -66,11 +67,14 @@ class ImageData:
             object.__setattr__(self, "modes", self.labels)
             object.__setattr__(self, "mode_names", self.class_names)
         check_kind(Tensor, images=self.images, labels=self.labels, modes=self.modes)
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+        eight_bit = self.images.dtype == torch.uint8
+        if self.images.dim() != 4 or not (eight_bit or self.images.is_floating_point()):
             raise UserError(
                 f"images are {self.images.dtype} of shape {tuple(self.images.shape)}, "
-                "expected torch.uint8 of shape (N, C, H, W) with pixels from 0 to 255"
+                "expected shape (N, C, H, W) with torch.uint8 from 0 to 255, or floats in [0, 1]"
             )
+        if not eight_bit:
+            object.__setattr__(self, "images", check_images(self.images))
         _check_index("labels", self.labels, "classes", self.class_names, len(self.images))
         if len(self.modes) and not self.mode_names:
             raise UserError("modes are given and mode_names are not; give mode_names, one name for each mode")
@@ -98,6 +102,11 @@ class ImageData:
         """(C, H, W) of one image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def pixels(self, rows: Tensor | slice = slice(None), device: torch.device | str | None = None) -> Tensor:
+        """(M, C, H, W) images in [0, 1] at `rows`, as floats, where they are or on another device."""
+        images = self.images[rows]
+        return unit_pixels(images if device is None else images.to(device))
 
     @property
     def counts(self) -> Tensor:

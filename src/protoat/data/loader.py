@@ -14,6 +14,7 @@ from protoat.data.augment import Augment
 from protoat.data.base import ImageData
 from protoat.data.origin import Origin
 from protoat.errors import UserError
+from protoat.functional.images import unit_pixels
 
 __all__ = ["ImageLoader"]
 
@@ -110,7 +111,7 @@ class ImageLoader:
                 x = self.augment(x, _generator(self.seed, epoch, batch, self.rank))
             if batch == len(self) - 1:
                 self.epoch = epoch + 1
-            pair = x.to(torch.float32).div_(255), labels.index_select(0, indices)
+            pair = unit_pixels(x), labels.index_select(0, indices)
             yield (*pair, self._origin(indices, epoch, batch)) if self.origins else pair
 
     def _origin(self, indices: Tensor, epoch: int, batch: int) -> Origin:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import get_args
@@ -18,9 +19,11 @@ from protoat.functional.margins import dlr
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 
-__all__ = ["Family", "attack_of_name", "describe_names"]
+__all__ = ["Attacks", "Family", "attack_of_name", "describe_names", "named_attacks"]
 
 Family = Callable[..., Attack]
+Attacks = str | Attack | Iterable[str | Attack | None] | Mapping[str, str | Attack | None]
+_EXAMPLE = "write ['clean', 'pgd20'] or {'mine': protoat.PGD(protoat.Linf(8/255), steps=10)}"
 _GRAMMAR = re.compile(r"(?P<number>\d+)?(x(?P<restarts>\d+))?")
 # What the number behind a name counts: the first of these that the attack takes.
 _COUNTED = ("steps", "queries", "draws")
@@ -91,6 +94,58 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
         return Targeted(attack, rule) if colon else attack  # type: ignore[arg-type] # a rule, see above
     except ValueError as error:
         raise UserError(f"attack {name!r}: {error}") from error
+
+
+def named_attacks(attacks: Attacks, threat: ThreatModel | None = None) -> dict[str, Attack | None]:
+    """Attacks by name, clean images (None) among them, out of names, attacks, several of them, or a mapping.
+
+    An attack without a name is called by its class, and the second one ``pgd-2``.
+
+    Args:
+        attacks: see `protoat.evaluate`.
+        threat: norm and radius of those that are given by name.
+
+    Raises:
+        TypeError: something that is neither a name nor an attack.
+        ValueError: none at all, one by name without `threat`, or an unknown name.
+
+    >>> from protoat.attacks import FGSM
+    >>> from protoat.threats import Linf
+    >>> {name: type(attack).__name__ for name, attack in named_attacks(["pgd10", FGSM(Linf(0.1))], Linf(0.3)).items()}
+    {'clean': 'NoneType', 'pgd10': 'PGD', 'fgsm': 'FGSM'}
+    >>> named_attacks("pgd10")
+    Traceback (most recent call last):
+    ValueError: attack 'pgd10' is given by name, which needs norm and radius: threat=protoat.Linf(8/255)
+    """
+    if isinstance(attacks, str | Attack | None):
+        attacks = [attacks]
+    if not isinstance(attacks, Mapping | Iterable):
+        raise TypeError(f"attacks is a {type(attacks).__name__}, expected attacks or their names; {_EXAMPLE}")
+    named: dict[str, Attack | None] = {}
+    for item in attacks.items() if isinstance(attacks, Mapping) else ((None, attack) for attack in attacks):
+        name, attack = item
+        if isinstance(attack, str):
+            name = attack if name is None else name
+            if threat is None and attack != "clean":
+                raise UserError(
+                    f"attack {attack!r} is given by name, which needs norm and radius: threat=protoat.Linf(8/255)"
+                )
+            attack = None if threat is None else attack_of_name(attack, threat)
+        if not isinstance(attack, Attack | None):
+            raise TypeError(
+                f"attack {attack!r} is a {type(attack).__name__}, expected an attack or its name; {_EXAMPLE}"
+            )
+        check_kind(str, "each attack has a name", name=(name := name or _unused_name(attack, named)))
+        named[name] = attack
+    if not named:
+        raise UserError("there is no attack to measure; write 'clean' for clean accuracy")
+    return named if None in named.values() else {"clean": None, **named}
+
+
+def _unused_name(attack: Attack | None, taken: Collection[str]) -> str:
+    name = "clean" if attack is None else type(attack).__name__.lower()
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def describe_names() -> str:

@@ -12,7 +12,7 @@ from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
 from protoat.errors import UserError
-from protoat.evaluation.robustness import check_batch_norm
+from protoat.evaluation.look import check_batch_norm
 from protoat.functional.forward import output_of
 from protoat.functional.prediction import predicted
 
@@ -83,7 +83,7 @@ def embed(
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
     seen = []
     for place, rows in enumerate(indices.split(batch_size)):
-        x, y = data.images[rows].to(device).float() / 255, data.labels[rows].to(device)
+        x, y = data.pixels(rows, device), data.labels[rows].to(device)
         if attack is not None:
             seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
             x = attack.craft(model, x, y, generator=torch.Generator(device).manual_seed(seed))

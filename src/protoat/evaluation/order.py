@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protoat.data import ImageData
 
-__all__ = ["fair_order"]
+__all__ = ["fair_order", "spread"]
 
 
 def fair_order(data: ImageData) -> Tensor:
@@ -22,12 +22,17 @@ def fair_order(data: ImageData) -> Tensor:
     >>> data.labels[fair_order(data)[:3]].sum().item()
     1
     """
+    return spread(data.modes, len(data.mode_names))
+
+
+def spread(kinds: Tensor, number: int) -> Tensor:
+    """(N,) int64, an order of which every beginning holds its share of each of so many `kinds`, (N,) int64 from 0."""
     generator = torch.Generator().manual_seed(0)
-    shuffled = torch.randperm(len(data), generator=generator)
-    modes = data.modes.cpu()[shuffled]
+    shuffled = torch.randperm(len(kinds), generator=generator)
+    modes = kinds.cpu()[shuffled]
     by_mode = modes.argsort(stable=True)
-    counts = torch.bincount(modes, minlength=len(data.mode_names))
+    counts = torch.bincount(modes, minlength=number)
     start = torch.rand(len(counts), dtype=torch.float64, generator=generator)
     own = modes[by_mode]
-    place = torch.arange(len(data)) - (counts.cumsum(0) - counts)[own]
+    place = torch.arange(len(kinds)) - (counts.cumsum(0) - counts)[own]
     return shuffled[by_mode[((place + start[own]) / counts[own]).argsort(stable=True)]]

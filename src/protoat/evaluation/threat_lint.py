@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from protoat.attacks import Attack
 from protoat.attacks.examination import Examination, Finding, Severity, examine
-from protoat.data import ImageData
+from protoat.data import ImageData, ImageLoader
+from protoat.data.given import LabelledImages, as_image_data, read_images
 from protoat.errors import UserError
+from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
-from protoat.evaluation.order import fair_order
+from protoat.evaluation.order import fair_order, spread
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.pieces import InPieces
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
-from protoat.functional.images import ROUNDING
+from protoat.functional.images import ROUNDING, unit_pixels
 from protoat.functional.prediction import predicted
 from protoat.threats import ThreatModel
 
@@ -29,9 +31,9 @@ __all__ = ["Finding", "Severity", "lint", "reach"]
 
 def lint(
     model: nn.Module | Callable[[Tensor], Any],
-    data: ImageData | tuple[Tensor, Tensor],
+    data: LabelledImages,
     threat: ThreatModel,
-    attacks: Mapping[str, Attack | None],
+    attacks: Attacks,
     *,
     targets: Tensor | None = None,
     images: int = 128,
@@ -43,9 +45,9 @@ def lint(
 
     Args:
         model: images in [0, 1] -> `Output` or logits.
-        data: test images, or (images (N, C, H, W), labels (N,)) as an attack would get them.
-        threat: norm and radius.
-        attacks: by name; None is the measurement of clean images.
+        data: test images in any form that `protoat.evaluate` takes; floats outside [0, 1] are a finding here.
+        threat: norm and radius, also of the attacks that are given by name.
+        attacks: see `protoat.evaluate`.
         targets: (N,) classes that targeted attacks are to reach, where they are given and not drawn.
         images: forwarded at most, a share of each mode.
         pixels_known: the model was trained on pixels as they come here, so it is not asked whether it wants others.
@@ -53,28 +55,38 @@ def lint(
     Raises:
         ValueError: no images.
 
-    >>> from protoat.attacks import PGD
     >>> from protoat.data import Digits
     >>> from protoat.threats import Linf
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    >>> attack = PGD(Linf(0.3), steps=10, step_size=0.01)
-    >>> [found.code for found in lint(net, Digits().load("test"), Linf(0.3), {"pgd10": attack})]
+    >>> [found.code for found in lint(net, Digits().load("test"), Linf(0.3), "pgd10/0.01")]
     ['chance', 'short-reach']
     """
-    pixels, labels = (data.images, data.labels) if isinstance(data, ImageData) else data
-    if not len(labels):
-        raise UserError("the data holds no images")
-    rows = (
-        fair_order(data)[:images].sort().values if isinstance(data, ImageData) else torch.arange(len(labels))[:images]
-    )
     network = InPieces(as_module(model))
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
-    x, y = pixels[rows].to(where), labels[rows].to(where)
-    x = x if x.is_floating_point() else x.float() / (255 if isinstance(data, ImageData) else 1)
+    pixels, labels, rows = _some_of(data, images)
+    x, y = unit_pixels(pixels[rows].to(where)), labels[rows].to(where)
+    named = named_attacks(attacks or "clean", threat)
     found = network.retrying(lambda: examine(network, x), len(x))
     with hidden_parts_in_eval(found.hidden):
-        case = _Case(network, x, y, found, eval_logits(network, x), labels, threat, attacks, targets, pixels_known)
+        case = _Case(network, x, y, found, eval_logits(network, x), labels, threat, named, targets, pixels_known)
         return [finding for rule in _RULES for finding in rule(case)]
+
+
+def _some_of(data: LabelledImages, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All images, all labels, and the rows of at most so many, a share of each mode or class."""
+    if isinstance(data, ImageData | ImageLoader):
+        data = as_image_data(data)
+        pixels, labels = data.images, data.labels
+    elif isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+        pixels, labels = data  # as an attack would get them: what is wrong with the labels is a finding
+    else:
+        given = read_images(data)
+        pixels, labels = given.images, given.labels
+    if not len(labels):
+        raise UserError("the data holds no images")
+    kinds = labels.clamp_min(0)
+    order = fair_order(data) if isinstance(data, ImageData) else spread(kinds, 1 + int(kinds.max()))
+    return pixels, labels, order[:images].sort().values
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,21 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["ROUNDING", "check_images"]
+__all__ = ["ROUNDING", "check_images", "unit_pixels"]
 
 # Resizing, or normalising and back, leaves pixels this far outside [0, 1]; half a grey level of 8 bits is twice that.
 ROUNDING = 1e-3
+
+
+def unit_pixels(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Images in [0, 1]: pixels of 8 bits divided by 255, in `dtype` or float32; floats as they are, or in `dtype`.
+
+    >>> unit_pixels(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    if x.dtype == torch.uint8:
+        return x.to(dtype or torch.float32).div_(255)
+    return x if dtype is None else x.to(dtype)
 
 
 def check_images(x: Tensor) -> Tensor:

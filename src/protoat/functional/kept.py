@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["modes_kept", "random_state_kept", "set_random_state"]
+__all__ = ["host_random_state_kept", "modes_kept", "random_state_kept", "set_random_state"]
 
 
 def set_random_state(device: torch.device, seed: int) -> None:
@@ -37,6 +39,18 @@ def random_state_kept(device: torch.device, seed: int | None = None) -> Iterator
         if seed is not None:
             set_random_state(device, seed)
         yield
+
+
+@contextmanager
+def host_random_state_kept(device: torch.device) -> Iterator[None]:
+    """Gives the global random states of torch, NumPy and ``random`` back at the end."""
+    ours, theirs = random.getstate(), np.random.get_state()
+    try:
+        with random_state_kept(device):
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(theirs)
 
 
 @contextmanager

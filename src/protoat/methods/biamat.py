@@ -17,6 +17,7 @@ from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.functional.forward import output_of
+from protoat.functional.images import unit_pixels
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
@@ -195,7 +196,7 @@ class BiaMAT(OneStep):
         if isinstance(self.auxiliary, Source):
             seed = int(torch.randint(2**62, (), generator=generator, device=generator.device).item())
             images = self.auxiliary.augment(images, torch.Generator().manual_seed(seed))
-        return images.to(x.dtype) / 255, data.labels[chosen]
+        return unit_pixels(images, x.dtype), data.labels[chosen]
 
     def _data(self) -> ImageData:
         if self._images is None:
@@ -204,7 +205,7 @@ class BiaMAT(OneStep):
 
     def _auxiliary_head(self, model: nn.Module) -> nn.Linear:
         if self.head is None:
-            image = self._data().images[:1].to(next(model.parameters()).device) / 255
+            image = self._data().pixels(slice(1), next(model.parameters()).device)
             width = _embedding_dim(bare(model), image)
             self.head = nn.Linear(width, self._data().num_classes, device=image.device)
         return self.head

@@ -16,10 +16,11 @@ from protoat.attacks import Attack, Transfer
 from protoat.attacks.examination import examined
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
+from protoat.evaluation.look import look_at
 from protoat.evaluation.masking_audit import tally
+from protoat.evaluation.measurement import Advance
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
-from protoat.evaluation.robustness import Advance, look_at
 from protoat.evaluation.threat_lint import Finding, lint
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.partial import Partial

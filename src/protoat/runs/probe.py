@@ -18,6 +18,7 @@ from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.functional.forward import output_of
+from protoat.functional.images import unit_pixels
 from protoat.methods import PGDAT
 from protoat.models.dual_bn import Branch
 from protoat.objective import Objective
@@ -74,7 +75,7 @@ class LinearProbe(nn.Module):
         """(N, D) embeddings of clean images, as the encoder gives them."""
         device = next(self.encoder.parameters()).device
         batches = data.images.split(_BATCH_SIZE)
-        return torch.cat([output_of(self.encoder, x.to(device).float() / 255).embedding for x in batches])
+        return torch.cat([output_of(self.encoder, unit_pixels(x.to(device))).embedding for x in batches])
 
     def fit_clean(self, data: ImageData) -> None:
         """Solves for the head that minimises cross-entropy on clean embeddings + 1e-4 / 2 x its squared weights.

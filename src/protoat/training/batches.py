@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from protoat.data.batch_format import as_batch, origin_of
 from protoat.errors import UserError
 from protoat.functional.images import check_images
-from protoat.training.batch_format import as_batch, origin_of
+from protoat.functional.kept import host_random_state_kept
 from protoat.training.loader_memory import LoaderMemory, is_stateful
 from protoat.training.memory_format import MemoryFormat
 from protoat.training.nested import pack, unpack
-from protoat.training.seeding import host_random_state_kept, seed_everything
+from protoat.training.seeding import seed_everything
 from protoat.training.weights import part, prefixed
 from protoat.training.worker_signals import helpers_spared, workers_spared
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.errors import UserError
+from protoat.functional.kept import host_random_state_kept
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.averaging import EMA, Averaging
@@ -34,7 +35,6 @@ from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
 from protoat.training.saver import Kept, Saver
 from protoat.training.schedule import Constant, Schedule
-from protoat.training.seeding import host_random_state_kept
 from protoat.training.signals import StopRequest
 from protoat.training.single_image import check_single_image, smallest_batch
 from protoat.training.torch_schedule import TorchSchedule
@@ -112,7 +112,8 @@ def fit(
         optimizer: over every trainable parameter of model and objective, see `parameter_groups`.
         schedule: learning rate over the updates; default `Constant`. Every group keeps its ratio to the first. Or a
             scheduler of ``torch.optim.lr_scheduler`` over `optimizer`, see `TorchSchedule`.
-        validation: `ImageData` or an iterable of batches as in `train`, held out of the training images.
+        validation: images held out of the training images, in any form that `protoat.evaluate` takes; batches as in
+            `train`.
         validation_attack: default PGD-10 under the method's threat model; clean accuracy only for `Standard`.
         validate_every: epochs between validations; the last epoch always has one.
         out: folder for ``metrics.jsonl``, ``checkpoints/``, ``best.*``, ``last.*`` and ``tensorboard/``, in which one

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from protoat.functional.kept import random_state_kept, set_random_state
+from protoat.functional.kept import set_random_state
 
-__all__ = ["derived_seed", "host_random_state_kept", "seed_everything", "seed_global"]
+__all__ = ["derived_seed", "seed_everything", "seed_global"]
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -36,15 +34,3 @@ def seed_everything(device: torch.device, *parts: int | str) -> None:
     set_random_state(device, seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-
-
-@contextmanager
-def host_random_state_kept(device: torch.device) -> Iterator[None]:
-    """Gives the global random states of torch, NumPy and ``random`` back at the end."""
-    ours, theirs = random.getstate(), np.random.get_state()
-    try:
-        with random_state_kept(device):
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(theirs)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.attacks.examination import examine
+from protoat.data.batch_format import as_batch
+from protoat.data.given import FORMS, as_image_data, is_whole
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.forward import output_of
@@ -19,7 +21,6 @@ from protoat.functional.images import check_images
 from protoat.functional.prediction import predicted
 from protoat.methods import Standard
 from protoat.objective import Objective
-from protoat.training.batch_format import as_batch
 from protoat.training.batches import first_batch
 from protoat.training.loader_memory import LoaderMemory
 from protoat.training.seeding import derived_seed
@@ -42,7 +43,8 @@ class Validation:
     """Measures a model on the same images, with the same random starts, each time it is called.
 
     Args:
-        data: `ImageData`, or an iterable of batches, see `as_batch`, in a fixed order.
+        data: held-out images in any form that `protoat.evaluate` takes. A loader is read anew each time, in its own
+            order, which should be fixed; all else is read once.
         attack: None measures clean accuracy only.
         device: where the model is.
         rank, world_size: each process takes every `world_size`-th batch.
@@ -63,7 +65,8 @@ class Validation:
         world_size: int = 1,
         dtypes: Collection[torch.dtype] = (torch.float32,),
     ) -> None:
-        self.data = data
+        self.data: Any = as_image_data(data, dtypes=dtypes) if is_whole(data) else data
+        data = self.data
         self.attack = attack
         self.device = device
         self.seed = seed
@@ -75,7 +78,7 @@ class Validation:
         self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
         if not hasattr(data, "images"):
             if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-                raise UserError(f"validation is a {type(data).__name__}, expected ImageData or an iterable of batches")
+                raise UserError(f"validation is a {type(data).__name__}, expected {FORMS}")
             first_batch(data, device, dtypes=dtypes, what="validation")
 
     def state(self) -> dict[str, Tensor]:
@@ -150,4 +153,4 @@ class Validation:
     def _of_images(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.data.labels), _BATCH_SIZE):
             chosen = slice(start, start + _BATCH_SIZE)
-            yield self.data.images[chosen].to(self.device).float() / 255, self.data.labels[chosen]
+            yield self.data.pixels(chosen, self.device), self.data.labels[chosen]

@@ -14,9 +14,10 @@ from protoat.attacks.examination import Examination
 from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import attack_of_name
+from protoat.evaluation.look import look_at
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
-from protoat.evaluation.robustness import evaluate, look_at
+from protoat.evaluation.robustness import evaluate
 from protoat.threats import ThreatModel
 
 __all__ = ["Crafted", "Lab", "Surrogate"]
@@ -101,7 +102,7 @@ class Lab:
     @cached_property
     def x(self) -> Tensor:
         """(N, C, H, W) images in [0, 1], where the model is."""
-        return self.data.images.to(self.device).float() / 255
+        return self.data.pixels(device=self.device)
 
     @cached_property
     def y(self) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,13 @@ from torch import nn
 
 from protoat.attacks import Attack
 from protoat.attacks.examination import Finding, examined
-from protoat.data import ImageData
+from protoat.data.given import LabelledImages
 from protoat.errors import UserError
+from protoat.evaluation.look import in_place, labelled_images
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
-from protoat.evaluation.masking_audit.check import Check, Status, not_run
+from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
 from protoat.evaluation.masking_audit.context import Lab, Surrogate
+from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
 
@@ -150,9 +151,10 @@ def tally(content: Mapping[str, Any]) -> Tally:
 
 def audit(
     model: nn.Module,
-    data: ImageData,
+    data: LabelledImages,
     threat: ThreatModel,
     *,
+    modes: Any = None,
     images: int = 1000,
     batch_size: int = 250,
     adaptive: Mapping[str, Attack] | None = None,
@@ -172,7 +174,7 @@ def audit(
 
     Args:
         model: images in [0, 1] -> `Output` or logits, in the mode in which it is used.
-        data: test images.
+        data, modes: test images, see `protoat.evaluate`.
         threat: norm and radius.
         images: how many are attacked, a share of each mode; the most expensive attacks see the first 250 of them.
         batch_size: images attacked at once.
@@ -197,43 +199,51 @@ def audit(
     >>> report["C16"].status, report["C15"].reason
     ('pass', 'the model answers alike twice, in any batch, and in the mode in which it came')
     """
-    known = [check.id for check in CHECKS]
-    if unknown := sorted(set(only or ()) - set(known)):
-        raise UserError(f"check {unknown[0]!r} is unknown; write one of {', '.join(known)}")
+    chosen = _numbers(only)
     at = ""
 
     def starts(attack: str) -> None:
         if advance is not None:
             advance(at, attack)
 
-    lab = Lab(
-        model,
-        data,
-        threat,
-        images=images,
-        batch_size=batch_size,
-        adaptive=adaptive or {},
-        surrogates=surrogates,
-        record=record,
-        training=training,
-        advance=starts,
-    )
-    results, home, stack = [], lab.device, ExitStack()
-    try:
-        model.to(device or home)
-        stack.enter_context(examined())
-        stack.enter_context(hidden_parts_in_eval(lab.examination.hidden))
-        for check in CHECKS:
-            at, started = check.id, time.perf_counter()
-            if only is not None and check.id not in only:
-                verdict = not_run(NOT_ASKED)
-            elif check.follows_gradients and not lab.differentiable:
-                verdict = not_run("needs gradients, and none come back to the image; see C16")
-            else:
-                verdict = check.run(lab)
-            taken = time.perf_counter() - started
-            results.append(CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, taken))
-    finally:
-        stack.close()
-        model.to(home)
+    network = as_module(model)
+    with in_place(network, device) as (pieces, where):
+        lab = Lab(
+            network,
+            labelled_images(pieces, data, modes, where),
+            threat,
+            images=images,
+            batch_size=batch_size,
+            adaptive=adaptive or {},
+            surrogates=surrogates,
+            record=record,
+            training=training,
+            advance=starts,
+        )
+        with examined(), hidden_parts_in_eval(lab.examination.hidden):
+            results = []
+            for check in CHECKS:
+                at = check.id
+                results.append(_result(check, lab) if at in chosen else _of(check, not_run(NOT_ASKED), 0.0))
     return AuditReport(tuple(results), len(lab), threat, lab.examination.findings)
+
+
+def _numbers(only: Collection[str] | None) -> set[str]:
+    """Numbers of the checks to run."""
+    known = [check.id for check in CHECKS]
+    if unknown := sorted(set(only or ()) - set(known)):
+        raise UserError(f"check {unknown[0]!r} is unknown; write one of {', '.join(known)}")
+    return set(known if only is None else only)
+
+
+def _result(check: Check, lab: Lab) -> CheckResult:
+    started = time.perf_counter()
+    if check.follows_gradients and not lab.differentiable:
+        verdict = not_run("needs gradients, and none come back to the image; see C16")
+    else:
+        verdict = check.run(lab)
+    return _of(check, verdict, time.perf_counter() - started)
+
+
+def _of(check: Check, verdict: Verdict, seconds: float) -> CheckResult:
+    return CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, seconds)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protoat.data import Origin
+from protoat.data.origin import Origin
 from protoat.errors import UserError
+from protoat.functional.images import unit_pixels
 from protoat.functional.labels import class_numbers
 
 __all__ = ["as_batch", "origin_of"]
@@ -42,8 +43,7 @@ def as_batch(
     """
     images, labels = _pair(batch, labelled)
     x = _tensor("images", images)
-    if x.dtype == torch.uint8:
-        x = x.float() / 255
+    x = unit_pixels(x)
     if not x.is_floating_point():
         raise UserError(f"images are {x.dtype}, expected floats in [0, 1], or torch.uint8 from 0 to 255")
     if x.dim() < 2 or not len(x):
