@@ -14,7 +14,7 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "errors", "names"},
+    {"_version", "errors", "names", "reprs"},
     {"arguments"},
     {"storage", "pixels"},
     {"types", "memory"},

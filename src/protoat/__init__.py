@@ -2,6 +2,18 @@
 
 Everything a program needs is here: ``protoat.PGD``, ``protoat.PGDAT``, ``protoat.SoftTriple``. Names load on first use,
 so that ``import protoat`` and ``protoat --help`` do not import torch; ``__init__.pyi`` tells type checkers of them.
+
+>>> import torch
+>>> import protoat as pa
+>>> from torch.utils.data import DataLoader, TensorDataset
+>>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+>>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+>>> pa.PGD(pa.Linf(8 / 255), steps=10)(model, x, y).x_adv.shape
+torch.Size([40, 1, 8, 8])
+>>> loader = DataLoader(TensorDataset(x, y), batch_size=20)
+>>> report = pa.evaluate(model, loader, ["clean", "pgd10"], threat=pa.Linf(0.3))
+>>> report.worst_case.accuracy == report["pgd10"].accuracy <= report["clean"].accuracy
+True
 """
 
 from importlib import import_module

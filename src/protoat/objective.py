@@ -23,6 +23,7 @@ from protoat.functional.labels import class_numbers
 from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
+from protoat.reprs import constructor_repr
 from protoat.types import LossTerms, Views
 
 __all__ = ["Objective"]
@@ -116,6 +117,9 @@ class Objective(nn.Module):
         self.label_smoothing = float(label_smoothing)
         self.stopped: str | None = None
         self._warned_of_mode = False
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     def losses(self, model: nn.Module, x: Tensor, y: Tensor, origin: Origin | None = None) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.

@@ -24,6 +24,7 @@ from protoat.functional.images import check_images
 from protoat.functional.kept import random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
+from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
 
@@ -113,6 +114,9 @@ class Attack(ABC):
     @abstractmethod
     def run(self, problem: Problem) -> Tensor:
         """Adversarial images of shape ``problem.x.shape``; the caller projects them once more."""
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     def parameters(self) -> dict[str, Any]:
         """Everything that defines this attack, ready for JSON: nobody has to guess what ``pgd10`` was."""

@@ -15,6 +15,7 @@ from protoat.attacks.standing import leading
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
 from protoat.pixels import Pixels
+from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
@@ -147,6 +148,9 @@ class CWPGD(Attack):
         )
         self._away = build(loss=partial(capped_margin, kappa=self.kappa))
         self._towards = build(loss=self._floored)
+
+    def __repr__(self) -> str:
+        return constructor_repr(self, self._away)
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
         self._away.check(images, output)

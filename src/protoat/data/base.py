@@ -19,6 +19,7 @@ from protoat.arguments import check_kind
 from protoat.data.augment import Augment
 from protoat.errors import MissingFileError, UserError
 from protoat.functional.images import check_images, unit_pixels
+from protoat.reprs import constructor_repr
 
 if TYPE_CHECKING:
     from protoat.data.inventory import Inventory
@@ -176,6 +177,9 @@ class Source(ABC):
     def __init__(self, *, root: Path | str | None = None, download: bool = False) -> None:
         self.root = Path(root or os.environ.get("PROTOAT_DATA") or "~/.cache/protoat/data").expanduser()
         self.download = download
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from protoat.errors import UserError
 from protoat.functional.distributed import bare, mean_over_processes
 from protoat.methods.base import Method, OneStep, never_begun
 from protoat.methods.pgd import PGDAT
+from protoat.reprs import constructor_repr, factory
 from protoat.threats import ThreatModel
 from protoat.types import Views
 
@@ -79,6 +80,9 @@ class AWP(Method):
         self.start_epoch = start_epoch
         if ramp_epochs is not None:
             inner.ramp_epochs = ramp_epochs
+
+    def __repr__(self) -> str:
+        return constructor_repr(self, method=factory(self.method, getattr(self.method, "attack", None)))
 
     def check_classes(self, num_classes: int) -> None:
         self.method.check_classes(num_classes)

@@ -18,6 +18,7 @@ from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
+from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Views
 
@@ -57,6 +58,9 @@ class Method(Memory, ABC):
         self.ramp_epochs = ramp_epochs
         self._epoch = math.inf
         self._epochs: float | None = None
+
+    def __repr__(self) -> str:
+        return constructor_repr(self, getattr(self, "attack", None))
 
     def check_classes(self, num_classes: int) -> None:
         """Refuses settings that do not fit this many classes; runs call it before they write anything."""

@@ -52,7 +52,8 @@ class NFGSM(AdversarialTraining):
         check_threat(threat, type(self))
         check_number("[0, inf)", "2 is usual", noise=noise)
         self.noise = noise
-        self.reach = noise + step_length(step_size, threat.eps) / threat.eps
+        self.step_size = step_length(step_size, threat.eps)
+        self.reach = noise + self.step_size / threat.eps
         super().__init__(_StepFromNoise(threat, noise, self.reach, bn), ramp_epochs=ramp_epochs)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:

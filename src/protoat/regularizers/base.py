@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protoat.memory import Memory
+from protoat.reprs import constructor_repr
 from protoat.types import Views
 
 __all__ = ["Regularizer"]
@@ -22,6 +23,9 @@ class Regularizer(Memory, ABC):
     """
 
     per_process: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""

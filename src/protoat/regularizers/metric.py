@@ -29,8 +29,9 @@ def _library(part: str) -> Any:
 class _LibraryLoss(Regularizer):
     """Runs a loss of the library outside autocast, in the type of its proxies, which it would otherwise convert."""
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, num_classes: int, embedding_dim: int) -> None:
         super().__init__()
+        self.num_classes, self.embedding_dim = num_classes, embedding_dim
         self.loss: Any = loss
 
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
@@ -79,7 +80,8 @@ class Triplet(_LibraryLoss):
         if triplets_per_anchor != "all":
             check_whole(1, "or write 'all'", triplets_per_anchor=triplets_per_anchor)
         losses = _library("losses")
-        super().__init__(losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor))
+        loss = losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor)
+        super().__init__(loss, num_classes, embedding_dim)
         self.margin, self.triplets_per_anchor = margin, triplets_per_anchor
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ class NPair(_LibraryLoss):
         check_flag(normalize=normalize)
         check_number("[0, inf)", norm_reg=norm_reg)
         similarity = _library("distances").DotProductSimilarity(normalize_embeddings=normalize)
-        super().__init__(_library("losses").NPairsLoss(distance=similarity))
+        super().__init__(_library("losses").NPairsLoss(distance=similarity), num_classes, embedding_dim)
         self.pairs_per_class = pairs_per_class
         self.normalize = normalize
         self.norm_reg = norm_reg
@@ -173,7 +175,8 @@ class ProxyNCA(_LibraryLoss):
     def __init__(self, num_classes: int, embedding_dim: int, *, softmax_scale: float = 32.0) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("(0, inf)", softmax_scale=softmax_scale)
-        super().__init__(_library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale))
+        loss = _library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale)
+        super().__init__(loss, num_classes, embedding_dim)
         self.softmax_scale = softmax_scale
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
@@ -206,7 +209,8 @@ class ProxyAnchor(_LibraryLoss):
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("[0, inf)", margin=margin)
         check_number("(0, inf)", alpha=alpha)
-        super().__init__(_library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha))
+        loss = _library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha)
+        super().__init__(loss, num_classes, embedding_dim)
         self.margin, self.alpha = margin, alpha
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:

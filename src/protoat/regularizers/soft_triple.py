@@ -90,6 +90,7 @@ class SoftTriple(Regularizer):
         merge_every: int = 1,
     ) -> None:
         super().__init__()
+        self.num_classes, self.embedding_dim = num_classes, embedding_dim
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         if not isinstance(prototypes_per_class, list | tuple):
             check_whole(prototypes_per_class=prototypes_per_class)

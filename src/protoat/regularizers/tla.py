@@ -82,6 +82,7 @@ class TLA(Regularizer):
         absolute_cosine: bool = False,
     ) -> None:
         super().__init__()
+        self.num_classes, self.embedding_dim = num_classes, embedding_dim
         apart = margin if margin_same_image is None else margin_same_image
         check_number("[0, inf)", margin=margin, margin_same_image=apart, norm_reg=norm_reg, match_l2=match_l2)
         check_whole(1, "1 mines within the batch", mul_num=mul_num)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from protoat.arguments import check_number, check_whole
+from protoat.reprs import constructor_repr
 
 __all__ = ["EMA", "FAWA", "SWA", "Averaging"]
 
@@ -26,6 +27,9 @@ class Averaging(ABC):
 
     needs_validation: ClassVar[bool] = False
     bn_batches: int = 0
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     @abstractmethod
     def share(self, taken: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from protoat.arguments import check_number
 from protoat.errors import UserError
+from protoat.reprs import constructor_repr
 
 __all__ = ["Constant", "Cyclic", "Schedule", "StepDecay", "WarmupCosine"]
 
@@ -30,6 +31,9 @@ class Schedule(ABC):
     def description(self) -> str:
         """Class and settings, by which a resumed run is known."""
         return f"{type(self).__name__}{vars(self)}"
+
+    def __repr__(self) -> str:
+        return constructor_repr(self)
 
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
