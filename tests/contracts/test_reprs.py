@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -65,8 +66,8 @@ def described(value: Any) -> Any:
     if isinstance(value, Attack):
         return value.parameters()
     if isinstance(value, pa.Objective):
-        own = [value.weight, value.norm_weight, value.norm, value.dml_input]
-        return [described(value.method), value.regularizer and described(value.regularizer), *own]
+        own = [getattr(value, name) for name in signature(pa.Objective).parameters]
+        return [described(part) if isinstance(part, Method | Regularizer) else part for part in own]
     if isinstance(value, Method | Regularizer):
         return settings(value)
     return {key: item for key, item in vars(value).items() if not key.startswith("_")}
@@ -115,7 +116,10 @@ def test_it_shows_every_number() -> None:
     )
     told = repr(pa.Objective(pa.FastAT(pa.L2(0.5), ramp_epochs=2), pa.SoftTriple(10, 512)))
     assert told.startswith("Objective(FastAT(L2(0.5), step_size=0.625, ") and "guard=True, guard_drop=0.2" in told
-    assert "SoftTriple(10, 512, prototypes_per_class=[10, 10, " in told and told.endswith("dml_input='adv')")
+    assert (
+        "SoftTriple(10, 512, prototypes_per_class=[10, 10, " in told
+        and "weight=0.5, norm_weight=0.0, norm='embedding'" in told
+    )
 
 
 def test_a_network_is_told_in_one_line() -> None:
