@@ -18,7 +18,7 @@ def test_it_is_a_function_of_the_run_and_is_where_tables_look(monkeypatch: pytes
         return start("protoat train", list(args), "digits")[1]
 
     folder = usual("--config", "mnist")
-    assert folder == Job("mnist", ("--config", "mnist")).folder(Path("runs"))
+    assert folder == Job("mnist", ("mnist",)).folder(Path("runs"))
     assert usual("--config", "mnist", "--checkpoint_every", "7", "--data.root", "elsewhere") == folder
     assert usual("--config", "mnist", "--seed", "1") != folder
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,33 +28,45 @@ from protoat.paper.rows import (
     TINY_IMAGENET,
     Data,
 )
+from protoat.recipes.overrides import overlay
 from protoat.recipes.reading import read_recipe
 from protoat.recipes.shipped import recipe_names
 from protoat.runs.run import build
 from protoat.training import Cyclic, StepDecay
 
-ROWS: dict[str, Sequence[str]] = {
-    "ours": [],
-    "single": ["--regularizer.prototypes_per_class", "1"],
-    "standard": ["--config", "standard"],
-    "fast": ["--config", "fast"],
-    "free": ["--config", "free"],
-    "trades": ["--regularizer", "none", "--method", "TRADES"],
-    "cyclic": ["--method", "FastAT", "--optimizer.lr", "0.2", "--schedule", "Cyclic", "--epochs", "15"],
-    "npair": ["--config", "npair"],
+Row = tuple[tuple[str, ...], dict[str, Any]]  # recipes laid over that of the data, and what is changed
+
+ROWS: dict[str, Row] = {
+    "ours": ((), {}),
+    "single": ((), {"regularizer": {"init_args": {"prototypes_per_class": 1}}}),
+    "standard": (("standard",), {}),
+    "fast": (("fast",), {}),
+    "free": (("free",), {}),
+    "trades": ((), {"regularizer": None, "method": {"class_path": "TRADES"}}),
+    "cyclic": (
+        (),
+        {
+            "method": {"class_path": "FastAT"},
+            "optimizer": {"init_args": {"lr": 0.2}},
+            "schedule": {"class_path": "Cyclic"},
+            "epochs": 15,
+        },
+    ),
+    "npair": (("npair",), {}),
 }
 PRETRAINS = [name for name in recipe_names() if name.endswith(("acl", "rocl"))]
 
 
-def recipe_under(budget: str, name: str, row: Sequence[str] = ()) -> Job:
-    changes = read_budget(budget).args(name, pretrains=name in PRETRAINS)
-    return Job("x", ("--config", name, *row, *changes))
+def recipe_under(budget: str, name: str, row: Row = ROWS["ours"]) -> Job:
+    layers, changes = row
+    short = read_budget(budget).overrides(name, pretrains=name in PRETRAINS)
+    return Job("x", (name, *layers), overlay(changes, short))
 
 
 @pytest.mark.parametrize("name", recipe_names())
 @pytest.mark.parametrize("budget", budget_names())
 def test_every_recipe_resolves(budget: str, name: str) -> None:
-    for row in [()] if name in PRETRAINS else [ROWS["ours"], ROWS["free"]]:
+    for row in [ROWS["ours"]] if name in PRETRAINS else [ROWS["ours"], ROWS["free"]]:
         recipe = recipe_under(budget, name, row).recipe
         milestones = recipe.schedule.milestones if isinstance(recipe.schedule, StepDecay) else [0]
         assert max(milestones) < recipe.epochs
@@ -119,18 +131,18 @@ def test_what_a_budget_says_of_one_recipe_stands_beside_what_it_says_of_all() ->
             "cifar100": {"model": {"class_path": "LeNet", "init_args": {"std": None}}},
         },
     )
-    threat = ("--threat.eps", "0.1")
-    assert budget.args("cifar10") == (
-        *("--model", "ResNet18", "--model.width", "0.25", "--model.mean", "none"),
-        *(*threat, "--threat.norm", "l2"),
-    )
-    assert budget.args("cifar100") == ("--model", "LeNet", "--model.std", "none", *threat)
-    assert budget.args("cifar100", keep=["model"]) == threat
+    assert budget.overrides("cifar10") == {
+        "model": {"class_path": "ResNet18", "init_args": {"width": 0.25, "mean": None}},
+        "threat": {"eps": 0.1, "norm": "l2"},
+    }
+    other = {"class_path": "LeNet", "init_args": {"std": None}}
+    assert budget.overrides("cifar100") == {"model": other, "threat": {"eps": 0.1}}
+    assert budget.overrides("cifar100", keep=["model"]) == {"threat": {"eps": 0.1}}
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    content = {
+    content: dict[str, Any] = {
         "about": "mine",
         "images": 7,
         "train": {"epochs": 3, "schedule": None, "method": {"init_args": {"steps": 2}}},
@@ -139,10 +151,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     budget = read_budget(str(path))
     assert (budget.name, budget.about, budget.images, budget.reproduction) == ("mine", "mine", 7, False)
-    assert budget.args("cifar100") == ("--epochs", "3", "--schedule", "none", "--method.steps", "2")
-    assert budget.args("cifar10")[:2] == ("--epochs", "4")
-    assert budget.args("cifar10")[-4:] == ("--model", "ResNet18", "--model.width", "0.5")
-    assert budget.args("cifar10-acl", pretrains=True) == ()
+    assert budget.overrides("cifar100") == content["train"]
+    model = {"class_path": "ResNet18", "init_args": {"width": 0.5}}
+    assert budget.overrides("cifar10") == {**content["train"], "epochs": 4, "model": model}
+    assert budget.overrides("cifar10-acl", pretrains=True) == {}
 
 
 def test_a_file_called_paper_is_no_reproduction(tmp_path: Path) -> None:

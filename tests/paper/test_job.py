@@ -15,20 +15,27 @@ import yaml
 
 from protoat.paper.budget import read_budget
 from protoat.paper.job import Job, Task
-from protoat.paper.rows import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, Setup, with_prototypes
+from protoat.paper.rows import CIFAR10, CIFAR10_2, FAST, OURS_ACL, SINGLE_MODE, TLA, Setup, with_prototypes
 from protoat.recipes.fingerprint import settings
 from protoat.recipes.initialise import Initialise
+from protoat.recipes.overrides import options
 from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_parser, resolve
 from protoat.recipes.shipped import recipe_names
 from protoat.runs.fingerprint import fingerprint_of_folder
 from tests.whole import edit, weights
 
-BASE = ("--config", "digits")
-ACL = Job("acl", ("--config", "digits-acl"))
+BASE = ("digits",)
+ACL = Job("acl", ("digits-acl",))
+GROUPS = {"a": ["zero"], "b": ["one"]}
 
 
-def identity(*options: str, start: Job | None = None) -> str:
-    return Job("x", (*BASE, *options), start).identity
+def identity(*, start: Job | None = None, **overrides: Any) -> str:
+    return Job("x", BASE, overrides, start).identity
+
+
+def given(**arguments: Any) -> dict[str, Any]:
+    """Arguments of a class that stays."""
+    return {"init_args": arguments}
 
 
 def stored(folder: Path, *options: str, config: str = "digits") -> Path:
@@ -38,43 +45,43 @@ def stored(folder: Path, *options: str, config: str = "digits") -> Path:
 
 
 def test_order_and_defaults_do_not_count() -> None:
-    plain = identity("--epochs", "3", "--seed", "1")
-    assert plain == identity("--seed", "1", "--epochs=3")
-    assert plain == identity("--epochs", "9", "--seed", "1", "--weight", "0.5", "--epochs", "3")
-    assert plain == identity("--epochs", "3", "--seed", "1", "--checkpoint_every", "7", "--data.root", "/elsewhere")
-    assert plain == Job("another", (*BASE, "--epochs", "3", "--seed", "1")).identity
+    plain = identity(epochs=3, seed=1)
+    assert plain == identity(seed=1, epochs=3, weight=0.5)
+    assert plain == identity(epochs=3, seed=1, checkpoint_every=7, data=given(root="/elsewhere"))
+    assert plain == Job("another", BASE, {"epochs": 3, "seed": 1}).identity
 
 
 def test_every_other_key_counts() -> None:
-    changes = {
-        "data": ["--data", "MNIST"],
-        "model": ["--model", "ResNet18"],
-        "threat": ["--threat.eps", "0.2"],
-        "method": ["--method", "FreeAT"],
-        "optimizer": ["--optimizer.momentum", "0.8"],
-        "epochs": ["--epochs", "4"],
-        "batch_size": ["--batch_size", "32"],
-        "groups": ["--groups", "2"],
-        "augment": ["--augment.padding", "1"],
-        "validation_size": ["--validation_size", "10"],
-        "validate_every": ["--validate_every", "2"],
-        "regularizer": ["--regularizer.tau", "0.3"],
-        "weight": ["--weight", "0.1"],
-        "norm_weight": ["--norm_weight", "0.1"],
-        "norm": ["--norm", "weights"],
-        "dml_input": ["--dml_input", "clean"],
-        "prototype_lr_factor": ["--prototype_lr_factor", "3"],
-        "schedule": ["--schedule", "none"],
-        "averaging": ["--averaging", "0.99"],
-        "clip_norm": ["--clip_norm", "1.0"],
-        "evaluation_threat": ["--evaluation_threat.eps", "0.2"],
-        "seed": ["--seed", "1"],
-        "precision": ["--precision", "bf16"],
-        "compile": ["--compile", "true"],
-        "memory_format": ["--memory_format", "contiguous"],
+    changes: dict[str, Any] = {
+        "data": {"class_path": "MNIST"},
+        "model": {"class_path": "ResNet18"},
+        "threat": {"eps": 0.2},
+        "method": {"class_path": "FreeAT"},
+        "optimizer": given(momentum=0.8),
+        "epochs": 4,
+        "batch_size": 32,
+        "groups": 2,
+        "augment": {"padding": 1},
+        "validation_size": 10,
+        "validate_every": 2,
+        "regularizer": given(tau=0.3),
+        "weight": 0.1,
+        "norm_weight": 0.1,
+        "norm": "weights",
+        "dml_input": "clean",
+        "prototype_lr_factor": 3,
+        "schedule": None,
+        "averaging": 0.99,
+        "clip_norm": 1.0,
+        "evaluation_threat": {"eps": 0.2},
+        "seed": 1,
+        "precision": "bf16",
+        "compile": True,
+        "memory_format": "contiguous",
+        "label_smoothing": 0.1,
     }
     assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
-    found = {identity(*options) for options in changes.values()}
+    found = {identity(**{key: value}) for key, value in changes.items()}
     assert len(found | {identity()}) == len(changes) + 1
 
 
@@ -87,27 +94,27 @@ def test_a_recipe_from_before_gradients_could_be_clipped_is_the_same_run(tmp_pat
 
 
 def test_where_it_starts_counts_and_how_it_takes_over() -> None:
-    other = Job("acl", ("--config", "digits-acl", "--seed", "1"))
+    other = Job("acl", ("digits-acl",), {"seed": 1})
     kinds = [
         identity(),
         identity(start=ACL),
         identity(start=other),
-        identity("--initialise.finetune", "head", start=ACL),
+        identity(initialise={"finetune": "head"}, start=ACL),
     ]
     assert len(set(kinds)) == 4
-    assert identity("--initialise.finetune", "all", "--initialise.head", "zero", start=ACL) == identity(start=ACL)
+    assert identity(initialise={"finetune": "all", "head": "zero"}, start=ACL) == identity(start=ACL)
     assert set(Initialise.__dataclass_fields__) == {"run", "weights", "branch", "head", "finetune", "sha256"}
 
 
 def test_a_name_that_is_no_slug_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a run cannot be called '\.\./x'"):
         Job("../x", BASE)
-    with pytest.raises(ValueError, match="'digits' is no option"):
-        _ = Job("x", ("digits",)).identity
+    with pytest.raises(ValueError, match="'digit' is unknown; did you mean 'digits'"):
+        _ = Job("x", ("digit",)).identity
 
 
 def test_a_folder_is_found_by_what_it_holds(tmp_path: Path) -> None:
-    job = Job("mine", (*BASE, "--seed", "3"))
+    job = Job("mine", BASE, {"seed": 3})
     assert job.folder(tmp_path) == tmp_path / f"mine-{job.identity[:12]}"
     stored(tmp_path / "other", "--seed", "4")
     (tmp_path / "damaged").mkdir()
@@ -157,7 +164,7 @@ def test_what_only_a_recipe_in_the_store_names_is_never_imported(
         started = {**value, "run": str(planted)} if key == "initialise" else value
         content[key] = {**content[key], **value} if key == "method" else started
     edit(folder / "recipe.yaml", yaml.safe_dump(content))
-    job = Job("mine", BASE, start)
+    job = Job("mine", BASE, start=start)
     assert job.folder(tmp_path).name.startswith("mine-")
     assert not (tmp_path / "imported").exists()
 
@@ -165,18 +172,18 @@ def test_what_only_a_recipe_in_the_store_names_is_never_imported(
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (["--regularizer", "none"], ["--regularizer", "none", "--weight", "0.1", "--norm_weight", "1"]),
-        (["--averaging", "0.99"], ["--averaging", "EMA", "--averaging.decay", "0.99"]),
+        ({"regularizer": None}, {"regularizer": None, "weight": 0.1, "norm_weight": 1.0}),
+        ({"averaging": 0.99}, {"averaging": {"class_path": "EMA", **given(decay=0.99)}}),
         (
-            ["--groups", "2", "--regularizer.prototypes_per_class", "3"],
-            ["--groups", "2", "--regularizer.prototypes_per_class", "[3, 3]"],
+            {"groups": 2, "regularizer": given(prototypes_per_class=3)},
+            {"groups": 2, "regularizer": given(prototypes_per_class=[3, 3])},
         ),
     ],
 )
-def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: list[str], other: list[str]) -> None:
-    assert identity(*one) == identity(*other) != identity()
-    folder = stored(tmp_path / "by-hand", *other)
-    assert Job("mine", (*BASE, *one)).folder(tmp_path) == folder
+def test_two_ways_to_write_one_training_are_one(tmp_path: Path, one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert identity(**one) == identity(**other) != identity()
+    folder = stored(tmp_path / "by-hand", *options(other))
+    assert Job("mine", BASE, one).folder(tmp_path) == folder
 
 
 def test_only_equal_numbers_of_prototypes_are_written_as_one() -> None:
@@ -198,11 +205,13 @@ def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_has_the_digest_of_its_values_as_they_stand(name: str) -> None:
     """So runs that are in stores already are found by every later version."""
-    job = Job("x", ("--config", name))
+    job = Job("x", (name,))
     values = flattened(yaml.safe_load(job.recipe.text))
     idle = {"checkpoint_every", "data.init_args.root", "data.init_args.download"}
     if "regularizer" in values:
         idle |= {"weight", "norm_weight", "norm", "dml_input"}
+    if values["label_smoothing"] == 0:  # the first recipes had no such key
+        idle |= {"label_smoothing"}
     counted = {key: value for key, value in values.items() if value is not None and key not in idle}
     assert job.identity == sha256(json.dumps([counted, {}, None], sort_keys=True).encode()).hexdigest()
 
@@ -214,20 +223,18 @@ def test_single_mode_is_one_prototype_for_each_class() -> None:
 
 
 def test_where_files_lie_is_no_part_but_of_ones_own_images() -> None:
-    assert identity("--data.root", "/a") == identity("--data.root", "/b")
-    assert identity("--data", "ImageFolder", "--data.root", "/a") != identity(
-        "--data", "ImageFolder", "--data.root", "/b"
-    )
+    assert identity(data=given(root="/a")) == identity(data=given(root="/b"))
+    own, other = ({"class_path": "ImageFolder", **given(root=root)} for root in ("/a", "/b"))
+    assert identity(data=own) != identity(data=other)
 
 
 def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
     start = stored(tmp_path / "start", config="digits-acl")
     weights(start / "last.safetensors")
-    job = Job("mine", BASE, ACL)
+    job = Job("mine", BASE, start=ACL)
     usual = job.folder(tmp_path)
-    arguments = job.arguments(tmp_path)
-    assert arguments[-2:] == ["--initialise.run", str(start)]
-    recipe, _ = resolve(recipe_parser(), arguments)
+    assert job.started(tmp_path) == {"initialise": {"run": str(start)}}
+    recipe = read_recipe(job.config, job.started(tmp_path))
     usual.mkdir()
     edit(usual / "recipe.yaml", recipe.text)
     by_hand = usual.rename(tmp_path / "by-hand")
@@ -244,38 +251,35 @@ def test_a_run_that_starts_from_another_is_found(tmp_path: Path) -> None:
 
 
 def test_commands_do_it_by_hand(tmp_path: Path) -> None:
-    task = Task(Job("mine", (*BASE, "--groups", "{a: [zero], b: [one]}"), ACL), ("clean", "pgd10@0.2"), 50, audit=True)
+    task = Task(Job("mine", BASE, {"groups": GROUPS}, ACL), ("clean", "pgd10@0.2"), 50, audit=True)
     pretraining, training, evaluating, auditing = (shlex.split(part) for part in task.command(tmp_path).split(" && "))
     acl, mine = (str(job.folder(tmp_path)) for job in (ACL, task.job))
     assert pretraining == ["protoat", "pretrain", "--config", "digits-acl", "--out", acl]
-    assert training == ["protoat", "train", *task.job.args, "--initialise.run", acl, "--out", mine]
+    asked = ["--config", "digits", "--groups", "{a: [zero], b: [one]}", "--initialise.run", acl]
+    assert training == ["protoat", "train", *asked, "--out", mine]
     assert evaluating == ["protoat", "evaluate", mine, "--attacks", "clean", "pgd10@0.2", "--n", "50"]
     assert auditing == ["protoat", "audit", mine, "--n", "50"]
     assert replace(task, checks=("A1", "C1")).command(tmp_path).endswith(" --n 50 --checks A1 C1")
 
 
 def test_a_task_travels_without_what_is_cached() -> None:
-    task = Task(Job("mine", BASE, ACL), ("clean",))
+    task = Task(Job("mine", BASE, {"groups": GROUPS}, ACL), ("clean",))
     known = task.job.identity
     again = pickle.loads(pickle.dumps(task))
     assert again == task
-    assert vars(again.job).keys() == {"name", "args", "start"}
+    assert vars(again.job).keys() == {"name", "config", "overrides", "start"}
     assert again.job.identity == known
 
 
-@pytest.mark.parametrize("setup", [FAST, OURS_ACL])
-def test_a_command_says_each_option_once_and_asks_for_the_same_run(setup: Setup) -> None:
+@pytest.mark.parametrize("setup", [FAST, TLA, OURS_ACL])
+def test_the_options_of_a_command_ask_for_the_same_run(setup: Setup) -> None:
     job = setup.job(CIFAR10, read_budget("smoke"), seed=0)
-    said = job.arguments(Path("runs"))
-    options = [word for word in said if word.startswith("--") and word != "--config"]
-    assert len(set(options)) == len(options) < len([word for word in job.args if word.startswith("--")]) + 1
-    given = said[: said.index("--initialise.run")] if "--initialise.run" in said else said
-    assert Job("x", tuple(given), job.start).identity == job.identity
+    words = [word for word in job.arguments if word.startswith("--") and word != "--config"]
+    assert len(set(words)) == len(words)
+    recipe, _ = resolve(recipe_parser(), job.arguments)
+    assert recipe.text == job.recipe.text
 
 
-def test_a_class_that_is_named_again_keeps_its_arguments_and_another_one_does_not() -> None:
-    args = ("--schedule", "Cyclic", "--schedule.peak", "0.2", "--schedule", "Cyclic", "--schedule.lr_min", "0")
-    assert Job("x", (*BASE, *args)).arguments(Path()) == [*BASE, *args[:4], *args[6:]]
-    assert Job("x", (*BASE, *args, "--schedule", "none")).arguments(Path()) == [*BASE, "--schedule", "none"]
-    layers = ("--config", "trades", "--epochs", "3")
-    assert Job("x", (*BASE, *layers)).arguments(Path()) == [*BASE, *layers]
+def test_text_that_reads_like_another_value_stays_text() -> None:
+    names = {"class_path": "ImageFolder", **given(path="/images", classes=["1e-3", "none", "--seed", "08"])}
+    assert Job("x", BASE, {"data": names}).recipe.data.classes == names["init_args"]["classes"]

@@ -29,9 +29,9 @@ from protoat.runs.run import train
 from protoat.runs.subject import subject_of_run
 from tests.whole import checked, edit
 
-SHORT = ("--epochs", "1", "--validation_size", "0", "--method.steps", "1", "--schedule", "none")
-OURS = Job("ours", ("--config", "digits", *SHORT))
-TWO = Job("two", ("--config", "digits-2", *SHORT))
+SHORT = {"epochs": 1, "validation_size": 0, "method": {"init_args": {"steps": 1}}, "schedule": None}
+OURS = Job("ours", ("digits",), SHORT)
+TWO = Job("two", ("digits-2",), SHORT)
 TASK = Task(OURS, ("clean", "pgd2"), 40)
 
 
@@ -132,7 +132,7 @@ def test_names_that_are_recorded_as_others(own: Path, job: Job, attacks: tuple[s
 
 
 def test_an_attack_that_needs_prototypes_is_refused_without(own: Path) -> None:
-    plain = Task(Job("plain", (*OURS.args, "--regularizer", "none")), ("adaptive",), 20)
+    plain = Task(Job("plain", ("digits",), {**SHORT, "regularizer": None}), ("adaptive",), 20)
     with pytest.raises(ValueError, match="needs prototypes"):
         carry_out(plain, own)
 
@@ -303,15 +303,15 @@ def test_an_audit_is_made_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
-    acl = Job("acl", ("--config", "digits-acl", "--epochs", "1", "--method.steps", "1", "--schedule", "none"))
-    job = Job("ours-acl", OURS.args, acl)
+    acl = Job("acl", ("digits-acl",), {key: SHORT[key] for key in ("epochs", "method", "schedule")})
+    job = Job("ours-acl", ("digits",), SHORT, acl)
     run = carry_out(Task(job, ("clean",), 20), tmp_path)
     start = finished(Task(acl), tmp_path)
     assert start is not None
     assert run.recipe["initialise"]["run"] == str(start.path)
     assert json.loads((run.path / "job.json").read_text()) == {
         "name": "ours-acl",
-        "args": list(OURS.args),
+        "args": OURS.arguments,
         "identity": job.identity,
         "start": acl.identity,
     }
@@ -322,22 +322,23 @@ def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the optimizer cannot be built"):
-        carry_out(Task(Job("bad", ("--config", "digits", "--optimizer.lr", "-1"))), tmp_path)
+        carry_out(Task(Job("bad", ("digits",), {"optimizer": {"init_args": {"lr": -1.0}}})), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
 WORK = """
+import json
 import sys
 from pathlib import Path
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import carry_out
-carry_out(Task(Job("one", tuple(sys.argv[2:])), ("clean", "pgd2"), 400), Path(sys.argv[1]))
+carry_out(Task(Job("one", ("digits",), json.loads(sys.argv[2])), ("clean", "pgd2"), 400), Path(sys.argv[1]))
 """
-TENS = ("--config", "digits", "--epochs", "6", "--validation_size", "50", "--schedule", "none")
+TENS = {"epochs": 6, "validation_size": 50, "schedule": None}
 
 
 def start(store: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", WORK, str(store), *TENS]
+    command = [sys.executable, "-c", WORK, str(store), json.dumps(TENS)]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
 
 
@@ -352,7 +353,7 @@ def test_of_two_processes_one_does_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    task = Task(Job("one", TENS), ("clean", "pgd2"), 400)
+    task = Task(Job("one", ("digits",), TENS), ("clean", "pgd2"), 400)
     whole = carry_out(task, tmp_path / "whole")
     for reached in ("metrics.jsonl", "last.safetensors"):  # in the middle of training, then while it measures
         process = start(tmp_path / "killed")

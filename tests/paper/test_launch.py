@@ -18,23 +18,24 @@ from protoat.paper.launch import launch
 from protoat.training import Interrupted
 from tests.whole import edit
 
-SHORT = ("--epochs", "1", "--validation_size", "0", "--method.steps", "1", "--schedule", "none")
+SHORT = {"epochs": 1, "validation_size": 0, "method": {"init_args": {"steps": 1}}, "schedule": None}
 
 
-def task(name: str, *options: str, start: Job | None = None) -> Task:
-    return Task(Job(name, ("--config", "digits", *SHORT, *options), start), ("clean",), 20)
+def task(name: str, lr: float = 0.01, seed: int = 0, start: Job | None = None) -> Task:
+    changes = {**SHORT, "optimizer": {"init_args": {"lr": lr}}, "seed": seed}
+    return Task(Job(name, ("digits",), changes, start), ("clean",), 20)
 
 
 @pytest.fixture
 def acl() -> Job:
-    return Job("acl", ("--config", "digits-acl", "--epochs", "1", "--method.steps", "1", "--schedule", "none"))
+    return Job("acl", ("digits-acl",), {key: SHORT[key] for key in ("epochs", "method", "schedule")})
 
 
 @pytest.mark.filterwarnings("ignore:.*gradients .* are not finite:RuntimeWarning")
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_task_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, acl: Job, jobs: int) -> None:
-    bad, unlearnt = task("bad", "--optimizer.lr", "-1"), task("unlearnt", "--optimizer.lr", "1e30")
-    good = [task("good", "--seed", "1"), task("from-acl", start=acl), task("too-from-acl", "--seed", "2", start=acl)]
+    bad, unlearnt = task("bad", lr=-1.0), task("unlearnt", lr=1e30)
+    good = [task("good", seed=1), task("from-acl", start=acl), task("too-from-acl", seed=2, start=acl)]
     said: list[str] = []
     failures = launch([bad, unlearnt, *good], tmp_path, jobs=jobs, say=said.append)
     assert {failure.task for failure in failures} == {bad, unlearnt}
@@ -62,8 +63,8 @@ def test_a_store_that_cannot_be_written_is_said_before_any_task(store: str) -> N
 
 
 def test_what_starts_from_a_failed_run_is_not_begun(tmp_path: Path) -> None:
-    broken = Job("acl", ("--config", "digits-acl", "--optimizer.lr", "-1"))
-    tasks = [task("one", start=broken), task("two", "--seed", "1", start=broken), task("three")]
+    broken = Job("acl", ("digits-acl",), {"optimizer": {"init_args": {"lr": -1.0}}})
+    tasks = [task("one", start=broken), task("two", seed=1, start=broken), task("three")]
     failures = launch(tasks, tmp_path)
     assert [failure.task for failure in failures] == tasks[:2]
     assert all(failure.error == "it starts from acl, which failed" for failure in failures)
@@ -71,7 +72,7 @@ def test_what_starts_from_a_failed_run_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_a_failure_of_its_task_only(tmp_path: Path) -> None:
-    one, two = task("one"), task("two", "--seed", "1")
+    one, two = task("one"), task("two", seed=1)
     launch([one], tmp_path)
     edit(one.job.folder(tmp_path) / "evaluation.json", "{")
     failures = launch([one, two], tmp_path)
@@ -103,8 +104,8 @@ from protoat.paper.job import Job, Task
 from protoat.paper.launch import launch
 store, jobs = Path(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--epochs", "10000")
-tasks = [Task(Job(f"long-{seed}", (*long, "--seed", str(seed))), ("clean",), 20) for seed in range(2)]
+long = {"validation_size": 0, "schedule": None, "epochs": 10000}
+tasks = [Task(Job(f"long-{seed}", ("digits",), {**long, "seed": seed}), ("clean",), 20) for seed in range(2)]
 launch(tasks, store, jobs=jobs, say=print)
 """
 

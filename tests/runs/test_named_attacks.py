@@ -90,16 +90,16 @@ def test_what_is_no_attack_is_refused(names: list[str], message: str, subject: S
 )
 def test_what_is_no_single_attack_is_refused_before_the_run_is_trained(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        planned = Job("planned", ("--config", "digits-2"))
+        planned = Job("planned", ("digits-2",))
         check_one_attack(name, planned.name, planned.recipe)
 
 
 def test_a_single_attack_passes_before_the_run_is_trained(run: Path) -> None:
-    job = Job("planned", ("--config", "digits", "--regularizer.prototypes_per_class", str(list(range(1, 11)))))
+    job = Job("planned", ("digits",), {"regularizer": {"init_args": {"prototypes_per_class": list(range(1, 11))}}})
     for name in ("pgd10@0.1", "aa", "adaptive-leave5", "protoat.attacks.FGSM", f"transfer:{run}"):
         check_one_attack(name, job.name, job.recipe)
     with pytest.raises(ValueError, match="'adaptive-leave' needs prototypes, and planned was not trained with SoftTr"):
-        planned = Job("planned", ("--config", "digits", "--regularizer", "none"))
+        planned = Job("planned", ("digits",), {"regularizer": None})
         check_one_attack("adaptive-leave", planned.name, planned.recipe)
 
 

@@ -172,7 +172,7 @@ def test_a_table_writes_nothing_outside_of_its_store(name: str, home: Path, tmp_
     before = everything(home)
     with pytest.raises(ValueError, match=f"{name} is a link"):
         if name == ".locks":
-            carry_out(Task(Job("one", ("--config", "digits", *SHORT))), tmp_path / "store")
+            carry_out(Task(Job("one", ("digits",), {"epochs": 1})), tmp_path / "store")
         else:
             main_of_jobs(tmp_path / "store")
     assert everything(home) == before

@@ -297,15 +297,15 @@ def test_a_budget_adds_no_words_to_a_command(here: Path, *, content: dict[str, A
 
 
 def test_what_a_budget_changes_is_not_the_word_of_the_user(here: Path) -> None:
-    """It becomes options, and so do names of classes and places, which may look like code."""
+    """Names of classes and places may look like code."""
     named = {"root": "planted.Net", "classes": ["planted.Net", "b"], "download": True}
     changes = {"data": {"class_path": "ImageFolder", "init_args": named}, "groups": "none"}
     (here / "budget.yaml").write_text(yaml.safe_dump({"about": "theirs", "train": changes}))
-    words = read_budget(str(here / "budget.yaml")).args("mnist")
-    recipe = read_recipe("mnist", words)
+    overrides = read_budget(str(here / "budget.yaml")).overrides("mnist")
+    recipe = read_recipe("mnist", overrides)
     assert recipe.data.classes == named["classes"]
     assert recipe.trust == ()
-    assert not any("download" in word for word in words)
+    assert "download" not in str(overrides)
 
 
 def test_runs_that_start_from_one_another_have_no_identity(here: Path) -> None:

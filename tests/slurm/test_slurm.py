@@ -19,7 +19,7 @@ from tests.slurm.cluster import cluster, why_not
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("--config", "digits", "--epochs", "1", "--validation_size", "0", "--schedule", "none")
+SHORT = {"epochs": 1, "validation_size": 0, "schedule": None}
 LONG = """
 import signal
 import sys
@@ -27,8 +27,8 @@ from pathlib import Path
 from protoat.paper.job import Job, Task
 from protoat.paper.launch import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
-long = ("--config", "digits", "--validation_size", "0", "--schedule", "none", "--epochs", "10000")
-tasks = [Task(Job(f"long-{seed}", (*long, "--seed", str(seed))), ("clean",), 20) for seed in range(2)]
+long = {"validation_size": 0, "schedule": None, "epochs": 10000}
+tasks = [Task(Job(f"long-{seed}", ("digits",), {**long, "seed": seed}), ("clean",), 20) for seed in range(2)]
 launch(tasks, Path(sys.argv[1]), executor="slurm", jobs=2, options={"cpus_per_task": sys.argv[2]})
 """
 
@@ -50,8 +50,9 @@ def in_queue(environment: dict[str, str]) -> list[str]:
 
 def test_two_cells_and_one_that_fails(slurm: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
-    cells = [Task(Job(f"seed-{seed}", (*SHORT, "--seed", str(seed))), ("clean", "pgd10"), 50) for seed in range(2)]
-    bad = Task(Job("bad", (*SHORT, "--optimizer.lr", "-1")), ("clean",), 50)
+    jobs = [Job(f"seed-{seed}", ("digits",), {**SHORT, "seed": seed}) for seed in range(2)]
+    cells = [Task(job, ("clean", "pgd10"), 50) for job in jobs]
+    bad = Task(Job("bad", ("digits",), {**SHORT, "optimizer": {"init_args": {"lr": -1.0}}}), ("clean",), 50)
     failures = launch([bad, *cells], tmp_path, executor="slurm", jobs=3, options={"cpus_per_task": "1", "time": "10"})
     assert [failure.task for failure in failures] == [bad]
     assert failures[0].error.startswith("the optimizer cannot be built: Invalid learning rate: -1.0")

@@ -113,7 +113,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
 
 def test_the_laboratory_waits_for_what_is_done_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    job = Job("one", ("--config", "digits", *SHORT))
+    job = Job("one", ("digits",), {"epochs": 1, "validation_size": 0, "schedule": None})
     with held_elsewhere(job.folder(tmp_path), 1.0):
         assert carry_out(Task(job), tmp_path).complete
     assert "another process is at it; waiting" in caplog.text

@@ -115,7 +115,7 @@ def named_attacks(attacks: Attacks, threat: ThreatModel | None = None) -> dict[s
     {'clean': 'NoneType', 'pgd10': 'PGD', 'fgsm': 'FGSM'}
     >>> named_attacks("pgd10")
     Traceback (most recent call last):
-    ValueError: attack 'pgd10' is given by name, which needs norm and radius: threat=protoat.Linf(8/255)
+    protoat.errors.UserError: attack 'pgd10' is given by name, which needs norm and radius: threat=protoat.Linf(8/255)
     """
     if isinstance(attacks, str | Attack | None):
         attacks = [attacks]

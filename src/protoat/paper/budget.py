@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from protoat.errors import UserError
+from protoat.recipes.overrides import overlay
 from protoat.recipes.parser import nearest
 from protoat.storage.files import read_bytes
 from protoat.storage.parsing import parse_yaml
@@ -48,21 +47,19 @@ class Budget:
     pretrain: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def args(self, recipe: str, *, pretrains: bool = False, keep: Collection[str] = ()) -> tuple[str, ...]:
-        """The changes as arguments, to stand behind all others.
+    def overrides(self, recipe: str, *, pretrains: bool = False, keep: Collection[str] = ()) -> dict[str, Any]:
+        """What it changes of a recipe, as plain values.
 
         Args:
             recipe: name of the recipe of a data set, or path of a file.
             pretrains: whether it is for ``protoat pretrain``.
             keep: keys that stay as they are without the budget.
 
-        >>> Budget("mine", "", train={"epochs": 2}, recipes={"cifar10": {"model": {"init_args": {"width": 0.5}}}}).args(
-        ...     "cifar10"
-        ... )
-        ('--epochs', '2', '--model.width', '0.5')
+        >>> Budget("mine", "", train={"epochs": 2}, recipes={"cifar10": {"batch_size": 64}}).overrides("cifar10")
+        {'epochs': 2, 'batch_size': 64}
         """
-        changes = _over(self.pretrain if pretrains else self.train, self.recipes.get(Path(recipe).stem, {}))
-        return tuple(word for key, value in changes.items() if key not in keep for word in _words(key, value))
+        changes = overlay(self.pretrain if pretrains else self.train, self.recipes.get(Path(recipe).stem, {}))
+        return {key: value for key, value in changes.items() if key not in keep}
 
 
 def budget_names() -> list[str]:
@@ -123,24 +120,10 @@ def _check(path: Path, content: Any) -> None:
             raise UserError(f"{path}: {key} holds {section!r}, expected keys and values as in a recipe")
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the values of `above` in place of its own; a mapping in both is merged in the same way.
-
-    A mapping of `above` that names another class replaces the one below, whose arguments are not for that class.
-    """
-    both = {**below, **above}
-    for key in below.keys() & above.keys():
-        one, other = below[key], above[key]
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            anew = "class_path" in other and other["class_path"] != one.get("class_path")
-            both[key] = other if anew else _over(one, other)
-    return both
-
-
 def _check_changes(path: Path, budget: Budget) -> None:
     """Refuses changes that no recipe takes, so that it is said once, with the place, and not for each run.
 
-    The file comes from outside, and what it changes becomes options: so it names what a recipe may, and no more.
+    The file comes from outside, so it names what a recipe may, and no more.
     """
     from protoat.recipes.allow_list import check_names  # torch takes seconds to import
     from protoat.recipes.reading import read_recipe
@@ -163,25 +146,6 @@ def _check_changes(path: Path, budget: Budget) -> None:
     ]
     for section, changed, name, pretrains in tried:
         try:
-            read_recipe(name, changed.args(name, pretrains=pretrains))
+            read_recipe(name, changed.overrides(name, pretrains=pretrains))
         except ValueError as error:
             raise UserError(f"{path}, {section}: {error}") from error
-
-
-def _words(key: str, value: Any) -> list[str]:
-    """An entry of a recipe file as on the command line."""
-    if not isinstance(value, Mapping):
-        return [f"--{key}", _word(value)]
-    named = [f"--{key}", str(value["class_path"])] if "class_path" in value else []
-    inner = value.get("init_args", {}) if {"class_path", "init_args"} & value.keys() else value
-    return [*named, *(word for name, entry in inner.items() for word in (f"--{key}.{name}", _word(entry)))]
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "none"
-    return (
-        value
-        if isinstance(value, str)
-        else yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-    )

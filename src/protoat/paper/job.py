@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.recipes.allow_list import foreign_names
 from protoat.recipes.fingerprint import fingerprint, settings
+from protoat.recipes.overrides import options, overlay
 from protoat.recipes.own_code import trusting
-from protoat.recipes.reading import resolve, shared_parser
+from protoat.recipes.reading import read_recipe
 from protoat.recipes.recipe import Recipe
-from protoat.records.files import read_recipe
+from protoat.records import files
 from protoat.runs.claims import is_half_removed
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_folder
 from protoat.storage.parsing import parse_yaml
@@ -32,21 +34,23 @@ class Job:
 
     Args:
         name: letters, digits and "-", a part of the folder's name and none of the identity.
-        args: what ``protoat train`` or ``protoat pretrain`` would be given, without ``--out``; with `start` also
-            ``--initialise.finetune`` and the like, but no place to start from.
+        config: names or paths of recipes, each laid over those before it.
+        overrides: what is changed of them, as a recipe file has it. Of `initialise` it says how weights are taken over,
+            not from where.
         start: pre-training whose encoder it starts from.
 
     Raises:
         ValueError: a name of other characters.
 
-    >>> one = Job("digits", ("--config", "digits", "--seed", "1", "--epochs", "2"))
-    >>> same = Job("short", ("--config", "digits", "--epochs", "2", "--seed", "1", "--weight", "0.5"))
+    >>> one = Job("digits", ("digits",), {"seed": 1, "epochs": 2})
+    >>> same = Job("short", ("digits",), {"epochs": 2, "seed": 1, "weight": 0.5})
     >>> one.identity == same.identity, one.folder(Path("runs")).name == f"digits-{one.identity[:12]}"
     (True, True)
     """
 
     name: str
-    args: tuple[str, ...]
+    config: tuple[str, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     start: Job | None = None
 
     def __post_init__(self) -> None:
@@ -61,20 +65,23 @@ class Job:
         """The resolved recipe, without `initialise`.
 
         Raises:
-            ValueError: see `protoat.recipes.recipe.resolve`.
+            ValueError: see `protoat.recipes.reading.read_recipe`.
         """
-        return _resolved(tuple(word for pair in self._pairs if not _initialises(pair) for word in pair))
+        return _resolved(self.config, json.dumps(self._own))
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return {key: value for key, value in self.overrides.items() if key != "initialise"}
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 of the whole resolved recipe, how it takes over weights, and the identity of where it starts."""
-        choice = {pair[0].removeprefix("--initialise."): pair[-1] for pair in self._pairs if _initialises(pair)}
-        content = {**parse_yaml(self.recipe.text), "initialise": choice}
+        content = {**parse_yaml(self.recipe.text), "initialise": self.overrides.get("initialise")}
         return fingerprint(content, None if self.start is None else self.start.identity)
 
     @property
     def trust(self) -> list[str]:
-        """Code that is not ours and that its recipe names, as do its arguments, and that of the job it starts from."""
+        """Code that is not ours and that its recipe names, and that of the job it starts from."""
         return [*foreign_names(parse_yaml(self.recipe.text)), *([] if self.start is None else self.start.trust)]
 
     @property
@@ -82,41 +89,10 @@ class Job:
         """Whether it is ``protoat pretrain`` that does it."""
         return self.recipe.pretrains
 
-    @property
-    def _pairs(self) -> list[tuple[str, ...]]:
-        """Each option with its values."""
-        pairs: list[tuple[str, ...]] = []
-        for word in self.args:
-            if word.startswith("--"):
-                pairs.append(tuple(word.split("=", 1)))
-            elif pairs:
-                pairs[-1] += (word,)
-            else:
-                raise UserError(f"run {self.name}: {word!r} is no option; arguments begin with --config NAME")
-        return pairs
-
-    @property
-    def _said_once(self) -> list[str]:
-        """`args`, without what a later one replaces: a value by another, a class with its arguments by another class.
-
-        >>> args = ("--config", "mnist", "--schedule", "Cyclic", "--schedule.lr_min", "0.1", "--epochs", "15")
-        >>> Job("x", (*args, "--epochs", "2", "--schedule", "none")).arguments(Path("runs"))
-        ['--config', 'mnist', '--epochs', '2', '--schedule', 'none']
-        """
-        said: dict[str, tuple[str, ...]] = {}
-        for place, (option, *values) in enumerate(self._pairs):
-            if option == "--config":  # files are laid over one another
-                said[f"{option} {place}"] = (option, *values)
-            elif said.get(option) != (option, *values):  # a class that is named again keeps its arguments
-                if said.pop(option, None) is not None:
-                    said = {key: pair for key, pair in said.items() if not key.startswith(f"{option}.")}
-                said[option] = (option, *values)
-        return [word for pair in said.values() for word in pair]
-
     def folder(self, store: Path) -> Path:
         """Where in the store it is: a folder of this identity, whatever its name; else the one it will have.
 
-        >>> Job("digits", ("--config", "digits")).folder(Path("/nowhere")).parent
+        >>> Job("digits", ("digits",)).folder(Path("/nowhere")).parent
         PosixPath('/nowhere')
         """
         usual = store / f"{self.name}-{self.identity[:DIGITS]}"
@@ -142,17 +118,29 @@ class Job:
             return False
         if self.start is None or (folder / "job.json").exists():
             return True
-        run = read_recipe(folder)["initialise"].get("run")
+        run = files.read_recipe(folder)["initialise"].get("run")
         return run is not None and self.start._could_be(Path(run))
 
-    def arguments(self, store: Path) -> list[str]:
-        """`args` as far as none takes back another, each option once, with the folder it starts from."""
-        return [*self._said_once, *([] if self.start is None else ["--initialise.run", str(self.start.folder(store))])]
+    def started(self, store: Path) -> dict[str, Any]:
+        """`overrides`, with the folder in the store that it starts from."""
+        if self.start is None:
+            return dict(self.overrides)
+        return overlay(self.overrides, {"initialise": {"run": str(self.start.folder(store))}})
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ``protoat train`` or ``protoat pretrain`` would be given, without places.
+
+        >>> Job("x", ("mnist", "trades"), {"epochs": 2, "schedule": None}).arguments
+        ['--config', 'mnist', '--config', 'trades', '--epochs', '2', '--schedule', 'none']
+        """
+        return [*(word for config in self.config for word in ("--config", config)), *options(self.overrides)]
 
     def command(self, store: Path) -> str:
         """The shell command that does it by hand."""
         before = "" if self.start is None else f"{self.start.command(store)} && "
-        words = ["protoat", "pretrain" if self.pretrains else "train", *self.arguments(store)]
+        start = [] if self.start is None else ["--initialise.run", str(self.start.folder(store))]
+        words = ["protoat", "pretrain" if self.pretrains else "train", *self.arguments, *start]
         return before + shlex.join([*words, "--out", str(self.folder(store))])
 
 
@@ -189,17 +177,13 @@ class Task:
 
 
 @lru_cache(maxsize=4096)
-def _resolved(args: tuple[str, ...]) -> Recipe:
-    return resolve(shared_parser(), args)[0]
-
-
-def _initialises(pair: tuple[str, ...]) -> bool:
-    return pair[0].startswith("--initialise")
+def _resolved(config: tuple[str, ...], overrides: str) -> Recipe:
+    return read_recipe(config, json.loads(overrides))
 
 
 @lru_cache(maxsize=4096)
 def _settings_of_file(path: Path, _modified: int) -> Mapping[str, Any]:
-    return settings(read_recipe(path.parent))
+    return settings(files.read_recipe(path.parent))
 
 
 def _settings_of(folder: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from protoat.errors import DiskError, UserError
 from protoat.paper.find_record import AUDITED, answer, is_audited, unanswered
 from protoat.paper.job import Job, Task
 from protoat.recipes.own_code import trusting
-from protoat.recipes.reading import resolve, shared_parser
+from protoat.recipes.reading import read_recipe
 from protoat.runs.audit import audit_subject
 from protoat.runs.measure import measure
 from protoat.runs.run import train
@@ -101,7 +101,7 @@ def _trained(job: Job, store: Path) -> Path:
             if not (folder / "job.json").exists():  # a kill came just before it
                 _write_job(job, folder)
             return folder
-    recipe = job.recipe if job.start is None else resolve(shared_parser(), job.arguments(store))[0]
+    recipe = job.recipe if job.start is None else read_recipe(job.config, job.started(store))
     try:
         train(recipe, folder)
     finally:
@@ -113,7 +113,7 @@ def _trained(job: Job, store: Path) -> Path:
 def _write_job(job: Job, folder: Path) -> None:
     """Says in the folder which job its run is of."""
     start = None if job.start is None else job.start.identity
-    content = {"name": job.name, "args": job.args, "identity": job.identity, "start": start}
+    content = {"name": job.name, "args": job.arguments, "identity": job.identity, "start": start}
     write_record(folder / "job.json", json.dumps(content, indent=1))
 
 

@@ -41,13 +41,19 @@ _LONGEST = 2**18  # bytes of a recipe
 _STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
 
 
-def read_recipe(config: str | Path, overrides: Sequence[str] = (), *, trust: Collection[str] = ()) -> Recipe:
+def read_recipe(
+    config: str | Path | Sequence[str | Path],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    trust: Collection[str] = (),
+) -> Recipe:
     """A recipe by name or path, with changes.
 
     Args:
-        config: name of a shipped recipe (`recipe_names`), or path of a YAML file.
-        overrides: as on the command line, such as ``["--method", "FreeAT", "--method.replays", "4"]``. They may name
-            code of your own.
+        config: name of a shipped recipe (`recipe_names`), or path of a YAML file; several are laid over one another.
+        overrides: plain values as a recipe file has them, such as ``{"method": {"class_path": "FreeAT"}}``, or options
+            as on the command line, such as ``["--method", "FreeAT", "--method.replays", "4"]``. They may name code of
+            your own.
         trust: code of your own that the file may name, such as ``["mymodels.Net"]``.
 
     Raises:
@@ -56,12 +62,18 @@ def read_recipe(config: str | Path, overrides: Sequence[str] = (), *, trust: Col
 
     >>> read_recipe("digits-2", ["--threat.eps", "26/255", "--regularizer", "none"]).threat.eps == 26 / 255
     True
+    >>> read_recipe("digits", {"threat": {"eps": "26/255"}, "regularizer": None}).regularizer is None
+    True
     >>> read_recipe("cifar-2")
     Traceback (most recent call last):
     protoat.errors.UserError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
     """
+    configs = [config] if isinstance(config, str | Path) else config
+    words = [word for each in configs for word in ("--config", str(each))]
     with trusting(trust):
-        return resolve(shared_parser(), ["--config", str(config), *overrides])[0]
+        if not isinstance(overrides, Mapping):
+            return resolve(shared_parser(), [*words, *overrides])[0]
+        return _changed(shared_parser(), words, overrides)
 
 
 def recipe_from_text(text: str, *, trust: Collection[str] = ()) -> Recipe:
@@ -149,13 +161,27 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     with trusting(named_in(args)):
         parsed = parser.parse_args(args)
-        if parsed.initialise is not None:
-            choice = Initialise(**vars(parsed.initialise))
-            found = digest(choice.file)
-            if choice.sha256 not in (None, found):
-                raise UserError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
-            parsed.initialise.sha256 = found
-        return _objects(parser, parsed), parsed
+        return _begun(parser, parsed), parsed
+
+
+def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe that `args` ask for, with other values in place of some of its own."""
+    parser.named_classes = {}
+    with trusting(foreign_names(overrides)):
+        parsed = parser.parse_args(list(args))
+        _start_anew(parsed, _classes_in(overrides))
+        return _begun(parser, parser.parse_object(dict(overrides), namespace=parsed))
+
+
+def _begun(parser: Parser, parsed: Namespace) -> Recipe:
+    """The recipe of a run that begins now, with the SHA-256 of the file that it takes weights from."""
+    if parsed.initialise is not None:
+        choice = Initialise(**vars(parsed.initialise))
+        found = digest(choice.file)
+        if choice.sha256 not in (None, found):
+            raise UserError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
+        parsed.initialise.sha256 = found
+    return _objects(parser, parsed)
 
 
 def _objects(parser: Parser, parsed: Namespace) -> Recipe:
@@ -214,8 +240,14 @@ def _start_anew(cfg: Any, named: Mapping[str, str]) -> None:
 def _classes_of(path: Path) -> dict[str, str]:
     """Class names in a recipe file, by key."""
     content = _plain(_text_of(path.resolve()), path)
-    given = {key: content.get(key) for key in _STARTS_ANEW} if isinstance(content, Mapping) else {}
-    return {key: str(entry.get("class_path")) for key, entry in given.items() if isinstance(entry, Mapping)}
+    return _classes_in(content) if isinstance(content, Mapping) else {}
+
+
+def _classes_in(content: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the classes whose arguments make no sense for another one, by key."""
+    given = {key: content.get(key) for key in _STARTS_ANEW}
+    named = {key: entry.get("class_path") if isinstance(entry, Mapping) else entry for key, entry in given.items()}
+    return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
 def _import(class_path: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protoat.errors import UserError
 from protoat.paper.budget import Budget
 from protoat.paper.rows import FREE, OURS, PGD
 from protoat.paper.tables import table_of
@@ -104,7 +105,7 @@ def test_a_task_is_one_run_with_all_that_its_row_measures(filled_with) -> None:
 def test_columns_that_are_left_out_are_not_measured(filled_with) -> None:
     (task,) = filled_with({}, rows=["free_at & co"], columns=["pgd10", "minutes"]).tasks()
     assert task.attacks == ("pgd10",)
-    assert "--method FreeAT --method.replays 8 --optimizer.lr 0.2" in " ".join(task.job.args)
+    assert "--method FreeAT --method.replays 8 --optimizer.lr 0.2" in " ".join(task.job.arguments)
 
 
 def test_overhead_alone_takes_two_runs(filled_with) -> None:
@@ -127,9 +128,8 @@ def test_an_audit_is_asked_for_with_the_attacks_of_its_row() -> None:
 
 def test_what_a_budget_says_comes_last() -> None:
     budget = Budget("short", "", train={"epochs": 2})
-    args = FREE.job(TABLE.base.data, budget, seed=7).args  # type: ignore[arg-type]
-    assert args.count("--epochs") == 2
-    assert args[-4:] == ("--epochs", "2", "--seed", "7")
+    overrides = FREE.job(TABLE.base.data, budget, seed=7).overrides  # type: ignore[arg-type]
+    assert (overrides["epochs"], overrides["seed"]) == (2, 7)
 
 
 def test_runs_of_all_seeds_start_from_one_encoder() -> None:
@@ -138,7 +138,7 @@ def test_runs_of_all_seeds_start_from_one_encoder() -> None:
     first, second = (OURS_ACL.job(CIFAR100, BUDGET, seed=seed) for seed in (0, 1))
     assert first.start == second.start
     assert first.start is not None
-    assert first.start.args == ("--config", "cifar10-acl", "--data", "CIFAR100", "--seed", "0")
+    assert first.start.arguments == ["--config", "cifar10-acl", "--data", "CIFAR100", "--seed", "0"]
     assert first.start.name == "cifar100-acl-mine"
 
 
@@ -165,7 +165,7 @@ def test_a_damaged_record_leaves_its_cells_empty_and_is_named(filled_with, monke
     table = filled_with({})
 
     def finished(task, store):
-        raise ValueError("runs/x/evaluation.json is damaged")
+        raise UserError("runs/x/evaluation.json is damaged")
 
     monkeypatch.setattr("protoat.paper.tables.fill.finished", finished)
     assert table.values(cell(table, 0, "Clean")) == ()

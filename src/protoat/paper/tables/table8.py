@@ -7,7 +7,7 @@ from protoat.paper.tables.table import Line, Table
 TABLE = Table(
     title="Accuracy (%) under PGD10 with different weights of the metric term, Ours (PGD)",
     rows=(Line("CIFAR10", data=CIFAR10), Line("CIFAR10-2", data=CIFAR10_2)),
-    columns=tuple(Line(f"weight {weight}", with_weight(weight)) for weight in ("2.0", "1.5", "1.0", "0.5", "0.1")),
+    columns=tuple(Line(f"weight {weight}", with_weight(weight)) for weight in (2.0, 1.5, 1.0, 0.5, 0.1)),
     paper="""
         49.54 50.90 51.04 53.23 52.18
         59.22 59.60 60.90 63.33 60.74
