@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.mode import BatchNormMode, attacking
+from protoat.attacks.precision import Passes
 from protoat.attacks.watched import Watched
 from protoat.errors import NoGradientError, UserError
 from protoat.functional.batch import Radius
@@ -234,7 +235,7 @@ class Attack(ABC):
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             network = as_module(model)
-            watched = Watched(network, y, targets)
+            watched = Watched(network, y, targets, Passes(getattr(self, "steps", None)))
             # A model that draws random numbers draws them from the attack's seed.
             with attacking(network, self.bn), random_state_kept(x.device, generator.initial_seed() + 1):
                 yield Problem(watched, x, y, targets, eps, generator)

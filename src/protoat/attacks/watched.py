@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.attacks.precision import Passes
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
@@ -60,6 +61,7 @@ def leads(logits: Tensor) -> Tensor:
 class Watched:
     """The model as an attack calls it; its first output shows whether labels and targets fit.
 
+    * The network runs in the precision that `attacks_in` says.
     * Logits come in the precision of the images, so arithmetic follows these.
     * Logits of -inf, which rule classes out, come as a low number, which no loss turns into one that is no number.
     * Where a class leads by more than `STEEP`, softmax is saturated: all logits come divided by one number, which
@@ -74,8 +76,11 @@ class Watched:
         floor: what takes the place of -inf; None where the first output had none.
     """
 
-    def __init__(self, network: Callable[[Tensor], Any], y: Tensor, targets: Tensor | None) -> None:
+    def __init__(
+        self, network: Callable[[Tensor], Any], y: Tensor, targets: Tensor | None, passes: Passes | None = None
+    ) -> None:
         self.network = network
+        self.passes = passes or Passes(None)
         self.gradients = 0
         self.spoilt: int | Tensor = 0
         self.scale = 1.0
@@ -86,9 +91,12 @@ class Watched:
     def __call__(self, images: Tensor) -> Output:
         if images.requires_grad:
             images.register_hook(self._finite)
-        logits, embedding = output_of(self.network, images)
+        with self.passes(images):
+            logits, embedding = output_of(self.network, images)
         check_logits(logits, len(images))
         logits = logits.to(images.dtype)
+        if embedding.dtype == torch.bfloat16:
+            embedding = embedding.to(images.dtype)
         if self._fresh:
             self._learn(logits.detach())
         if self.floor is not None:

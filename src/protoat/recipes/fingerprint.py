@@ -50,7 +50,7 @@ def later_defaults(kind: type[Recipe]) -> dict[str, Any]:
     """Defaults of the fields that came later: a run at a default is the run that was stored before there was a field.
 
     >>> later_defaults(Recipe)
-    {'label_smoothing': 0.0}
+    {'label_smoothing': 0.0, 'attack_precision': 'fp32'}
     """
     known = {entry.name: entry.default for entry in fields(kind) if entry.init and entry.default is not MISSING}
     return {name: value for name, value in known.items() if name not in _FIRST and value is not None}

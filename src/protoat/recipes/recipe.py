@@ -54,6 +54,7 @@ class Recipe:
         evaluation_threat: threat model of `protoat evaluate`; none takes `threat`.
         seed: of everything random.
         precision: fp32, or mixed precision with fp16 or bf16.
+        attack_precision: of the passes attacks make in training: fp32, bf16, or auto, whichever is faster here.
         compile: run the model through torch.compile.
         memory_format: layout of images in memory; none takes what is fastest, and safe, on the present device.
         checkpoint_every: also save inside an epoch, each time this many updates have passed.
@@ -91,6 +92,7 @@ class Recipe:
     evaluation_threat: ThreatModel | None = None
     seed: int = 0
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    attack_precision: Literal["fp32", "bf16", "auto"] = "fp32"
     compile: bool = False
     memory_format: Literal["contiguous", "channels_last"] | None = None
     checkpoint_every: int | None = None

@@ -255,6 +255,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             averaging=recipe.averaging,
             clip_norm=recipe.clip_norm,
             compile=recipe.compile,
+            attack_precision=recipe.attack_precision,
             memory_format=memory_format,
             seed=recipe.seed,
             progress=progress,

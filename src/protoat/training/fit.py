@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -17,10 +17,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
+from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.errors import UserError
 from protoat.functional.kept import host_random_state_kept
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
+from protoat.training.attack_precision import chosen_precision
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
@@ -83,6 +85,7 @@ def fit(
     clip_norm: float | None = None,
     compile: bool = False,
     memory_format: MemoryFormat = None,
+    attack_precision: AttackPrecision | Literal["auto"] = "fp32",
     seed: int = 0,
     progress: bool | None = None,
     tensorboard: bool = True,
@@ -129,6 +132,11 @@ def fit(
         compile: run the model through ``torch.compile``.
         memory_format: ``"channels_last"`` lays model and images out with channels last; on a CPU not where it could
             crash, see `protoat.training.memory_format`.
+        attack_precision: of the passes that attacks make through the network, in training and validation: ``"fp32"``,
+            as the network makes them; ``"bf16"``, under autocast, which takes half the time or less on processors and
+            accelerators with units for it; ``"auto"``, whichever a timed pass of this very network shows to be faster
+            here, which is part of the run: a resumed one goes on as it began. Weights learn in the accelerator's
+            precision, validation judges in float32.
         seed: of everything random in training.
         progress: show a progress bar; None shows it on a terminal only.
         tensorboard: write TensorBoard files into `out` when it is installed.
@@ -200,7 +208,7 @@ def fit(
                 scheduled=isinstance(schedule, TorchSchedule),
             )
         )
-        images, _ = batches.first()
+        images, labels = batches.first()
         if objective.method.labelled and smallest_batch(train) == 1:
             check_single_image(model, images[:1].to(accelerator.device), learner.modes.learning)
         updates = epochs * len(batches) * objective.updates_per_batch
@@ -212,7 +220,12 @@ def fit(
         _warn_of_the_unreached(objective, schedule, rule, epochs, updates)
         watch = _validation(validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes)
         attack = None if watch is None else watch.attack
-        state = RunState(identity(learner, schedule, rule, attack, epochs=epochs, batches=len(batches), seed=seed))
+        stack.enter_context(
+            attacks_in(precision := chosen_precision(attack_precision, folder, learner, images, labels))
+        )
+        state = RunState(
+            identity(learner, schedule, rule, attack, precision, epochs=epochs, batches=len(batches), seed=seed)
+        )
         kept: dict[str, Kept] = {"training loader": batches}
         if watch is not None:
             kept["validation loader"] = watch

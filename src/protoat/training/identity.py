@@ -9,6 +9,7 @@ from typing import Any
 
 from protoat.attacks import Attack
 from protoat.attacks.base import plain
+from protoat.attacks.precision import AttackPrecision
 from protoat.methods import Method
 from protoat.training.averaging import Averaging
 from protoat.training.learner import Learner
@@ -25,6 +26,7 @@ def identity(
     schedule: Schedule,
     rule: Averaging | None,
     validation_attack: Attack | None,
+    attack_precision: AttackPrecision,
     *,
     epochs: int,
     batches: int,
@@ -57,6 +59,7 @@ def identity(
         "validation attack": _plain(validation_attack),
         "clip_norm": learner.clip_norm,
         "precision": learner.accelerator.mixed_precision,
+        "attack_precision": attack_precision,
         "seed": seed,
     }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from protoat.attacks import PGD, Attack
 from protoat.attacks.base import attacking
 from protoat.attacks.examination import examine
+from protoat.attacks.precision import attacks_in, present_precision
 from protoat.data.batch_format import as_batch
 from protoat.data.given import FORMS, as_image_data, is_whole
 from protoat.errors import UserError
@@ -119,7 +120,9 @@ class Validation:
             robust = clean
             if self.attack is not None:
                 generator = torch.Generator(self.device).manual_seed(derived_seed("validation", self.seed, index))
-                robust = self.attack.judged(model, self.attack.craft(model, x, y, generator=generator), y).correct
+                with attacks_in(present_precision(), exact_end=True):
+                    x_adv = self.attack.craft(model, x, y, generator=generator)
+                robust = self.attack.judged(model, x_adv, y).correct
             labelled.append(y)
             when_clean.append(y[clean])
             attacked.append(y[robust])

@@ -1,0 +1,67 @@
+"""The precision of a run's attacks where the run is to choose it: as it began, else by a timed pass."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from protoat.attacks import PGD
+from protoat.attacks.precision import AttackPrecision, faster_precision
+from protoat.errors import UserError
+from protoat.functional.distributed import max_over_processes
+from protoat.training import checkpoint
+from protoat.training.learner import Learner
+
+__all__ = ["chosen_precision"]
+
+logger = logging.getLogger(__name__)
+
+
+def chosen_precision(
+    choice: AttackPrecision | Literal["auto"], folder: Path | None, learner: Learner, images: Tensor, labels: Tensor
+) -> AttackPrecision:
+    """The precision of a run's attacks.
+
+    Args:
+        choice: what the run asks for; ``"auto"`` is the one it began with, else the faster one.
+        folder: of the run, if it has one.
+        learner: holds the network that is timed.
+        images, labels: a first batch.
+
+    Raises:
+        ValueError: an unknown choice.
+    """
+    if choice not in ("fp32", "bf16", "auto"):
+        raise UserError(f"attack_precision={choice!r} is unknown; write 'fp32', 'bf16' or 'auto'")
+    if choice != "auto":
+        return choice
+    earlier = None if folder is None else _begun_with(folder, learner.accelerator)
+    return earlier or _measured(learner, images, labels)
+
+
+def _begun_with(folder: Path, accelerator: Accelerator) -> AttackPrecision | None:
+    """What an interrupted run in `folder` attacks in; None where there is none."""
+    found = checkpoint.load_latest(folder / "checkpoints", accelerator)
+    run: Any = {} if found is None else found.state.get("run")
+    identity = run.get("identity") if isinstance(run, dict) else None
+    told = identity.get("attack_precision") if isinstance(identity, dict) else None
+    if told not in ("fp32", "bf16"):
+        return None if found is None else "fp32"  # a run of before there was a choice
+    return "bf16" if told == "bf16" else "fp32"
+
+
+def _measured(learner: Learner, images: Tensor, labels: Tensor) -> AttackPrecision:
+    """The precision in which an attack's pass through the network is faster on every process, said in the log."""
+    device = learner.accelerator.device
+    x, y = images.to(device), labels.to(device)
+    attack = PGD(learner.objective.method.threat, steps=1, random_start=False)
+    chosen, ratio = faster_precision(lambda: attack.craft(learner.bare, x, y), device)
+    slower = max_over_processes(torch.tensor(float(chosen == "fp32"), device=device))
+    precision: AttackPrecision = "fp32" if float(slower) else "bf16"
+    logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", precision, ratio)
+    return precision

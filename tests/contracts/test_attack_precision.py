@@ -1,0 +1,163 @@
+"""What holds of attacks and methods holds with passes in bfloat16 too: their contracts, run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import APGD, PGD, Attack, CarliniWagnerL2, Square
+from protoat.attacks.precision import attacks_in, faster_precision, present_precision
+from protoat.methods import AWP, Method
+from protoat.pretraining import ACL, RoCL
+from protoat.threats import Linf
+
+from . import parts
+from . import test_attack_contract as of_attacks
+from . import test_method_contract as of_methods
+
+each_attack = pytest.mark.parametrize("kind", of_attacks.ATTACKS, ids=lambda kind: kind.__name__)
+each_method = pytest.mark.parametrize("kind", of_methods.METHODS, ids=lambda kind: kind.__name__)
+THREAT = Linf(0.1)
+
+
+@pytest.fixture
+def half() -> Iterator[None]:
+    with attacks_in("bf16"):
+        yield
+
+
+@each_attack
+@pytest.mark.usefixtures("half")
+def test_attacks(kind: type[Attack]) -> None:
+    of_attacks.test_the_same_seed_gives_the_same_images(kind)
+    of_attacks.test_accuracy_falls(kind)
+    of_attacks.test_success_is_judged_by_the_model_and_not_by_the_attack(kind)
+    for threat in of_attacks.THREATS.values():
+        of_attacks.test_images_keep_to_the_budget_and_the_range(kind, threat)
+
+
+@each_method
+@pytest.mark.usefixtures("half")
+def test_methods(kind: type[Method]) -> None:
+    of_methods.test_gradients_reach_model_and_regularizer(kind, None)
+    of_methods.test_an_interrupted_run_goes_on_exactly(kind, None)
+    of_methods.test_the_radius_grows_as_the_ramp_says(kind)
+    for threat in of_methods.THREATS.values():
+        of_methods.test_images_keep_to_the_budget_and_the_range(kind, threat)
+
+
+class Noting(nn.Module):
+    """Notes the type its layers compute in, for images with and without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = parts.trained()[0]
+        self.seen: list[tuple[bool, torch.dtype]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x).logits
+        self.seen.append((x.requires_grad, logits.dtype))
+        return logits
+
+    def types(self, gradient: bool) -> list[torch.dtype]:
+        return [dtype for wants, dtype in self.seen if wants == gradient]
+
+
+def run(attack: Attack) -> Noting:
+    model, (_, x, y) = Noting().eval(), parts.trained()
+    x_adv = attack.craft(model, x, y)
+    assert x_adv.dtype == torch.float32
+    return model
+
+
+def test_all_passes_are_float32_unless_asked() -> None:
+    assert present_precision() == "fp32"
+    assert {dtype for _, dtype in run(PGD(THREAT, steps=4)).seen} == {torch.float32}
+
+
+def test_in_training_every_pass_is_bfloat16() -> None:
+    with attacks_in("bf16"):
+        assert run(PGD(THREAT, steps=4)).types(True) == [torch.bfloat16] * 4
+        assert set(run(Square(THREAT, queries=5)).types(False)) == {torch.bfloat16}
+    assert present_precision() == "fp32"
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float32(restarts: int) -> None:
+    model = Noting().eval()
+    with attacks_in("bf16", exact_end=True):
+        found = run(PGD(Linf(0.001), steps=8, restarts=restarts))
+        assert found.types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * 2] * restarts
+        assert set(found.types(False)) <= {torch.float32}
+        assert set(run(Square(THREAT, queries=5)).types(False)) == {torch.float32}
+        _, x, y = parts.trained()
+        PGD(THREAT, steps=1, restarts=1)(model, x, y)
+        assert model.seen[-1][1] == torch.float32
+
+
+@pytest.mark.parametrize("kind", [APGD, CarliniWagnerL2])
+def test_ends_are_float32_of_attacks_that_make_more_passes_than_steps(kind: type[Attack]) -> None:
+    with attacks_in("bf16", exact_end=True):
+        types = run(kind(THREAT, steps=8)).types(True)  # type: ignore[call-arg]
+    assert torch.float32 in types and torch.bfloat16 in types
+
+
+@pytest.mark.parametrize("kind", [ACL, RoCL])
+def test_pre_training_too(kind: type[ACL] | type[RoCL]) -> None:
+    seen = []
+    model = parts.trained()[0].train()
+    model.embedding_dim = 128
+    method = kind(THREAT, steps=2)
+    method.prepare(model)
+    layer = model.features[0]
+    layer.register_forward_hook(lambda module, given, output: seen.append((module.training, output.dtype)))
+    with attacks_in("bf16"):
+        next(iter(method.updates(method.encoder(model), *of_methods.batch())))
+    assert {dtype for training, dtype in seen if training} == {torch.float32}
+    assert torch.bfloat16 in {dtype for training, dtype in seen if not training}
+
+
+def test_weights_learn_in_float32_around_it() -> None:
+    seen = []
+    model = parts.trained()[0].train()
+    model.features[0].register_forward_hook(lambda module, given, output: seen.append((module.training, output.dtype)))
+    with attacks_in("bf16"):
+        next(iter(AWP(THREAT).updates(model, *of_methods.batch())))
+    assert {dtype for training, dtype in seen if training} == {torch.float32}
+    assert {dtype for training, dtype in seen if not training} == {torch.bfloat16}
+
+
+def test_most_signs_agree() -> None:
+    """The images of one step differ in few pixels, and not at all in the arithmetic around the passes."""
+    model, x, y = parts.trained(count=60)
+    attack = PGD(THREAT, steps=1, random_start=False)
+    exact = attack.craft(model, x, y)
+    with attacks_in("bf16"):
+        coarse = attack.craft(model, x, y)
+    assert not torch.equal(exact, coarse)
+    assert float((exact == coarse).float().mean()) > 0.9
+    assert set(((coarse - x).abs() * 10).round(decimals=3).unique().tolist()) <= set(
+        ((exact - x).abs() * 10).round(decimals=3).unique().tolist()
+    ) | {1.0, 0.0}
+
+
+def test_double_precision_stays() -> None:
+    model, x, y = parts.trained()
+    attack, model = PGD(THREAT, steps=3), model.double()
+    exact = attack.craft(model, x.double(), y)
+    with attacks_in("bf16"):
+        assert torch.equal(attack.craft(model, x.double(), y), exact)
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(0.002, "bf16"), (0.02, "fp32")])
+def test_the_faster_one_is_chosen(bf16: float, chosen: str) -> None:
+    import time
+
+    def one_pass() -> None:
+        time.sleep(bf16 if present_precision() == "bf16" else 0.01)
+
+    precision, ratio = faster_precision(one_pass, torch.device("cpu"))
+    assert precision == chosen and ratio == pytest.approx(bf16 / 0.01, rel=0.5)
