@@ -90,7 +90,7 @@ def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float
     model = Noting().eval()
     with attacks_in("bf16", exact_end=True):
         found = run(PGD(Linf(0.001), steps=8, restarts=restarts))
-        assert found.types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * 2] * restarts
+        assert found.types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * (8 * restarts - 6)]
         assert set(found.types(False)) <= {torch.float32}
         assert set(run(Square(THREAT, queries=5)).types(False)) == {torch.float32}
         _, x, y = parts.trained()

@@ -36,7 +36,8 @@ def attacks_in(precision: AttackPrecision, *, exact_end: bool = False) -> Iterat
     Args:
         precision: ``"bf16"``, or ``"fp32"``, which leaves passes as the network makes them.
         exact_end: for results that are judged, not trained on: float32 are passes without a gradient, by which attacks
-            judge, the last quarter of an iterative attack's steps, and all of one that does not say how many it makes.
+            judge; the last quarter of an iterative attack's steps and its restarts; and all of an attack that does not
+            say how many steps it makes.
 
     >>> with attacks_in("bf16"):
     ...     present_precision()
@@ -68,7 +69,6 @@ class Passes:
         self.exact_from: float = torch.inf
         if chosen.exact_end:
             self.exact_from = 0 if steps is None else (1 - _EXACT) * steps
-        self.steps = steps
         self._done = 0
 
     def __call__(self, images: Tensor) -> AbstractContextManager[object]:
@@ -77,9 +77,9 @@ class Passes:
             return nullcontext()
         if not images.requires_grad:
             return nullcontext() if self.exact_end else torch.autocast(images.device.type, torch.bfloat16)
-        step = self._done if self.steps is None else self._done % self.steps
         self._done += 1
-        return nullcontext() if step >= self.exact_from else torch.autocast(images.device.type, torch.bfloat16)
+        exact = self._done > self.exact_from
+        return nullcontext() if exact else torch.autocast(images.device.type, torch.bfloat16)
 
 
 def faster_precision(one_pass: Callable[[], object], device: torch.device) -> tuple[AttackPrecision, float]:

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from protoat.attacks.precision import AttackPrecision
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
 from protoat.errors import UserError
@@ -49,6 +50,13 @@ def main(args: list[str]) -> None:
         "--budget-seconds", type=float | None, help="begin no further batch after this time; a later call goes on"
     )
     parser.add_argument(
+        "--attack-precision",
+        type=AttackPrecision,
+        default="fp32",
+        help="bf16 lets attacks along gradients pass through the network in bfloat16, but for the last quarter of "
+        "their steps; every image is judged in float32. The record says so",
+    )
+    parser.add_argument(
         "--linear-probe",
         action="store_true",
         help="of a run: train linear heads on its frozen encoder, clean and robust, and on a random one for comparison",
@@ -70,6 +78,7 @@ def main(args: list[str]) -> None:
             limit=options.n,
             batch_size=options.batch_size,
             budget_seconds=options.budget_seconds,
+            attack_precision=options.attack_precision,
             advance=progress.advance,
         )
     if not PartialState().is_main_process:

@@ -14,6 +14,7 @@ import torch
 
 from protoat.attacks import Attack, Transfer
 from protoat.attacks.examination import examined
+from protoat.attacks.precision import AttackPrecision
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.look import look_at
@@ -43,6 +44,7 @@ def measure(
     limit: int | None = None,
     batch_size: int = 256,
     budget_seconds: float | None = None,
+    attack_precision: AttackPrecision = "fp32",
     advance: Callable[[Advance], None] | None = None,
 ) -> Report:
     """Measures a subject and adds the result to ``evaluation.json`` in its folder.
@@ -55,7 +57,7 @@ def measure(
     Args:
         subject: what is judged.
         attacks: see `named_attacks`.
-        limit, batch_size, budget_seconds, advance: see `protoat.evaluate`.
+        limit, batch_size, budget_seconds, attack_precision, advance: see `protoat.evaluate`.
 
     Returns:
         What this call measured, on every process; the file may hold more.
@@ -87,6 +89,7 @@ def measure(
                     batch_size=batch_size,
                     limit=limit,
                     budget_seconds=budget_seconds,
+                    attack_precision=attack_precision,
                     accelerator=accelerator,
                     saved=partial,
                     advance=advance,

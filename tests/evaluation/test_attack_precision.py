@@ -1,0 +1,77 @@
+"""Evaluation with passes of attacks in bfloat16: judged in float32, said in the report, kept apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD, AutoAttack, Square
+from protoat.data import Digits
+from protoat.evaluation import evaluate
+from protoat.threats import Linf
+from tests.contracts import parts
+
+THREAT = Linf(0.1)
+ATTACKS = {"pgd20": PGD(THREAT, steps=20), "square": Square(THREAT, queries=20)}
+
+
+class Noting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = parts.trained(classes=10)[0]
+        self.types: list[tuple[bool, torch.dtype]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x).logits
+        self.types.append((x.requires_grad, logits.dtype))
+        return logits
+
+
+def test_it_is_judged_in_float32_and_says_what_it_did() -> None:
+    data, model = Digits().load("test"), Noting().eval()
+    exact = evaluate(model, data, ATTACKS, threat=THREAT, limit=200)
+    assert {dtype for _, dtype in model.types} == {torch.float32}
+    model.types.clear()
+    coarse = evaluate(model, data, ATTACKS, threat=THREAT, limit=200, attack_precision="bf16")
+    assert {dtype for gradient, dtype in model.types if not gradient} == {torch.float32}
+    assert torch.bfloat16 in {dtype for gradient, dtype in model.types if gradient}
+    assert abs(coarse["pgd20"].accuracy - exact["pgd20"].accuracy) <= 0.02
+    assert coarse["pgd20"].parameters == exact["pgd20"].parameters | {"precision": "bf16"}
+    assert "precision" not in exact["pgd20"].parameters
+    assert coarse["square"].parameters == exact["square"].parameters
+    assert torch.equal(coarse["square"].correct_mask, exact["square"].correct_mask)
+    json.dumps(coarse.to_json())
+
+
+def test_autoattack_stays_what_it_is() -> None:
+    model, data = Noting().eval(), Digits().load("test")
+    first, second = (
+        evaluate(model, data, {"aa": AutoAttack(THREAT)}, threat=THREAT, limit=4, attack_precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert first["aa"].parameters == second["aa"].parameters
+    assert torch.equal(first["aa"].correct_mask, second["aa"].correct_mask)
+
+
+def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:
+    kept: dict[str, tuple[str, float]] = {}
+
+    class Saved:
+        def get(self, key: str) -> tuple[str, float] | None:
+            return kept.get(key)
+
+        def put(self, key: str, outcomes: str, seconds: float) -> None:
+            kept[key] = outcomes, seconds
+
+    model, data = Noting().eval(), Digits().load("test")
+    for precision, keys in (("fp32", 2), ("bf16", 3), ("fp32", 3)):
+        evaluate(model, data, {"pgd": PGD(THREAT, steps=4)}, limit=20, saved=Saved(), attack_precision=precision)
+        assert len(kept) == keys
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="attack_precision='auto' is unknown; write 'fp32' or 'bf16'"):
+        evaluate(Noting().eval(), Digits().load("test"), ATTACKS, threat=THREAT, attack_precision="auto")
