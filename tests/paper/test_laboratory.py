@@ -18,10 +18,9 @@ import pytest
 from protoat.attacks import AutoAttack
 from protoat.data import Digits
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
-from protoat.paper import find_record as answers
 from protoat.paper import laboratory
 from protoat.paper.job import Job, Task
-from protoat.paper.laboratory import carry_out, finished
+from protoat.paper.laboratory import finished, run_task
 from protoat.runs.fingerprint import fingerprint_of_folder
 from protoat.runs.measure import measure
 from protoat.runs.named_attacks import named_attacks
@@ -52,8 +51,8 @@ def nothing_may_happen(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with both runs, measured."""
     store = tmp_path_factory.mktemp("store")
-    carry_out(TASK, store)
-    carry_out(replace(TASK, job=TWO), store)
+    run_task(TASK, store)
+    run_task(replace(TASK, job=TWO), store)
     return store
 
 
@@ -66,7 +65,7 @@ def own(store: Path, tmp_path: Path) -> Path:
 def test_what_is_finished_is_not_done_again(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state(own)
     nothing_may_happen(monkeypatch)
-    run = carry_out(TASK, own)
+    run = run_task(TASK, own)
     assert run.evaluation is not None
     assert run.evaluation["attacks"].keys() == {"clean", "pgd2"}
     assert run.path == OURS.folder(own)
@@ -89,7 +88,7 @@ def test_a_kill_before_the_job_is_written_is_made_good(own: Path) -> None:
     written = (folder / "job.json").read_bytes()
     (folder / "job.json").unlink()
     (folder / "evaluation.json").unlink()
-    carry_out(TASK, own)
+    run_task(TASK, own)
     assert (folder / "job.json").read_bytes() == written
 
 
@@ -97,7 +96,7 @@ def test_only_what_is_missing_is_measured(own: Path, monkeypatch: pytest.MonkeyP
     asked = []
     monkeypatch.setattr(laboratory, "measure", lambda subject, names, **more: asked.append(names))
     with pytest.raises(AssertionError, match="does not hold what was measured"):
-        carry_out(replace(TASK, attacks=("pgd2", "fgsm", "clean", "pgd3")), own)
+        run_task(replace(TASK, attacks=("pgd2", "fgsm", "clean", "pgd3")), own)
     assert asked == [["fgsm", "pgd3"]]
 
 
@@ -134,7 +133,7 @@ def test_names_that_are_recorded_as_others(own: Path, job: Job, attacks: tuple[s
 def test_an_attack_that_needs_prototypes_is_refused_without(own: Path) -> None:
     plain = Task(Job("plain", ("digits",), {**SHORT, "regularizer": None}), ("adaptive",), 20)
     with pytest.raises(ValueError, match="needs prototypes"):
-        carry_out(plain, own)
+        run_task(plain, own)
 
 
 def test_records_on_other_numbers_of_images_live_side_by_side(own: Path) -> None:
@@ -142,10 +141,10 @@ def test_records_on_other_numbers_of_images_live_side_by_side(own: Path) -> None
     assert finished(replace(TASK, images=50), own) is None
     few, many = Task(OURS, ("fgsm",), 20), replace(TASK, images=60)
     for task in (few, many):
-        carry_out(task, own)
+        run_task(task, own)
     totals = {}
     for task in (TASK, few, many, few):
-        run = carry_out(task, own)
+        run = run_task(task, own)
         assert run.evaluation is not None
         totals[task] = run.evaluation["subject"]["images"]
     assert totals == {TASK: 40, few: 20, many: 60}
@@ -153,8 +152,8 @@ def test_records_on_other_numbers_of_images_live_side_by_side(own: Path) -> None
 
 
 def test_a_record_that_was_put_aside_is_continued(own: Path) -> None:
-    carry_out(Task(OURS, ("fgsm",), 20), own)
-    run = carry_out(Task(OURS, ("fgsm",), 40), own)
+    run_task(Task(OURS, ("fgsm",), 20), own)
+    run = run_task(Task(OURS, ("fgsm",), 40), own)
     assert run.evaluation is not None
     assert run.evaluation["attacks"].keys() == {"clean", "pgd2", "fgsm"}
 
@@ -162,7 +161,7 @@ def test_a_record_that_was_put_aside_is_continued(own: Path) -> None:
 def test_all_images_are_all_there_are(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = len(Digits().load("test"))
     for images in (None, there + 1, there):
-        run = carry_out(Task(OURS, ("clean",), images), own)
+        run = run_task(Task(OURS, ("clean",), images), own)
         assert run.evaluation is not None
         assert run.evaluation["subject"]["images"] == there
         nothing_may_happen(monkeypatch)
@@ -195,7 +194,7 @@ def test_an_attack_that_its_name_no_longer_stands_for_is_measured_again(own: Pat
     record["attacks"]["pgd2"]["parameters"]["steps"] = 1
     edit(path, json.dumps(record))
     assert finished(TASK, own) is None
-    run = carry_out(TASK, own)
+    run = run_task(TASK, own)
     assert run.evaluation is not None
     assert run.evaluation["attacks"]["pgd2"]["parameters"]["steps"] == 2
     del run.evaluation["attacks"]["pgd2"]["parameters"]["random_start"]  # as if a later version had brought it
@@ -207,13 +206,13 @@ def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
     folder = OURS.folder(own)
     shutil.copy(folder / "last.safetensors", folder / "best.safetensors")
     assert finished(TASK, own) is None
-    run = carry_out(TASK, own)
+    run = run_task(TASK, own)
     assert run.evaluation is not None
     assert run.evaluation["subject"]["weights"] == "best.safetensors"
     # What is measured of the last ones lives beside it, and fills no cell.
     measure(subject_of_run(folder, weights="last"), ["clean", "pgd2", "fgsm"], limit=40)
     assert json.loads((folder / "evaluation.json").read_text())["subject"]["weights"] == "last.safetensors"
-    run = carry_out(TASK, own)
+    run = run_task(TASK, own)
     assert run.evaluation is not None
     assert run.evaluation["subject"]["weights"] == "best.safetensors"
     assert finished(replace(TASK, attacks=("fgsm",)), own) is None
@@ -236,7 +235,7 @@ def test_records_without_weights_are_enough_and_are_never_touched(own: Path) -> 
     assert run is not None
     assert run.path == folder
     with pytest.raises(ValueError, match="is a record without weights"):
-        carry_out(replace(TASK, attacks=("fgsm",)), own)
+        run_task(replace(TASK, attacks=("fgsm",)), own)
     assert state(folder) == before
 
 
@@ -292,12 +291,12 @@ def test_an_audit_before_any_evaluation_is_all_there_is(own: Path) -> None:
 @pytest.mark.slow
 def test_an_audit_is_made_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = replace(TASK, audit=True)
-    for module in (laboratory, answers):
+    for module in (laboratory, find_record):
         monkeypatch.setattr(module, "AUDITED", 10)
     assert finished(task, own) is None
-    carry_out(task, own)
+    run_task(task, own)
     nothing_may_happen(monkeypatch)
-    carry_out(task, own)
+    run_task(task, own)
     audit = json.loads((OURS.folder(own) / "audit.json").read_text())
     assert audit["images"] == 10
 
@@ -305,7 +304,7 @@ def test_an_audit_is_made_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
     acl = Job("acl", ("digits-acl",), {key: SHORT[key] for key in ("epochs", "method", "schedule")})
     job = Job("ours-acl", ("digits",), SHORT, acl)
-    run = carry_out(Task(job, ("clean",), 20), tmp_path)
+    run = run_task(Task(job, ("clean",), 20), tmp_path)
     start = finished(Task(acl), tmp_path)
     assert start is not None
     assert run.recipe["initialise"]["run"] == str(start.path)
@@ -322,7 +321,7 @@ def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the optimizer cannot be built"):
-        carry_out(Task(Job("bad", ("digits",), {"optimizer": {"init_args": {"lr": -1.0}}})), tmp_path)
+        run_task(Task(Job("bad", ("digits",), {"optimizer": {"init_args": {"lr": -1.0}}})), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
@@ -331,8 +330,8 @@ import json
 import sys
 from pathlib import Path
 from protoat.paper.job import Job, Task
-from protoat.paper.laboratory import carry_out
-carry_out(Task(Job("one", ("digits",), json.loads(sys.argv[2])), ("clean", "pgd2"), 400), Path(sys.argv[1]))
+from protoat.paper.laboratory import run_task
+run_task(Task(Job("one", ("digits",), json.loads(sys.argv[2])), ("clean", "pgd2"), 400), Path(sys.argv[1]))
 """
 TENS = {"epochs": 6, "validation_size": 50, "schedule": None}
 
@@ -354,7 +353,7 @@ def test_of_two_processes_one_does_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     task = Task(Job("one", ("digits",), TENS), ("clean", "pgd2"), 400)
-    whole = carry_out(task, tmp_path / "whole")
+    whole = run_task(task, tmp_path / "whole")
     for reached in ("metrics.jsonl", "last.safetensors"):  # in the middle of training, then while it measures
         process = start(tmp_path / "killed")
         deadline = time.monotonic() + 120
@@ -363,7 +362,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert finished(task, tmp_path / "killed") is None
-    resumed = carry_out(task, tmp_path / "killed")
+    resumed = run_task(task, tmp_path / "killed")
     assert whole.evaluation is not None
     assert resumed.evaluation is not None
     assert counts(resumed.evaluation) == counts(whole.evaluation)

@@ -149,6 +149,6 @@ def test_an_interruption_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monkey
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("protoat.paper.executors.carry_out", interrupted)
+    monkeypatch.setattr("protoat.paper.executors.run_task", interrupted)
     with pytest.raises(Interrupted, match="the same command goes on"):
         launch([task("one")], tmp_path)

@@ -15,7 +15,7 @@ from protoat import Objective, fit
 from protoat.cli import main
 from protoat.methods import Standard
 from protoat.paper.job import Job, Task
-from protoat.paper.laboratory import carry_out
+from protoat.paper.laboratory import run_task
 from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.threats import Linf
@@ -172,7 +172,7 @@ def test_a_table_writes_nothing_outside_of_its_store(name: str, home: Path, tmp_
     before = everything(home)
     with pytest.raises(ValueError, match=f"{name} is a link"):
         if name == ".locks":
-            carry_out(Task(Job("one", ("digits",), {"epochs": 1})), tmp_path / "store")
+            run_task(Task(Job("one", ("digits",), {"epochs": 1})), tmp_path / "store")
         else:
             main_of_jobs(tmp_path / "store")
     assert everything(home) == before

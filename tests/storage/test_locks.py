@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from protoat.cli import main
 from protoat.paper.job import Job, Task
-from protoat.paper.laboratory import carry_out
+from protoat.paper.laboratory import run_task
 from protoat.recipes.reading import read_recipe
 from protoat.runs.run import train
 from protoat.storage.locks import LOCK, home, is_at_work, working_on
@@ -115,7 +115,7 @@ def test_the_laboratory_waits_for_what_is_done_by_hand(tmp_path: Path, caplog: p
     caplog.set_level("INFO")
     job = Job("one", ("digits",), {"epochs": 1, "validation_size": 0, "schedule": None})
     with held_elsewhere(job.folder(tmp_path), 1.0):
-        assert carry_out(Task(job), tmp_path).complete
+        assert run_task(Task(job), tmp_path).complete
     assert "another process is at it; waiting" in caplog.text
     assert not is_at_work(tmp_path)
 

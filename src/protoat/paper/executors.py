@@ -21,7 +21,7 @@ import torch
 
 from protoat.errors import DiskError, UserError
 from protoat.paper.job import Task
-from protoat.paper.laboratory import carry_out
+from protoat.paper.laboratory import run_task
 from protoat.recipes.own_code import trusted, trusting
 from protoat.recipes.parser import nearest
 from protoat.storage.files import check_no_links, make_folder
@@ -61,7 +61,7 @@ class Executor(Protocol):
 def _attempt(task: Task, store: Path) -> str | None:
     """Carries out a task; returns why it could not be done, in one line."""
     try:
-        carry_out(task, store)
+        run_task(task, store)
     except UserError as error:
         return one_line(error)
     except Exception as error:

@@ -28,14 +28,14 @@ from protoat.runs.store import StoredRun, read_audit
 from protoat.runs.subject import blank_subject
 from protoat.storage.parsing import parse_yaml
 
-__all__ = ["AUDITED", "answer", "is_audited", "unanswered"]
+__all__ = ["AUDITED", "find_record", "is_audited", "missing_attacks"]
 
 AUDITED = 1000  # images of an audit, where a task asks for no fewer
 # What a record of another model, another head or another normalisation says beside these.
 _SUBJECT = {"weights", "sha256", "data", "data_sha256", "threat", "images"}
 
 
-def answer(task: Task, run: StoredRun) -> dict[str, Any] | None:
+def find_record(task: Task, run: StoredRun) -> dict[str, Any] | None:
     """The evaluation that holds every attack of a task, on as many images or else on the fewest that are enough.
 
     So cells of one row, which ask for an attack each, are read off one evaluation where one holds all.
@@ -52,11 +52,11 @@ def answer(task: Task, run: StoredRun) -> dict[str, Any] | None:
     return min(enough, key=lambda record: int(record["subject"]["images"]), default=None)
 
 
-def unanswered(task: Task, run: StoredRun) -> list[str]:
+def missing_attacks(task: Task, run: StoredRun) -> list[str]:
     """The attacks of a task that no evaluation on just as many images holds, so that they are to be measured.
 
     Raises:
-        ValueError: see `answer`.
+        ValueError: see `find_record`.
     """
     alike = [
         record

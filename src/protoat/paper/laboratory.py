@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from protoat.errors import DiskError, UserError
-from protoat.paper.find_record import AUDITED, answer, is_audited, unanswered
+from protoat.paper.find_record import AUDITED, find_record, is_audited, missing_attacks
 from protoat.paper.job import Job, Task
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import read_recipe
@@ -19,14 +19,14 @@ from protoat.runs.subject import subject_of_run
 from protoat.storage.files import make_folder
 from protoat.storage.locks import locked, working_on
 
-__all__ = ["carry_out", "finished"]
+__all__ = ["finished", "run_task"]
 
 
 def finished(task: Task, store: Path) -> StoredRun | None:
     """The run of a task, when its records hold all the task asks for; see `protoat.paper.find_record`.
 
     A store of records without weights will do. Where a folder has several evaluations, the `StoredRun` has the one that
-    answers.
+    holds all.
 
     Raises:
         ValueError: a damaged record, or an attack that cannot be.
@@ -38,14 +38,14 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     if not run.complete or "num_classes" not in run.facts:
         return None
     if task.attacks:
-        record = answer(task, run)
+        record = find_record(task, run)
         if record is None:
             return None
         run = replace(run, evaluation=record)
     return None if task.audit and not is_audited(task, run) else run
 
 
-def carry_out(task: Task, store: Path) -> StoredRun:
+def run_task(task: Task, store: Path) -> StoredRun:
     """Trains or resumes, measures and audits what is missing; first the run it starts from.
 
     Another process that does the same run is waited for, and what it has done is taken.
@@ -60,7 +60,7 @@ def carry_out(task: Task, store: Path) -> StoredRun:
         return done
     job = task.job
     if job.start is not None:
-        carry_out(Task(job.start), store)
+        run_task(Task(job.start), store)
     # One process does a run, whatever its tables call it; and what is done by hand there comes to its end first.
     with (
         locked(_locks(store) / f"{job.identity}.lock", job.name, wait=True),
@@ -120,7 +120,7 @@ def _write_job(job: Job, folder: Path) -> None:
 def _measure(task: Task, folder: Path) -> None:
     """Measures and audits what is missing."""
     run = read_run(folder)
-    missing = unanswered(task, run)
+    missing = missing_attacks(task, run)
     if not missing and (not task.audit or is_audited(task, run)):
         return
     subject = subject_of_run(folder)
