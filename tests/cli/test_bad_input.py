@@ -57,7 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--groups superclasses", "groups='superclasses' is for CIFAR-100 only"),
         (
             "--validation_size 5000",
-            "--validation_size: 5000 validation images out of 1297; write a number from 1 to 12",
+            "validation_size: 5000 validation images out of 1297; write a number from 1 to 12",
         ),
         ("--validation_size 1297", "1296, or 0 to hold out none"),
         ("--weight nan", "weight=nan is not valid; expected float"),
@@ -66,7 +66,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--method.ramp_epochs .inf", "inf is not finite"),
         ("--model torch.nn.Linear", "--model Linear cannot take images of shape (1, 8, 8)"),
         ("--model torch.nn.Identity", "--model Identity returns logits of shape (1, 1, 8, 8)"),
-        ("--model torch.nn.ReLU", "--model cannot be built, it raised TypeError"),
+        ("--model torch.nn.ReLU", "the model cannot be built, it raised TypeError"),
         ("--batch_size 1000000000000", "batch_size=1000000000000 images"),
         ("--augment.padding 1000000000", "padding=1000000000 would take"),
         ("--model ResNet18 --model.width 1000000000", "the network is too large for this machine"),
@@ -126,7 +126,7 @@ def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(
     )
     monkeypatch.syspath_prepend(tmp_path)
     line = refused("--model", "plainly.Plain")
-    assert "--model Plain returns logits only, and a regularizer needs embeddings; write --regularizer none" in line
+    assert "the model Plain returns logits only, and a regularizer needs embeddings; write --regularizer none" in line
     run = str(tmp_path / "run")
     short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
     assert main(["train", "--model", "plainly.Plain", "--regularizer", "none", *short, "--out", run]) == 0

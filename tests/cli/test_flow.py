@@ -85,7 +85,7 @@ def test_a_complete_run_is_one_of_the_same_images_wherever_they_lie(
     assert main(command("other")) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1
-    assert "/run has changed since (as many images, but others); choose another --out" in shown.err
+    assert "/run has changed since (as many images, but others); choose another folder" in shown.err
     assert "is complete already" in printed(*command("nowhere"))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 

@@ -18,7 +18,7 @@ import pytest
 from protoat.attacks import AutoAttack
 from protoat.data import Digits
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
-from protoat.paper import laboratory
+from protoat.paper import find_record, laboratory
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished, run_task
 from protoat.runs.fingerprint import fingerprint_of_folder

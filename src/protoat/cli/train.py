@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import recipe_parser, resolve
-from protoat.recipes.recipe import Recipe
+from protoat.recipes.recipe import KEYS, Recipe
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.named_run import run_named
 from protoat.runs.run import check_images, train
@@ -69,10 +72,38 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     else:
         if before is not None:
             warn_of_damage(before)
-        result = train(recipe, out)
+        with _advising_options():
+            result = train(recipe, out)
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out
+
+
+@contextmanager
+def _advising_options() -> Iterator[None]:
+    """Errors that advise a setting of the recipe name the option of the command."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (_with_options(str(error)), *error.args[1:])
+        raise
+
+
+def _with_options(message: str) -> str:
+    """A message in which ``write key=value`` is said as one writes it here, where the key is one of a recipe.
+
+    >>> _with_options("nothing is held out; write regularizer=none and validation_size=0")
+    'nothing is held out; write --regularizer none --validation_size 0'
+    >>> _with_options("write steps=3")
+    'write steps=3'
+    """
+
+    def said(found: re.Match[str]) -> str:
+        pairs = [setting.split("=", 1) for setting in found[1].split(" and ")]
+        known = all(key.partition(".")[0] in KEYS for key, _ in pairs)
+        return f"write {' '.join(f'--{key} {value}' for key, value in pairs)}" if known else found[0]
+
+    return re.sub(r"\bwrite ([\w.]+=[^\s;,]+(?: and [\w.]+=[^\s;,]+)*)", said, message)
 
 
 def _usual_folder(recipe: Recipe, names: list[str]) -> Path:

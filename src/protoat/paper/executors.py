@@ -203,7 +203,7 @@ class _Slurm:
         if unknown := [name for name in options if name not in known]:
             raise UserError(f"executor slurm has no option {unknown[0]!r}; {nearest(unknown[0], known)}")
         if SlurmExecutor.affinity() < 0:
-            raise UserError("Slurm is not here: there is no srun; log in where it is, or write --executor local")
+            raise UserError("Slurm is not here: there is no srun; log in where it is, or choose the executor local")
         self.executor = SlurmExecutor(_logs(store), max_num_timeout=1000)
         given = {name: int(value) if value.isdigit() else value for name, value in options.items()}
         self.executor.update_parameters(**{"job_name": "protoat", "time": _MINUTES["slurm"], **given})

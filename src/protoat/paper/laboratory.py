@@ -94,7 +94,7 @@ def _trained(job: Job, store: Path) -> Path:
         run = read_run(folder)
         if run.is_record:
             raise UserError(
-                f"{folder} is a record without weights, so nothing can be added to it; name another --store, where the "
+                f"{folder} is a record without weights, so nothing can be added to it; name another store, where the "
                 "run is done anew"
             )
         if run.complete:

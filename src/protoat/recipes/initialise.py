@@ -42,7 +42,7 @@ class Initialise:
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.weights is None):
-            raise UserError("initialise takes weights from one place; write --initialise.run or --initialise.weights")
+            raise UserError("initialise takes weights from one place; write initialise.run or initialise.weights")
 
     @property
     def file(self) -> Path:
@@ -53,11 +53,11 @@ class Initialise:
         """
         if self.weights is not None:
             if not split_spec(self.weights)[0].is_file():
-                raise UserError(f"--initialise.weights {self.weights}: there is no such file")
+                raise UserError(f"initialise.weights {self.weights}: there is no such file")
             return self.weights
         assert self.run is not None
         if not os.path.lexists(self.run / "last.safetensors"):
-            raise UserError(f"--initialise.run {self.run}: there is no finished run")
+            raise UserError(f"initialise.run {self.run}: there is no finished run")
         found = next(path for name in ("best", "last") if os.path.lexists(path := self.run / f"{name}.safetensors"))
         restore(found)
         return found

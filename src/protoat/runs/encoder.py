@@ -60,7 +60,7 @@ def build_network(recipe: Recipe, num_classes: int, shape: tuple[int, int, int])
     except Exception as error:
         if not recipe.trust:
             raise
-        raise UserError(f"--model cannot be built, it raised {type(error).__name__}: {error}") from error
+        raise UserError(f"the model cannot be built, it raised {type(error).__name__}: {error}") from error
 
 
 def load_encoder(

@@ -65,12 +65,12 @@ def build(recipe: Recipe) -> Parts:
     if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
         raise UserError(
             f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
-            "images to do; write --regularizer none --validation_size 0"
+            "images to do; write regularizer=none and validation_size=0"
         )
     images, validation = _learned_from(recipe)
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
-        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write --validation_size 1000")
+        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write validation_size=1000")
     check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
@@ -136,7 +136,7 @@ def _learned_from(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
     try:
         return split_validation(images, recipe.validation_size, recipe.seed)
     except ValueError as error:
-        raise UserError(f"--validation_size: {error}, or 0 to hold out none") from error
+        raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
 
 
 def check_images(recipe: Recipe, folder: Path) -> None:
@@ -159,8 +159,8 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     if not embedding.shape[1]:
         raise UserError(
-            f"--model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
-            "--regularizer none, or return protoat.Output"
+            f"the model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
+            "regularizer=none, or return protoat.Output"
         )
     built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
     if not recipe.trust:
@@ -185,7 +185,7 @@ def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
     if first is not None and drops and first < drops[0]:
         logger.warning(
             "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %d; to merge then, "
-            "write --regularizer.merge_start %.4g",
+            "write regularizer.merge_start=%.4g",
             first,
             drops[0],
             drops[0] / recipe.epochs,

@@ -253,9 +253,9 @@ def check_free(folder: Path, text: str) -> None:
     stored = folder / "recipe.yaml"
     if stored.exists():
         if different := "; ".join(map(str, differences(parse_yaml(text), read_recipe(folder)))):
-            raise UserError(f"{folder} holds another recipe ({different}); choose another --out, or remove the folder")
+            raise UserError(f"{folder} holds another recipe ({different}); choose another folder, or remove this one")
     elif not is_unbegun(folder):
-        raise UserError(f"{folder} is not empty and holds no run; choose another --out")
+        raise UserError(f"{folder} is not empty and holds no run; choose another folder")
 
 
 def check_data(folder: Path, facts: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ def check_data(folder: Path, facts: dict[str, Any]) -> None:
         reason = "; ".join(changed.values())
         if "class_names" in changed and sorted(before["class_names"]) == sorted(facts["class_names"]):
             reason += "; the classes are in another order: names that are numbers are now sorted as numbers"
-        raise UserError(f"the data of {folder} has changed since ({reason}); choose another --out")
+        raise UserError(f"the data of {folder} has changed since ({reason}); choose another folder")
 
 
 def claim(folder: Path, text: str, facts: dict[str, Any], session: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ def filled(
     for seed in seeds:
         check_seed(seeds=seed)
     if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {' '.join(map(str, seeds))}: name each seed once, such as --seeds 0 1 2")
+        raise UserError(f"seeds={list(seeds)}: name each seed once, such as 0 1 2")
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
 
 
