@@ -72,7 +72,7 @@ def what_is_measured_is_common(name: str, method: Method) -> None:
     equal_on_both(common, name)
 
 
-def what_is_kept_of_images_is_exchanged(method: Method) -> None:
+def what_is_kept_of_images_is_exchanged(method: ATTA | FGSMPGI) -> None:
     """After each epoch both know of every image what either has found, though each saw one half."""
     torch.manual_seed(0)
     rank, net, objective = dist.get_rank(), Net(), Objective(method)
@@ -86,10 +86,10 @@ def what_is_kept_of_images_is_exchanged(method: Method) -> None:
                 optimizer.zero_grad()
                 terms.total.backward()
                 optimizer.step()
-        seen = (method.state_dict()["written"] == 2).sum() if epoch == 0 else 10
+        seen = (method.kept.state_dict()["written"] == 2).sum() if epoch == 0 else 10
         assert int(seen) == 10
         method.end_epoch(net)
-        state = method.state_dict()
+        state = method.kept.state_dict()
         equal_on_both(state, type(method).__name__)
         assert bool((state["written"] == 1).all()) and bool((state["perturbation"].flatten(1) != 0).any(1).all())
 

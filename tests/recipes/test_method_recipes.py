@@ -47,7 +47,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"optimizer": "Adam", "schedule.peak": 0.4},
     "fgsm": {"method": "FGSMAT", "regularizer": None},
     "fgsm-pgi": rival("FGSMPGI", 0.1, 5e-4, 110, [100, 105], prior="momentum", consistency=10, reset_epochs=40)
-    | {"method.step_size": "8/255", "method.decay": 0.3, "method.bn": "train"},
+    | {"method.step_size": "8/255", "method.decay": 0.3, "method.bn": "train", "label_smoothing": 0.444},
     "free": rival("FreeAT", 0.1, 2e-4, 26, [13, 19], replays=8),
     "mart": rival("MART", 0.01, 3.5e-3, 120, [74, 89, 99], beta=5, **KL10),
     "n-fgsm": rival("NFGSM", 0.2, 5e-4, 30, None, noise=2, step_size="8/255", bn="train")
