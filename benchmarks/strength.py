@@ -30,7 +30,7 @@ from protoat.data import MNIST, ImageLoader
 from protoat.methods import PGDAT, Standard
 from protoat.models import LeNet
 from protoat.regularizers import SoftTriple
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
 from protoat.threats import ThreatModel
 
 Craft = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ class Logits(nn.Module):
 def trained(kind: str, folder: Path, root: Path | None) -> nn.Module:
     """The model of one kind: of the run of this name in the folder, or trained here unless its weights are there."""
     if (folder / kind / "recipe.yaml").exists():
-        return subject_of_run(folder / kind).model
+        return Run(folder / kind).subject().model
     torch.manual_seed(0)
     model, path = LeNet(10, 1, 28), folder / f"{kind}.safetensors"
     if not path.exists():

@@ -121,7 +121,7 @@ def test_what_is_said_to_users_is_a_user_error(path: Path) -> None:
         ("models", "import protoat.attacks.base"),
         ("attacks", "from protoat import data"),
         ("methods", "from protoat import fit"),
-        ("training", "def late():\n    from protoat.runs.run import train"),
+        ("training", "def late():\n    from protoat.runs.train import train"),
         ("data", "from protoat.models import LeNet"),
         ("data", "import protoat\nprotoat.fit()"),
     ],

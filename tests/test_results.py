@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protoat.cli import main
-from protoat.runs.store import list_runs
+from protoat.runs.run import list_runs
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "results.md").read_text()

@@ -69,7 +69,7 @@ def namespace() -> dict[str, Any]:
     }
 
 
-RIGHT = ("fit()", "evaluate()", "attack(pgd)", "list(objective.losses(model, images, labels))", "pa.load_run('run')")
+RIGHT = ("fit()", "evaluate()", "attack(pgd)", "list(objective.losses(model, images, labels))", "pa.Run('run').model")
 CALLS = (
     "fit(epochs=0)",
     "fit(epochs=1.5)",
@@ -209,12 +209,12 @@ CALLS = (
     "pa.data.Digits().load('nosuch')",
     "pa.data.ImageFolder(path='nowhere').load('train')",
     "pa.data.Augment(padding=-1)",
-    "pa.load_run('nowhere')",
-    "pa.load_run('run/recipe.yaml')",
-    "pa.load_run('/dev/zero')",
-    "pa.load_run(None)",
-    "pa.load_run(7)",
-    "pa.load_run('run', weights='nosuch')",
+    "pa.Run('nowhere').model",
+    "pa.Run('run/recipe.yaml').model",
+    "pa.Run('/dev/zero').model",
+    "pa.Run(None).model",
+    "pa.Run(7).model",
+    "pa.Run('run').classifier('nosuch')",
     "pa.training.load_weights('nowhere', model)",
     "pa.training.load_weights('/dev/zero', model)",
     "pa.training.load_weights('run/recipe.yaml', model)",

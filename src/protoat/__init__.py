@@ -58,7 +58,7 @@ _EXPORTS = {
     "objective": "Objective",
     "pretraining": "ACL Contrastive RoCL",
     "regularizers": "TLA NPair ProxyAnchor ProxyNCA Regularizer SoftTriple Triplet",
-    "runs.run": "load_run",
+    "runs.run": "Run",
     "threats": "L1 L2 Linf ThreatModel",
     "training": """
         EMA FAWA LARS SWA Averaging CheckpointError Constant Cyclic DiskError FitResult Interrupted NonFiniteLossError

@@ -17,8 +17,8 @@ from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import CHECKS
 from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import audit_verdict
-from protoat.runs.run import train
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.train import train
 
 SHORT = ["--epochs", "4", "--validation_size", "50", "--method.steps", "2", "--schedule", "none", "--batch_size", "64"]
 STANDARD = ["--method", "Standard", "--regularizer", "none", "--epochs", "2", "--validation_size", "0"]
@@ -62,8 +62,8 @@ def test_a_run_with_everything_it_needs(runs: dict[str, Path], capsys: pytest.Ca
         assert check["title"] in row
     all_checks = f"audit passed, {len(CHECKS)} of {len(CHECKS)} checks on 40 images"
     assert f"{all_checks}, which rules out common mistakes only; 0 checks were not run" in shown
-    assert f"{all_checks}: " in audit_verdict(subject_of_run(ours))
-    assert "other weights, data or radius" in audit_verdict(subject_of_run(ours, weights="last"))
+    assert f"{all_checks}: " in audit_verdict(Run(ours).subject())
+    assert "other weights, data or radius" in audit_verdict(Run(ours).subject("last"))
 
 
 def test_without_a_record_and_other_models_it_says_what_is_missing(
@@ -89,7 +89,7 @@ def test_a_record_that_lacks_attacks_is_no_pass_and_no_failure(
     last = shown.splitlines()[-1]
     assert last.startswith("the record lacks what C10 look for; ")
     assert last.endswith(f"protoat evaluate {runs['ours']} --out {tmp_path} --attacks aa")
-    said = audit_verdict(replace(subject_of_run(runs["ours"]), folder=tmp_path))
+    said = audit_verdict(replace(Run(runs["ours"]).subject(), folder=tmp_path))
     assert said.startswith("audit incomplete, the record lacked what C10 look for; audit again: ")
     other = ["--weights", "last", "--threat.eps", "0.05"]
     assert main(["audit", options[0], *other, *options[1:], "--checks", "C10"]) == 1

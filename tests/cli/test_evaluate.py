@@ -20,7 +20,7 @@ from torch import nn
 from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.recipes.reading import read_recipe
-from protoat.runs.run import train
+from protoat.runs.train import train
 from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]

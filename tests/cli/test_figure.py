@@ -15,7 +15,8 @@ from protoat.paper.figures.catalogue import FIGURES, View
 from protoat.paper.job import Task
 from protoat.paper.launch import Failure
 from protoat.recipes.reading import read_recipe
-from protoat.runs.store import StoredRun, claim, read_run
+from protoat.runs.run import Run
+from protoat.runs.store import claim
 from tests.whole import edit, epochs
 
 
@@ -61,8 +62,8 @@ def test_a_picture_is_written_as_its_ending_says(
 def test_a_dry_run_says_what_is_there_and_does_nothing(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def found(task: Task, store: Path) -> StoredRun | None:
-        return read_run(folder) if "pgd" in task.job.name else None
+    def found(task: Task, store: Path) -> Run | None:
+        return Run(folder) if "pgd" in task.job.name else None
 
     monkeypatch.setattr("protoat.paper.laboratory.finished", found)
     out, store = tmp_path / "curves.html", tmp_path / "store"
@@ -125,8 +126,8 @@ def test_a_run_that_failed_is_left_out_and_said(
     def fails(tasks: Sequence[Task], store: Path, **options: object) -> list[Failure]:
         return [Failure(task, "no memory") for task in tasks[:broken]]
 
-    def found(task: Task, store: Path) -> StoredRun | None:
-        return None if broken == 2 or "pgd" in task.job.name else read_run(folder)
+    def found(task: Task, store: Path) -> Run | None:
+        return None if broken == 2 or "pgd" in task.job.name else Run(folder)
 
     monkeypatch.setattr("protoat.paper.launch.launch", fails)
     monkeypatch.setattr("protoat.paper.laboratory.finished", found)
@@ -145,10 +146,10 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         asked.extend(tasks)
         return []
 
-    def found(task: Task, store: Path) -> StoredRun:
+    def found(task: Task, store: Path) -> Run:
         entries = {name: {"correct": 7, "total": task.images, "parameters": {}} for name in task.attacks}
         subject = {"images": task.images, "data": "Digits test", "data_sha256": "0", "threat": {"norm": "l2", "eps": 1}}
-        return replace(read_run(folder), evaluation={"subject": subject, "attacks": entries})
+        return Run(folder).with_evaluation({"subject": subject, "attacks": entries})
 
     monkeypatch.setattr("protoat.paper.launch.launch", launched)
     monkeypatch.setattr("protoat.paper.laboratory.finished", found)

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from protoat.cli import main
 from protoat.cli.train import main as train_main
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 from protoat.training.loop import Loop
 from tests.whole import edit
 
@@ -123,7 +123,7 @@ def test_every_shipped_method_trains_by_its_short_name(tmp_path: Path, printed) 
     short = ["--epochs", "1", "--validation_size", "0", "--schedule", "none", "--regularizer", "none"]
     for method in ("Standard", "FGSMAT", "PGDAT", "FreeAT", "FastAT"):
         printed("train", "--method", method, *short, "--out", str(tmp_path / method))
-        assert read_run(tmp_path / method).complete
+        assert Run(tmp_path / method).complete
 
 
 def test_data_lists_every_source(tmp_path: Path, printed) -> None:
@@ -232,7 +232,7 @@ def test_train_can_be_called_from_a_program(tmp_path: Path, capsys: pytest.Captu
 def test_two_processes_train_one_run_and_leave_in_order(tmp_path: Path, in_two_processes: Callable[..., None]) -> None:
     out = tmp_path / "run"
     in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out))
-    stored = read_run(out)
+    stored = Run(out)
     assert stored.complete
     assert stored.facts["sessions"][0]["processes"] == 2
 

@@ -68,10 +68,10 @@ def test_a_network_of_the_working_directory_is_trained_and_evaluated(
         assert main(["evaluate", "own", "--attacks", "clean", "--n", "20", *words]) == 0
     assert sys.path == path
     with pytest.raises(ValueError, match=r"names own_networks\.Net .*trust=\['own_networks\.Net'\]"):
-        protoat.load_run("own")
+        _ = protoat.Run("own").model
     monkeypatch.syspath_prepend(here)
-    model, recipe, weights = protoat.load_run("own", trust=["own_networks.Net"])
-    assert (recipe.epochs, weights.parent) == (1, Path("own")) and not model.training
+    own = protoat.Run("own", trust=["own_networks.Net"])
+    assert (own.recipe.epochs, own.weights().path.parent) == (1, Path("own")) and not own.model.training
     monkeypatch.delitem(sys.modules, "own_networks")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")

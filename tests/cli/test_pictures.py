@@ -12,8 +12,8 @@ from PIL import Image
 
 from protoat.cli import main
 from protoat.data import ImageFolder
+from protoat.runs.run import Run
 from protoat.runs.store import check_data
-from protoat.runs.subject import subject_of_run
 from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--batch_size", "16", "--groups", "none"]
@@ -73,10 +73,10 @@ def test_a_list_of_files_of_the_data_set(run: Path, capsys: pytest.CaptureFixtur
 def test_a_run_of_another_order_of_classes_keeps_it(run: Path) -> None:
     """Earlier versions sorted numbers as text."""
     facts = json.loads((run / "run.json").read_text())
-    now = subject_of_run(run).data
+    now = Run(run).subject().data
     changed = facts | {"class_names": ["1", "10", "2"]}
     write_record(run / "run.json", json.dumps(changed).encode())
-    data = subject_of_run(run).data
+    data = Run(run).subject().data
     assert data.class_names == ("1", "10", "2") and data.digest() != now.digest()
     assert [data.class_names[label] for label in data.labels] == [now.class_names[label] for label in now.labels]
     with pytest.raises(ValueError, match="classes are in another order"):

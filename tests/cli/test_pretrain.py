@@ -12,8 +12,7 @@ from safetensors import safe_open
 
 from protoat.cli import main
 from protoat.runs.probe import probe_run
-from protoat.runs.run import load_run
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 from protoat.storage.manifest import write_record
 
 SHORT = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
@@ -45,16 +44,16 @@ def test_pretraining_leaves_an_encoder_without_projector(method: str, tmp_path: 
     shown = printed("pretrain", "--method", method, *SHORT, "--out", str(out))
     assert f"protoat evaluate {out} --linear-probe" in shown
     assert f"--initialise.run {out}" in shown
-    run = read_run(out)
+    run = Run(out)
     assert run.complete
-    assert (run.best, run.recipe["method"]["class_path"]) == (None, f"protoat.pretraining.{method}")
+    assert (run.best, run.choices["method"]["class_path"]) == (None, f"protoat.pretraining.{method}")
     with safe_open(out / "last.safetensors", "pt") as file:
         keys = list(file.keys())
     assert all(key.startswith("model.") for key in keys)
     assert any(".adv." in key for key in keys) == (method == "ACL")
     assert "is complete already" in printed("pretrain", "--method", method, *SHORT, "--out", str(out))
     with pytest.raises(ValueError, match="pre-trained encoder without a head"):
-        load_run(out)
+        _ = Run(out).model
 
 
 def test_methods_belong_to_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +86,7 @@ def test_an_encoder_is_taken_over_and_what_matched_is_said(
     given = ["--config", "digits", "--initialise.run", str(tmp_path / "acl")]
     printed("train", *given, *short, "--method", "TRADES", "--regularizer", "none", "--out", str(tmp_path / "trades"))
     assert f"{tmp_path / 'acl/last.safetensors'}: 14 tensors loaded; every name matched" in caplog.text
-    assert read_run(tmp_path / "trades").facts["initialised"]["branch"] == "adv"
+    assert Run(tmp_path / "trades").facts["initialised"]["branch"] == "adv"
     printed("train", *given, *short, "--initialise.finetune", "last_block", "--out", str(tmp_path / "block"))
     again = ["train", *given, *short, "--initialise.finetune", "last_block", "--out", str(tmp_path / "block")]
     assert "is complete already" in printed(*again)

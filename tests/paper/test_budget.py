@@ -31,7 +31,7 @@ from protoat.paper.rows import (
 from protoat.recipes.overrides import overlay
 from protoat.recipes.reading import read_recipe
 from protoat.recipes.shipped import recipe_names
-from protoat.runs.run import build
+from protoat.runs.build import build
 from protoat.training import Cyclic, StepDecay
 
 Row = tuple[tuple[str, ...], dict[str, Any]]  # recipes laid over that of the data, and what is changed

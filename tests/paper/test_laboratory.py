@@ -24,8 +24,8 @@ from protoat.paper.laboratory import finished, run_task
 from protoat.runs.fingerprint import fingerprint_of_folder
 from protoat.runs.measure import measure
 from protoat.runs.named_attacks import named_attacks
-from protoat.runs.run import train
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.train import train
 from tests.whole import checked, edit
 
 SHORT = {"epochs": 1, "validation_size": 0, "method": {"init_args": {"steps": 1}}, "schedule": None}
@@ -74,7 +74,7 @@ def test_what_is_finished_is_not_done_again(own: Path, monkeypatch: pytest.Monke
 
 def test_a_run_is_what_train_and_measure_make(store: Path, tmp_path: Path) -> None:
     train(OURS.recipe, tmp_path / "by-hand", progress=False)
-    measure(subject_of_run(tmp_path / "by-hand"), ["clean", "pgd2"], limit=40)
+    measure(Run(tmp_path / "by-hand").subject(), ["clean", "pgd2"], limit=40)
     ours = OURS.folder(store)
     assert (ours / "last.safetensors").read_bytes() == (tmp_path / "by-hand/last.safetensors").read_bytes()
     by_hand = json.loads((tmp_path / "by-hand/evaluation.json").read_text())
@@ -117,7 +117,7 @@ def test_names_that_are_recorded_as_others(own: Path, job: Job, attacks: tuple[s
     assert finished(task, own) is None
     folder = job.folder(own)
     record = json.loads((folder / "evaluation.json").read_text())
-    subject = subject_of_run(folder)
+    subject = Run(folder).subject()
     meant = {} if "transfer" in attacks[0] else named_attacks(attacks, subject)
     for name in holds:
         assert finished(task, own) is None
@@ -210,7 +210,7 @@ def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
     assert run.evaluation is not None
     assert run.evaluation["subject"]["weights"] == "best.safetensors"
     # What is measured of the last ones lives beside it, and fills no cell.
-    measure(subject_of_run(folder, weights="last"), ["clean", "pgd2", "fgsm"], limit=40)
+    measure(Run(folder).subject("last"), ["clean", "pgd2", "fgsm"], limit=40)
     assert json.loads((folder / "evaluation.json").read_text())["subject"]["weights"] == "last.safetensors"
     run = run_task(TASK, own)
     assert run.evaluation is not None
@@ -307,7 +307,7 @@ def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
     run = run_task(Task(job, ("clean",), 20), tmp_path)
     start = finished(Task(acl), tmp_path)
     assert start is not None
-    assert run.recipe["initialise"]["run"] == str(start.path)
+    assert run.choices["initialise"]["run"] == str(start.path)
     assert json.loads((run.path / "job.json").read_text()) == {
         "name": "ours-acl",
         "args": OURS.arguments,

@@ -10,8 +10,8 @@ import torch
 
 from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import measure
-from protoat.runs.run import train
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.train import train
 
 SHORT = ["--schedule", "none", "--validation_size", "100", "--batch_size", "128", "--method.steps", "2"]
 
@@ -25,7 +25,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         torch.set_num_threads(1)
         out = root / name
         train(read_recipe("digits-2", [*SHORT, "--epochs", "2", *changes]), out, progress=False)
-        measure(subject_of_run(out), attacks, limit=100)
+        measure(Run(out).subject(), attacks, limit=100)
         return out
 
     return make

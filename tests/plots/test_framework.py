@@ -10,7 +10,7 @@ import pytest
 
 from protoat.paper.figures.framework import framework, framework_of_recipe
 from protoat.recipes.reading import read_recipe
-from protoat.runs.run import build
+from protoat.runs.build import build
 
 
 def words(drawn: str) -> list[str]:

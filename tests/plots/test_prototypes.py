@@ -19,7 +19,7 @@ from protoat.plots.prototypes import (
 )
 from protoat.plots.subject import Pictured
 from protoat.plots.transitions import agreement_map
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
 from protoat.types import as_output
 from tests.whole import edit, epochs
 
@@ -84,7 +84,7 @@ def test_usage_over_time_is_that_of_the_log(ours: Path, plain: Path) -> None:
 
 def slow_places(run: Path) -> tuple[list[int], list[int], list[int]]:
     """Class, nearest prototype of it, and mode of each test image, one at a time."""
-    subject = subject_of_run(run)
+    subject = Run(run).subject()
     metric = subject.regularizer
     assert metric is not None
     with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 from protoat.evaluation import Count
 from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
-from protoat.runs.store import read_evaluation
+from protoat.runs.records import Records
 from protoat.storage.manifest import write_record
 from tests.whole import attacked, edit
 
@@ -26,7 +26,7 @@ def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
 
 
 def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
-    record = read_evaluation(ours)
+    record = Records(ours).evaluation
     assert record is not None
     (trace,) = accuracy_against_eps([ours]).to_dict()["data"]
     assert trace["name"] == "ours: pgd10" and list(trace["x"]) == [0, 0.05, 0.1, 0.15]

@@ -14,7 +14,7 @@ from protoat.models import ResNet18
 from protoat.pretraining.public import of_branch
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import Initialise
-from protoat.runs.encoder import hand_over
+from protoat.runs.build import hand_over
 
 
 class Paired(nn.Module):

@@ -12,7 +12,7 @@ from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.recipes.reading import read_recipe, recipe_parser
 from protoat.recipes.shipped import overlay_names, recipe_names
-from protoat.runs.run import train
+from protoat.runs.train import train
 
 
 def rival(name: str, lr: float, decay: float, epochs: int, drops: list[int] | None, *, batch: int = 128, **given: Any):

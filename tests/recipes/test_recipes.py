@@ -14,7 +14,7 @@ from protoat.pretraining import ACL, RoCL
 from protoat.recipes.reading import read_recipe
 from protoat.recipes.shipped import recipe_names
 from protoat.regularizers import SoftTriple
-from protoat.runs.run import build
+from protoat.runs.build import build
 from protoat.threats import Linf
 from protoat.training import LARS, WarmupCosine
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from protoat.models import DualBatchNorm, LeNet
 from protoat.recipes.reading import read_recipe
-from protoat.runs.encoder import load_encoder
-from protoat.runs.run import build, load_run, train
-from protoat.runs.store import read_run
+from protoat.runs.build import build
+from protoat.runs.run import Run
+from protoat.runs.train import train
 from protoat.storage.manifest import write_record
 
 FEW = ["--epochs", "1", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
@@ -47,9 +47,9 @@ def test_shared_weights_and_one_branch_arrive(branch: str, acl: Path) -> None:
 
 
 def test_attacked_images_choose_the_branch(acl: Path, tmp_path: Path) -> None:
-    assert load_encoder(acl).branch == "adv"
+    assert Run(acl).network().branch == "adv"
     train(read_recipe("digits-acl", [*FEW, "--method.mode", "S2S"]), tmp_path, progress=False)
-    assert load_encoder(tmp_path).branch == "clean"
+    assert Run(tmp_path).network().branch == "clean"
 
 
 def test_the_head_may_be_random_or_loaded(acl: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_run_records_what_it_began_with_and_resumes_with_nothing_else(acl: Pat
     options = ["--initialise.run", str(encoder), "--epochs", "1", "--method.steps", "1", "--schedule", "none"]
     recipe = read_recipe("digits", options)
     train(recipe, out, progress=False)
-    facts = read_run(out).facts["initialised"]
+    facts = Run(out).facts["initialised"]
     assert (facts["branch"], facts["loaded"], facts["missing"], facts["unexpected"]) == ("adv", 14, [], [])
-    assert facts["sha256"] == read_run(out).recipe["initialise"]["sha256"]
+    assert facts["sha256"] == Run(out).choices["initialise"]["sha256"]
     train(recipe, out, progress=False)
     train(read_recipe("digits-acl", [*FEW, "--seed", "1"]), tmp_path / "other", progress=False)
     write_record(encoder / "last.safetensors", (tmp_path / "other/last.safetensors").read_bytes())
@@ -96,8 +96,9 @@ def test_a_finetuned_run_outlives_its_encoder(acl: Path, tmp_path: Path) -> None
     options = ["--initialise.run", str(encoder), "--epochs", "1", "--method.steps", "1", "--schedule", "none"]
     train(read_recipe("digits", options), tmp_path / "run", progress=False)
     shutil.rmtree(encoder)
-    model, _, path = load_run(tmp_path / "run")
-    assert (model(torch.rand(2, 1, 8, 8)).logits.shape, path.name) == ((2, 10), "best.safetensors")
+    run = Run(tmp_path / "run")
+    assert run.model(torch.rand(2, 1, 8, 8)).logits.shape == (2, 10)
+    assert run.weights().path.name == "best.safetensors"
 
 
 def test_a_trained_run_may_be_the_start_of_another(tmp_path: Path) -> None:

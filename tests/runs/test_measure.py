@@ -15,9 +15,10 @@ from torch import nn
 from protoat.data import Digits
 from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import audit_verdict, measure
-from protoat.runs.run import train
-from protoat.runs.store import read_evaluation
-from protoat.runs.subject import Subject, subject_of_run, with_prototype_head
+from protoat.runs.records import Records
+from protoat.runs.run import Run
+from protoat.runs.subject import Subject, with_prototype_head
+from protoat.runs.train import train
 from protoat.training import Interrupted
 from protoat.types import Output
 from tests.whole import checked, edit
@@ -35,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def subject(trained: Path, tmp_path: Path) -> Subject:
     """The run, with records in a folder of this test."""
-    return replace(subject_of_run(trained), folder=tmp_path / "record")
+    return replace(Run(trained).subject(), folder=tmp_path / "record")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 
 def stored(subject: Subject) -> dict:
-    record = read_evaluation(subject.folder)
+    record = Records(subject.folder).evaluation
     assert record is not None
     return record
 
@@ -194,7 +195,7 @@ def test_other_classes_than_those_of_training_are_refused(trained: Path, monkeyp
     renamed = replace(read_recipe("digits-2").data.load("test"), class_names=tuple("abcdefghij"))
     monkeypatch.setattr(Digits, "load", lambda self, split: renamed)
     with pytest.raises(ValueError, match=r"was trained on classes \['0-4', '5-9'\], and the data now has"):
-        subject_of_run(trained)
+        Run(trained).subject()
 
 
 def test_what_would_spoil_a_measurement_is_said_and_kept(subject: Subject, said: Callable[[], str]) -> None:

@@ -14,8 +14,9 @@ from protoat.evaluation.attack_names import describe_names
 from protoat.paper.job import Job
 from protoat.recipes.reading import read_recipe
 from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks
-from protoat.runs.run import train
-from protoat.runs.subject import Subject, subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.subject import Subject
+from protoat.runs.train import train
 from protoat.threats import Linf
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "512"]
@@ -30,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def subject(run: Path) -> Subject:
-    return replace(subject_of_run(run), threat=Linf("8/255"))
+    return replace(Run(run).subject(), threat=Linf("8/255"))
 
 
 def test_names_paths_and_yaml_all_give_attacks(subject: Subject) -> None:

@@ -13,9 +13,10 @@ from protoat.data import Digits
 from protoat.evaluation import evaluate
 from protoat.models import LeNet
 from protoat.recipes.reading import read_recipe
-from protoat.runs.encoder import load_encoder
+from protoat.runs.build import build
 from protoat.runs.probe import LinearProbe, probe_run
-from protoat.runs.run import build, train
+from protoat.runs.run import Run
+from protoat.runs.train import train
 from protoat.threats import Linf
 
 FEW = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
@@ -97,7 +98,7 @@ def test_each_branch_has_a_probe_of_its_own(acl: Path) -> None:
     data = Digits().load("train")
     heads = []
     for branch in ("adv", "clean"):
-        probe = LinearProbe(load_encoder(acl, branch=branch).model, data)  # type: ignore[arg-type]
+        probe = LinearProbe(Run(acl).network(branch=branch).model, data)  # type: ignore[arg-type]
         probe.fit_clean(data)
         heads.append(probe.head.weight)
     assert not torch.allclose(*heads)

@@ -10,8 +10,11 @@ import torch
 from protoat.data import ImageData
 from protoat.recipes.reading import read_recipe
 from protoat.regularizers import SoftTriple
-from protoat.runs.run import build, load_images, load_run, train
-from protoat.runs.store import claim, read_run
+from protoat.runs.build import build
+from protoat.runs.images import load_images
+from protoat.runs.run import Run
+from protoat.runs.store import claim
+from protoat.runs.train import train
 from tests.whole import edit
 
 SHORT = ["--epochs", "2", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"]
@@ -75,17 +78,16 @@ def test_a_run_is_stored_and_read_back(tmp_path: Path) -> None:
     recipe = read_recipe("digits-2", SHORT)
     result = train(recipe, tmp_path / "run", progress=False)
     assert result.epochs == 2
-    stored = read_run(tmp_path / "run")
+    stored = Run(tmp_path / "run")
     assert stored.complete
-    assert stored.recipe["epochs"] == 2
+    assert stored.choices["epochs"] == 2
     assert stored.facts["shape"] == [1, 8, 8]
     assert stored.facts["sessions"][0]["device"] == "cpu"
     assert [counts for _, counts in stored.prototype_counts] == [[10, 10], [10, 10]]
-    model, again, path = load_run(tmp_path / "run")
-    assert (path.name, again.text) == ("best.safetensors", recipe.text)
-    assert not model.training
-    last, _, path = load_run(tmp_path / "run", weights="last")
-    assert path.name == "last.safetensors"
+    assert (stored.weights().path.name, stored.recipe.text) == ("best.safetensors", recipe.text)
+    assert not stored.model.training
+    last = stored.classifier("last")
+    assert stored.weights("last").path.name == "last.safetensors"
     x = load_images(recipe, "test").images[:8].float() / 255
     assert last(x).logits.shape == (8, 2)
 
@@ -108,7 +110,7 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_happens(tmp_path:
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     edit(tmp_path / "recipe.yaml", read_recipe("digits-2").text)
     with pytest.raises(ValueError, match="has no best or last weights yet"):
-        load_run(tmp_path)
+        _ = Run(tmp_path).model
 
 
 def test_a_run_whose_data_has_changed_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +135,7 @@ def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
     """Batch norm cannot train on it: 1297 images in batches of 144 leave one."""
     plain = ["--validation_size", "0", "--epochs", "1", "--schedule", "none", "--method.steps", "1"]
     train(read_recipe("digits-2", [*plain, "--batch_size", "144"]), tmp_path, progress=False)
-    assert read_run(tmp_path).metrics[-1]["update"] == 9
+    assert Run(tmp_path).metrics[-1]["update"] == 9
 
 
 def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_layout_that_a_narrow_network_survives(
 def test_prototypes_that_merge_before_the_rate_drops_are_said(
     options: list[str], said: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("protoat.runs.run.fit", lambda *_, **__: None)
+    monkeypatch.setattr("protoat.runs.train.fit", lambda *_, **__: None)
     train(read_recipe("digits-2", options), tmp_path / "run")
     text = "merge from the end of epoch 15 on, and the learning rate drops after epoch 20; to merge then, write"
     assert caplog.text.count(text) == caplog.text.count("prototypes merge from") == said
@@ -188,7 +190,7 @@ def test_prototypes_that_merge_before_the_rate_drops_are_said(
 def test_training_against_an_attack_that_cannot_cross_the_ball_is_said(
     method: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("protoat.runs.run.fit", lambda *_, **__: None)
+    monkeypatch.setattr("protoat.runs.train.fit", lambda *_, **__: None)
     inner = "--method" if len(method) == 1 else "--method.method"
     for size, said in (("0.01", 1), ("0.05", 0)):
         caplog.clear()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoat.reports.records import Records
 from protoat.runs import store
-from protoat.runs.store import check_free, claim, environment, list_runs, read_audit, read_run, write
+from protoat.runs.records import Records
+from protoat.runs.run import Run, list_runs
+from protoat.runs.store import check_free, claim, environment, write
 from protoat.storage.files import Folder
 from protoat.training import DiskError
 from tests.whole import edit, epochs
@@ -24,10 +25,10 @@ def test_a_claimed_folder_takes_the_same_recipe_only(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     claim(folder, TEXT, {"num_classes": 2}, {"started": "a"})
     claim(folder, TEXT, {"num_classes": 2}, {"started": "b"})
-    assert [session["started"] for session in read_run(folder).facts["sessions"]] == ["a", "b"]
+    assert [session["started"] for session in Run(folder).facts["sessions"]] == ["a", "b"]
     with pytest.raises(ValueError, match="holds another recipe \\(seed 1, there 0\\)"):
         claim(folder, TEXT.replace("seed: 0", "seed: 1"), {}, {"started": "c"})
-    assert len(read_run(folder).facts["sessions"]) == 2
+    assert len(Run(folder).facts["sessions"]) == 2
 
 
 def test_a_run_goes_on_with_the_data_it_began_with(tmp_path: Path) -> None:
@@ -45,28 +46,28 @@ def test_an_evaluation_of_replaced_weights_is_outdated(tmp_path: Path) -> None:
     weights.write_bytes(b"first")
     subject = {"weights": weights.name, "sha256": sha256(b"first").hexdigest(), "data": "Digits", "images": 1}
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
-    assert not read_run(tmp_path / "run").outdated
+    assert not Run(tmp_path / "run").outdated
     weights.write_bytes(b"second")
-    assert read_run(tmp_path / "run").outdated
+    assert Run(tmp_path / "run").outdated
 
 
 def test_a_record_without_weights_is_complete_and_current(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     claim(folder, f"{TEXT}epochs: 2\n", {}, {})
     (folder / "metrics.jsonl").write_text(epochs(1))
-    assert not read_run(folder).complete
+    assert not Run(folder).complete
     (folder / "metrics.jsonl").write_text(epochs(1, 2))
-    assert read_run(folder).complete  # pre-training is not measured
+    assert Run(folder).complete  # pre-training is not measured
     (folder / "checkpoints").mkdir()
-    assert not read_run(folder).complete  # it was killed before the weights were written
+    assert not Run(folder).complete  # it was killed before the weights were written
     (folder / "checkpoints").rmdir()
     subject = {"weights": "best.safetensors", "sha256": "0" * 64, "data": "Digits", "images": 1}
     (folder / "evaluation.json").write_text(json.dumps({"subject": subject, "attacks": {}}))
-    run = read_run(folder)
+    run = Run(folder)
     assert run.is_record
     assert (run.complete, run.outdated) == (True, False)
     (folder / "last.safetensors").write_bytes(b"")
-    run = read_run(folder)
+    run = Run(folder)
     assert not run.is_record
     assert run.outdated
 
@@ -85,15 +86,15 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
         claim(tmp_path / name, TEXT, {}, {})
     assert [run.path for run in list_runs(tmp_path)] == [tmp_path / "a/deep", tmp_path / "b"]
     with pytest.raises(ValueError, match=r"did you mean .*a/deep"):
-        read_run(tmp_path)
+        Run(tmp_path)
     with pytest.raises(ValueError, match="is not a run folder: there is no such folder"):
-        read_run(tmp_path / "nowhere")
+        Run(tmp_path / "nowhere")
 
 
 def test_weights_without_a_recipe_are_named_with_what_measures_them(tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").touch()
     with pytest.raises(ValueError, match=r"no recipe\.yaml; write .*--model .* --weights .*last\.safetensors$"):
-        read_run(tmp_path)
+        Run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_damaged_run_is_left_out_of_the_list_and_named(
         claim(tmp_path / run, TEXT, {}, {})
     edit(tmp_path / "bad" / name, content)
     with pytest.raises(ValueError, match=message):
-        read_run(tmp_path / "bad")
+        Run(tmp_path / "bad").check()
     assert [run.path.name for run in list_runs(tmp_path)] == ["good"]
     assert str(tmp_path / "bad" / name) in caplog.text
 
@@ -134,7 +135,7 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {}, {})
     lines = [epochs(epoch, objective={"prototype_counts": [epoch, 3]}) for epoch in (1, 2)]
     (tmp_path / "run/metrics.jsonl").write_text("".join(lines) + '{"epoch": 3, "obj')
-    run = read_run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert [line["epoch"] for line in run.metrics] == [1, 2]
     assert run.prototype_counts == [(1, [1, 3]), (2, [2, 3])]
     assert (run.best, run.evaluation, run.complete) == (None, None, False)
@@ -166,25 +167,24 @@ def test_the_commit_is_that_of_the_source_or_nothing(tmp_path: Path, monkeypatch
 
 
 def test_a_damaged_audit_is_named(tmp_path: Path) -> None:
-    assert read_audit(tmp_path) is None
+    assert Records(tmp_path).audit is None
     for content in ("{", "[]", "{}"):
         (tmp_path / "audit.json").write_text(content)
         with pytest.raises(ValueError, match=r"audit.json is damaged.*; move it away and audit again"):
-            read_audit(tmp_path)
+            _ = Records(tmp_path).audit
 
 
 def test_a_run_of_pretraining_is_measured_by_linear_heads(tmp_path: Path) -> None:
     for name, method, pretrains in (("a", "protoat.pretraining.ACL", True), ("b", "protoat.methods.PGDAT", False)):
         claim(tmp_path / name, f"{TEXT}method: {{class_path: {method}}}\n", {}, {})
-        run = read_run(tmp_path / name)
+        run = Run(tmp_path / name)
         assert run.pretrains is pretrains
         assert run.measuring.endswith(" --linear-probe") is pretrains
-        assert Records(tmp_path / name, run, None, None).pretrained is pretrains
 
 
 def test_a_fact_that_is_not_there_is_named(tmp_path: Path) -> None:
     claim(tmp_path / "run", TEXT, {"num_classes": 2}, {})
-    assert read_run(tmp_path / "run").fact("num_classes") == 2
+    assert Run(tmp_path / "run").fact("num_classes") == 2
     edit(tmp_path / "run/run.json", "{}")
     with pytest.raises(ValueError, match=r"run\.json is damaged or not there: no 'num_classes'; put it back, or train"):
-        read_run(tmp_path / "run").fact("num_classes")
+        Run(tmp_path / "run").fact("num_classes")

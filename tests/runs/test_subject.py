@@ -11,9 +11,10 @@ from torch import nn
 
 from protoat.data import Digits, regroup
 from protoat.recipes.reading import read_recipe
-from protoat.runs.run import train
-from protoat.runs.subject import subject_of_model, subject_of_run, with_prototype_head
+from protoat.runs.run import Run
+from protoat.runs.subject import subject_of_model, with_prototype_head
 from protoat.runs.subject_options import subject_of, subject_parser
+from protoat.runs.train import train
 from protoat.threats import L2, Linf
 from protoat.training.weights import part
 
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_brings_data_threat_and_trained_prototypes(run: Path, weights: str) -> None:
     from safetensors.torch import load_file
 
-    subject = subject_of_run(run, weights=weights)
+    subject = Run(run).subject(weights)
     assert (subject.name, subject.folder, subject.threat) == (str(run), run, Linf(0.05))
     assert torch.equal(subject.data.labels, regroup(Digits().load("test"), 2).labels)
     assert not any(module.training for module in (*subject.model.modules(), *subject.regularizer.modules()))
@@ -44,7 +45,7 @@ def test_a_run_brings_data_threat_and_trained_prototypes(run: Path, weights: str
 
 def test_without_a_regularizer_there_is_none(tmp_path: Path) -> None:
     train(read_recipe("digits-2", [*SHORT, "--regularizer", "none"]), tmp_path / "run", progress=False)
-    subject = subject_of_run(tmp_path / "run")
+    subject = Run(tmp_path / "run").subject()
     assert subject.regularizer is None
     with pytest.raises(ValueError, match="no prototypes to predict by"):
         with_prototype_head(subject)

@@ -47,7 +47,7 @@ STRANGE = (
     "accelerate.test_utils.testing.run_command",
     "protoat.cli.main",
     "protoat.runs.cleanup.remove",
-    "protoat.runs.run.train",
+    "protoat.runs.train.train",
     "protoat.data.folder.os.system",
     "Linear",
     "Parameter",

@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 
 from protoat.cli import gc, main
 from protoat.recipes.reading import read_recipe
-from protoat.runs.claims import is_claimed, is_unbegun
+from protoat.runs.claims import find_run, is_claimed, is_unbegun
 from protoat.runs.cleanup import check_removable, find_waste
-from protoat.runs.named_run import run_named
 from protoat.runs.store import check_free, claim
 
 TEXT = read_recipe("digits-2").text
@@ -96,10 +95,10 @@ def test_a_number_is_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("digits-2", "digits-abcde", "digits-abcdef", "mnist-012345678901", "a-zzzzzzz"):
         put(Path("runs") / name / "recipe.yaml", TEXT)
     for word in ("2", "abcde", "zzzzzzz", "digits"):
-        assert run_named(Path(word)) == Path(word)
-    assert run_named(Path("abcdef")) == Path("runs/digits-abcdef")
-    assert run_named(Path("012345678901")) == Path("runs/mnist-012345678901")
-    assert run_named(Path("digits-2")) == Path("runs/digits-2")
+        assert find_run(Path(word)) == Path(word)
+    assert find_run(Path("abcdef")) == Path("runs/digits-abcdef")
+    assert find_run(Path("012345678901")) == Path("runs/mnist-012345678901")
+    assert find_run(Path("digits-2")) == Path("runs/digits-2")
     assert main(["rm", "2", "--yes"]) == 2
     assert Path("runs/digits-2/recipe.yaml").exists()
 

@@ -19,9 +19,9 @@ from protoat.methods import PGDAT
 from protoat.recipes.reading import read_recipe
 from protoat.runs.cleanup import find_waste, remove
 from protoat.runs.measure import measure
-from protoat.runs.run import train
-from protoat.runs.store import claim, list_runs, read_run
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run, list_runs
+from protoat.runs.store import claim
+from protoat.runs.train import train
 from protoat.threats import Linf
 from tests.kills import Killed, killed_at
 
@@ -126,7 +126,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(folder: Path) -> None:
-    measure(subject_of_run(folder), ["clean", "fgsm"], limit=60, batch_size=30)
+    measure(Run(folder).subject(), ["clean", "fgsm"], limit=60, batch_size=30)
 
 
 def test_evaluate(trained: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_evaluate_at_every_operation(trained: Path, tmp_path: Path) -> None:
 
 
 def trained_anew(folder: Path) -> None:
-    if not (folder / "recipe.yaml").exists() or not read_run(folder).complete:
+    if not (folder / "recipe.yaml").exists() or not Run(folder).complete:
         train(RECIPE, folder, progress=False)
 
 

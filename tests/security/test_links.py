@@ -17,7 +17,7 @@ from protoat.methods import Standard
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import run_task
 from protoat.recipes.reading import read_recipe
-from protoat.runs.run import train
+from protoat.runs.train import train
 from protoat.threats import Linf
 from protoat.training.checkpoint import load_latest
 from protoat.training.devices import make_accelerator

@@ -12,16 +12,16 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-import protoat
 from protoat.cli import main
 from protoat.paper.budget import read_budget
 from protoat.recipes.allow_list import allowed_names
 from protoat.recipes.choices import CLASSES
 from protoat.recipes.own_code import CLASS_KEYS
-from protoat.recipes.reading import read_recipe, recipe_from_text, recipe_of_run
+from protoat.recipes.reading import read_recipe, recipe_from_text
 from protoat.recipes.recipe import KEYS
 from protoat.runs.fingerprint import fingerprint_of_folder
-from protoat.runs.run import train
+from protoat.runs.run import Run
+from protoat.runs.train import train
 
 RUN = "accelerate.test_utils.testing.run_command"
 TOUCH = f"{{class_path: {RUN}, init_args: {{command: [touch, PWNED]}}}}"
@@ -170,10 +170,10 @@ def test_nothing_that_a_recipe_names_is_run(here: Path, name: str) -> None:
     folder = stored(here / "theirs", text)
     for read in (
         lambda: recipe_from_text(text),
-        lambda: recipe_of_run(folder),
+        lambda: Run(folder).recipe,
         lambda: read_recipe(folder / "recipe.yaml"),
         lambda: read_recipe(folder / "recipe.yaml", ["--method", "FreeAT"]),
-        lambda: protoat.load_run(folder),
+        lambda: Run(folder).model,
     ):
         with pytest.raises(ValueError) as caught:
             read()

@@ -17,7 +17,7 @@ from protoat.cli import main
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import run_task
 from protoat.recipes.reading import read_recipe
-from protoat.runs.run import train
+from protoat.runs.train import train
 from protoat.storage.locks import LOCK, home, is_at_work, working_on
 from protoat.training import DiskError
 

@@ -29,7 +29,7 @@ from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
 from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
-from protoat.runs.named_run import run_named
+from protoat.runs.claims import find_run
 
 __all__ = ["main"]
 
@@ -59,7 +59,7 @@ def main(args: list[str]) -> None:
         metavar="FOLDER",
         help="runs, or folders with an evaluation.json; runs that differ in their seed only are put together",
     )
-    folders = list(map(run_named, parser.parse_args(args).folders))
+    folders = list(map(find_run, parser.parse_args(args).folders))
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise UserError("name at least two different folders to compare")
     records = {folder: _read(folder) for folder in folders}

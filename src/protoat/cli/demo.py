@@ -18,9 +18,8 @@ from protoat.recipes.parser import Parser
 from protoat.recipes.reading import read_recipe
 from protoat.reports.records import accuracy, groups_of
 from protoat.runs.measure import measure
-from protoat.runs.run import train
-from protoat.runs.store import StoredRun, read_run
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.train import train
 
 __all__ = ["main"]
 
@@ -48,12 +47,12 @@ def main(args: list[str]) -> None:
     say(f"{seconds:.0f} s; files are in {out}; next: protoat show {runs['multi-prototype PGD-AT'].path}")
 
 
-def _run(name: str, overrides: list[str], out: Path) -> StoredRun:
+def _run(name: str, overrides: list[str], out: Path) -> Run:
     folder = out / name.lower().replace(" ", "-")
     say(f"training {name} into {folder}", flush=True)
     train(read_recipe("digits-2", overrides), folder)
-    measure(subject_of_run(folder), _ATTACKS)
-    return read_run(folder)
+    measure(Run(folder).subject(), _ATTACKS)
+    return Run(folder)
 
 
 def _totals(attacks: Mapping[str, Any]) -> dict[str, Count]:
@@ -72,8 +71,8 @@ def _verdict(plain: Count, multi: Count) -> str:
     return gain if low_multi > high or high_multi < low else f"{gain}, no difference shown"
 
 
-def _prototypes(run: StoredRun) -> None:
-    start = run.recipe["regularizer"]["init_args"]["prototypes_per_class"]
+def _prototypes(run: Run) -> None:
+    start = run.choices["regularizer"]["init_args"]["prototypes_per_class"]
     counts, best = dict(run.prototype_counts), (run.best or {})["epoch"]
     columns = ["class", "at first", f"epoch {best} (measured above)", f"epoch {max(counts)} (last)"]
     names = run.fact("class_names")

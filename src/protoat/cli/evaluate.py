@@ -17,11 +17,11 @@ from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.measurement import Advance
+from protoat.runs.claims import find_run
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.named_attacks import HELP, default_names
-from protoat.runs.named_run import run_named
 from protoat.runs.probe import probe_run
-from protoat.runs.store import read_evaluation
+from protoat.runs.records import Records
 from protoat.runs.subject_options import check_weights_of_run, subject_of, subject_parser
 
 __all__ = ["main"]
@@ -83,7 +83,7 @@ def main(args: list[str]) -> None:
         )
     if not PartialState().is_main_process:
         return
-    record = read_evaluation(subject.folder)
+    record = Records(subject.folder).evaluation
     assert record is not None
     measurements(subject.name, record)
     say(audit_verdict(subject))
@@ -98,7 +98,7 @@ def _probe(options: Namespace, given: Namespace) -> None:
             option = key.removesuffix(".class_path").replace("init_args.", "").replace("_", "-")
             raise UserError(f"leave out --{option}: --linear-probe goes by the recipe of the run")
     check_weights_of_run(options.weights)
-    run = run_named(options.run)
+    run = find_run(options.run)
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
     record = probe_run(run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
     linear_heads(str(run), record)

@@ -17,13 +17,13 @@ from protoat.paper.figures import TITLES
 from protoat.plots.page import page
 from protoat.plots.snapshot import SUFFIXES, check_browser, snapshot
 from protoat.recipes.parser import Parser, nearest
-from protoat.runs.named_run import run_named
+from protoat.runs.claims import find_run
 from protoat.storage.path_checks import check_file, check_no_file
 
 if TYPE_CHECKING:
     from protoat.paper.figures.catalogue import Drawing
     from protoat.paper.job import Task
-    from protoat.runs.store import StoredRun
+    from protoat.runs.run import Run
 
 __all__ = ["main"]
 
@@ -60,7 +60,7 @@ def main(args: list[str]) -> int:
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
-        folders = list(map(run_named, options.runs))
+        folders = list(map(find_run, options.runs))
         parts = drawing.draw(folders, view)
         lines = ["Runs as they were given.", *lines, *map(_about_run, folders)]
     else:
@@ -84,11 +84,11 @@ def main(args: list[str]) -> int:
 def _about_run(folder: Path) -> str:
     """What was trained, and how, in a line; of a measurement without a run, where it is."""
     from protoat.reports.sections.summary import described, trained_for
-    from protoat.runs.store import read_run
+    from protoat.runs.run import Run
 
     if not (folder / "recipe.yaml").exists():
         return f"Measured: {folder}."
-    run = read_run(folder)
+    run = Run(folder)
     told = described(run) | trained_for(run)
     return f"Run {folder}: {', '.join(f'{key} {value}' for key, value in told.items())}."
 
@@ -137,7 +137,7 @@ def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:
         raise UserError(f"--images {options.images} is negative; write how many test images to look at, or 0 for all")
 
 
-def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[StoredRun], bool]:
+def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[Run], bool]:
     """The runs of the tasks that are done now, with the evaluation that each asks for, and whether one failed.
 
     Raises:

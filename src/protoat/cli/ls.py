@@ -13,7 +13,7 @@ from protoat.errors import UserError
 from protoat.evaluation.statistics import count_of
 from protoat.recipes.parser import Parser
 from protoat.reports.records import accuracy, threat_text
-from protoat.runs.store import StoredRun, class_path, list_runs
+from protoat.runs.run import Run, list_runs
 from protoat.storage.path_checks import check_is_folder
 
 __all__ = ["main", "parts_of"]
@@ -34,7 +34,7 @@ def main(args: list[str]) -> None:
     print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], rows, text=6)
 
 
-def _row_or_none(run: StoredRun) -> list[str] | None:
+def _row_or_none(run: Run) -> list[str] | None:
     """The row of a run; of one whose weights are damaged a line is logged."""
     try:
         return _row(run)
@@ -43,30 +43,26 @@ def _row_or_none(run: StoredRun) -> list[str] | None:
         return None
 
 
-def _row(run: StoredRun) -> list[str]:
+def _row(run: Run) -> list[str]:
     aside = sorted(path.name for path in run.path.glob("evaluation-*.json"))
     also = [f"also measured, see protoat show: {', '.join(aside)}"] if aside else []
     return [str(run.path), *parts_of(run), _epochs(run), "\n".join(filter(None, [_measured(run), *also]))]
 
 
-def parts_of(run: StoredRun) -> list[str]:
+def parts_of(run: Run) -> list[str]:
     """Data, method and regularizer of a run in short."""
-    recipe = run.recipe
-    names = [class_path(recipe, key).rpartition(".")[2] for key in ("data", "method", "regularizer")]
-    groups = recipe.get("groups")
+    names = [run.chosen(key).rpartition(".")[2] for key in ("data", "method", "regularizer")]
+    groups = run.choices.get("groups")
     if groups is not None:
         names[0] += f" in {groups if isinstance(groups, int | str) else len(groups)}"
     return names
 
 
-def _epochs(run: StoredRun) -> str:
-    kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
-    stopped = len(kept) < len(run.metrics)  # the epoch that made the method stop was taken back
-    state = ", stopped early" if stopped else "" if run.complete else ", not finished"
-    return f"{kept[-1] if kept else 0} of {run.recipe.get('epochs', '?')}{state}"
+def _epochs(run: Run) -> str:
+    return run.progress + f", {run.state}" * bool(run.state)
 
 
-def _measured(run: StoredRun) -> str:
+def _measured(run: Run) -> str:
     if run.evaluation is None and (probe := run.probe) is not None:
         heads = probe["encoders"]["trained"]
         return _lines(

@@ -8,7 +8,7 @@ from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.parser import Parser
 from protoat.reports.html import report
-from protoat.runs.named_run import run_named
+from protoat.runs.claims import find_run
 from protoat.storage.path_checks import check_file
 
 __all__ = ["main"]
@@ -36,5 +36,5 @@ def main(args: list[str]) -> None:
     check_file(options.out)
     if options.out.suffix.lower() != ".html":
         raise UserError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
-    out = report(list(map(run_named, options.folders)), options.out, images=options.images)
+    out = report(list(map(find_run, options.folders)), options.out, images=options.images)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

@@ -8,8 +8,8 @@ from protoat.cli.asking import agreed, check_somebody_can_answer
 from protoat.cli.gc import megabytes
 from protoat.cli.say import say
 from protoat.recipes.parser import Parser
+from protoat.runs.claims import find_run
 from protoat.runs.cleanup import check_removable, remove, size
-from protoat.runs.named_run import run_named
 
 __all__ = ["main"]
 
@@ -22,7 +22,7 @@ def main(args: list[str]) -> int:
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(args)
-    named = map(run_named, options.runs)
+    named = map(find_run, options.runs)
     runs = list(dict.fromkeys(run if run.is_symlink() else run.resolve() for run in named))
     for run in runs:
         check_removable(run)

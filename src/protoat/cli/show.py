@@ -9,11 +9,11 @@ from protoat.cli.ls import parts_of
 from protoat.cli.printing import linear_heads, measurements, print_table
 from protoat.cli.say import say
 from protoat.recipes.parser import Parser
-from protoat.records.files import recipe_text, unlisted
+from protoat.records.files import unlisted
 from protoat.reports.records import changes_of, epochs_of, threat_text
-from protoat.runs.measure import records_aside
-from protoat.runs.named_run import run_named
-from protoat.runs.store import StoredRun, read_evaluation, read_run, warn_of_damage
+from protoat.runs.claims import find_run
+from protoat.runs.records import Records
+from protoat.runs.run import Run
 
 __all__ = ["main"]
 
@@ -26,16 +26,17 @@ def main(args: list[str]) -> None:
         type=Path,
         help="run folder, a run below runs by its name or digest, or a folder that protoat evaluate --out has written",
     )
-    folder = run_named(parser.parse_args(args).run)
-    if not os.path.lexists(folder / "recipe.yaml") and (record := read_evaluation(folder)) is not None:
+    folder = find_run(parser.parse_args(args).run)
+    if not os.path.lexists(folder / "recipe.yaml") and (record := Records(folder).evaluation) is not None:
         measurements(record["subject"].get("model", str(folder)), record)
         _aside(folder)
         return
-    run = read_run(folder)
-    warn_of_damage(run)
+    run = Run(folder)
+    run.check()
+    run.warn_of_damage()
     data, method, regularizer = parts_of(run)
-    say(f"{run.path}: {data}, {method}, {regularizer}, seed {run.recipe.get('seed', '?')}")
-    say(recipe_text(run.path), lines=True)
+    say(f"{run.path}: {data}, {method}, {regularizer}, seed {run.choices.get('seed', '?')}")
+    say(run.recipe_text, lines=True)
     print_table("training", *epochs_of(run))
     _prototypes(run)
     if run.outdated:
@@ -56,14 +57,14 @@ def main(args: list[str]) -> None:
 
 def _aside(folder: Path) -> None:
     """Measurements that are not the last one: what was measured, on what, and in which file that is."""
-    for name, record in records_aside(folder).items():
+    for name, record in Records(folder).aside.items():
         subject = record["subject"]
         radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
         about = f"{subject['weights']}, {subject['images']} images of {subject['data']}{radius}"
         say(f"also measured, in {name}: {', '.join(record['attacks'])}; {about}")
 
 
-def _prototypes(run: StoredRun) -> None:
+def _prototypes(run: Run) -> None:
     """Counts of each class, for the epochs in which one changed."""
     if rows := changes_of(run):
         print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows)

@@ -14,10 +14,12 @@ from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import recipe_parser, resolve
 from protoat.recipes.recipe import KEYS, Recipe
+from protoat.runs.claims import find_run
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
-from protoat.runs.named_run import run_named
-from protoat.runs.run import check_images, train
-from protoat.runs.store import check_free, read_run, warn_of_damage
+from protoat.runs.images import check_images
+from protoat.runs.run import Run
+from protoat.runs.store import check_free
+from protoat.runs.train import train
 from protoat.storage.parsing import parse_yaml
 from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
@@ -28,7 +30,7 @@ __all__ = ["main", "start"]
 def main(args: list[str]) -> None:
     """Trains a recipe, ``digits-2`` when none is named, with changes from the command line."""
     recipe, out = start("protoat train", args, "digits-2")
-    best = read_run(out).best
+    best = Run(out).best
     if best:
         measured = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
         say(f"best epoch {best['epoch']} of {recipe.epochs}, on {best['images']} held-out images: {measured}")
@@ -52,9 +54,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     )
     if not any(arg == "--config" or arg.startswith("--config=") for arg in args):
         args = ["--config", default, *args]
-    args = [
-        str(run_named(Path(word))) if option == "--initialise.run" else word for option, word in pairwise(["", *args])
-    ]
+    args = [str(find_run(word)) if option == "--initialise.run" else word for option, word in pairwise(["", *args])]
     recipe, options = resolve(parser, args)
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__
@@ -63,7 +63,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
     check_no_file(out, "--out")
     check_free(out, recipe.text)
-    before = read_run(out) if (out / "recipe.yaml").exists() else None
+    before = Run(out) if (out / "recipe.yaml").exists() else None
+    if before is not None:
+        before.check()
     if before is not None and before.complete:
         check_images(recipe, out)
         for path in sorted(out.glob("*.safetensors")):
@@ -71,7 +73,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         say(f"{out} is complete already")
     else:
         if before is not None:
-            warn_of_damage(before)
+            before.warn_of_damage()
         with _advising_options():
             result = train(recipe, out)
         if result.stopped:

@@ -1,6 +1,6 @@
 """Which records of a run answer a task.
 
-Those of the weights that count (`StoredRun.weights`), on the recipe's test images, at the radius of its evaluation, of
+Those of the weights that count (`Run.weights_name`), on the recipe's test images, at the radius of its evaluation, of
 attacks with the very parameters that their names stand for now, on as many images as the task asks for.
 """
 
@@ -21,10 +21,9 @@ from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
 from protoat.paper.job import Job, Task
 from protoat.recipes.recipe import Recipe
-from protoat.runs.measure import read_records
+from protoat.runs.images import load_images
 from protoat.runs.named_attacks import named_attacks
-from protoat.runs.run import load_images
-from protoat.runs.store import StoredRun, read_audit
+from protoat.runs.run import Run
 from protoat.runs.subject import blank_subject
 from protoat.storage.parsing import parse_yaml
 
@@ -35,7 +34,7 @@ AUDITED = 1000  # images of an audit, where a task asks for no fewer
 _SUBJECT = {"weights", "sha256", "data", "data_sha256", "threat", "images"}
 
 
-def find_record(task: Task, run: StoredRun) -> dict[str, Any] | None:
+def find_record(task: Task, run: Run) -> dict[str, Any] | None:
     """The evaluation that holds every attack of a task, on as many images or else on the fewest that are enough.
 
     So cells of one row, which ask for an attack each, are read off one evaluation where one holds all.
@@ -52,7 +51,7 @@ def find_record(task: Task, run: StoredRun) -> dict[str, Any] | None:
     return min(enough, key=lambda record: int(record["subject"]["images"]), default=None)
 
 
-def missing_attacks(task: Task, run: StoredRun) -> list[str]:
+def missing_attacks(task: Task, run: Run) -> list[str]:
     """The attacks of a task that no evaluation on just as many images holds, so that they are to be measured.
 
     Raises:
@@ -66,12 +65,12 @@ def missing_attacks(task: Task, run: StoredRun) -> list[str]:
     return [name for name in task.attacks if not any(_holds(task.job, run, record, name) for record in alike)]
 
 
-def is_audited(task: Task, run: StoredRun) -> bool:
+def is_audited(task: Task, run: Run) -> bool:
     """Whether the audit of a run was asked for all checks of a task, on as many images, after its evaluation.
 
     Of a run whose weights were left out, an audit that came before the evaluation is taken: it cannot be made again.
     """
-    audit = read_audit(run.path)
+    audit = run.audit
     if audit is None:
         return False
     if not _is_of(task.job, run, {**audit["subject"], "threat": audit["threat"]}):
@@ -87,17 +86,17 @@ def is_audited(task: Task, run: StoredRun) -> bool:
     return same and wanted <= asked and not (late and wanted & early)
 
 
-def _evaluations(job: Job, run: StoredRun) -> list[dict[str, Any]]:
-    return [record for record in read_records(run.path) if _is_of(job, run, record["subject"])]
+def _evaluations(job: Job, run: Run) -> list[dict[str, Any]]:
+    return [record for record in run.evaluations if _is_of(job, run, record["subject"])]
 
 
-def _is_of(job: Job, run: StoredRun, subject: Mapping[str, Any]) -> bool:
+def _is_of(job: Job, run: Run, subject: Mapping[str, Any]) -> bool:
     """Whether a record is of the weights that count, the recipe's radius and, where they are there, its images."""
     threat = job.recipe.evaluation_threat or job.recipe.threat
     there = _test_images(job)
     return (
         subject.keys() <= _SUBJECT
-        and subject["weights"] == run.weights
+        and subject["weights"] == run.weights_name
         and subject.get("threat") == {"norm": threat.norm, "eps": threat.eps}
         and (there is None or subject.get("data_sha256") == there.sha256)
         and run.is_of(subject)
@@ -142,7 +141,7 @@ def _found(choice: _Choice) -> _Images | None:
     return _Images(data.digest(), len(data))
 
 
-def _holds(job: Job, run: StoredRun, record: Mapping[str, Any], name: str) -> bool:
+def _holds(job: Job, run: Run, record: Mapping[str, Any], name: str) -> bool:
     """Whether an evaluation holds the attacks of a name, as they are now."""
     recorded = record["attacks"]
     return all(

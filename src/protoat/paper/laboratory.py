@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from protoat.errors import DiskError, UserError
@@ -13,19 +12,19 @@ from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import read_recipe
 from protoat.runs.audit import audit_subject
 from protoat.runs.measure import measure
-from protoat.runs.run import train
-from protoat.runs.store import StoredRun, read_run, write_record
-from protoat.runs.subject import subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.store import write_record
+from protoat.runs.train import train
 from protoat.storage.files import make_folder
 from protoat.storage.locks import locked, working_on
 
 __all__ = ["finished", "run_task"]
 
 
-def finished(task: Task, store: Path) -> StoredRun | None:
+def finished(task: Task, store: Path) -> Run | None:
     """The run of a task, when its records hold all the task asks for; see `protoat.paper.find_record`.
 
-    A store of records without weights will do. Where a folder has several evaluations, the `StoredRun` has the one that
+    A store of records without weights will do. Where a folder has several evaluations, the `Run` has the one that
     holds all.
 
     Raises:
@@ -34,18 +33,19 @@ def finished(task: Task, store: Path) -> StoredRun | None:
     folder = task.job.folder(store)
     if not (folder / "recipe.yaml").exists():
         return None
-    run = read_run(folder)
+    run = Run(folder)
+    run.check()
     if not run.complete or "num_classes" not in run.facts:
         return None
     if task.attacks:
         record = find_record(task, run)
         if record is None:
             return None
-        run = replace(run, evaluation=record)
+        run = run.with_evaluation(record)
     return None if task.audit and not is_audited(task, run) else run
 
 
-def run_task(task: Task, store: Path) -> StoredRun:
+def run_task(task: Task, store: Path) -> Run:
     """Trains or resumes, measures and audits what is missing; first the run it starts from.
 
     Another process that does the same run is waited for, and what it has done is taken.
@@ -91,7 +91,8 @@ def _trained(job: Job, store: Path) -> Path:
     """The folder of the run, trained to its end."""
     folder = job.folder(store)
     if (folder / "recipe.yaml").exists():
-        run = read_run(folder)
+        run = Run(folder)
+        run.check()
         if run.is_record:
             raise UserError(
                 f"{folder} is a record without weights, so nothing can be added to it; name another store, where the "
@@ -119,11 +120,11 @@ def _write_job(job: Job, folder: Path) -> None:
 
 def _measure(task: Task, folder: Path) -> None:
     """Measures and audits what is missing."""
-    run = read_run(folder)
+    run = Run(folder)
     missing = missing_attacks(task, run)
     if not missing and (not task.audit or is_audited(task, run)):
         return
-    subject = subject_of_run(folder)
+    subject = run.subject()
     if missing:
         measure(subject, missing, limit=task.images)
     if task.audit:

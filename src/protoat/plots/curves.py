@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -34,8 +34,8 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08)
     about = []
     for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
-        run = read_run(folder)
-        kept = [line for line in run.metrics if "stopped" not in line]
+        run = Run(folder)
+        kept = run.epochs
         if not kept:
             raise UserError(f"{folder} holds no epoch yet; train it: protoat train")
         prefix = f"{label(name)}: " if len(folders) > 1 else ""
@@ -43,8 +43,7 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
         for key, words in _MEASURED.items():
             if any(key in line.get("validation", {}) for line in kept):
                 figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
-        state = ", stopped early" if len(kept) < len(run.metrics) else "" if run.complete else ", not finished"
-        about.append(f"{label(name)}: {kept[-1]['epoch']} of {run.recipe.get('epochs', '?')} epochs{state}")
+        about.append(f"{label(name)}: {run.progress} epochs" + f", {run.state}" * bool(run.state))
     figure.update_layout(**heading("Training", *about), height=560)
     figure.update_xaxes(title_text="epoch", row=2, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)

@@ -14,7 +14,7 @@ from protoat.evaluation.statistics import crosstab
 from protoat.plots.pictures import image_tag
 from protoat.plots.style import SYMBOLS, colour, dash, heading, label, names
 from protoat.plots.subject import Pictured
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -43,7 +43,7 @@ def prototype_counts(run: Path | str) -> Figure:
     """
     from plotly import graph_objects as go
 
-    stored = read_run(run)
+    stored = Run(run)
     trace = stored.prototype_counts
     if not trace:
         raise UserError(f"{run} has no record of prototypes: it was not trained with SoftTriple, or for no epoch yet")
@@ -154,7 +154,7 @@ def usage_over_time(run: Path | str) -> Figure:
     """
     from plotly import graph_objects as go
 
-    stored = read_run(run)
+    stored = Run(run)
     kept = [line for line in stored.metrics if "usage" in line.get("objective", {})]
     if not kept:
         raise UserError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")

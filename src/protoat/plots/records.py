@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.runs.store import read_evaluation, read_run
+from protoat.runs.records import Records
+from protoat.runs.run import Run
 
 __all__ = ["Record", "measured"]
 
@@ -23,9 +24,9 @@ def measured(folder: Path | str, known: Mapping[Path, Record] | None = None) -> 
     path = Path(folder)
     if known and path in known:
         return known[path]
-    record = read_evaluation(path)
+    record = Records(path).evaluation
     if record is None:
         raise UserError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
-    if (path / "recipe.yaml").exists() and read_run(path).outdated:
+    if (path / "recipe.yaml").exists() and Run(path).outdated:
         raise UserError(f"the evaluation of {path} is of earlier weights; measure again: protoat evaluate {path}")
     return record

@@ -19,7 +19,8 @@ from protoat.evaluation.prototype_agreement import assign
 from protoat.recipes.parser import nearest
 from protoat.regularizers import SoftTriple
 from protoat.runs.named_attacks import one_attack
-from protoat.runs.subject import Subject, subject_of_run
+from protoat.runs.run import Run
+from protoat.runs.subject import Subject
 from protoat.training import make_accelerator
 
 __all__ = ["Pictured", "check_classes", "said"]
@@ -68,7 +69,7 @@ class Pictured:
     @cached_property
     def subject(self) -> Subject:
         """Model, data and threat model of the run."""
-        found = subject_of_run(self.run)
+        found = Run(self.run).subject()
         found.model.to(make_accelerator().device)
         return found
 

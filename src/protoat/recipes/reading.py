@@ -30,11 +30,10 @@ from protoat.recipes.own_code import named_in, trusted, trusting
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import KEYS, Recipe
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
-from protoat.records.files import recipe_text
 from protoat.storage.files import read_bytes
 from protoat.storage.parsing import decoded, parse_yaml
 
-__all__ = ["read_recipe", "recipe_from_text", "recipe_of_run", "recipe_parser", "resolve", "shared_parser"]
+__all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "shared_parser"]
 
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
@@ -76,30 +75,20 @@ def read_recipe(
         return _changed(shared_parser(), words, overrides)
 
 
-def recipe_from_text(text: str, *, trust: Collection[str] = ()) -> Recipe:
+def recipe_from_text(text: str, *, trust: Collection[str] = (), source: Path | str = "") -> Recipe:
     """The recipe whose `Recipe.text` this is.
 
     Args:
-        text: YAML, from wherever it came.
+        text: YAML, from wherever it came; it names no code but protoat's and what is trusted.
         trust: code of your own that it may name, such as ``["mymodels.Net"]``.
+        source: the file that it stood in, for messages.
 
     Raises:
         ValueError: see `read_recipe`.
     """
     with trusting(trust):
         parser = shared_parser()
-        return _objects(parser, parser.parse_string(text))
-
-
-def recipe_of_run(folder: Path, *, trust: Collection[str] = ()) -> Recipe:
-    """The recipe of a run folder, which may be a stranger's: it names no code but protoat's and what is trusted.
-
-    Raises:
-        ValueError: see `read_recipe`; or the file is damaged.
-    """
-    with trusting(trust):
-        parser = shared_parser()
-        return _objects(parser, parser.parse_string(recipe_text(folder), folder / "recipe.yaml"))
+        return _objects(parser, parser.parse_string(text, source))
 
 
 def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: str | None = None) -> Parser:

@@ -19,9 +19,9 @@ __all__ = [
     "read_epochs",
     "read_facts",
     "read_recipe",
+    "read_recipe_file",
     "read_record",
     "read_start",
-    "recipe_text",
     "unlisted",
 ]
 
@@ -85,19 +85,26 @@ def read_start(folder: Path) -> str | None:
     return (read_record(folder / "job.json") or {}).get("start")
 
 
-def recipe_text(folder: Path) -> str:
-    """``recipe.yaml`` of a run folder, as text that is YAML of a recipe.
+def read_recipe_file(folder: Path) -> tuple[str, dict[str, Any]]:
+    """``recipe.yaml`` of a run folder, as text that is YAML of a recipe, and as plain values.
 
     Raises:
         FileNotFoundError: it is not there.
         ValueError: it is damaged.
     """
-    return _recipe(folder)[0]
+    read: list[str] = []
+
+    def parse(content: bytes) -> Any:
+        read.append(decoded(content))
+        return parse_yaml(read[0])
+
+    content = _read(folder / "recipe.yaml", "recipe", parse)
+    return read[0], content
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """``recipe.yaml`` of a run folder as plain values; see `recipe_text`."""
-    return _recipe(folder)[1]
+    """``recipe.yaml`` of a run folder as plain values; see `read_recipe_file`."""
+    return read_recipe_file(folder)[1]
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -156,17 +163,6 @@ def _is_record(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return path.stem in ("best", "last")
     return path.suffix in (".json", ".jsonl", ".yaml") and path.stem.partition("-")[0] in (*_KINDS, "last")
-
-
-def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
-    read: list[str] = []
-
-    def parse(content: bytes) -> Any:
-        read.append(decoded(content))
-        return parse_yaml(read[0])
-
-    content = _read(folder / "recipe.yaml", "recipe", parse)
-    return read[0], content
 
 
 def _read(path: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any]:

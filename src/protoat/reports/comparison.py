@@ -11,16 +11,9 @@ from protoat.plots.style import names
 from protoat.recipes.fingerprint import differences
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import (
-    HOLM,
-    Records,
-    accuracy,
-    difference,
-    entries_of,
-    holm_in_words,
-    threat_text,
-)
+from protoat.reports.records import HOLM, accuracy, difference, entries_of, holm_in_words, threat_text
 from protoat.reports.sections.pictures import retrieved
+from protoat.runs.records import Records
 
 __all__ = ["comparison"]
 
@@ -38,7 +31,7 @@ def comparison(found: Sequence[Records], images: int) -> list[Section]:
 def _training(found: Sequence[Records]) -> Section:
     from protoat.plots.curves import training_curves
 
-    folders = [records.folder for records in found if records.run is not None and records.run.metrics]
+    folders = [records.path for records in found if records.run is not None and records.run.metrics]
     if len(folders) < 2:
         return Section("training", "Training", [Text("Fewer than two of them have a record of training.", "missing")])
     about = "Lines over epochs for each run: loss, and accuracy on held-out images; the numbers are below, by run."
@@ -46,7 +39,7 @@ def _training(found: Sequence[Records]) -> Section:
 
 
 def _side_by_side(found: Sequence[Records]) -> Section:
-    called = names([records.folder for records in found])
+    called = names([records.path for records in found])
     measured = [{} if records.evaluation is None else entries_of(records.evaluation) for records in found]
     attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
     rows = [
@@ -89,7 +82,7 @@ def _audited(records: Records) -> str:
 
 def _differences(found: Sequence[Records]) -> Section:
     first, *others = found
-    name, *other_names = names([records.folder for records in found])
+    name, *other_names = names([records.path for records in found])
     pairs = {
         other_name: _compared(first, other, name, other_name)
         for other, other_name in zip(others, other_names, strict=True)
@@ -148,13 +141,13 @@ def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
 
 def _recipes(found: Sequence[Records]) -> Section:
     first, *others = found
-    name, *other_names = names([records.folder for records in found])
+    name, *other_names = names([records.path for records in found])
     blocks: list[Block] = []
     for other, other_name in zip(others, other_names, strict=True):
         if first.run is None or other.run is None:
             blocks.append(Text(f"{other_name} against {name}: one of them has no recipe.", "missing"))
             continue
-        different = differences(first.run.recipe, other.run.recipe)
+        different = differences(first.run.choices, other.run.choices)
         blocks.append(
             Grid(
                 f"{other_name} against {name}",

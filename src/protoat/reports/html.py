@@ -10,12 +10,13 @@ import protoat
 from protoat.errors import UserError
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
-from protoat.reports.records import Records, records_of
+from protoat.reports.records import records_of
 from protoat.reports.sections.measured import attacks, groups
 from protoat.reports.sections.pictures import embedding, retrieved
 from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
 from protoat.reports.sections.summary import summary
 from protoat.reports.sections.training import prototypes, training
+from protoat.runs.records import Records
 from protoat.runs.store import write
 
 __all__ = ["report"]
@@ -65,4 +66,4 @@ def _chapter(number: int, records: Records, images: int) -> Chapter:
         environment(records),
         redo(records),
     ]
-    return Chapter(f"run-{number}", str(records.folder), sections)
+    return Chapter(f"run-{number}", str(records.path), sections)

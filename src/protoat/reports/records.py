@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import count_of, percentage, worst
 from protoat.functional.norms import norm_of
 from protoat.pixels import Pixels
-from protoat.runs.store import StoredRun, read_audit, read_evaluation, read_run, warn_of_damage
+from protoat.runs.records import Records, RunRecords
+from protoat.runs.run import Run
 
 __all__ = [
     "HOLM",
-    "Records",
     "accuracy",
     "changes_of",
     "difference",
@@ -37,47 +36,6 @@ __all__ = [
 HOLM = "p by Holm"
 
 
-@dataclass(frozen=True)
-class Records:
-    """Records of one folder: a run, or any other model that was measured.
-
-    Attributes:
-        folder: where they are.
-        run: recipe, facts and metrics; None where the folder holds a measurement only.
-        evaluation, audit: contents of ``evaluation.json`` and ``audit.json``, or None.
-    """
-
-    folder: Path
-    run: StoredRun | None
-    evaluation: dict[str, Any] | None
-    audit: dict[str, Any] | None
-
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.folder.resolve().name
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether weights lie beside the records."""
-        return any(self.folder.glob("*.safetensors"))
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether it is an encoder without a head, which only linear heads can measure."""
-        return self.run is not None and self.run.pretrains
-
-    @property
-    def complete(self) -> bool:
-        """Whether training has ended."""
-        return self.run is None or self.run.complete
-
-    @property
-    def outdated(self) -> bool:
-        """Whether weights have been replaced since they were measured."""
-        return self.run is not None and self.run.outdated
-
-
 def records_of(folder: Path | str) -> Records:
     """The records of a run folder, or of one that ``protoat evaluate --out`` or ``protoat audit --out`` has written.
 
@@ -88,10 +46,12 @@ def records_of(folder: Path | str) -> Records:
     names = ("recipe.yaml", "evaluation.json", "audit.json")
     if not any(os.path.lexists(path / name) for name in names):
         raise UserError(f"{path} holds nothing to report: none of {', '.join(names)}; name run folders")
-    run = read_run(path) if os.path.lexists(path / "recipe.yaml") else None
-    if run is not None:
-        warn_of_damage(run)
-    return Records(path, run, read_evaluation(path), read_audit(path))
+    if not os.path.lexists(path / "recipe.yaml"):
+        return Records(path)
+    run = Run(path)
+    run.check()
+    run.warn_of_damage()
+    return run
 
 
 def entries_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +70,7 @@ def heads_of(probe: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["encoder", "head", *probe["encoders"]["trained"]["standard"]], rows
 
 
-def epochs_of(run: StoredRun) -> tuple[list[str], list[list[str]]]:
+def epochs_of(run: RunRecords) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a run's training, a row for each epoch."""
     best = (run.best or {}).get("epoch")
     rows = []
@@ -123,7 +83,7 @@ def epochs_of(run: StoredRun) -> tuple[list[str], list[list[str]]]:
     return ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"], rows
 
 
-def changes_of(run: StoredRun) -> list[list[str]]:
+def changes_of(run: RunRecords) -> list[list[str]]:
     """Epoch and prototypes of each class, for the epochs in which a count changed."""
     rows, before = [], None
     for epoch, counts in run.prototype_counts:

@@ -12,11 +12,11 @@ import torch
 from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
 from protoat.methods import Method, Standard
-from protoat.recipes.reading import recipe_of_run
 from protoat.regularizers import SoftTriple
-from protoat.runs.measure import read_records
-from protoat.runs.named_attacks import load_surrogate, named_attacks
-from protoat.runs.store import origin, read_audit, write_record
+from protoat.runs.named_attacks import named_attacks, surrogate_run
+from protoat.runs.records import Records
+from protoat.runs.run import Run
+from protoat.runs.store import origin, write_record
 from protoat.runs.subject import Subject
 from protoat.storage.locks import working_on
 from protoat.training import make_accelerator
@@ -46,12 +46,12 @@ def audit_subject(
         keep_fuller: leave an audit of more of the subject where it is, see `fuller_audit`.
 
     Raises:
-        ValueError: see `audit` and `load_surrogate`; or another process is at work on the folder.
+        ValueError: see `audit` and `surrogate_run`; or another process is at work on the folder.
         DiskError: the file cannot be written; the one before is intact.
     """
     device = make_accelerator().device
     with working_on(subject.folder):
-        read_audit(subject.folder)  # a damaged one is said before the work
+        _ = Records(subject.folder).audit  # a damaged one is said before the work
         report = audit(
             subject.model,
             subject.data,
@@ -79,7 +79,7 @@ def audit_subject(
 
 def fuller_audit(subject: Subject, report: AuditReport) -> Tally | None:
     """What ``audit.json`` comes to where it is of the same subject and has more checks or images; None otherwise."""
-    before, now = read_audit(subject.folder), report.to_json()
+    before, now = Records(subject.folder).audit, report.to_json()
     if before is None or (before["subject"], before["threat"]) != (subject.identity, now["threat"]):
         return None
     there, here = tally(before), tally(now)
@@ -93,23 +93,22 @@ def _adaptive(subject: Subject) -> dict[str, Attack]:
 
 
 def _surrogate(folder: Path | str, subject: Subject, device: torch.device) -> Surrogate:
-    model, path = load_surrogate(folder, subject)
-    return Surrogate(str(folder), model.to(device), isinstance(_method(path.parent), Standard))
+    run = surrogate_run(folder, subject)
+    return Surrogate(str(folder), run.model.to(device), isinstance(_method(run), Standard))
 
 
-def _method(folder: Path) -> Method:
-    recipe = recipe_of_run(folder)
-    return recipe.method(recipe.threat)
+def _method(run: Run) -> Method:
+    return run.recipe.method(run.recipe.threat)
 
 
 def _record(subject: Subject) -> dict[str, Any] | None:
     """The last evaluation of this very subject and threat model, if there is one."""
     judged = subject.identity | {"threat": {"norm": subject.threat.norm, "eps": subject.threat.eps}}
-    found = (record for record in read_records(subject.folder) if judged.items() <= record["subject"].items())
+    found = (record for record in Records(subject.folder).evaluations if judged.items() <= record["subject"].items())
     return next(found, None)
 
 
 def _training(folder: Path) -> dict[str, Any] | None:
     """Parameters of the attack that a run was trained against."""
-    attack = getattr(_method(folder), "attack", None) if (folder / "recipe.yaml").exists() else None
+    attack = getattr(_method(Run(folder)), "attack", None) if (folder / "recipe.yaml").exists() else None
     return attack.parameters() if isinstance(attack, Attack) else None

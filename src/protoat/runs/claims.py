@@ -14,12 +14,13 @@ from protoat.storage.files import Folder, open_folder, read_bytes
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
 
-__all__ = ["is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
+__all__ = ["find_run", "is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
 
 _MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for
 _OF_A_RUN = {"num_classes", "shape", "train_images", "sessions"}  # what earlier versions wrote, without a mark
 _OF_A_SESSION = {"started", "command", "protoat", "torch", "machine"}
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{6,}")  # at the end of a name; anything shorter is rather a word or a number
 _REMOVED = re.compile(r"\..+-\d+\.removed")
 _FIRST = ("run.json", "recipe.yaml", MANIFEST)  # the files that a run begins with
 
@@ -28,6 +29,33 @@ def run_folders(root: Path) -> list[Path]:
     """Every folder from `root` on with something called recipe.yaml, if only a link, without what is being removed."""
     found = (Path(folder) for folder, inner, names in os.walk(root) if "recipe.yaml" in (*inner, *names))
     return sorted(folder for folder in found if not is_half_removed(folder))
+
+
+def find_run(name: Path | str) -> Path:
+    """The folder of a run.
+
+    Args:
+        name: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that, which has
+            at least six places.
+
+    Returns:
+        `name` itself where nothing below ``runs`` is called so.
+
+    Raises:
+        ValueError: several are called so.
+    """
+    path = Path(name)
+    if path.exists() or len(path.parts) != 1:
+        return path
+    found = [folder for folder in run_folders(Path("runs")) if str(name) in _names(folder)]
+    if len(found) > 1:
+        raise UserError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
+    return found[0] if found else path
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    digest = folder.name.rpartition("-")[2]
+    return (folder.name, digest) if _DIGEST.fullmatch(digest) else (folder.name,)
 
 
 def is_half_removed(folder: Path) -> bool:
@@ -56,7 +84,7 @@ def is_claimed(folder: Path) -> bool:
         return False
     if not isinstance(facts, dict):
         return False
-    return bool(_DIGEST.fullmatch(str(facts.get(_MARK)))) or _is_of_an_earlier_version(facts)
+    return bool(_SHA256.fullmatch(str(facts.get(_MARK)))) or _is_of_an_earlier_version(facts)
 
 
 def _is_of_an_earlier_version(facts: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from protoat.errors import UserError
 from protoat.runs.claims import is_claimed, is_half_removed, run_folders
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 from protoat.storage import files
 from protoat.storage.locks import LOCK, home, is_at_work, is_free, locked
 from protoat.training import DiskError
@@ -197,9 +197,11 @@ def _is_complete(run: Path) -> bool:
 def _is_record(run: Path) -> bool:
     """Whether it is to be kept; one that cannot be read is for the user to remove."""
     try:
-        return read_run(run).is_record
+        found = Run(run)
+        found.check()
     except ValueError:
         return True
+    return found.is_record
 
 
 def _is_half_a_run(folder: Path) -> bool:

@@ -23,16 +23,18 @@ from protoat.evaluation.measurement import Advance
 from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.threat_lint import Finding, lint
+from protoat.records.files import read_record
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.partial import Partial
-from protoat.runs.store import origin, read_audit, read_record, rename_record, write_record
+from protoat.runs.records import Records
+from protoat.runs.store import origin, rename_record, write_record
 from protoat.runs.subject import Subject
 from protoat.storage.files import remove
 from protoat.storage.locks import working_on
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
 
-__all__ = ["audit_verdict", "measure", "read_records", "records_aside"]
+__all__ = ["audit_verdict", "measure"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,26 +141,6 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     return findings
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All evaluations of a folder: the last one, then those that were put aside because they are of another subject.
-
-    Raises:
-        ValueError: one is damaged.
-    """
-    last = read_record(folder / "evaluation.json")
-    return [*([] if last is None else [last]), *records_aside(folder).values()]
-
-
-def records_aside(folder: Path) -> dict[str, dict[str, Any]]:
-    """The evaluations of a folder that were put aside, by the names of their files.
-
-    Raises:
-        ValueError: one is damaged.
-    """
-    found = {path.name: read_record(path) for path in sorted(folder.glob("evaluation-*.json"))}
-    return {name: record for name, record in found.items() if record is not None}
-
-
 def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured now, beside what was measured before on the same subject and images."""
     judged = {
@@ -168,7 +150,7 @@ def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> d
     }
     made_with = {**made_with, **origin()}
     new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
-    known = [before["attacks"] for before in read_records(subject.folder) if before["subject"] == judged]
+    known = [before["attacks"] for before in Records(subject.folder).evaluations if before["subject"] == judged]
     attacks = {**known[0], **new} if known else new
     reports = {name: _report(subject, report, entry) for name, entry in attacks.items()}
     worst = worst_case(subject.data, report.indices, reports, subject.threat)
@@ -209,7 +191,7 @@ def audit_verdict(subject: Subject) -> str:
     """One line: whether ``audit.json`` is about this very subject, and passed."""
     path = subject.folder / "audit.json"
     command = subject.command("audit")
-    audit = read_audit(subject.folder)
+    audit = Records(subject.folder).audit
     if audit is None:
         return f"not audited for masked gradients; do so: {command}"
     threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}

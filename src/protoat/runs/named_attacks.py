@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
 from protoat.errors import UserError
@@ -18,14 +17,11 @@ from protoat.evaluation.attack_names import Family, describe_names
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import SoftTriple
-from protoat.runs.named_run import run_named
-from protoat.runs.run import load_run
-from protoat.runs.store import read_run
+from protoat.runs.run import Run
 from protoat.runs.subject import Subject, blank_subject
 from protoat.threats import ThreatModel
-from protoat.training.exported import digest
 
-__all__ = ["HELP", "check_one_attack", "default_names", "load_surrogate", "named_attacks", "one_attack"]
+__all__ = ["HELP", "check_one_attack", "default_names", "named_attacks", "one_attack", "surrogate_run"]
 
 HELP = f"""\
 clean                      No attack.
@@ -93,7 +89,7 @@ def check_one_attack(name: str, run: str, recipe: Recipe) -> None:
         regularizer = None if recipe.regularizer is None else SoftTriple(2, 2)
     subject = blank_subject(run, recipe, 2, regularizer)
     if name.startswith("transfer:"):
-        load_run(run_named(Path(_made_by(name, subject.threat)[1])))
+        _ = Run(_made_by(name, subject.threat)[1]).model
     else:
         one_attack(name, subject)
 
@@ -151,8 +147,9 @@ def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[s
 
 def _transfer(name: str, subject: Subject) -> Transfer:
     attack, folder = _made_by(name, subject.threat)
-    model, path = load_surrogate(folder, subject)
-    return Transfer(attack, model, name=f"{folder}, {path.name} {digest(path)[:12]}")
+    run = surrogate_run(folder, subject)
+    weights = run.weights()
+    return Transfer(attack, run.model, name=f"{folder}, {weights.path.name} {weights.sha256[:12]}")
 
 
 def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
@@ -166,18 +163,17 @@ def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
     return attack, folder
 
 
-def load_surrogate(folder: Path | str, subject: Subject) -> tuple[nn.Module, Path]:
-    """The model of another run, to transfer from, and the file of its weights.
+def surrogate_run(folder: Path | str, subject: Subject) -> Run:
+    """Another run, whose model is to transfer from.
 
     Raises:
-        ValueError: see `protoat.runs.run.load_run`; or it was trained on other classes or images.
+        ValueError: see `Run.classifier`; or it was trained on other classes or images.
     """
-    model, _, path = load_run(run_named(Path(folder)))
-    run = read_run(path.parent)
+    run = Run(folder)
     for what, there, here in (
         ("classes", run.fact("class_names"), list(subject.data.class_names)),
         ("images of shape", run.fact("shape"), list(subject.data.shape)),
     ):
         if there != here:
             raise UserError(f"{folder} was trained on {what} {there}, and the data has {here}; nothing can transfer")
-    return model, path
+    return run

@@ -22,13 +22,12 @@ from protoat.functional.images import unit_pixels
 from protoat.methods import PGDAT
 from protoat.models.dual_bn import Branch
 from protoat.objective import Objective
-from protoat.runs.encoder import build_network, load_encoder
-from protoat.runs.run import load_images
-from protoat.runs.store import read_run, write_record
+from protoat.runs.images import load_images
+from protoat.runs.run import Run
+from protoat.runs.store import write_record
 from protoat.storage.locks import working_on
 from protoat.threats import ThreatModel
 from protoat.training import parameter_groups
-from protoat.training.exported import digest
 from protoat.types import Output
 
 __all__ = ["LinearProbe", "probe_run"]
@@ -139,7 +138,7 @@ def probe_run(
 
     Args:
         folder: of a run, pre-trained or trained.
-        weights, branch: see `load_encoder`.
+        weights, branch: see `Run.network`.
         attacks: what the heads are measured under, see `attack_of_name`; the radius is that of the recipe.
         updates: of the robust head, on batches of 256 under PGD-10.
         limit, batch_size: see `protoat.evaluate`.
@@ -148,23 +147,24 @@ def probe_run(
         The record: ``encoders`` -> ``trained`` or ``random`` -> ``standard`` or ``robust`` -> attack -> counts.
 
     Raises:
-        ValueError: see `load_encoder`, `attack_of_name` and `protoat.evaluate`; or another process is at work there.
+        ValueError: see `Run.network`, `attack_of_name` and `protoat.evaluate`; or another process is at work there.
         DataNotFoundError: the images are not there.
         DiskError: the record cannot be written.
 
     Source: linear and robust linear evaluation of Kim et al., NeurIPS 2020 (RoCL), which train 150 epochs of SGD.
     Deviation: the clean head is solved for, and the robust one begins there.
     """
-    model, recipe, path, branch = load_encoder(folder, weights=weights, branch=branch)
-    threat = recipe.evaluation_threat or recipe.threat
+    run = Run(folder)
+    run.check()
+    model, branch = run.network(weights, branch=branch)
+    recipe, threat, read = run.recipe, run.threat, run.weights(weights)
     chosen: dict[str, Attack | None] = {name: attack_of_name(name, threat) for name in attacks}
     train, test = load_images(recipe, "train"), load_images(recipe, "test")
-    run = read_run(folder)
     before = run.probe
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        untrained = build_network(recipe, run.fact("num_classes"), tuple(run.fact("shape")))
-    with working_on(Path(folder)):
+        untrained = run.untrained()
+    with working_on(run.path):
         encoders = {}
         for name, encoder in (("trained", model), ("random", untrained)):
             logger.info("%s encoder: linear heads on %d training images", name, len(train))
@@ -176,8 +176,8 @@ def probe_run(
             encoders[name] = {head: report.to_json()["attacks"] for head, report in heads.items()}
         record = {
             "subject": {
-                "weights": path.name,
-                "sha256": digest(path),
+                "weights": read.path.name,
+                "sha256": read.sha256,
                 "branch": branch,
                 "data": recipe.data.name,
                 "data_sha256": test.digest(),
@@ -199,7 +199,7 @@ def probe_run(
             "torch": torch.__version__,
         }
         _add_earlier(record, before)
-        write_record(Path(folder) / "probe.json", json.dumps(record, indent=1))
+        write_record(run.path / "probe.json", json.dumps(record, indent=1))
     return record
 
 

@@ -1,338 +1,215 @@
-"""From a recipe to trained weights in a run folder, and back."""
+"""A run: its recipe, weights, metrics and records, read when they are asked for, and once."""
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
 from collections.abc import Collection
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import nn
-from torch.optim import Optimizer
 
-from protoat.attacks import Attack
-from protoat.attacks.base import attacking
-from protoat.data import ImageData, ImageLoader, regroup, split_validation
+from protoat.data import ImageData
+from protoat.data.modes import in_order_of
 from protoat.errors import UserError
-from protoat.evaluation.threat_lint import reach
 from protoat.functional.forward import output_of
-from protoat.methods import Method
+from protoat.methods import Standard
+from protoat.models import DualBatchNorm, keep_branch
+from protoat.models.dual_bn import Branch
 from protoat.objective import Objective
-from protoat.pretraining import Contrastive
-from protoat.recipes.own_code import trusting
+from protoat.pretraining import ACL, Contrastive
+from protoat.recipes.reading import recipe_from_text
 from protoat.recipes.recipe import Recipe
-from protoat.regularizers import Regularizer, SoftTriple
-from protoat.runs.encoder import build_network, hand_over, load_encoder
-from protoat.runs.feasible import check_batch, check_network, check_size, within_memory
-from protoat.runs.store import check_data, check_free, claim, environment
-from protoat.storage.locks import on_main, working_on
-from protoat.training import Averaging, FitResult, StepDecay, fit, make_accelerator, parameter_groups
-from protoat.training.devices import Precision
-from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
-from protoat.training.optimizer_state import check_usable
+from protoat.regularizers import Regularizer
+from protoat.runs.claims import find_run, run_folders
+from protoat.runs.fingerprint import fingerprint_of_folder
+from protoat.runs.images import load_images
+from protoat.runs.network import build_network
+from protoat.runs.records import RunRecords
+from protoat.runs.subject import Subject, identity_of
+from protoat.threats import ThreatModel
+from protoat.training.exported import read_weights
+from protoat.training.weights import Weights
 
-__all__ = ["Parts", "build", "check_images", "load_images", "load_run", "train"]
+__all__ = ["Run", "Which", "list_runs"]
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+Which = Literal["best", "last"]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The objects of a run, and, where weights were taken over, a record of what matched."""
+class Network(NamedTuple):
+    """A network with one set of batch norm, and of which branch that is; None where the run has one set only."""
 
-    train: ImageData
-    validation: ImageData | None
     model: nn.Module
-    objective: Objective
-    optimizer: Optimizer
-    initialised: dict[str, Any] | None = None
+    branch: Branch | None
 
 
-def build(recipe: Recipe) -> Parts:
-    """Loads the data and builds what learns; weights and prototypes depend on `Recipe.seed` only.
+class Run(RunRecords):
+    """A run folder; nothing is read before it is asked for, and only safetensors, YAML and JSON ever are.
+
+    Args:
+        folder: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that.
+        trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``; any other is refused.
 
     Raises:
-        ValueError: choices that do not fit each other or the data.
-        DataNotFoundError: the data is not there.
+        ValueError: not a run folder, or several are called so. Each attribute: a file that it needs is damaged.
+
+    >>> Run("/nowhere")
+    Traceback (most recent call last):
+    protoat.errors.UserError: /nowhere is not a run folder: there is no such folder
     """
-    method = recipe.method(recipe.threat)
-    if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
-        raise UserError(
-            f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
-            "images to do; write regularizer=none and validation_size=0"
+
+    def __init__(self, folder: Path | str, *, trust: Collection[str] = ()) -> None:
+        super().__init__(find_run(folder))
+        self.trust = tuple(trust)
+        self._read: dict[str, Weights] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with its objects."""
+        return recipe_from_text(self.recipe_text, trust=self.trust, source=self.path / "recipe.yaml")
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What makes it the same run as another; None where it takes over weights that are not known here."""
+        return fingerprint_of_folder(self.path)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What it is measured under."""
+        return self.recipe.evaluation_threat or self.recipe.threat
+
+    def subject(self, which: Which | None = None) -> Subject:
+        """The trained model with the test images and the threat model of its recipe, as it is judged.
+
+        Raises:
+            ValueError: see `classifier`; or data with other classes than those of training.
+            DataNotFoundError: the test images are not there.
+        """
+        self.check()  # a damaged record is said before the work
+        model, weights, data = self.classifier(which), self.weights(which), self.test_images
+        return Subject(
+            str(self.path),
+            model,
+            data,
+            self.threat,
+            self._regularizer(model, weights),
+            self.path,
+            identity_of(weights.path.name, weights.sha256, self.recipe.data, data),
+            (str(self.path), *(() if which is None else ("--weights", which))),
+            self.recipe.data.inventory(),
         )
-    images, validation = _learned_from(recipe)
-    rule = recipe.averaging
-    if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
-        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write validation_size=1000")
-    check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
-    initialised = None
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        if not recipe.trust:  # what code of the user's own does twice is theirs to say
-            check_size(lambda: _network(recipe, recipe.method(recipe.threat), images), "the network")
-        with within_memory("the network"):
-            model = build_network(recipe, images.num_classes, images.shape)
-        check_network(model, images.num_classes, images.shape)
-        if recipe.initialise is not None:
-            with trusting(recipe.trust):
-                model, initialised = hand_over(model, recipe.initialise)
+
+    @cached_property
+    def test_images(self) -> ImageData:
+        """The whole test split, regrouped, with the classes in the order of training."""
+        data = load_images(self.recipe, "test")
+        trained_on = self.facts.get("class_names", list(data.class_names))
+        try:
+            return in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
+        except ValueError as error:
+            now = list(data.class_names)
+            raise UserError(f"{self.path} was trained on classes {trained_on}, and the data now has {now}") from error
+
+    def _regularizer(self, model: nn.Module, weights: Weights) -> Regularizer | None:
+        """The regularizer with what it has learned."""
+        recipe, data = self.recipe, self.test_images
+        if recipe.regularizer is None:
+            return None
+        with torch.no_grad():
+            embedding = output_of(model, torch.zeros(1, *data.shape)).embedding
+        regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
+        weights.load_objective(Objective(Standard(recipe.threat), regularizer))
+        return regularizer.eval()
+
+    def weights(self, which: Which | None = None) -> Weights:
+        """Trained weights, compared with their checksum; from a checkpoint where the file is damaged.
+
+        Args:
+            which: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
+
+        Raises:
+            ValueError: there are none yet, or they are damaged.
+        """
+        names = [which] if which else ["best", "last"]
+        for name in (f"{name}.safetensors" for name in names):
+            if name not in self._read and os.path.lexists(self.path / name):
+                self._read[name] = read_weights(self.path / name)
+            if name in self._read:
+                return self._read[name]
+        raise UserError(f"{self.path} has no {' or '.join(names)} weights yet; train it to the end: protoat train")
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The trained model with the weights that count, in eval mode; see `network` for others."""
+        return self.classifier()
+
+    def classifier(self, which: Which | None = None) -> nn.Module:
+        """The trained model, images in [0, 1] -> `Output`, in eval mode.
+
+        Raises:
+            ValueError: see `network`; or a pre-trained encoder, whose head has learned nothing.
+        """
+        if self.recipe.pretrains:
+            raise UserError(
+                f"{self.path} holds a pre-trained encoder without a head; write protoat evaluate {self.path} "
+                f"--linear-probe, or give it one: protoat train --initialise.run {self.path}"
+            )
+        return self.network(which).model
+
+    def network(self, which: Which | None = None, *, branch: Branch | None = None) -> Network:
+        """The network of a run, pre-trained or trained, in eval mode.
+
+        Args:
+            which: see `weights`.
+            branch: whose batch norm a network with two sets keeps; None takes the one of attacked images.
+
+        Raises:
+            ValueError: no weights yet, weights of another architecture, a branch that is not there, or a recipe that
+                names code which is neither protoat's nor trusted.
+        """
+        recipe, weights = self.recipe, self.weights(which)
+        model = self.untrained()
+        method = recipe.method(recipe.threat)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
-        objective = _objective(recipe, method, model, images)
-    # An optimizer's own defaults say which rate and decay the recipe gives the network.
-    given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
-    if recipe.schedule is not None:
-        recipe.schedule.lr(given["lr"], 0, recipe.epochs, 1)  # one that does not fit says so
-    groups = parameter_groups(
-        model,
-        objective,
-        lr=given["lr"],
-        prototype_lr_factor=recipe.prototype_lr_factor,
-        weight_decay=given.get("weight_decay", 0.0),
-    )
-    return Parts(images, validation, model, objective, _optimizer(recipe, groups), initialised)
+        weights.load(model)
+        if any(isinstance(layer, DualBatchNorm) for layer in model.modules()):
+            branch = branch or ("adv" if not isinstance(method, ACL) else method.branch)
+            model = keep_branch(model, branch)
+        elif branch is not None:
+            raise UserError(f"{self.path} has one set of batch norm, so branch={branch!r} is not there; leave it out")
+        return Network(model.requires_grad_(True).eval(), branch)
+
+    def untrained(self) -> nn.Module:
+        """The network as the recipe builds it, with weights of the present random state."""
+        return build_network(self.recipe, self.fact("num_classes"), tuple(self.fact("shape")))
+
+    def with_evaluation(self, record: dict[str, Any] | None) -> Run:
+        """The same run with another of its evaluations."""
+        other = copy.copy(self)
+        vars(other)["evaluation"] = record
+        vars(other).pop("outdated", None)
+        return other
 
 
-def _network(recipe: Recipe, method: Method, images: ImageData) -> nn.Module:
-    """The network, and what a method of pre-training learns beside it."""
-    model = build_network(recipe, images.num_classes, images.shape)
-    if not isinstance(method, Contrastive):
-        return model
-    method.prepare(model)
-    return nn.ModuleList([model, method.head])
-
-
-def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
-    try:
-        optimizer = recipe.optimizer(parameters)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the optimizer cannot be built: {error}") from error
-    check_usable(optimizer)
-    return optimizer
-
-
-def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
-    """A split of the recipe's data, regrouped."""
-    recipe.data.labelled = not recipe.pretrains
-    data = recipe.data.load(split)
-    return data if recipe.groups is None else regroup(data, recipe.groups)
-
-
-def _learned_from(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
-    """The images that a run trains on, and those it holds out."""
-    images = load_images(recipe, "train")
-    own = None if recipe.pretrains else recipe.data.load_validation()
-    if own is not None:  # images that the data set sets apart for this, in place of some of train
-        return images, own if recipe.groups is None else regroup(own, recipe.groups)
-    if not recipe.validation_size:
-        return images, None
-    try:
-        return split_validation(images, recipe.validation_size, recipe.seed)
-    except ValueError as error:
-        raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
-
-
-def check_images(recipe: Recipe, folder: Path) -> None:
-    """Refuses images that are not those of a run, as `train` does when it resumes one; says where there are none.
-
-    Raises:
-        ValueError: says what has changed.
-    """
-    if recipe.data.available():
-        check_data(folder, _facts(*_learned_from(recipe)))
-    else:
-        logger.warning("the images of %s are not compared: %s", folder, recipe.data.not_found())
-
-
-def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
-    method.check_classes(images.num_classes)
-    if recipe.regularizer is None:
-        return Objective(method, label_smoothing=recipe.label_smoothing)
-    with attacking(model), torch.no_grad():
-        embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
-    if not embedding.shape[1]:
-        raise UserError(
-            f"the model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
-            "regularizer=none, or return protoat.Output"
-        )
-    built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
-    if not recipe.trust:
-        check_size(built, "the regularizer")
-    with within_memory("the regularizer"):
-        regularizer = built()
-    return Objective(
-        method,
-        regularizer,
-        weight=recipe.weight,
-        norm_weight=recipe.norm_weight,
-        norm=recipe.norm,
-        dml_input=recipe.dml_input,
-        label_smoothing=recipe.label_smoothing,
-    )
-
-
-def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
-    """Warns of prototypes that merge before the learning rate drops, while they are still on their way."""
-    first = regularizer.first_merge(recipe.epochs) if isinstance(regularizer, SoftTriple) else None
-    drops = recipe.schedule.milestones if isinstance(recipe.schedule, StepDecay) else []
-    if first is not None and drops and first < drops[0]:
-        logger.warning(
-            "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %d; to merge then, "
-            "write regularizer.merge_start=%.4g",
-            first,
-            drops[0],
-            drops[0] / recipe.epochs,
-        )
-
-
-def _say_short_reach(method: Method) -> None:
-    """Warns of training against an attack that cannot cross the ball, such as one whose steps suit another radius."""
-    attack = getattr(method, "attack", None)
-    findings = reach({"the attack of training": attack}) if isinstance(attack, Attack) else ()
-    for finding in findings:
-        if finding.code == "short-reach":
-            logger.warning("%s", finding.text)
-
-
-def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
-    """Trains into a run folder, or resumes the run it holds.
-
-    Nothing is written before data and objects are there and fit together, and one process at a time trains there.
-
-    Args:
-        recipe: from `read_recipe`.
-        out: the folder; it may hold an earlier, shorter part of the same run and nothing else.
-        progress: show a progress bar; None shows it on a terminal only.
-
-    Raises:
-        ValueError: choices that do not fit; a folder that holds another recipe (the keys that differ are named), was
-            begun with other data, or that another process is at work on.
-        DataNotFoundError: the data is not there.
-        NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
-    """
-    out = Path(out)
-    check_free(out, recipe.text)
-    parts = build(recipe)
-    accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
-    loader = _loader(recipe, parts.train, accelerator)
-    memory_format = _memory_format(recipe, parts.model, accelerator.device)
-
-    def begin() -> None:
-        facts = _facts(parts.train, parts.validation)
-        if found is not None:
-            facts["inventory"] = found.to_json()
-        if parts.initialised is not None:
-            facts["initialised"] = parts.initialised
-        claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
-
-    found = recipe.data.inventory()
-    if found is not None:
-        logger.log(logging.WARNING if found.leaks else logging.INFO, "%s: %s", recipe.data.name, found)
-    _say_short_reach(parts.objective.method)
-    _say_early_merges(recipe, parts.objective.regularizer)
-    with working_on(out):
-        on_main(begin)
-        logger.info(_levers(recipe, accelerator, memory_format))
-        return fit(
-            parts.model,
-            loader,
-            parts.objective,
-            epochs=recipe.epochs,
-            optimizer=parts.optimizer,
-            schedule=recipe.schedule,
-            validation=parts.validation,
-            validate_every=recipe.validate_every,
-            out=out,
-            checkpoint_every=recipe.checkpoint_every,
-            accelerator=accelerator,
-            averaging=recipe.averaging,
-            clip_norm=recipe.clip_norm,
-            compile=recipe.compile,
-            attack_precision=recipe.attack_precision,
-            memory_format=memory_format,
-            seed=recipe.seed,
-            progress=progress,
-        )
-
-
-def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
-    processes = accelerator.num_processes
-    if recipe.batch_size % processes:
-        raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
-    share = len(images) // processes
-    return ImageLoader(
-        images,
-        drop_last=share > 1 and share % (recipe.batch_size // processes) == 1,  # batch norm cannot train on one image
-        batch_size=recipe.batch_size // processes,
-        augment=recipe.augment,
-        seed=recipe.seed,
-        origins=recipe.method(recipe.threat).per_image,
-        device=accelerator.device,
-        rank=accelerator.process_index,
-        world_size=processes,
-    )
-
-
-def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:
-    """What the recipe says, else the fastest: CPUs and tensor cores want channels last, a GPU in float32 does not."""
-    if recipe.memory_format is None:
-        wanted = recipe.precision != "fp32" if device.type == "cuda" else narrow_layer(model) is None
-    else:
-        wanted = recipe.memory_format == "channels_last"
-    chosen: MemoryFormat = "channels_last" if wanted else None
-    check_memory_format(chosen, model, device)
-    return chosen
-
-
-def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
-    """What makes this run fast, in one line."""
-    bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
-    attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode; "
-    return (
-        f"{accelerator.device.type} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
-        f"{recipe.precision}, {memory_format or 'contiguous'}, {'compiled' if recipe.compile else 'eager'}"
-    )
-
-
-def _facts(images: ImageData, validation: ImageData | None) -> dict[str, Any]:
-    return {
-        "num_classes": images.num_classes,
-        "shape": list(images.shape),
-        "class_names": list(images.class_names),
-        "mode_names": list(images.mode_names),
-        "train_images": len(images),
-        "validation_images": 0 if validation is None else len(validation),
-        "data_sha256": [part.digest() for part in (images, validation) if part is not None],
-    }
-
-
-def load_run(
-    folder: Path | str, *, weights: Literal["best", "last"] | None = None, trust: Collection[str] = ()
-) -> tuple[nn.Module, Recipe, Path]:
-    """The trained model of a run, in eval mode, its recipe, and the file its weights come from.
-
-    Only safetensors and YAML are read, never a pickle, and a recipe that names other code than protoat's is refused.
-
-    Args:
-        folder: of the run.
-        weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
-        trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``.
-
-    Raises:
-        ValueError: not a run folder, no weights yet, weights of another architecture, a pre-trained encoder, whose
-            head has learned nothing, or a recipe that names code which is neither protoat's nor trusted.
-    """
-    model, recipe, path, _ = load_encoder(folder, weights=weights, trust=trust)
-    if recipe.pretrains:
-        raise UserError(
-            f"{folder} holds a pre-trained encoder without a head; write protoat evaluate {folder} --linear-probe, "
-            f"or give it one: protoat train --initialise.run {folder}"
-        )
-    return model, recipe, path
+def list_runs(root: Path | str) -> list[Run]:
+    """Every run below a folder, by path; what cannot be read is logged and left out."""
+    runs = []
+    for folder in run_folders(Path(root)):
+        try:
+            run = Run(folder)
+            run.check()
+            run.warn_of_damage()
+            runs.append(run)
+        except UserError as error:
+            logger.warning("left out: %s", error)
+    return runs

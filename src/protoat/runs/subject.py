@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Inventory, Source, regroup
-from protoat.data.modes import in_order_of
 from protoat.errors import UserError
-from protoat.functional.forward import output_of
-from protoat.methods import Standard
 from protoat.models.normalize import normalization
-from protoat.objective import Objective
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.any_model import build_model
-from protoat.runs.run import load_images, load_run
-from protoat.runs.store import read_run
 from protoat.threats import ThreatModel
-from protoat.training import load_weights
-from protoat.training.exported import digest
 
-__all__ = ["Subject", "blank_subject", "subject_of_model", "subject_of_run", "with_prototype_head"]
+__all__ = ["Subject", "blank_subject", "identity_of", "subject_of_model", "with_prototype_head"]
 
 
 @dataclass(frozen=True)
@@ -64,58 +56,12 @@ class Subject:
         return shlex.join(["protoat", verb, *self.named, *more])
 
 
-def subject_of_run(
-    folder: Path | str, *, weights: Literal["best", "last"] | None = None, trust: Collection[str] = ()
-) -> Subject:
-    """The model of a run, with the test images and the threat model of its recipe.
-
-    Args:
-        folder: of the run.
-        weights: ``"best"`` on held-out images or ``"last"``; None takes the best where there is one.
-        trust: see `protoat.runs.run.load_run`.
-
-    Raises:
-        ValueError: see `protoat.runs.run.load_run`; or data with other classes than those of training.
-        DataNotFoundError: the test images are not there.
-    """
-    model, recipe, path = load_run(folder, weights=weights, trust=trust)
-    facts = read_run(folder).facts
-    data = load_images(recipe, "test")
-    trained_on = facts.get("class_names", list(data.class_names))
-    try:
-        data = in_order_of(data, trained_on)  # an earlier version sorted classes otherwise
-    except ValueError as error:
-        now = list(data.class_names)
-        raise UserError(f"{folder} was trained on classes {trained_on}, and the data now has {now}") from error
-    return Subject(
-        str(folder),
-        model,
-        data,
-        recipe.evaluation_threat or recipe.threat,
-        _regularizer(recipe, model, data, path),
-        Path(folder),
-        _identity(path.name, digest(path), recipe.data, data),
-        (str(folder), *(() if weights is None else ("--weights", weights))),
-        recipe.data.inventory(),
-    )
-
-
 def blank_subject(name: str, recipe: Recipe, classes: int, regularizer: Regularizer | None) -> Subject:
     """What attacks are called on a run of a recipe, and what they are, needs no more: neither weights nor images."""
     images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
     data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
     threat = recipe.evaluation_threat or recipe.threat
     return Subject(name, nn.Identity(), data, threat, regularizer, Path(name), {})
-
-
-def _regularizer(recipe: Recipe, model: nn.Module, data: ImageData, path: Path) -> Regularizer | None:
-    if recipe.regularizer is None:
-        return None
-    with torch.no_grad():
-        embedding = output_of(model, torch.zeros(1, *data.shape)).embedding
-    regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
-    load_weights(path, model, Objective(Standard(recipe.threat), regularizer))
-    return regularizer.eval()
 
 
 def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subject:
@@ -174,7 +120,7 @@ def subject_of_model(
     built = build_model(spec, images, weights=weights)
     mean, std = mean or built.mean, std or built.std
     model = built.model if mean is None and std is None else nn.Sequential(normalization(mean, std), built.model)
-    identity = _identity(built.weights, built.sha256, data, images)
+    identity = identity_of(built.weights, built.sha256, data, images)
     if mean is not None or std is not None:
         identity |= {"mean": mean and list(mean), "std": std and list(std)}
     identity = {"model": spec, **identity}
@@ -182,7 +128,8 @@ def subject_of_model(
     return Subject(spec, model.eval(), images, threat, None, Path(folder), identity, inventory=inventory)
 
 
-def _identity(weights: str, sha256_of_weights: str, source: Source, data: ImageData) -> dict[str, Any]:
+def identity_of(weights: str, sha256_of_weights: str, source: Source, data: ImageData) -> dict[str, Any]:
+    """What a record says of the weights and the images that it is of."""
     return {
         "weights": weights,
         "sha256": sha256_of_weights,

@@ -13,8 +13,8 @@ from protoat.errors import UserError
 from protoat.pixels import Pixels
 from protoat.recipes.choices import choices_of
 from protoat.recipes.parser import Parser
-from protoat.runs.named_run import run_named
-from protoat.runs.subject import Subject, subject_of_model, subject_of_run, with_prototype_head
+from protoat.runs.run import Run
+from protoat.runs.subject import Subject, subject_of_model, with_prototype_head
 from protoat.storage.path_checks import check_folder
 from protoat.threats import NormName, ThreatModel
 
@@ -89,7 +89,7 @@ def _run(options: Namespace) -> Subject:
         if options[name] is not None:
             raise UserError(f"--{name} goes with --model; a run brings its own")
     check_weights_of_run(options.weights)
-    found = subject_of_run(run_named(options.run), weights=options.weights)
+    found = Run(options.run).subject(options.weights)
     eps, norm = options.threat.eps, options.threat.norm
     threat = ThreatModel(found.threat.eps if eps is None else eps, norm or found.threat.norm)
     given = {"--threat.eps": eps, "--threat.norm": norm, "--out": options.out}

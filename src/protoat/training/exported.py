@@ -15,9 +15,9 @@ from protoat.errors import CheckpointError, UserError
 from protoat.storage.files import open_to_read, write
 from protoat.storage.manifest import check, checksums
 from protoat.training import checkpoint
-from protoat.training.weights import part, prefixed
+from protoat.training.weights import Weights, part, prefixed
 
-__all__ = ["check_intact", "checked_digest", "digest", "is_whole", "restore"]
+__all__ = ["check_intact", "checked_digest", "digest", "is_whole", "read_weights", "restore"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,15 @@ def check_intact(path: Path) -> None:
             f"{path} is not a whole safetensors file; move it away and run the command that trained it again, which "
             "writes the last weights from their checkpoint"
         )
+
+
+def read_weights(path: Path) -> Weights:
+    """Exported weights, written again from a checkpoint where they are damaged; see `restore`."""
+    try:
+        return Weights.read(path)
+    except ValueError:
+        restore(path)
+        return Weights.read(path)
 
 
 def restore(path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -20,6 +20,7 @@ from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
 
 __all__ = [
+    "Weights",
     "check_same_architecture",
     "learned",
     "load_tensors",
@@ -102,6 +103,56 @@ def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapp
     write_records(path.parent, {path.with_suffix(".json").name: about, path.name: to_bytes(tensors)})
 
 
+class Weights(NamedTuple):
+    """Exported weights, as they were read from the disk.
+
+    Attributes:
+        path: their file.
+        sha256: of that file.
+        tensors: ``model.*`` and ``objective.*``.
+    """
+
+    path: Path
+    sha256: str
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Weights:
+        """Those of a file, compared with its checksum.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: not a safetensors file, or one that has changed since it was written.
+        """
+        with open_to_read(path) as file:
+            content = file.read()
+        try:
+            tensors = safetensors.torch.load(content)
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path} is not a whole safetensors file ({error})") from error
+        found = sha256(content).hexdigest()
+        check(path, found)
+        return cls(path, found, tensors)
+
+    def load(self, model: nn.Module, objective: Objective | None = None) -> None:
+        """Puts them into a model, and the prototypes into an objective.
+
+        Raises:
+            ValueError: another architecture; every mismatch is named.
+        """
+        weights = part("model", self.tensors)
+        check_same_architecture(tensors_of(model), weights, self.path)
+        if objective is not None:
+            self.load_objective(objective)
+        load_tensors(model, weights)
+
+    def load_objective(self, objective: Objective) -> None:
+        """Puts the prototypes into an objective; see `load`."""
+        prototypes = part("objective", self.tensors)
+        check_same_architecture(learned(objective), prototypes, self.path)
+        objective.load_state_dict(objective.state_dict() | prototypes)
+
+
 def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:
     """Puts weights that `fit` exported into a model, and the prototypes into an objective.
 
@@ -115,18 +166,4 @@ def load_weights(path: Path | str, model: nn.Module, objective: Objective | None
         ValueError: not a safetensors file, one that has changed since it was written, or another architecture; every
             mismatch is named.
     """
-    path = Path(path)
-    with open_to_read(path) as file:
-        content = file.read()
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error})") from error
-    check(path, sha256(content).hexdigest())
-    weights = part("model", tensors)
-    check_same_architecture(tensors_of(model), weights, path)
-    if objective is not None:
-        prototypes = part("objective", tensors)
-        check_same_architecture(learned(objective), prototypes, path)
-        objective.load_state_dict(objective.state_dict() | prototypes)
-    load_tensors(model, weights)
+    Weights.read(Path(path)).load(model, objective)

@@ -12,7 +12,7 @@ from protoat.paper.rows import CIFAR10, FREE, OURS, PGD
 from protoat.paper.tables.fill import Filled, filled
 from protoat.paper.tables.notes import Note
 from protoat.paper.tables.table import Line, Table
-from protoat.runs.store import StoredRun
+from protoat.runs.run import Run
 
 BUDGET = Budget("mine", "a budget of tests", images=200)
 TABLE = Table(
@@ -45,7 +45,7 @@ def entry(correct: int, total: int, attack: str, **modes: tuple[int, int]) -> di
 
 def record(
     folder: Path, clean: int, pgd10: int, aa: int, *, seconds: float = 60.0, counts: list[int] | None = None
-) -> StoredRun:
+) -> Run:
     """A finished run of two epochs, measured on 200 images."""
     attacks = {
         "clean": entry(clean, 200, "clean"),
@@ -55,16 +55,19 @@ def record(
     told = {} if counts is None else {"objective": {"prototype_counts": counts}}
     metrics = [{"epoch": epoch, "seconds": seconds, **told} for epoch in (1, 2)]
     evaluation = {"subject": {"data": "CIFAR10 test", "images": 200}, "attacks": attacks}
-    return StoredRun(folder, {"epochs": 2}, {}, metrics, evaluation, True)
+    run = Run.__new__(Run)  # as one is that has been read
+    read = {"_recipe_file": ("epochs: 2", {"epochs": 2}), "facts": {}, "metrics": metrics, "evaluation": evaluation}
+    vars(run).update(path=folder, complete=True, **read)
+    return run
 
 
-Finished = Callable[[Task, Path], StoredRun | None]
+Finished = Callable[[Task, Path], Run | None]
 
 
-def by_name(runs: Mapping[str, StoredRun]) -> Finished:
+def by_name(runs: Mapping[str, Run]) -> Finished:
     """A stand-in for `protoat.paper.laboratory.finished`: a run by its name, where its records hold the task."""
 
-    def finished(task: Task, store: Path) -> StoredRun | None:
+    def finished(task: Task, store: Path) -> Run | None:
         run = runs.get(task.job.name)
         if run is None or (task.audit and not (run.path / "audit.json").exists()):
             return None

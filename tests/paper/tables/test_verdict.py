@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protoat.paper.tables.verdict import rankings, spread, verdicts
-from protoat.runs.store import StoredRun
+from protoat.runs.run import Run
 
 from .records import record
 from .test_fill import cell
@@ -29,7 +29,7 @@ def test_one_run_has_the_interval_over_its_images(filled_with, tmp_path: Path) -
     assert (found.mean, found.deviation, found.images, found.seeds) == (0.45, None, (200, 200), 1)
 
 
-def seeds(tmp_path: Path, row: str, *pgd10: int) -> dict[str, StoredRun]:
+def seeds(tmp_path: Path, row: str, *pgd10: int) -> dict[str, Run]:
     """A run for each seed, by what it leaves right of 200."""
     return {
         f"cifar10-{row}-mine-{seed}": record(tmp_path / f"{row}-{seed}", 180, right, 80)

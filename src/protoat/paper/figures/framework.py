@@ -15,12 +15,11 @@ from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.plots.style import colour, names
-from protoat.recipes.reading import recipe_of_run
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
-from protoat.runs.encoder import build_network
-from protoat.runs.run import load_images
-from protoat.runs.store import read_run
+from protoat.runs.images import load_images
+from protoat.runs.network import build_network
+from protoat.runs.run import Run
 
 __all__ = ["framework", "framework_of_recipe"]
 
@@ -58,11 +57,11 @@ def framework(run: Path | str) -> str:
     Raises:
         ValueError: a folder that is no run, or whose facts are not recorded.
     """
-    stored = read_run(run)
+    stored = Run(run)
     if "class_names" not in stored.facts:
         raise UserError(f"{run} has no run.json that names its classes; train it again: protoat train")
     facts = _Facts(*(stored.fact(key) for key in ("class_names", "mode_names", "shape")))
-    return _drawn(recipe_of_run(stored.path), facts, names([Path(run)])[0])
+    return _drawn(stored.recipe, facts, names([Path(run)])[0])
 
 
 def framework_of_recipe(recipe: Recipe, name: str) -> str:

@@ -15,7 +15,7 @@ from protoat.plots.style import accuracy_axis, chosen, heading, label
 from protoat.plots.sweeps import Point, line
 from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_recipe
-from protoat.runs.store import StoredRun, read_run
+from protoat.runs.run import Run
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -48,7 +48,7 @@ def accuracy_against_prototypes(
     folders = chosen(runs)
     found = {folder: measured(folder, records) for folder in folders}
     check_comparable({str(folder): record for folder, record in found.items()})
-    stored = {_number(run): run for run in map(read_run, folders)}
+    stored = {_number(run): run for run in map(Run, folders)}
     if len(stored) < len(folders):
         raise UserError("two of the runs begin with the same number of prototypes; name one run for each number")
     order = sorted(stored, key=lambda number: (sum(number), number))
@@ -90,9 +90,9 @@ def accuracy_against_prototypes(
     return figure
 
 
-def _number(run: StoredRun) -> tuple[int, ...]:
+def _number(run: Run) -> tuple[int, ...]:
     """Prototypes that each class begins with; one number where all have the same."""
-    given = (_arguments(run.recipe.get("regularizer"))).get("prototypes_per_class")
+    given = (_arguments(run.choices.get("regularizer"))).get("prototypes_per_class")
     if given is None:
         raise UserError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
     numbers = tuple(given) if isinstance(given, list) else (given,)
@@ -103,7 +103,7 @@ def _words(number: tuple[int, ...]) -> str:
     return "/".join(map(str, number))
 
 
-def _count(record: Record, attack: str, run: StoredRun) -> Count:
+def _count(record: Record, attack: str, run: Run) -> Count:
     name = recorded_name(record, attack)
     if name is None:
         raise UserError(
@@ -120,7 +120,7 @@ def _verdict(counts: Mapping[str, Count]) -> str:
     return f"highest at {best}{beside}"
 
 
-def _left(run: StoredRun) -> str:
+def _left(run: Run) -> str:
     """Prototypes of each class after the last epoch."""
     trace = run.prototype_counts
     if not trace:

@@ -9,8 +9,8 @@ from protoat.paper.budget import Budget
 from protoat.paper.job import Task
 from protoat.paper.rows import CIFAR10_2, MNIST_2, OURS, PGD, ROCL, TLA, Data, Setup, with_prototypes
 from protoat.plots.subject import check_classes
+from protoat.runs.images import load_images
 from protoat.runs.named_attacks import check_one_attack
-from protoat.runs.run import load_images
 
 __all__ = ["SWEPT_PROTOTYPES", "eps_sweep", "plain", "prototype_sweep", "retrieval_runs", "steps_sweep", "viewed"]
 

@@ -12,7 +12,7 @@ from protoat.evaluation.statistics import percentage
 from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
 from protoat.paper.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
-from protoat.runs.store import StoredRun
+from protoat.runs.run import Run
 
 __all__ = ["ABOUT_NOTES", "Document", "Sheet", "document"]
 
@@ -232,7 +232,7 @@ def _pretraining(table: Filled) -> list[str]:
 
 def _ended_early(table: Filled) -> list[str]:
     return [
-        f"{run.path.name} ended after epoch {line['epoch']} of {run.recipe.get('epochs', '?')}, which was taken back: "
+        f"{run.path.name} ended after epoch {line['epoch']} of {run.choices.get('epochs', '?')}, which was taken back: "
         f"{line['stopped']}."
         for run in _runs(table)
         for line in run.metrics
@@ -248,7 +248,7 @@ def _merged(table: Filled) -> list[str]:
         if not left or max(left[min(left)]) == 1:
             continue
         last = max(left)
-        seen = run.best["epoch"] if run.best is not None and run.weights.startswith("best") else last
+        seen = run.best["epoch"] if run.best is not None and run.weights_name.startswith("best") else last
         lines.append(
             f"{run.path.name}: measured is epoch {seen}, with {_each(left[seen])}; epoch {last}, the last, leaves "
             f"{_each(left[last])}."
@@ -262,7 +262,7 @@ def _each(counts: Sequence[int]) -> str:
     return f"{number} prototype{'s' * (most > 1)} in each class"
 
 
-def _runs(table: Filled) -> list[StoredRun]:
+def _runs(table: Filled) -> list[Run]:
     """Every run that fills a cell, once."""
     runs = {value.run.path: value.run for _, _, cell in table.cells() for value in table.values(cell)}
     return list(runs.values())

@@ -17,7 +17,7 @@ from protoat.paper.laboratory import finished
 from protoat.paper.rows import Data, Setup
 from protoat.paper.tables.readings import Reading, minutes, read
 from protoat.paper.tables.table import Cell, Line, Table
-from protoat.runs.store import StoredRun
+from protoat.runs.run import Run
 
 __all__ = ["Filled", "Measured", "filled"]
 
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     """A cell's value of one seed."""
 
     seed: int
-    run: StoredRun
+    run: Run
     reading: Reading
 
 
@@ -81,7 +81,7 @@ class Filled:
 
     @cached_property
     def _values(self) -> dict[Cell, tuple[Measured, ...]]:
-        done: dict[Task, StoredRun | None] = {}
+        done: dict[Task, Run | None] = {}
 
         def value(cell: Cell, seed: int) -> Measured | None:
             runs = []
@@ -99,7 +99,7 @@ class Filled:
             for _, _, cell in self.cells()
         }
 
-    def _finished(self, task: Task) -> StoredRun | None:
+    def _finished(self, task: Task) -> Run | None:
         try:
             return finished(task, self.store)
         except UserError as error:
@@ -162,7 +162,7 @@ def filled(
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
 
 
-def _overhead(run: StoredRun, baseline: StoredRun) -> Reading:
+def _overhead(run: Run, baseline: Run) -> Reading:
     """Training time over that of the baseline, in per cent, for each epoch: one of them may have stopped early."""
     ours, theirs = (minutes(each) / len(each.metrics) for each in (run, baseline))
     return Reading(number=100 * (ours / theirs - 1))

@@ -10,7 +10,8 @@ from protoat.evaluation.compare import WORST_CASE
 from protoat.evaluation.statistics import Count, count_of
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import Records, accuracy, entries_of, groups_of, heads_of, interval_text, lowest
+from protoat.reports.records import accuracy, entries_of, groups_of, heads_of, interval_text, lowest
+from protoat.runs.records import Records
 
 __all__ = ["attacks", "groups"]
 

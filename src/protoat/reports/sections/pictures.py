@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from protoat.errors import UserError
 from protoat.reports.blocks import Block, Chart, Fragment, Section, Text
-from protoat.reports.records import Records
+from protoat.runs.records import Records
 
 __all__ = ["embedding", "from_weights", "retrieved"]
 
@@ -29,7 +29,7 @@ def from_weights(found: Sequence[Records], images: int, draw: Callable[[], Seque
         try:
             return draw()
         except UserError as error:
-            logger.warning("%s: left out: %s", " and ".join(str(records.folder) for records in found), error)
+            logger.warning("%s: left out: %s", " and ".join(str(records.path) for records in found), error)
             reason = f"could not be drawn: {error}"
     return [Text(f"This {reason}.", "missing")]
 
@@ -44,7 +44,7 @@ def embedding(records: Records, images: int) -> Section:
             "Test images by their embeddings, clean and attacked; near points look alike to the model. The buttons "
             "below step through the points and show each image with its class, mode and prediction in words."
         )
-        figure = embedding_map(records.folder, images=images, attack=_ATTACK)
+        figure = embedding_map(records.path, images=images, attack=_ATTACK)
         return [Chart(f"Embeddings, clean and under {_ATTACK}", figure, about, images=True)]
 
     return Section("map", "Map of embeddings", from_weights([records], images, draw))
@@ -56,7 +56,7 @@ def retrieved(found: Sequence[Records], images: int) -> Section:
     def draw() -> Sequence[Block]:
         from protoat.plots.retrieval import retrieval
 
-        folders = [records.folder for records in found]
+        folders = [records.path for records in found]
         shown = retrieval(folders, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK, images=images)
         return [Fragment(f"The {_NEIGHBOURS} nearest images by embedding, clean and under {_ATTACK}", shown)]
 

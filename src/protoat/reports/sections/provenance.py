@@ -9,9 +9,10 @@ from typing import Any
 
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.masking_audit import tally
-from protoat.records.files import recipe_text, unlisted
+from protoat.records.files import unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
-from protoat.reports.records import Records, threat_text
+from protoat.reports.records import threat_text
+from protoat.runs.records import Records
 from protoat.threats import Linf
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
@@ -23,10 +24,10 @@ _FOUND = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", 
 def audit(records: Records) -> Section:
     """Every check with its result and figures."""
     record = records.audit
-    if record is None and records.pretrained:
+    if record is None and records.pretrains:
         return Section("audit", "Audit", [Text("An encoder without a head cannot be audited.", "missing")])
     if record is None:
-        missing = f"Not audited for masked gradients; do so: protoat audit {records.folder}"
+        missing = f"Not audited for masked gradients; do so: protoat audit {records.path}"
         return Section("audit", "Audit", [Text(missing, "missing")])
     found = tally(record)
     made = f"{found.extent} were run."
@@ -83,7 +84,7 @@ def recipe(records: Records) -> Section:
     if records.run is None:
         missing = "There is no recipe: the model did not come out of a run of protoat."
         return Section("recipe", "Recipe", [Text(missing, "missing")])
-    text = recipe_text(records.folder)
+    text = records.run.recipe_text
     return Section("recipe", "Recipe", [Code("recipe.yaml", text)])
 
 
@@ -98,7 +99,7 @@ def environment(records: Records) -> Section:
         blocks.append(Grid("Training", columns, rows, text=len(columns)))
     else:
         blocks.append(Text("Nothing is recorded about where it was trained.", "missing"))
-    if without := unlisted(records.folder):
+    if without := unlisted(records.path):
         blocks.append(Text(f"Without checksum, being of an earlier version: {', '.join(without)}."))
     if records.evaluation is not None:
         entries = records.evaluation["attacks"]
@@ -123,9 +124,9 @@ def redo(records: Records) -> Section:
     again = f"{records.name}-again"
     blocks: list[Block] = []
     if records.run is not None:
-        command = "pretrain" if records.pretrained else "train"
+        command = "pretrain" if records.pretrains else "train"
         lines = [
-            f"protoat {command} --config {shlex.quote(str(records.folder / 'recipe.yaml'))} --out {shlex.quote(again)}"
+            f"protoat {command} --config {shlex.quote(str(records.path / 'recipe.yaml'))} --out {shlex.quote(again)}"
         ]
         sessions = records.run.facts.get("sessions", [])
         if sessions and (commit := sessions[0].get("commit")):

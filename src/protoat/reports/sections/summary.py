@@ -9,8 +9,8 @@ from protoat.evaluation.compare import worst_mode
 from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.statistics import count_of, worst
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import Records, groups_of, interval_text, percent, threat_text
-from protoat.runs.store import StoredRun, class_path
+from protoat.reports.records import groups_of, interval_text, percent, threat_text
+from protoat.runs.records import Records, RunRecords
 
 __all__ = ["described", "summary"]
 
@@ -45,29 +45,24 @@ def _headline(record: Mapping[str, Any] | None) -> Iterator[Cards]:
     )
 
 
-def described(run: StoredRun) -> dict[str, str]:
+def described(run: RunRecords) -> dict[str, str]:
     """Data, model, method, regularizer and length of a run in words."""
-    recipe = run.recipe
-    names = {key: class_path(recipe, key).rpartition(".")[2] for key in ("data", "model", "method", "regularizer")}
-    groups = recipe.get("groups")
+    names = {key: run.chosen(key).rpartition(".")[2] for key in ("data", "model", "method", "regularizer")}
+    groups = run.choices.get("groups")
     if groups is not None:
         joined = groups if isinstance(groups, int | str) else len(groups)
         names["data"] += f", classes joined: {joined}"
-    kept = [line["epoch"] for line in run.metrics if "stopped" not in line]
-    return names | {
-        "epochs": f"{kept[-1] if kept else 0} of {recipe.get('epochs', '?')}",
-        "seed": str(recipe.get("seed", "?")),
-    }
+    return names | {"epochs": run.progress, "seed": str(run.choices.get("seed", "?"))}
 
 
-def trained_for(run: StoredRun) -> dict[str, str]:
+def trained_for(run: RunRecords) -> dict[str, str]:
     """The threat model of a run's training in words, where its recipe says it."""
-    threat = run.recipe.get("threat") or {}
+    threat = run.choices.get("threat") or {}
     return {"trained for": threat_text(threat)} if {"norm", "eps"} <= threat.keys() else {}
 
 
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
-    yield "folder", str(records.folder)
+    yield "folder", str(records.path)
     if records.run is not None:
         yield from described(records.run).items()
         yield from trained_for(records.run).items()
@@ -100,9 +95,9 @@ def _missing(records: Records) -> Iterator[Text]:
     else:
         yield from _unmeasured(records, record)
     if records.outdated:
-        yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.folder}", "warning")
-    if records.audit is None and not records.pretrained:
-        yield Text(f"Not audited for masked gradients; do so: protoat audit {records.folder}", "missing")
+        yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.path}", "warning")
+    if records.audit is None and not records.pretrains:
+        yield Text(f"Not audited for masked gradients; do so: protoat audit {records.path}", "missing")
     elif records.audit is not None and not (found := tally(records.audit)).passed:
         verdict = f"failed: {', '.join(found.failed)}" if found.failed else "is incomplete"
         yield Text(f"The audit {verdict}; see below before any number is believed.", "warning")
@@ -116,7 +111,7 @@ def _unmeasured(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
     kinds = {str(record["attacks"][name]["parameters"].get("attack")) for name in entering}
     if "AutoAttack" not in kinds:
         yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
-    has_prototypes = records.run is not None and "prototypes" in str(records.run.recipe.get("regularizer"))
+    has_prototypes = records.run is not None and "prototypes" in str(records.run.choices.get("regularizer"))
     if has_prototypes and not any(name.startswith("adaptive") for name in entering):
         yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
     if any(finding["severity"] == "error" for finding in record.get("lint", ())):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from protoat.evaluation.statistics import count_of
 from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
-from protoat.reports.records import Records, accuracy, changes_of, epochs_of
+from protoat.reports.records import accuracy, changes_of, epochs_of
 from protoat.reports.sections.pictures import from_weights
-from protoat.runs.store import StoredRun, read_evaluation
+from protoat.runs.records import Records, RunRecords
 
 if TYPE_CHECKING:
     from protoat.plots.subject import Pictured
@@ -29,7 +29,7 @@ def training(records: Records) -> Section:
     columns, rows = epochs_of(run)
     about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
     blocks: list[Block] = [
-        Chart("Training curves", training_curves([records.folder]), about),
+        Chart("Training curves", training_curves([records.path]), about),
         Grid("Every epoch", columns, rows, folded=True),
     ]
     return Section("training", "Training", blocks)
@@ -49,12 +49,12 @@ def prototypes(records: Records, images: int) -> Section:
     return Section("prototypes", "Prototypes", blocks)
 
 
-def _counts(records: Records, run: StoredRun) -> Iterator[Block]:
+def _counts(records: Records, run: RunRecords) -> Iterator[Block]:
     from protoat.plots.prototypes import prototype_counts
 
     yield Chart(
         "Prototypes in use",
-        prototype_counts(records.folder),
+        prototype_counts(records.path),
         "A line for each class over epochs: how many prototypes it has; the table has the epochs in which one changed.",
     )
     rows = changes_of(run)
@@ -67,15 +67,15 @@ def _final(records: Records, images: int) -> Sequence[Block]:
     from protoat.plots.prototypes import agreement, prototype_usage
     from protoat.plots.subject import Pictured
 
-    seen = Pictured(records.folder, images)
+    seen = Pictured(records.path, images)
     rows = [
         [name, f"{own.nmi:.2f}", f"{own.purity:.2f}", f"{own.chance:.2f}", *map(str, own[3:])]
-        for name, own in agreement(records.folder, pictured=seen).items()
+        for name, own in agreement(records.path, pictured=seen).items()
     ]
     columns = ["class", "NMI", "purity", "purity of one prototype", "images", "prototypes", "modes"]
     about = "A bar for each prototype: the share of the images of its class that are nearest to it, by true mode."
     return [
-        Chart("Usage", prototype_usage(records.folder, pictured=seen), about),
+        Chart("Usage", prototype_usage(records.path, pictured=seen), about),
         Grid("Agreement of the prototypes of each class with its true modes", columns, rows),
         Text(
             "Purity grows with the number of prototypes by itself; NMI is 1 where prototypes are the modes, 0 at worst."
@@ -90,13 +90,13 @@ def _nearest(records: Records, seen: Pictured) -> Block:
 
     number = int(seen.metric.active.sum())
     if number > _ATLAS:
-        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {records.folder}")
-    return Fragment("Nearest images of each prototype", nearest_images(records.folder, pictured=seen))
+        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {records.path}")
+    return Fragment("Nearest images of each prototype", nearest_images(records.path, pictured=seen))
 
 
 def _head(records: Records) -> Iterator[Block]:
     """Accuracy where the nearest prototype predicts, which has a record of its own."""
-    record = read_evaluation(records.folder / "prototypes")
+    record = Records(records.path / "prototypes").evaluation
     if record is not None:
         rows = [[name, accuracy(count_of(entry))] for name, entry in record["attacks"].items()]
         yield Grid("Where the nearest class by prototypes predicts", ["attack", "accuracy % [95 %]"], rows)

@@ -1,0 +1,169 @@
+"""From a recipe to the objects that learn."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from protoat.attacks.base import attacking
+from protoat.data import ImageData
+from protoat.errors import UserError
+from protoat.functional.forward import output_of
+from protoat.methods import Method
+from protoat.models import freeze_all_but, linear_head
+from protoat.models.transfer import transfer
+from protoat.objective import Objective
+from protoat.pretraining import Contrastive
+from protoat.pretraining.public import of_branch, torchvision_names
+from protoat.pretraining.weights_file import read_tensors
+from protoat.recipes.initialise import Initialise
+from protoat.recipes.own_code import trusting
+from protoat.recipes.recipe import Recipe
+from protoat.runs.feasible import check_batch, check_network, check_size, within_memory
+from protoat.runs.images import training_images
+from protoat.runs.network import build_network
+from protoat.runs.run import Run
+from protoat.training import Averaging, parameter_groups
+from protoat.training.optimizer_state import check_usable
+
+__all__ = ["Parts", "build", "hand_over"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run, and, where weights were taken over, a record of what matched."""
+
+    train: ImageData
+    validation: ImageData | None
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    initialised: dict[str, Any] | None = None
+
+
+def build(recipe: Recipe) -> Parts:
+    """Loads the data and builds what learns; weights and prototypes depend on `Recipe.seed` only.
+
+    Raises:
+        ValueError: choices that do not fit each other or the data.
+        DataNotFoundError: the data is not there.
+    """
+    method = recipe.method(recipe.threat)
+    if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
+        raise UserError(
+            f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
+            "images to do; write regularizer=none and validation_size=0"
+        )
+    images, validation = training_images(recipe)
+    rule = recipe.averaging
+    if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
+        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write validation_size=1000")
+    check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
+    initialised = None
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        if not recipe.trust:  # what code of the user's own does twice is theirs to say
+            check_size(lambda: _network(recipe, recipe.method(recipe.threat), images), "the network")
+        with within_memory("the network"):
+            model = build_network(recipe, images.num_classes, images.shape)
+        check_network(model, images.num_classes, images.shape)
+        if recipe.initialise is not None:
+            with trusting(recipe.trust):
+                model, initialised = hand_over(model, recipe.initialise)
+        if isinstance(method, Contrastive):
+            model = method.encoder(model)
+        objective = _objective(recipe, method, model, images)
+    # An optimizer's own defaults say which rate and decay the recipe gives the network.
+    given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
+    if recipe.schedule is not None:
+        recipe.schedule.lr(given["lr"], 0, recipe.epochs, 1)  # one that does not fit says so
+    groups = parameter_groups(
+        model,
+        objective,
+        lr=given["lr"],
+        prototype_lr_factor=recipe.prototype_lr_factor,
+        weight_decay=given.get("weight_decay", 0.0),
+    )
+    return Parts(images, validation, model, objective, _optimizer(recipe, groups), initialised)
+
+
+def _network(recipe: Recipe, method: Method, images: ImageData) -> nn.Module:
+    """The network, and what a method of pre-training learns beside it."""
+    model = build_network(recipe, images.num_classes, images.shape)
+    if not isinstance(method, Contrastive):
+        return model
+    method.prepare(model)
+    return nn.ModuleList([model, method.head])
+
+
+def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
+    try:
+        optimizer = recipe.optimizer(parameters)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the optimizer cannot be built: {error}") from error
+    check_usable(optimizer)
+    return optimizer
+
+
+def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
+    method.check_classes(images.num_classes)
+    if recipe.regularizer is None:
+        return Objective(method, label_smoothing=recipe.label_smoothing)
+    with attacking(model), torch.no_grad():
+        embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
+    if not embedding.shape[1]:
+        raise UserError(
+            f"the model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
+            "regularizer=none, or return protoat.Output"
+        )
+    built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
+    if not recipe.trust:
+        check_size(built, "the regularizer")
+    with within_memory("the regularizer"):
+        regularizer = built()
+    return Objective(
+        method,
+        regularizer,
+        weight=recipe.weight,
+        norm_weight=recipe.norm_weight,
+        norm=recipe.norm,
+        dml_input=recipe.dml_input,
+        label_smoothing=recipe.label_smoothing,
+    )
+
+
+def hand_over(model: nn.Module, choice: Initialise) -> tuple[nn.Module, dict[str, Any]]:
+    """`model` with the weights that `choice` names, frozen where they shall stay, and a record of what matched.
+
+    Raises:
+        ValueError: see `Run.network` and `read_tensors`; or nothing matches.
+    """
+    file, branch, head = choice.file, choice.branch, linear_head(model)
+    heads = [f"{name}.{key}" for name, part in model.named_modules() if part is head for key in head.state_dict()]
+    if choice.run is not None:
+        with torch.random.fork_rng():  # what is drawn next does not depend on this choice
+            model_there, branch = Run(choice.run).network(branch=branch)
+        tensors = model_there.state_dict()
+        if choice.head != "loaded":
+            tensors = {name: value for name, value in tensors.items() if name not in heads}
+    else:
+        tensors, branch = of_branch(read_tensors(file), branch)
+        tensors = torchvision_names(tensors)
+    try:
+        report = transfer(tensors, model, leave=() if choice.head == "loaded" else heads)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    if choice.head == "zero":
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+    logger.info("%s: %s", file, report)
+    record = {"file": str(file), "sha256": choice.sha256, "branch": branch, **vars(report)}
+    return freeze_all_but(model, choice.finetune), record

@@ -1,0 +1,62 @@
+"""The images that a recipe chooses, and what a run folder says of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from protoat.data import ImageData, regroup, split_validation
+from protoat.errors import UserError
+from protoat.recipes.recipe import Recipe
+from protoat.runs.store import check_data
+
+__all__ = ["check_images", "data_facts", "load_images", "training_images"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
+    """A split of the recipe's data, regrouped."""
+    recipe.data.labelled = not recipe.pretrains
+    data = recipe.data.load(split)
+    return data if recipe.groups is None else regroup(data, recipe.groups)
+
+
+def training_images(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
+    """The images that a run trains on, and those it holds out."""
+    images = load_images(recipe, "train")
+    own = None if recipe.pretrains else recipe.data.load_validation()
+    if own is not None:  # images that the data set sets apart for this, in place of some of train
+        return images, own if recipe.groups is None else regroup(own, recipe.groups)
+    if not recipe.validation_size:
+        return images, None
+    try:
+        return split_validation(images, recipe.validation_size, recipe.seed)
+    except ValueError as error:
+        raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
+
+
+def check_images(recipe: Recipe, folder: Path) -> None:
+    """Refuses images that are not those of a run, as `train` does when it resumes one; says where there are none.
+
+    Raises:
+        ValueError: says what has changed.
+    """
+    if recipe.data.available():
+        check_data(folder, data_facts(*training_images(recipe)))
+    else:
+        logger.warning("the images of %s are not compared: %s", folder, recipe.data.not_found())
+
+
+def data_facts(images: ImageData, validation: ImageData | None) -> dict[str, Any]:
+    """What ``run.json`` says of the images that a run trains on and holds out."""
+    return {
+        "num_classes": images.num_classes,
+        "shape": list(images.shape),
+        "class_names": list(images.class_names),
+        "mode_names": list(images.mode_names),
+        "train_images": len(images),
+        "validation_images": 0 if validation is None else len(validation),
+        "data_sha256": [part.digest() for part in (images, validation) if part is not None],
+    }

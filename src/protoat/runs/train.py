@@ -1,0 +1,154 @@
+"""Trains a recipe into a run folder, or resumes the run that it holds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from protoat.attacks import Attack
+from protoat.data import ImageData, ImageLoader
+from protoat.errors import UserError
+from protoat.evaluation.threat_lint import reach
+from protoat.methods import Method
+from protoat.recipes.recipe import Recipe
+from protoat.regularizers import Regularizer, SoftTriple
+from protoat.runs.build import build
+from protoat.runs.images import data_facts
+from protoat.runs.store import check_free, claim, environment
+from protoat.storage.locks import on_main, working_on
+from protoat.training import FitResult, StepDecay, fit, make_accelerator
+from protoat.training.devices import Precision
+from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+
+
+def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
+    """Trains into a run folder, or resumes the run it holds.
+
+    Nothing is written before data and objects are there and fit together, and one process at a time trains there.
+
+    Args:
+        recipe: from `read_recipe`.
+        out: the folder; it may hold an earlier, shorter part of the same run and nothing else.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Raises:
+        ValueError: choices that do not fit; a folder that holds another recipe (the keys that differ are named), was
+            begun with other data, or that another process is at work on.
+        DataNotFoundError: the data is not there.
+        NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
+    """
+    out = Path(out)
+    check_free(out, recipe.text)
+    parts = build(recipe)
+    accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
+    loader = _loader(recipe, parts.train, accelerator)
+    memory_format = _memory_format(recipe, parts.model, accelerator.device)
+
+    def begin() -> None:
+        facts = data_facts(parts.train, parts.validation)
+        if found is not None:
+            facts["inventory"] = found.to_json()
+        if parts.initialised is not None:
+            facts["initialised"] = parts.initialised
+        claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
+
+    found = recipe.data.inventory()
+    if found is not None:
+        logger.log(logging.WARNING if found.leaks else logging.INFO, "%s: %s", recipe.data.name, found)
+    _say_short_reach(parts.objective.method)
+    _say_early_merges(recipe, parts.objective.regularizer)
+    with working_on(out):
+        on_main(begin)
+        logger.info(_levers(recipe, accelerator, memory_format))
+        return fit(
+            parts.model,
+            loader,
+            parts.objective,
+            epochs=recipe.epochs,
+            optimizer=parts.optimizer,
+            schedule=recipe.schedule,
+            validation=parts.validation,
+            validate_every=recipe.validate_every,
+            out=out,
+            checkpoint_every=recipe.checkpoint_every,
+            accelerator=accelerator,
+            averaging=recipe.averaging,
+            clip_norm=recipe.clip_norm,
+            compile=recipe.compile,
+            attack_precision=recipe.attack_precision,
+            memory_format=memory_format,
+            seed=recipe.seed,
+            progress=progress,
+        )
+
+
+def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
+    processes = accelerator.num_processes
+    if recipe.batch_size % processes:
+        raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
+    share = len(images) // processes
+    return ImageLoader(
+        images,
+        drop_last=share > 1 and share % (recipe.batch_size // processes) == 1,  # batch norm cannot train on one image
+        batch_size=recipe.batch_size // processes,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        origins=recipe.method(recipe.threat).per_image,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        world_size=processes,
+    )
+
+
+def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:
+    """What the recipe says, else the fastest: CPUs and tensor cores want channels last, a GPU in float32 does not."""
+    if recipe.memory_format is None:
+        wanted = recipe.precision != "fp32" if device.type == "cuda" else narrow_layer(model) is None
+    else:
+        wanted = recipe.memory_format == "channels_last"
+    chosen: MemoryFormat = "channels_last" if wanted else None
+    check_memory_format(chosen, model, device)
+    return chosen
+
+
+def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
+    """What makes this run fast, in one line."""
+    bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
+    attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode; "
+    return (
+        f"{accelerator.device.type} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
+        f"{recipe.precision}, {memory_format or 'contiguous'}, {'compiled' if recipe.compile else 'eager'}"
+    )
+
+
+def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
+    """Warns of prototypes that merge before the learning rate drops, while they are still on their way."""
+    first = regularizer.first_merge(recipe.epochs) if isinstance(regularizer, SoftTriple) else None
+    drops = recipe.schedule.milestones if isinstance(recipe.schedule, StepDecay) else []
+    if first is not None and drops and first < drops[0]:
+        logger.warning(
+            "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %d; to merge then, "
+            "write regularizer.merge_start=%.4g",
+            first,
+            drops[0],
+            drops[0] / recipe.epochs,
+        )
+
+
+def _say_short_reach(method: Method) -> None:
+    """Warns of training against an attack that cannot cross the ball, such as one whose steps suit another radius."""
+    attack = getattr(method, "attack", None)
+    findings = reach({"the attack of training": attack}) if isinstance(attack, Attack) else ()
+    for finding in findings:
+        if finding.code == "short-reach":
+            logger.warning("%s", finding.text)
