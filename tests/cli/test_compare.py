@@ -11,7 +11,7 @@ import pytest
 from protoat.cli import main
 from tests.whole import edit
 
-from ..evaluation.test_compare import record
+from ..evaluation.test_compare import content as recorded
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(tmp_path: Path):
         outcomes = {
             key: "1" * count + "0" * (200 - count) for key, count in {"clean": 200, "pgd10": right, **attacks}.items()
         }
-        edit(folder / "evaluation.json", json.dumps(record(outcomes, sha256=name)))
+        edit(folder / "evaluation.json", json.dumps(recorded(outcomes, sha256=name)))
         return str(folder)
 
     return make
@@ -169,7 +169,7 @@ def test_what_cannot_be_compared_is_one_line(run, tmp_path: Path, capsys: pytest
         complaint = capsys.readouterr().err
         assert message in complaint
         assert complaint.count("\n") == 1
-    edit(tmp_path / "b/evaluation.json", record({"clean": "1" * 100}, sha256="b"))
+    edit(tmp_path / "b/evaluation.json", json.dumps(recorded({"clean": "1" * 100}, sha256="b")))
     assert main(["compare", a, b]) == 2
     assert "it was measured on 100 images, there 200 images" in capsys.readouterr().err
     edit(tmp_path / "b/evaluation.json", {"subject": {"weights": "w", "data": "d", "images": 9}, "attacks": {}})

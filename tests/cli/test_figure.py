@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from protoat.cli.figure import main
 from protoat.cli.outcome import run
+from protoat.evaluation import AttackReport, Count
+from protoat.evaluation.record import Evaluation, Judged
 from protoat.paper.figures import TITLES
 from protoat.paper.figures.catalogue import FIGURES, View
 from protoat.paper.job import Task
@@ -17,6 +20,7 @@ from protoat.paper.launch import Failure
 from protoat.recipes.reading import read_recipe
 from protoat.runs.run import Run
 from protoat.runs.store import claim
+from protoat.threats import L2
 from tests.whole import edit, epochs
 
 
@@ -147,9 +151,11 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         return []
 
     def found(task: Task, store: Path) -> Run:
-        entries = {name: {"correct": 7, "total": task.images, "parameters": {}} for name in task.attacks}
-        subject = {"images": task.images, "data": "Digits test", "data_sha256": "0", "threat": {"norm": "l2", "eps": 1}}
-        return Run(folder).with_evaluation({"subject": subject, "attacks": entries})
+        assert task.images is not None
+        right = torch.arange(task.images) < 7
+        entries = {name: AttackReport(Count(7, task.images), {}, {}, {}, right, 1.0) for name in task.attacks}
+        subject = Judged("", "Digits test", task.images, data_sha256="0", threat=L2(1))
+        return Run(folder).with_evaluation(Evaluation(subject, entries))
 
     monkeypatch.setattr("protoat.paper.launch.launch", launched)
     monkeypatch.setattr("protoat.paper.laboratory.finished", found)
@@ -173,8 +179,8 @@ def test_runs_that_are_planned_are_measured_under_the_attack_and_drawn_from_that
     ((runs, view),) = drawn
     assert (len(runs), view.attack, view.images) == (5, "pgd5@0.05", 1000)
     assert view.records is not None
-    assert set(view.records[folder]["attacks"]) == {"clean", "pgd5@0.05"}
-    assert view.records[folder]["subject"]["images"] == 100
+    assert set(view.records[folder].attacks) == {"clean", "pgd5@0.05"}
+    assert view.records[folder].subject.images == 100
     assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
 
 

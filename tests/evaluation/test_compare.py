@@ -12,17 +12,15 @@ from scipy.stats import ttest_1samp, ttest_ind
 
 from protoat.evaluation import Count
 from protoat.evaluation.compare import (
-    WORST_CASE,
     Seeds,
     check_comparable,
     common_attacks,
     compare,
     decided,
     overlap,
-    recorded_name,
     welch,
-    worst_mode,
 )
+from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import interval_of_mean
 
 RIGHT = st.lists(st.integers(100, 1000), min_size=2, max_size=6)
@@ -32,8 +30,8 @@ def seeds(right: list[int], total: int = 1000) -> Seeds:
     return Seeds(tuple(Count(each, total) for each in right))
 
 
-def record(attacks: dict[str, str], **subject: Any) -> dict[str, Any]:
-    """What `protoat evaluate` writes, as far as it is read: outcomes of images whose halves are modes."""
+def content(attacks: dict[str, str], **subject: Any) -> dict[str, Any]:
+    """What `protoat evaluate` writes: outcomes of images whose halves are modes."""
 
     def entry(outcomes: str, **parameters: Any) -> dict[str, Any]:
         half = len(outcomes) // 2
@@ -56,6 +54,11 @@ def record(attacks: dict[str, str], **subject: Any) -> dict[str, Any]:
         "attacks": {name: entry(outcomes, attack=name, eps=0.1) for name, outcomes in attacks.items()},
         "worst_case": entry(worst, attacks=list(attacks), norm="linf", eps=0.1),
     }
+
+
+def record(attacks: dict[str, str], **subject: Any) -> Evaluation:
+    """The same as it is read."""
+    return Evaluation.from_json(content(attacks, **subject))
 
 
 FIRST = record({"clean": "1" * 40, "pgd10": "1" * 20 + "0" * 20})
@@ -102,8 +105,9 @@ def test_holm_rejects_step_by_step_as_he_wrote(p_values: list[float]) -> None:
 
 
 def test_an_attack_with_other_parameters_is_another_attack() -> None:
-    stronger = record({"clean": "1" * 40, "pgd10": "1" * 40})
-    stronger["attacks"]["pgd10"]["parameters"]["steps"] = 20
+    longer = content({"clean": "1" * 40, "pgd10": "1" * 40})
+    longer["attacks"]["pgd10"]["parameters"]["steps"] = 20
+    stronger = Evaluation.from_json(longer)
     assert common_attacks([FIRST, stronger]) == ["clean"]
     assert common_attacks([FIRST, SECOND, stronger]) == ["clean"]
     assert common_attacks([FIRST, record({"aa": "1" * 40})]) == []
@@ -130,7 +134,7 @@ def test_a_model_does_not_differ_from_itself_attacked_in_more_ways() -> None:
         ),
     ],
 )
-def test_other_images_or_another_threat_model_are_refused(other: dict[str, Any], message: str) -> None:
+def test_other_images_or_another_threat_model_are_refused(other: Evaluation, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_comparable({"A": FIRST, "B": other})
     with pytest.raises(ValueError, match="the second cannot be compared with the first"):
@@ -175,17 +179,31 @@ def test_overlap_is_symmetric_and_counts_a_shared_end() -> None:
 
 
 def test_the_worst_mode_is_the_one_with_the_least() -> None:
-    assert worst_mode(FIRST["attacks"]["pgd10"]) == ("high", (0, 20))
+    assert FIRST["pgd10"].worst_mode == ("high", (0, 20))
 
 
 def test_autoattack_is_found_under_its_version_and_radius() -> None:
-    attack = {"parameters": {"attack": "AutoAttack"}}
-    record = {"attacks": {"pgd10": {"parameters": {"attack": "PGD"}}, "aa-k2@0.2": attack, "aa-k2": attack}}
-    assert [recorded_name(record, name) for name in ("pgd10", "aa", "aa@0.2", "aa-k2")] == [
+    written = content(dict.fromkeys(("pgd10", "aa-k2@0.2", "aa-k2"), "11"))
+    for name, entry in written["attacks"].items():
+        entry["parameters"]["attack"] = "PGD" if name == "pgd10" else "AutoAttack"
+    found = Evaluation.from_json(written)
+    assert [found.recorded_name(name) for name in ("pgd10", "aa", "aa@0.2", "aa-k2")] == [
         "pgd10",
         "aa-k2",
         "aa-k2@0.2",
         "aa-k2",
     ]
-    assert recorded_name(record, "aa@0.3") is None
-    assert recorded_name(record, "pgd20") is None
+    assert found["aa"] is found["aa-k2"]
+    assert found.recorded_name("aa@0.3") is None
+    with pytest.raises(KeyError, match="'pgd20' was not measured, only pgd10"):
+        found["pgd20"]
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    written = content({"clean": "1" * 40, "pgd10": "1" * 20 + "0" * 20}, head="prototypes", mean=None, std=[1.0])
+    written["attacks"]["clean"] |= {"batch_size": 30, "device": "cpu", "commit": None}
+    written |= {"test_images": 40, "lint": [{"code": "leak", "severity": "warning", "text": "seen twice"}]}
+    assert Evaluation.from_json(written).to_json() == written
+    for missing in ("worst_case", "test_images", "lint"):
+        del written[missing]
+        assert Evaluation.from_json(written).to_json() == written

@@ -16,6 +16,7 @@ from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
 from protoat.evaluation.masking_audit.check import judged, not_above, too_many
 from protoat.evaluation.masking_audit.context import Lab
+from protoat.evaluation.record import Evaluation
 from protoat.models import MeanLogits
 from protoat.threats import L2, Linf, ThreatModel
 from protoat.types import Output
@@ -218,7 +219,8 @@ def test_a_worst_case_that_is_too_good_is_found(data: ImageData) -> None:
     report = audit(model, data, THREAT, images=50, only=["C6"], record=record)
     assert report.failed == ["C6"]
     assert report["C6"].figures["wrong"] > 0
-    claimed = {"worst_case": {"outcomes": "1" * 60}, "attacks": {}}
+    claimed = evaluate(model, data, {"clean": None}, limit=60).to_json()
+    claimed["worst_case"] |= {"outcomes": "1" * 60}
     report = audit(model, data, THREAT, images=80, only=["C8"], record=claimed)
     assert "the reported number is too high" in report["C8"].reason
     assert report["C8"].figures["parts"][1]["images"] == 60  # those that both saw
@@ -238,7 +240,15 @@ def test_outcomes_of_a_record_belong_to_its_images(data: ImageData) -> None:
     options: dict[str, Any] = {"batch_size": 9, "adaptive": {}, "surrogates": (), "training": None}
     for measured, examined in ((60, 40), (40, 60)):
         record = evaluate(Even(), data, {"clean": None}, limit=measured).to_json()
-        lab = Lab(Even(), data, THREAT, images=examined, record=record, advance=lambda name: None, **options)
+        lab = Lab(
+            Even(),
+            data,
+            THREAT,
+            images=examined,
+            record=Evaluation.from_json(record),
+            advance=lambda name: None,
+            **options,
+        )
         assert lab.reported is not None
         known, right = lab.reported
         assert known.sum() == 40

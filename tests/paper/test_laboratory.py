@@ -67,7 +67,7 @@ def test_what_is_finished_is_not_done_again(own: Path, monkeypatch: pytest.Monke
     nothing_may_happen(monkeypatch)
     run = run_task(TASK, own)
     assert run.evaluation is not None
-    assert run.evaluation["attacks"].keys() == {"clean", "pgd2"}
+    assert run.evaluation.attacks.keys() == {"clean", "pgd2"}
     assert run.path == OURS.folder(own)
     assert state(own) == before
 
@@ -146,7 +146,7 @@ def test_records_on_other_numbers_of_images_live_side_by_side(own: Path) -> None
     for task in (TASK, few, many, few):
         run = run_task(task, own)
         assert run.evaluation is not None
-        totals[task] = run.evaluation["subject"]["images"]
+        totals[task] = run.evaluation.subject.images
     assert totals == {TASK: 40, few: 20, many: 60}
     assert len(list(OURS.folder(own).glob("evaluation*.json"))) == 3  # on 20, 40 and 60
 
@@ -155,7 +155,7 @@ def test_a_record_that_was_put_aside_is_continued(own: Path) -> None:
     run_task(Task(OURS, ("fgsm",), 20), own)
     run = run_task(Task(OURS, ("fgsm",), 40), own)
     assert run.evaluation is not None
-    assert run.evaluation["attacks"].keys() == {"clean", "pgd2", "fgsm"}
+    assert run.evaluation.attacks.keys() == {"clean", "pgd2", "fgsm"}
 
 
 def test_all_images_are_all_there_are(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_all_images_are_all_there_are(own: Path, monkeypatch: pytest.MonkeyPatch
     for images in (None, there + 1, there):
         run = run_task(Task(OURS, ("clean",), images), own)
         assert run.evaluation is not None
-        assert run.evaluation["subject"]["images"] == there
+        assert run.evaluation.subject.images == there
         nothing_may_happen(monkeypatch)
 
 
@@ -196,9 +196,9 @@ def test_an_attack_that_its_name_no_longer_stands_for_is_measured_again(own: Pat
     assert finished(TASK, own) is None
     run = run_task(TASK, own)
     assert run.evaluation is not None
-    assert run.evaluation["attacks"]["pgd2"]["parameters"]["steps"] == 2
-    del run.evaluation["attacks"]["pgd2"]["parameters"]["random_start"]  # as if a later version had brought it
-    edit(path, json.dumps(run.evaluation))
+    assert run.evaluation["pgd2"].parameters["steps"] == 2
+    del run.evaluation["pgd2"].parameters["random_start"]  # as if a later version had brought it
+    edit(path, json.dumps(run.evaluation.to_json()))
     assert finished(TASK, own) is not None
 
 
@@ -208,13 +208,13 @@ def test_the_best_weights_count_where_there_are_such(own: Path) -> None:
     assert finished(TASK, own) is None
     run = run_task(TASK, own)
     assert run.evaluation is not None
-    assert run.evaluation["subject"]["weights"] == "best.safetensors"
+    assert run.evaluation.subject.weights == "best.safetensors"
     # What is measured of the last ones lives beside it, and fills no cell.
     measure(Run(folder).subject("last"), ["clean", "pgd2", "fgsm"], limit=40)
     assert json.loads((folder / "evaluation.json").read_text())["subject"]["weights"] == "last.safetensors"
     run = run_task(TASK, own)
     assert run.evaluation is not None
-    assert run.evaluation["subject"]["weights"] == "best.safetensors"
+    assert run.evaluation.subject.weights == "best.safetensors"
     assert finished(replace(TASK, attacks=("fgsm",)), own) is None
     for name in ("best.safetensors", "last.safetensors"):
         (folder / name).unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protoat.evaluation import Count
+from protoat.evaluation.record import Evaluation
 from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.runs.records import Records
@@ -17,7 +17,7 @@ from tests.whole import attacked, edit
 
 
 def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
-    counts = [Count(*(record["attacks"][name][key] for key in ("correct", "total"))) for name in attacks]
+    counts = [record[name].count for name in attacks]
     assert list(trace["y"]) == [100 * count.accuracy for count in counts]
     low = [y - below for y, below in zip(trace["y"], trace["error_y"]["arrayminus"], strict=True)]
     high = [y + above for y, above in zip(trace["y"], trace["error_y"]["array"], strict=True)]
@@ -67,9 +67,10 @@ def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Pa
 
 
 def test_a_record_that_is_given_is_drawn_in_place_of_that_of_the_folder(ours: Path) -> None:
-    record = json.loads((ours / "evaluation.json").read_text())
-    record["attacks"]["pgd10@0.15"]["correct"] = 3
-    record["subject"]["images"] = 1000
+    content = json.loads((ours / "evaluation.json").read_text())
+    content["attacks"]["pgd10@0.15"]["correct"] = 3
+    content["subject"]["images"] = 1000
+    record = Evaluation.from_json(content)
     for draw, place in ((accuracy_against_eps, -1), (accuracy_against_steps, None)):
         figure = draw([ours], records={ours: record}).to_dict()
         assert "1000 test images" in figure["layout"]["title"]["text"]

@@ -41,22 +41,22 @@ def test_where_an_auxiliary_set_lies_is_no_difference() -> None:
 class Later(Recipe):
     """A recipe of a later version."""
 
-    label_smoothing: float = 0.0
-    attack_precision: str = "fp32"
+    later_number: float = 0.0
+    later_word: str = "fp32"
     clean_classes: list[int] | None = None
 
 
 def test_a_field_that_comes_later_changes_no_stored_run_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = content()
-    assert later_defaults(Later) == {"label_smoothing": 0.0, "attack_precision": "fp32"}
+    assert later_defaults(Later) == {**later_defaults(Recipe), "later_number": 0.0, "later_word": "fp32"}
     monkeypatch.setattr(module, "_LATER", later_defaults(Later))
-    later = {**stored, "label_smoothing": 0.0, "attack_precision": "fp32", "clean_classes": None}
+    later = {**stored, "later_number": 0.0, "later_word": "fp32", "clean_classes": None}
     assert fingerprint(later) == fingerprint(stored)
     assert settings(later) == settings(stored)
     assert differences(later, stored) == differences(stored, later) == []
-    smoothed = {**later, "label_smoothing": 0.1}
+    smoothed = {**later, "later_number": 0.1}
     assert fingerprint(smoothed) != fingerprint(stored)
-    assert differences(smoothed, stored) == [Difference("label_smoothing", 0.1, None)]
+    assert differences(smoothed, stored) == [Difference("later_number", 0.1, None)]
 
 
 def test_no_field_of_the_first_recipes_is_left_out_at_its_default() -> None:

@@ -162,9 +162,9 @@ def test_a_pretrained_encoder_is_reported_by_its_linear_heads(tmp_path: Path) ->
     found = _page([run], tmp_path)
     assert "Not measured: there is no evaluation.json" not in found.words.partition("Classes and modes")[0]
     rows = found.tables["Linear heads on the frozen encoder: accuracy % with its 95 % interval"]
-    clean = record["encoders"]["random"]["robust"]["clean"]
+    clean = record.encoders["random"]["robust"]["clean"]
     own = next(row for row in rows if row[:2] == ["random", "robust"])
-    assert own[rows[0].index("clean")].startswith(f"{100 * clean['correct'] / clean['total']:.1f} [")
+    assert own[rows[0].index("clean")].startswith(f"{100 * clean.accuracy:.1f} [")
     assert found.code["The same recipe, trained and measured in a new folder"].endswith(
         "protoat evaluate encoder-again --linear-probe --attacks clean pgd5 --n 20"
     )
@@ -197,7 +197,7 @@ def test_what_differs_in_recipes_is_listed(runs: tuple[Path, Path], tmp_path: Pa
     found = _page(list(runs), tmp_path)
     rows = found.tables["plain against ours"]
     assert all(row[0].startswith("regularizer") for row in rows[1:])
-    assert ["regularizer.scale", "20.0", "absent"] in rows
+    assert ["regularizer.scale", "20.0", "none"] in rows
 
 
 def test_runs_that_saw_other_images_are_not_compared(

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from protoat.data import Digits
+from protoat.evaluation.record import Evaluation
 from protoat.recipes.reading import read_recipe
 from protoat.runs.measure import audit_verdict, measure
-from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject, with_prototype_head
 from protoat.runs.train import train
@@ -53,14 +53,12 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 
 def stored(subject: Subject) -> dict:
-    record = Records(subject.folder).evaluation
-    assert record is not None
-    return record
+    return dict(json.loads((subject.folder / "evaluation.json").read_text()))
 
 
 def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
     first = measure(subject, ["clean", "fgsm"], limit=100)
-    measure(subject, ["pgd2", "fgsm@0.1", "aa@0.6"], limit=100, batch_size=30)
+    added = measure(subject, ["pgd2", "fgsm@0.1", "aa@0.6"], limit=100, batch_size=30)
     record = stored(subject)
     assert list(record["attacks"]) == ["clean", "fgsm", "pgd2", "fgsm@0.1", "aa-k2@0.6"]
     assert record["subject"] == {**subject.identity, "threat": {"norm": "linf", "eps": 0.05}, "images": 100}
@@ -70,6 +68,7 @@ def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
     radii = {name: entry["parameters"].get("eps") for name, entry in record["attacks"].items()}
     assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.6": 0.6}
     assert sorted(path.name for path in subject.folder.iterdir()) == ["evaluation.json", "manifest.json"]
+    assert added.to_json() == record == Evaluation.from_json(record).to_json()
 
 
 def test_the_worst_case_covers_what_was_measured_before(subject: Subject) -> None:

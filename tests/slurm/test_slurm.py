@@ -60,7 +60,7 @@ def test_two_cells_and_one_that_fails(slurm: dict[str, str], tmp_path: Path, mon
         run = finished(cell, tmp_path)
         assert run is not None
         assert run.evaluation is not None
-        assert run.evaluation["attacks"]["pgd10"]["total"] == 50
+        assert run.evaluation["pgd10"].count.total == 50
         assert any("submitit" in word for word in run.facts["sessions"][0]["command"])
     assert launch(cells, tmp_path, executor="slurm") == []
     assert len(list((tmp_path / ".jobs").iterdir())) == 1  # the second call submitted nothing

@@ -11,7 +11,7 @@ from rich.status import Status
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
-from protoat.evaluation.masking_audit import CHECKS, tally
+from protoat.evaluation.masking_audit import CHECKS
 from protoat.runs.audit import audit_subject, fuller_audit
 from protoat.runs.subject_options import subject_of, subject_parser
 
@@ -60,11 +60,11 @@ def main(args: list[str]) -> int:
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"
     rows = [[check.id, check.title, check.status, check.reason] for check in report.checks]
     print_table(title, ["check", "what should hold", "result", "what was found"], rows, text=4)
-    found, path = tally(report.to_json()), subject.folder / "audit.json"
-    verdict = f"passed, {found.extent}, which rules out common mistakes only" if report.passed else "incomplete"
+    path = subject.folder / "audit.json"
+    verdict = f"passed, {report.extent}, which rules out common mistakes only" if report.passed else "incomplete"
     if report.failed:
         verdict = f"FAILED: {', '.join(report.failed)}"
-    say(f"audit {verdict}; {len(found.silent)} checks were not run; {time.monotonic() - started:.0f} s")
+    say(f"audit {verdict}; {len(report.silent)} checks were not run; {time.monotonic() - started:.0f} s")
     fuller = fuller_audit(subject, report) if options.checks else None
     if fuller is None:
         say(f"{path} holds the figures; what to do: docs/audit.md")

@@ -10,21 +10,18 @@ from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.compare import (
-    WORST_CASE,
     Comparison,
     Seeds,
     check_comparable,
     common_attacks,
     compare,
     decided,
-    entry,
     in_words,
     overlap,
     welch,
-    worst_mode,
 )
-from protoat.evaluation.statistics import count_of
-from protoat.plots.records import Record, measured
+from protoat.evaluation.record import WORST_CASE, Evaluation
+from protoat.plots.records import measured
 from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
@@ -41,12 +38,12 @@ class _Group(NamedTuple):
 
     name: str
     folders: tuple[Path, ...]
-    records: tuple[Record, ...]
+    records: tuple[Evaluation, ...]
 
     def seeds(self, attack: str, *, in_worst_mode: bool) -> Seeds:
         """What each run leaves right, of all images or of its worst mode."""
-        measured = [entry(record, attack) for record in self.records]
-        return Seeds(tuple(worst_mode(each)[1] if in_worst_mode else count_of(each) for each in measured))
+        measured = [record[attack] for record in self.records]
+        return Seeds(tuple(each.worst_mode[1] if in_worst_mode else each.count for each in measured))
 
 
 def main(args: list[str]) -> None:
@@ -82,16 +79,16 @@ def main(args: list[str]) -> None:
     _say_weights(groups)
 
 
-def _read(folder: Path) -> Record:
+def _read(folder: Path) -> Evaluation:
     record = measured(folder)
-    if not {"data_sha256", "threat"} <= record["subject"].keys():
+    if record.subject.data_sha256 is None or record.subject.threat is None:
         raise UserError(
             f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {folder}"
         )
     return record
 
 
-def _groups(records: dict[Path, Record]) -> list[_Group]:
+def _groups(records: dict[Path, Evaluation]) -> list[_Group]:
     """Folders of one recipe and distinct seeds together, in the order in which they came."""
     parted: list[list[Path]] = []
     for folder, record in records.items():
@@ -111,9 +108,9 @@ def _groups(records: dict[Path, Record]) -> list[_Group]:
     ]
 
 
-def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
+def _differ_by_seed(a: Path, b: Path, first: Evaluation, second: Evaluation) -> bool:
     texts = [folder / "recipe.yaml" for folder in (a, b)]
-    judged = [(record["subject"].get("head"), record["subject"]["weights"]) for record in (first, second)]
+    judged = [(record.subject.more.get("head"), record.subject.weights) for record in (first, second)]
     if not all(path.exists() for path in texts) or judged[0] != judged[1]:
         return False
     different = differences(read_recipe(a), read_recipe(b))  # none of a run and its copy
@@ -122,7 +119,7 @@ def _differ_by_seed(a: Path, b: Path, first: Record, second: Record) -> bool:
 
 def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], tests: _Tests) -> None:
     print_table(
-        f"{first.name} and {other.name}, {first.records[0]['subject']['images']} images",
+        f"{first.name} and {other.name}, {first.records[0].subject.images} images",
         ["attack", first.name, other.name, "difference", "95 % interval", "p", HOLM, "only right in", "verdict"],
         [_row(comparison, tests[other.name, comparison.attack]) for comparison in found],
     )
@@ -157,9 +154,9 @@ def _left_out(groups: Sequence[_Group]) -> None:
     """Attacks that not every run has with the same parameters, and whether worst cases can be compared."""
     records = {folder: record for group in groups for folder, record in zip(group.folders, group.records, strict=True)}
     common = common_attacks(list(records.values()))
-    for name in dict.fromkeys(name for record in records.values() for name in record["attacks"]):
+    for name in dict.fromkeys(name for record in records.values() for name in record.attacks):
         if name not in common:
-            lacking = [str(folder) for folder, record in records.items() if name not in record["attacks"]]
+            lacking = [str(folder) for folder, record in records.items() if name not in record.attacks]
             why = f"not measured in {', '.join(lacking)}" if lacking else "other parameters"
             say(f"{name} is not compared: {why}")
     if WORST_CASE not in common:
@@ -168,7 +165,7 @@ def _left_out(groups: Sequence[_Group]) -> None:
 
 def _say_weights(groups: Sequence[_Group]) -> None:
     """Which weights were measured, where that is not the same for all."""
-    weights = {group.name: group.records[0]["subject"]["weights"] for group in groups}
+    weights = {group.name: group.records[0].subject.weights for group in groups}
     if len(set(weights.values())) > 1:
         say("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
 

@@ -6,17 +6,16 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.evaluation import Count
-from protoat.evaluation.statistics import count_of
+from protoat.evaluation.record import Evaluation
 from protoat.recipes.parser import Parser
 from protoat.recipes.reading import read_recipe
-from protoat.reports.records import accuracy, groups_of
+from protoat.reports.records import accuracy
 from protoat.runs.measure import measure
 from protoat.runs.run import Run
 from protoat.runs.train import train
@@ -37,10 +36,10 @@ def main(args: list[str]) -> None:
     started = time.perf_counter()
     say("real 8x8 digits in two classes of five modes each: 0-4 against 5-9, moved by at most 0.1 a pixel")
     runs = {name: _run(name, overrides, out) for name, overrides in _RUNS.items()}
-    plain, multi = (run.evaluation["attacks"] for run in runs.values() if run.evaluation is not None)
+    plain, multi = (run.evaluation for run in runs.values() if run.evaluation is not None)
     _compare("accuracy on 500 test images, % [95 % interval]", "attack", _totals(plain), _totals(multi))
     for attack in ("clean", "pgd100"):
-        modes = [groups_of(measured[attack], "per_mode") for measured in (plain, multi)]
+        modes = [measured[attack].per_mode for measured in (plain, multi)]
         _compare(f"the same for each mode, {attack}", "digit", *modes)
     _prototypes(runs["multi-prototype PGD-AT"])
     seconds = time.perf_counter() - started
@@ -55,8 +54,8 @@ def _run(name: str, overrides: list[str], out: Path) -> Run:
     return Run(folder)
 
 
-def _totals(attacks: Mapping[str, Any]) -> dict[str, Count]:
-    return {name: count_of(attacks[name]) for name in _ATTACKS}
+def _totals(record: Evaluation) -> dict[str, Count]:
+    return {name: record[name].count for name in _ATTACKS}
 
 
 def _compare(title: str, kind: str, plain: Mapping[str, Count], multi: Mapping[str, Count]) -> None:

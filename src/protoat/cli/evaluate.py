@@ -21,7 +21,6 @@ from protoat.runs.claims import find_run
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.named_attacks import HELP, default_names
 from protoat.runs.probe import probe_run
-from protoat.runs.records import Records
 from protoat.runs.subject_options import check_weights_of_run, subject_of, subject_parser
 
 __all__ = ["main"]
@@ -72,7 +71,7 @@ def main(args: list[str]) -> None:
     if subject.inventory is not None:
         logger.info("%s", subject.inventory)
     with _Progress() as progress:
-        measure(
+        record = measure(
             subject,
             options.attacks or default_names(subject),
             limit=options.n,
@@ -83,8 +82,6 @@ def main(args: list[str]) -> None:
         )
     if not PartialState().is_main_process:
         return
-    record = Records(subject.folder).evaluation
-    assert record is not None
     measurements(subject.name, record)
     say(audit_verdict(subject))
     say(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
-from protoat.evaluation.statistics import count_of
+from protoat.evaluation import AttackReport
+from protoat.evaluation.record import Judged
 from protoat.recipes.parser import Parser
-from protoat.reports.records import accuracy, threat_text
+from protoat.reports.records import accuracy
 from protoat.runs.run import Run, list_runs
 from protoat.storage.path_checks import check_is_folder
 
@@ -64,22 +64,21 @@ def _epochs(run: Run) -> str:
 
 def _measured(run: Run) -> str:
     if run.evaluation is None and (probe := run.probe) is not None:
-        heads = probe["encoders"]["trained"]
+        heads = probe.trained.items()
         return _lines(
-            probe["subject"],
-            {f"{head} head, {name}": entry for head, attacks in heads.items() for name, entry in attacks.items()},
+            probe.subject,
+            {f"{head} head, {name}": found for head, attacks in heads for name, found in attacks.items()},
         )
     if run.evaluation is None:
         return run.measuring if run.complete else ""
     if run.outdated:
         return f"of earlier weights; again: protoat evaluate {run.path}"
-    entries = run.evaluation["attacks"] | {"worst case": run.evaluation.get("worst_case")}
-    return _lines(run.evaluation["subject"], {name: entry for name, entry in entries.items() if entry})
+    return _lines(run.evaluation.subject, run.evaluation.entries)
 
 
-def _lines(subject: Mapping[str, Any], entries: Mapping[str, Any]) -> str:
+def _lines(subject: Judged, entries: Mapping[str, AttackReport]) -> str:
     """What was measured, and what it came to."""
-    total = next(iter(entries.values()))["total"] if entries else 0
-    radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
-    about = f"{subject['weights'].removesuffix('.safetensors')} weights, {total} images{radius}:"
-    return "\n".join([about, *(f"{name} {accuracy(count_of(entry))}" for name, entry in entries.items())])
+    total = next(iter(entries.values())).count.total if entries else 0
+    radius = f", {subject.threat}" if subject.threat is not None else ""
+    about = f"{subject.weights.removesuffix('.safetensors')} weights, {total} images{radius}:"
+    return "\n".join([about, *(f"{name} {accuracy(found.count)}" for name, found in entries.items())])

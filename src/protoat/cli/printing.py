@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from protoat.cli.say import say
-from protoat.evaluation.statistics import count_of
+from protoat.evaluation import AttackReport
+from protoat.evaluation.probe import Probe
+from protoat.evaluation.record import Evaluation
 from protoat.names import printable
 from protoat.reports.records import heads_of, interval_text, lowest
 
@@ -32,36 +33,32 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     console.print(table)
 
 
-def measurements(name: str, record: Mapping[str, Any]) -> None:
-    """An ``evaluation.json`` as a table, the worst case in its last row."""
-    subject, worst_case = record["subject"], record.get("worst_case")
-    rows = [_row(attack, entry) for attack, entry in record["attacks"].items()]
-    title = f"{name}: {subject['weights']}, {subject['images']} images of {subject['data']}"
-    if worst_case is not None:
-        rows.append(_row("worst case", worst_case))
-        title += f", {subject['threat']['norm']} {subject['threat']['eps']:.4g}"
+def measurements(name: str, record: Evaluation) -> None:
+    """An evaluation as a table, the worst case in its last row."""
+    subject = record.subject
+    title = f"{name}: {subject.weights}, {subject.images} images of {subject.data}"
+    if record.worst_case is not None and subject.threat is not None:
+        title += f", {subject.threat.norm} {subject.threat.eps:.4g}"
     columns = ["attack", "accuracy %", "95 % interval", "images", "worst class", "worst mode", "images/s"]
-    print_table(title, columns, rows)
-    left_out = record["attacks"].keys() - (worst_case or {"parameters": {"attacks": []}})["parameters"]["attacks"]
-    if worst_case is not None and left_out:
+    print_table(title, columns, [_row(attack, found) for attack, found in record.entries.items()])
+    if left_out := record.attacks.keys() - record.entering:
         say(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
 
 
-def linear_heads(name: str, record: Mapping[str, Any]) -> None:
-    """A ``probe.json`` as a table: heads on the trained encoder and on a random one."""
-    columns, rows = heads_of(record)
-    subject = record["subject"]
-    title = f"{name}: linear heads on {subject['weights']}, accuracy % on test images of {subject['data']}"
+def linear_heads(name: str, probe: Probe) -> None:
+    """Heads on the trained encoder and on a random one as a table."""
+    columns, rows = heads_of(probe)
+    title = f"{name}: linear heads on {probe.subject.weights}, accuracy % on test images of {probe.subject.data}"
     print_table(title, columns, rows, text=2)
 
 
-def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
-    count = count_of(entry)
+def _row(name: str, found: AttackReport) -> list[str]:
+    count = found.count
     return [
         name,
         f"{100 * count.accuracy:.1f}",
         interval_text(count),
         str(count.total),
-        *lowest(entry),
-        f"{count.total / entry['seconds']:,.0f}" if entry["seconds"] else "",
+        *lowest(found),
+        f"{count.total / found.seconds:,.0f}" if found.seconds else "",
     ]

@@ -10,7 +10,7 @@ from protoat.cli.printing import linear_heads, measurements, print_table
 from protoat.cli.say import say
 from protoat.recipes.parser import Parser
 from protoat.records.files import unlisted
-from protoat.reports.records import changes_of, epochs_of, threat_text
+from protoat.reports.records import changes_of, epochs_of
 from protoat.runs.claims import find_run
 from protoat.runs.records import Records
 from protoat.runs.run import Run
@@ -28,7 +28,7 @@ def main(args: list[str]) -> None:
     )
     folder = find_run(parser.parse_args(args).run)
     if not os.path.lexists(folder / "recipe.yaml") and (record := Records(folder).evaluation) is not None:
-        measurements(record["subject"].get("model", str(folder)), record)
+        measurements(record.subject.more.get("model", str(folder)), record)
         _aside(folder)
         return
     run = Run(folder)
@@ -58,10 +58,10 @@ def main(args: list[str]) -> None:
 def _aside(folder: Path) -> None:
     """Measurements that are not the last one: what was measured, on what, and in which file that is."""
     for name, record in Records(folder).aside.items():
-        subject = record["subject"]
-        radius = f", {threat_text(subject['threat'])}" if "threat" in subject else ""
-        about = f"{subject['weights']}, {subject['images']} images of {subject['data']}{radius}"
-        say(f"also measured, in {name}: {', '.join(record['attacks'])}; {about}")
+        subject = record.subject
+        radius = f", {subject.threat}" if subject.threat is not None else ""
+        about = f"{subject.weights}, {subject.images} images of {subject.data}{radius}"
+        say(f"also measured, in {name}: {', '.join(record.attacks)}; {about}")
 
 
 def _prototypes(run: Run) -> None:

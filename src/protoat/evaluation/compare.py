@@ -6,34 +6,28 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import torch
 from scipy.stats import t as student
-from torch import Tensor
 
 from protoat.errors import UserError
 from protoat.evaluation.paired import Paired
-from protoat.evaluation.statistics import Count, count_of, holm, interval_of_mean, worst
+from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
+from protoat.evaluation.report import AttackReport
+from protoat.evaluation.statistics import Count, holm, interval_of_mean
 
 __all__ = [
-    "WORST_CASE",
     "Comparison",
     "Seeds",
     "check_comparable",
     "common_attacks",
     "compare",
     "decided",
-    "entry",
     "in_words",
     "overlap",
-    "recorded_name",
     "welch",
-    "worst_mode",
 ]
 
-Record = Mapping[str, Any]
-WORST_CASE = "worst case"
 Key = TypeVar("Key")
 
 
@@ -147,21 +141,21 @@ def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     return first[0] <= second[1] and second[0] <= first[1]
 
 
-def check_comparable(records: Mapping[str, Record]) -> None:
+def check_comparable(records: Mapping[str, Evaluation]) -> None:
     """Refuses evaluations that are not of the same images under the same threat model.
 
     Args:
-        records: contents of ``evaluation.json``, by the name of what was measured.
+        records: by the name of what was measured.
 
     Raises:
         ValueError: one line that says what differs.
     """
-    (first, reference), *others = ((name, record["subject"]) for name, record in records.items())
+    (first, reference), *others = ((name, record.subject) for name, record in records.items())
     for name, subject in others:
         differing = [
-            f"{_told(subject, key)}, there {_told(reference, key)}"
-            for key in ("data_sha256", "images", "threat")
-            if subject[key] != reference[key]
+            f"{ours}, there {theirs}"
+            for key, ours, theirs in zip(_SAME, _told(subject), _told(reference), strict=True)
+            if getattr(subject, key) != getattr(reference, key)
         ]
         if differing:
             raise UserError(
@@ -169,83 +163,53 @@ def check_comparable(records: Mapping[str, Record]) -> None:
             )
 
 
-def _told(subject: Record, key: str) -> str:
-    if key == "data_sha256":
-        return f"{subject['data']} ({subject[key][:8]})"
-    return f"{subject[key]} images" if key == "images" else f"{subject[key]['norm']} {subject[key]['eps']:g}"
+_SAME = ("data_sha256", "images", "threat")
 
 
-def common_attacks(records: Sequence[Record]) -> list[str]:
+def _told(subject: Judged) -> tuple[str, str, str]:
+    threat = subject.threat
+    return (
+        f"{subject.data} ({str(subject.data_sha256)[:8]})",
+        f"{subject.images} images",
+        "an unknown radius" if threat is None else f"{threat.norm} {threat.eps:g}",
+    )
+
+
+def common_attacks(records: Sequence[Evaluation]) -> list[str]:
     """Attacks that every record has with the same parameters, in the order of the first, then the worst case.
 
     The worst case counts where each record's is over these attacks, and over attacks on its own prototypes.
     """
-    first, *others = (record["attacks"] for record in records)
+    first, *others = (record.attacks for record in records)
     common = [
         name
         for name, own in first.items()
-        if all(name in other and other[name]["parameters"] == own["parameters"] for other in others)
+        if all(name in other and other[name].parameters == own.parameters for other in others)
     ]
-    known = all(record.get("worst_case") for record in records)
-    alike = known and not any(is_general for record in records for is_general in _beyond(record, common).values())
-    return [*common, WORST_CASE] if alike else common
+    known = all(record.worst_case is not None for record in records)
+    # Another model cannot be attacked by what knows the prototypes of one.
+    beyond = {name for record in records for name in record.entering if name not in common}
+    return [*common, WORST_CASE] if known and all(name.startswith("adaptive") for name in beyond) else common
 
 
-def _beyond(record: Record, common: Sequence[str]) -> dict[str, bool]:
-    """What else the worst case of a record is over, and whether another model could be attacked in the same way."""
-    entering = record["worst_case"]["parameters"]["attacks"]
-    return {name: not name.startswith("adaptive") for name in entering if name not in common}
-
-
-def entry(record: Record, attack: str) -> Record:
-    """What a record says of an attack, or of the worst case."""
-    found: Record = record["worst_case"] if attack == WORST_CASE else record["attacks"][attack]
-    return found
-
-
-def recorded_name(record: Record, attack: str) -> str | None:
-    """What a record calls an attack: ``aa`` is recorded under its version, such as ``aa-k2``; None if it has none.
-
-    >>> recorded_name({"attacks": {"aa-k2@0.1": {"parameters": {"attack": "AutoAttack"}}}}, "aa@0.1")
-    'aa-k2@0.1'
-    """
-    if attack in record["attacks"]:
-        return attack
-    short, *radius = attack.partition("@")
-    versions = [name for name, own in record["attacks"].items() if own["parameters"].get("attack") == "AutoAttack"]
-    return next((name for name in versions if short == "aa" and [*name.partition("@")[1:]] == radius), None)
-
-
-def compare(first: Record, second: Record) -> list[Comparison]:
+def compare(first: Evaluation, second: Evaluation) -> list[Comparison]:
     """Two evaluations of the same images, for each attack that both have, and for the worst case over these.
 
     The worst case is left out where one of them was attacked in more ways; attacks that know its own prototypes are no
     such ways, because another model has none.
 
-    Args:
-        first, second: contents of ``evaluation.json``.
-
     Raises:
         ValueError: other images or another threat model; see `check_comparable`.
     """
     check_comparable({"the first": first, "the second": second})
-    return [_comparison(name, entry(first, name), entry(second, name)) for name in common_attacks([first, second])]
+    return [_comparison(name, first[name], second[name]) for name in common_attacks([first, second])]
 
 
-def _comparison(attack: str, first: Record, second: Record) -> Comparison:
+def _comparison(attack: str, first: AttackReport, second: AttackReport) -> Comparison:
     return Comparison(
         attack,
-        count_of(first),
-        count_of(second),
-        Paired.of(_outcomes(first), _outcomes(second)),
-        (worst_mode(first), worst_mode(second)),
+        first.count,
+        second.count,
+        Paired.of(first.correct_mask, second.correct_mask),
+        (first.worst_mode, second.worst_mode),
     )
-
-
-def _outcomes(measured: Record) -> Tensor:
-    return torch.tensor([outcome == "1" for outcome in measured["outcomes"]])
-
-
-def worst_mode(measured: Record) -> tuple[str, Count]:
-    """The mode that an attack leaves least of."""
-    return worst({name: count_of(counts) for name, counts in measured["per_mode"].items()})

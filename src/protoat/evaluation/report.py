@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class AttackReport:
         parameters: everything that defines the attack.
         correct_mask: (M,) bool on the CPU, each measured image in the order of the data.
         seconds: time the measurement took, all processes together.
+        made_with: in a record, how it was measured: size of batches, device, versions.
     """
 
     count: Count
@@ -35,6 +36,7 @@ class AttackReport:
     parameters: dict[str, Any]
     correct_mask: Tensor
     seconds: float
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -79,7 +81,21 @@ class AttackReport:
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),
             "outcomes": "".join("1" if right else "0" for right in self.correct_mask.tolist()),
+            **self.made_with,
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> AttackReport:
+        """What `to_json` gave."""
+        outcomes = torch.tensor([character == "1" for character in content["outcomes"]], dtype=torch.bool)
+        per_class, per_mode = (
+            {name: Count(group["correct"], group["total"]) for name, group in content[key].items()}
+            for key in ("per_class", "per_mode")
+        )
+        count = Count(content["correct"], content["total"])
+        known = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes")
+        made_with = {key: value for key, value in content.items() if key not in known}
+        return cls(count, per_class, per_mode, content["parameters"], outcomes, content["seconds"], made_with)
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,14 @@ class Report:
             "worst_case": self.worst_case.to_json(),
             "lint": [found._asdict() for found in self.findings],
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Report:
+        """What `to_json` gave; which images of the data these were is for the caller to know."""
+        case = AttackReport.from_json(content["worst_case"])
+        attacks = {name: AttackReport.from_json(entry) for name, entry in content["attacks"].items()}
+        findings = tuple(Finding(**found) for found in content.get("lint", ()))
+        return cls(attacks, case, torch.arange(case.count.total), findings)
 
 
 def worst_case(

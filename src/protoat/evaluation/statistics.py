@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "count_of", "crosstab", "holm", "interval_of_mean", "percentage", "worst"]
+__all__ = ["Count", "count_by", "crosstab", "holm", "interval_of_mean", "percentage", "worst"]
 
 
 class Count(NamedTuple):
@@ -42,15 +42,6 @@ class Count(NamedTuple):
             return 0.0, 1.0
         interval = binomtest(self.correct, self.total).proportion_ci(0.95, method="wilson")
         return float(interval.low), float(interval.high)
-
-
-def count_of(entry: Mapping[str, Any]) -> Count:
-    """How many images an entry of ``evaluation.json`` leaves right.
-
-    >>> count_of({"correct": 62, "total": 100, "seconds": 1.5})
-    Count(correct=62, total=100)
-    """
-    return Count(entry["correct"], entry["total"])
 
 
 def interval_of_mean(share: float, total: int) -> tuple[float, float]:

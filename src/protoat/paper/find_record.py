@@ -19,6 +19,7 @@ from protoat.attacks import AutoAttack
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
+from protoat.evaluation.record import Evaluation, Judged
 from protoat.paper.job import Job, Task
 from protoat.recipes.recipe import Recipe
 from protoat.runs.images import load_images
@@ -30,11 +31,9 @@ from protoat.storage.parsing import parse_yaml
 __all__ = ["AUDITED", "find_record", "is_audited", "missing_attacks"]
 
 AUDITED = 1000  # images of an audit, where a task asks for no fewer
-# What a record of another model, another head or another normalisation says beside these.
-_SUBJECT = {"weights", "sha256", "data", "data_sha256", "threat", "images"}
 
 
-def find_record(task: Task, run: Run) -> dict[str, Any] | None:
+def find_record(task: Task, run: Run) -> Evaluation | None:
     """The evaluation that holds every attack of a task, on as many images or else on the fewest that are enough.
 
     So cells of one row, which ask for an attack each, are read off one evaluation where one holds all.
@@ -45,10 +44,10 @@ def find_record(task: Task, run: Run) -> dict[str, Any] | None:
     enough = [
         record
         for record in _evaluations(task.job, run)
-        if record["subject"]["images"] >= _wanted(task.images, task.job, record)
+        if record.subject.images >= _wanted(task.images, task.job, record.test_images)
         and all(_holds(task.job, run, record, name) for name in task.attacks)
     ]
-    return min(enough, key=lambda record: int(record["subject"]["images"]), default=None)
+    return min(enough, key=lambda record: record.subject.images, default=None)
 
 
 def missing_attacks(task: Task, run: Run) -> list[str]:
@@ -60,7 +59,7 @@ def missing_attacks(task: Task, run: Run) -> list[str]:
     alike = [
         record
         for record in _evaluations(task.job, run)
-        if record["subject"]["images"] == _wanted(task.images, task.job, record)
+        if record.subject.images == _wanted(task.images, task.job, record.test_images)
     ]
     return [name for name in task.attacks if not any(_holds(task.job, run, record, name) for record in alike)]
 
@@ -71,42 +70,40 @@ def is_audited(task: Task, run: Run) -> bool:
     Of a run whose weights were left out, an audit that came before the evaluation is taken: it cannot be made again.
     """
     audit = run.audit
-    if audit is None:
+    if audit is None or audit.subject is None or not _is_of(task.job, run, audit.subject):
         return False
-    if not _is_of(task.job, run, {**audit["subject"], "threat": audit["threat"]}):
+    if audit.images < _wanted(min(task.images or AUDITED, AUDITED), task.job, audit.test_images):
         return False
-    if audit["images"] < _wanted(min(task.images or AUDITED, AUDITED), task.job, audit):
-        return False
-    wanted = {check["id"] for check in audit["checks"]} if task.checks is None else set(task.checks)
-    asked = {check["id"] for check in audit["checks"] if check["reason"] != NOT_ASKED}
-    early = {check["id"] for check in audit["checks"] if check["reason"] == NO_RECORD}
+    wanted = {check.id for check in audit.checks} if task.checks is None else set(task.checks)
+    asked = {check.id for check in audit.checks if check.reason != NOT_ASKED}
+    early = {check.id for check in audit.checks if check.reason == NO_RECORD}
     evaluations = _evaluations(task.job, run)
-    same = not evaluations or audit["subject"]["sha256"] in {record["subject"]["sha256"] for record in evaluations}
+    same = not evaluations or audit.subject.sha256 in {record.subject.sha256 for record in evaluations}
     late = bool(evaluations) and not run.is_record
     return same and wanted <= asked and not (late and wanted & early)
 
 
-def _evaluations(job: Job, run: Run) -> list[dict[str, Any]]:
-    return [record for record in run.evaluations if _is_of(job, run, record["subject"])]
+def _evaluations(job: Job, run: Run) -> list[Evaluation]:
+    return [record for record in run.evaluations if _is_of(job, run, record.subject)]
 
 
-def _is_of(job: Job, run: Run, subject: Mapping[str, Any]) -> bool:
+def _is_of(job: Job, run: Run, subject: Judged) -> bool:
     """Whether a record is of the weights that count, the recipe's radius and, where they are there, its images."""
     threat = job.recipe.evaluation_threat or job.recipe.threat
     there = _test_images(job)
     return (
-        subject.keys() <= _SUBJECT
-        and subject["weights"] == run.weights_name
-        and subject.get("threat") == {"norm": threat.norm, "eps": threat.eps}
-        and (there is None or subject.get("data_sha256") == there.sha256)
+        not subject.more  # of another model, another head or another normalisation
+        and subject.weights == run.weights_name
+        and subject.threat == threat
+        and (there is None or subject.data_sha256 == there.sha256)
         and run.is_of(subject)
     )
 
 
-def _wanted(images: int | None, job: Job, record: Mapping[str, Any]) -> float:
+def _wanted(images: int | None, job: Job, test_images: int | None) -> float:
     """How many images are asked for, where all there are may be fewer."""
     there = _test_images(job)
-    known = record.get("test_images", None if there is None else there.number)  # an earlier version did not say
+    known = (None if there is None else there.number) if test_images is None else test_images
     return min((number for number in (images, known) if number is not None), default=math.inf)
 
 
@@ -141,11 +138,11 @@ def _found(choice: _Choice) -> _Images | None:
     return _Images(data.digest(), len(data))
 
 
-def _holds(job: Job, run: Run, record: Mapping[str, Any], name: str) -> bool:
+def _holds(job: Job, run: Run, record: Evaluation, name: str) -> bool:
     """Whether an evaluation holds the attacks of a name, as they are now."""
-    recorded = record["attacks"]
+    recorded = record.attacks
     return all(
-        key in recorded and _agree(recorded[key]["parameters"], parameters)
+        key in recorded and _agree(recorded[key].parameters, parameters)
         for key, parameters in _expected(name, job, run.facts["num_classes"]).items()
     )
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from protoat.errors import UserError
+from protoat.evaluation.record import Evaluation
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 
-__all__ = ["Record", "measured"]
-
-Record = Mapping[str, Any]
+__all__ = ["measured"]
 
 
-def measured(folder: Path | str, known: Mapping[Path, Record] | None = None) -> Record:
+def measured(folder: Path | str, known: Mapping[Path, Evaluation] | None = None) -> Evaluation:
     """The evaluation of a folder: the known one, else its ``evaluation.json``.
 
     Raises:

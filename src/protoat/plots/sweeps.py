@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
-from protoat.evaluation.statistics import count_of
-from protoat.plots.records import Record, measured
+from protoat.evaluation.record import Evaluation
+from protoat.plots.records import measured
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Point(NamedTuple):
     right: Count
 
 
-def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
+def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Figure:
     """Accuracy against the radius, a line for each attack that is recorded at several, such as pgd10 and pgd10@0.1.
 
     Attacks belong to one line when all else is equal; step sizes count in units of ``eps / steps``. The clean
@@ -45,7 +45,7 @@ def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, R
     return _sweep(runs, records, "eps", "radius eps", "pgd10 pgd10@RADIUS", through_clean=True)
 
 
-def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Record] | None = None) -> Figure:
+def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Figure:
     """Accuracy against the number of steps, a line for each attack that is recorded with several, as pgd10 and pgd50.
 
     See `accuracy_against_eps`.
@@ -55,7 +55,7 @@ def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path,
 
 def _sweep(
     runs: Sequence[Path | str],
-    records: Mapping[Path, Record] | None,
+    records: Mapping[Path, Evaluation] | None,
     key: str,
     axis: str,
     example: str,
@@ -68,18 +68,18 @@ def _sweep(
     figure, about = go.Figure(), []
     for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
         record = measured(folder, records)
-        lines = _lines(record["attacks"], key)
+        lines = _lines(record, key)
         if not lines:
             raise UserError(
                 f"{folder} holds no attack with several values of {key}; measure them: "
                 f"protoat evaluate {folder} --attacks clean {example}"
             )
-        clean = record["attacks"].get("clean")
+        clean = record.attacks.get("clean")
         for turn, points in enumerate(lines):
             if through_clean and clean is not None:
-                points.insert(0, Point(0.0, "clean", count_of(clean)))
+                points.insert(0, Point(0.0, "clean", clean.count))
             figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
-        about.append(f"{label(name)}: {record['subject']['images']} test images of {label(record['subject']['data'])}")
+        about.append(f"{label(name)}: {record.subject.images} test images of {label(record.subject.data)}")
     figure.update_layout(
         **heading(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
         xaxis={"title": axis, "rangemode": "tozero"},
@@ -115,14 +115,14 @@ def line(name: str, points: Sequence[Point], place: int, turn: int = 0) -> Scatt
     )
 
 
-def _lines(attacks: Record, key: str) -> list[list[Point]]:
+def _lines(record: Evaluation, key: str) -> list[list[Point]]:
     """Points of attacks that differ in `key` only, by `key`; those of which there are at least two."""
     found: dict[str, dict[float, Point]] = defaultdict(dict)
-    for name, entry in attacks.items():
-        value = _innermost(entry["parameters"]).get(key)
+    for name, entry in record.attacks.items():
+        value = _innermost(entry.parameters).get(key)
         if isinstance(value, int | float):
-            point = Point(float(value), name, count_of(entry))
-            found[json.dumps(_but_for(key, entry["parameters"]), sort_keys=True)].setdefault(point.x, point)
+            point = Point(float(value), name, entry.count)
+            found[json.dumps(_but_for(key, entry.parameters), sort_keys=True)].setdefault(point.x, point)
     return [[points[x] for x in sorted(points)] for points in found.values() if len(points) > 1]
 
 
@@ -131,7 +131,7 @@ def _family(attack: str, key: str) -> str:
     return attack.partition("@")[0] if key == "eps" else re.sub(r"\d+", "N", attack, count=1)
 
 
-def _innermost(parameters: Record) -> Record:
+def _innermost(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of an attack inside another one, such as a targeted one, the attack that runs."""
     while isinstance(parameters.get("of"), Mapping):
         parameters = parameters["of"]

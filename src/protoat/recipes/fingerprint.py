@@ -41,9 +41,14 @@ class Difference(NamedTuple):
     ours: Any
     theirs: Any
 
+    @property
+    def words(self) -> list[str]:
+        """The key and both values as text."""
+        return [self.key, *("none" if value is None else str(value) for value in (self.ours, self.theirs))]
+
     def __str__(self) -> str:
-        ours, theirs = ("none" if value is None else value for value in (self.ours, self.theirs))
-        return f"{self.key} {ours}, there {theirs}"
+        key, ours, theirs = self.words
+        return f"{key} {ours}, there {theirs}"
 
 
 def later_defaults(kind: type[Recipe]) -> dict[str, Any]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from protoat.errors import UserError
+from protoat.evaluation.masking_audit import AuditReport
+from protoat.evaluation.probe import Probe
+from protoat.evaluation.record import Evaluation
 from protoat.records import contradictions as sense
+from protoat.records import types as form
 from protoat.records.schema import check_type
-from protoat.records.types import Audit, Best, Epoch, Evaluation, Facts, JobFile, Kept, Probe, RecipeFile
 from protoat.storage.manifest import checksums, read_record_bytes
 from protoat.storage.parsing import decoded, parse_json, parse_yaml
 
 __all__ = [
     "check_kept",
+    "read_audit",
     "read_epochs",
+    "read_evaluation",
     "read_facts",
+    "read_probe",
     "read_recipe",
     "read_recipe_file",
     "read_record",
@@ -40,17 +46,20 @@ class _Kind(NamedTuple):
     remedy: str
 
 
+_T = TypeVar("_T")
 _RESULT = "move it away"
 _BACK = "put it back from a copy, or start anew in another folder"
 _KINDS = {
-    "evaluation": _Kind(Evaluation, sense.check_evaluation, f"{_RESULT} and measure again"),
-    "audit": _Kind(Audit, sense.check_audit, f"{_RESULT} and audit again"),
-    "probe": _Kind(Probe, sense.check_probe, f"{_RESULT} and measure again"),
-    "best": _Kind(Best, sense.check_best, f"{_RESULT}, or put it back from a copy"),
-    "run": _Kind(Facts, sense.check_facts, _BACK),
-    "job": _Kind(JobFile, lambda _: None, _RESULT),
-    "recipe": _Kind(RecipeFile, sense.check_recipe, _BACK),
-    "metrics": _Kind(Epoch, lambda _: None, f"{_RESULT}, or put it back from a copy; the next start writes it again"),
+    "evaluation": _Kind(form.Evaluation, sense.check_evaluation, f"{_RESULT} and measure again"),
+    "audit": _Kind(form.Audit, sense.check_audit, f"{_RESULT} and audit again"),
+    "probe": _Kind(form.Probe, sense.check_probe, f"{_RESULT} and measure again"),
+    "best": _Kind(form.Best, sense.check_best, f"{_RESULT}, or put it back from a copy"),
+    "run": _Kind(form.Facts, sense.check_facts, _BACK),
+    "job": _Kind(form.JobFile, lambda _: None, _RESULT),
+    "recipe": _Kind(form.RecipeFile, sense.check_recipe, _BACK),
+    "metrics": _Kind(
+        form.Epoch, lambda _: None, f"{_RESULT}, or put it back from a copy; the next start writes it again"
+    ),
 }
 _SOUND: set[tuple[str, str]] = set()  # kinds and checksums of what has been looked at: tables read a record often
 
@@ -65,6 +74,29 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return _read(path, path.stem.partition("-")[0], parse_json)
     except FileNotFoundError:
         return None
+
+
+def read_evaluation(path: Path) -> Evaluation | None:
+    """An ``evaluation.json``; see `read_record`."""
+    return _typed(path, Evaluation.from_json)
+
+
+def read_audit(path: Path) -> AuditReport | None:
+    """An ``audit.json``; see `read_record`."""
+    return _typed(path, AuditReport.from_json)
+
+
+def read_probe(path: Path) -> Probe | None:
+    """A ``probe.json``; see `read_record`."""
+    return _typed(path, Probe.from_json)
+
+
+def _typed(path: Path, from_json: Callable[[Mapping[str, Any]], _T]) -> _T | None:
+    record = read_record(path)
+    try:
+        return None if record is None else from_json(record)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}; {_KINDS[path.stem.partition('-')[0]].remedy}") from error
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -144,7 +176,7 @@ def check_kept(kept: Any) -> None:
     Raises:
         ValueError: names what is wrong.
     """
-    check_type(kept, Kept)
+    check_type(kept, form.Kept)
     sense.check_kept(kept)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoat.evaluation.compare import WORST_CASE, Comparison, check_comparable, compare, decided, in_words
-from protoat.evaluation.masking_audit import tally
-from protoat.evaluation.statistics import count_of
+from protoat.evaluation.compare import Comparison, check_comparable, compare, decided, in_words
+from protoat.evaluation.record import WORST_CASE, Judged
 from protoat.plots.style import names
 from protoat.recipes.fingerprint import differences
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import HOLM, accuracy, difference, entries_of, holm_in_words, threat_text
+from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
 from protoat.reports.sections.pictures import retrieved
 from protoat.runs.records import Records
 
@@ -40,24 +39,24 @@ def _training(found: Sequence[Records]) -> Section:
 
 def _side_by_side(found: Sequence[Records]) -> Section:
     called = names([records.path for records in found])
-    measured = [{} if records.evaluation is None else entries_of(records.evaluation) for records in found]
+    measured = [{} if records.evaluation is None else records.evaluation.entries for records in found]
     attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
     rows = [
-        [attack, *(accuracy(count_of(entries[attack])) if attack in entries else "—" for entries in measured)]
+        [attack, *(accuracy(entries[attack].count) if attack in entries else "—" for entries in measured)]
         for attack in [*attacks, WORST_CASE]
     ]
-    subjects = [(records.evaluation or {}).get("subject", {}) for records in found]
+    subjects = [Judged() if records.evaluation is None else records.evaluation.subject for records in found]
     about = [
-        ["images", *(str(subject.get("images", "—")) for subject in subjects)],
-        ["data", *(str(subject.get("data", "—")) for subject in subjects)],
-        ["threat", *(threat_text(subject["threat"]) if "threat" in subject else "—" for subject in subjects)],
+        ["images", *(str(subject.images or "—") for subject in subjects)],
+        ["data", *(subject.data or "—" for subject in subjects)],
+        ["threat", *(str(subject.threat or "—") for subject in subjects)],
         ["audit", *(_audited(records) for records in found)],
     ]
     blocks: list[Block] = []
     common = [name for name in (*attacks, WORST_CASE) if all(name in entries for entries in measured)]
     if common:
         series = {
-            name: {attack: count_of(entries[attack]) for attack in common}
+            name: {attack: entries[attack].count for attack in common}
             for name, entries in zip(called, measured, strict=True)
         }
         about_chart = (
@@ -75,9 +74,9 @@ def _side_by_side(found: Sequence[Records]) -> Section:
 def _audited(records: Records) -> str:
     if records.audit is None:
         return "not audited"
-    found = tally(records.audit)
-    verdict = "failed" if found.failed else "no check failed" if found.passed else "incomplete"
-    return f"{verdict}, {found.extent}"
+    audit = records.audit
+    verdict = "failed" if audit.failed else "no check failed" if audit.passed else "incomplete"
+    return f"{verdict}, {audit.extent}"
 
 
 def _differences(found: Sequence[Records]) -> Section:
@@ -116,7 +115,7 @@ def _compared(first: Records, other: Records, name: str, other_name: str) -> lis
     records = {key: of.evaluation for key, of in ((name, first), (other_name, other)) if of.evaluation is not None}
     if missing := [key for key in (name, other_name) if key not in records]:
         return Text(f"{name} and {other_name}: {' and '.join(missing)} not measured.", "missing")
-    if old := [key for key, record in records.items() if not {"data_sha256", "threat"} <= record["subject"].keys()]:
+    if old := [key for key, record in records.items() if None in (record.subject.data_sha256, record.subject.threat)]:
         return Text(f"{name} and {other_name}: {' and '.join(old)} measured by an earlier version.", "missing")
     try:
         check_comparable(records)
@@ -152,7 +151,7 @@ def _recipes(found: Sequence[Records]) -> Section:
             Grid(
                 f"{other_name} against {name}",
                 ["key", name, other_name],
-                [[*map(str, each)] for each in different],
+                [each.words for each in different],
                 text=3,
             )
             if different

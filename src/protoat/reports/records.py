@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from protoat.errors import UserError
-from protoat.evaluation import Count
-from protoat.evaluation.compare import WORST_CASE
-from protoat.evaluation.statistics import count_of, percentage, worst
-from protoat.functional.norms import norm_of
-from protoat.pixels import Pixels
+from protoat.evaluation import AttackReport, Count
+from protoat.evaluation.probe import Probe
+from protoat.evaluation.statistics import percentage
 from protoat.runs.records import Records, RunRecords
 from protoat.runs.run import Run
 
@@ -21,16 +17,13 @@ __all__ = [
     "accuracy",
     "changes_of",
     "difference",
-    "entries_of",
     "epochs_of",
-    "groups_of",
     "heads_of",
     "holm_in_words",
     "interval_text",
     "lowest",
     "percent",
     "records_of",
-    "threat_text",
 ]
 
 HOLM = "p by Holm"
@@ -54,20 +47,10 @@ def records_of(folder: Path | str) -> Records:
     return run
 
 
-def entries_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Every attack of an ``evaluation.json``, then the worst case where it has one."""
-    case = record.get("worst_case")
-    return {**record["attacks"], **({WORST_CASE: case} if case else {})}
-
-
-def heads_of(probe: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a ``probe.json``: accuracies of linear heads on the trained encoder and on a random one."""
-    rows = [
-        [encoder, head, *(accuracy(count_of(entry)) for entry in attacks.values())]
-        for encoder, heads in probe["encoders"].items()
-        for head, attacks in heads.items()
-    ]
-    return ["encoder", "head", *probe["encoders"]["trained"]["standard"]], rows
+def heads_of(probe: Probe) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a linear evaluation: accuracies of heads on the trained encoder and a random one."""
+    rows = [[encoder, head, *(accuracy(each.count) for each in found)] for encoder, head, found in probe.rows()]
+    return ["encoder", "head", *probe.attacks], rows
 
 
 def epochs_of(run: RunRecords) -> tuple[list[str], list[list[str]]]:
@@ -93,20 +76,9 @@ def changes_of(run: RunRecords) -> list[list[str]]:
     return rows
 
 
-def groups_of(entry: Mapping[str, Any], kind: str) -> dict[str, Count]:
-    """Counts of an entry of a record for each class (`kind` is ``per_class``) or mode (``per_mode``), by name."""
-    return {name: count_of(counts) for name, counts in entry[kind].items()}
-
-
-def lowest(entry: Mapping[str, Any]) -> list[str]:
-    """The class and the mode with the lowest accuracy, in per cent.
-
-    >>> counts = {"cat": {"correct": 1, "total": 2}, "dog": {"correct": 1, "total": 4}}
-    >>> lowest({"per_class": counts, "per_mode": {"black cat": {"correct": 0, "total": 1}}})
-    ['dog: 25.0', 'black cat: 0.0']
-    """
-    found = (worst(groups_of(entry, kind)) for kind in ("per_class", "per_mode"))
-    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in found]
+def lowest(found: AttackReport) -> list[str]:
+    """The class and the mode with the lowest accuracy, in per cent."""
+    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in (found.worst_class, found.worst_mode)]
 
 
 def percent(count: Count) -> str:
@@ -157,15 +129,3 @@ def holm_in_words(tests: int) -> str:
     "Holm's correction for the 6 tests made here"
     """
     return f"Holm's correction for the {tests} test{'s' * (tests != 1)} made here"
-
-
-def threat_text(threat: Mapping[str, Any]) -> str:
-    """Norm and radius, the latter also in grey levels where it is a whole number of them.
-
-    Args:
-        threat: as in a record or a recipe, where the radius may be a text.
-
-    >>> threat_text({"norm": "linf", "eps": "8/255"}), threat_text({"norm": "l2", "eps": 0.5})
-    ('linf 0.03137 (8/255)', 'l2 0.5')
-    """
-    return f"{threat['norm']} {norm_of(threat['norm']).text(Pixels(threat['eps']))}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from protoat.attacks import Attack
-from protoat.evaluation.masking_audit import AuditReport, Surrogate, Tally, audit, tally
+from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
+from protoat.evaluation.record import Evaluation
 from protoat.methods import Method, Standard
 from protoat.regularizers import SoftTriple
 from protoat.runs.named_attacks import named_attacks, surrogate_run
@@ -66,24 +68,19 @@ def audit_subject(
             device=device,
             advance=advance,
         )
-        content = {
-            "subject": subject.identity,
-            "test_images": len(subject.data),
-            **report.to_json(),
-            **origin(),
-        }
+        report = replace(report, subject=subject.judged(report.images), test_images=len(subject.data))
+        content = {**report.to_json(), **origin()}
         if not keep_fuller or fuller_audit(subject, report) is None:
             write_record(subject.folder / "audit.json", json.dumps(content, indent=1))
     return report
 
 
-def fuller_audit(subject: Subject, report: AuditReport) -> Tally | None:
-    """What ``audit.json`` comes to where it is of the same subject and has more checks or images; None otherwise."""
-    before, now = Records(subject.folder).audit, report.to_json()
-    if before is None or (before["subject"], before["threat"]) != (subject.identity, now["threat"]):
+def fuller_audit(subject: Subject, report: AuditReport) -> AuditReport | None:
+    """The audit in the folder where it is of the same subject and has more checks or images; None otherwise."""
+    before = Records(subject.folder).audit
+    if before is None or before.subject != subject.judged(before.images):
         return None
-    there, here = tally(before), tally(now)
-    return there if there.made > here.made or there.images > here.images else None
+    return before if before.made > report.made or before.images > report.images else None
 
 
 def _adaptive(subject: Subject) -> dict[str, Attack]:
@@ -101,11 +98,10 @@ def _method(run: Run) -> Method:
     return run.recipe.method(run.recipe.threat)
 
 
-def _record(subject: Subject) -> dict[str, Any] | None:
+def _record(subject: Subject) -> Evaluation | None:
     """The last evaluation of this very subject and threat model, if there is one."""
-    judged = subject.identity | {"threat": {"norm": subject.threat.norm, "eps": subject.threat.eps}}
-    found = (record for record in Records(subject.folder).evaluations if judged.items() <= record["subject"].items())
-    return next(found, None)
+    judged = subject.judged(0)
+    return next((record for record in Records(subject.folder).evaluations if record.subject.is_like(judged)), None)
 
 
 def _training(folder: Path) -> dict[str, Any] | None:

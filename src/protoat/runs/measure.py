@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from protoat.attacks.precision import AttackPrecision
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.look import look_at
-from protoat.evaluation.masking_audit import tally
 from protoat.evaluation.measurement import Advance
 from protoat.evaluation.pieces import InPieces
-from protoat.evaluation.report import AttackReport, worst_case
+from protoat.evaluation.record import Evaluation, Judged
+from protoat.evaluation.report import worst_case
 from protoat.evaluation.threat_lint import Finding, lint
-from protoat.records.files import read_record
+from protoat.records.files import read_evaluation
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.partial import Partial
 from protoat.runs.records import Records
@@ -48,7 +49,7 @@ def measure(
     budget_seconds: float | None = None,
     attack_precision: AttackPrecision = "fp32",
     advance: Callable[[Advance], None] | None = None,
-) -> Report:
+) -> Evaluation:
     """Measures a subject and adds the result to ``evaluation.json`` in its folder.
 
     Attacks measured before stay in the file when they saw the same weights, images and threat model; a record of
@@ -62,7 +63,7 @@ def measure(
         limit, batch_size, budget_seconds, attack_precision, advance: see `protoat.evaluate`.
 
     Returns:
-        What this call measured, on every process; the file may hold more.
+        What the record now holds: what was measured, and what was measured before on the same subject and images.
 
     Raises:
         ValueError: see `named_attacks` and `protoat.evaluate`; or another process is at work on the folder.
@@ -101,16 +102,16 @@ def measure(
                 "interrupted; run the same command again to go on where it stopped", signal.SIGINT
             ) from None
         wanted = min(limit or len(subject.data), len(subject.data))
+        made_with = {"batch_size": batch_size, "device": str(accelerator.device), **origin()}
+        known = {finding.code for finding in findings}
+        findings += [finding for finding in report.findings if finding.code not in known]
+        record = _record(subject, report, findings, made_with)
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            made_with = {"batch_size": batch_size, "device": str(accelerator.device)}
-            record = _record(subject, report, made_with)
-            known = {finding.code for finding in findings}
-            findings += [finding for finding in report.findings if finding.code not in known]
-            record["lint"] = [finding._asdict() for finding in findings]
-            if (before := read_record(path)) is not None:
+            if (before := read_evaluation(path)) is not None:
                 _keep_if_lost(path, before, record)
-            write_record(path, json.dumps(record, indent=1))
-            remove(_aside(path, record["subject"]))  # what it held is now in the record
+            write_record(path, json.dumps(record.to_json(), indent=1))
+            remove(_aside(path, record.subject))  # what it held is now in the record
         accelerator.wait_for_everyone()
         if len(report.indices) == wanted:
             partial.clear()
@@ -121,7 +122,7 @@ def measure(
                 len(report.indices),
                 wanted,
             )
-        return report
+        return record
 
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
@@ -141,49 +142,36 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     return findings
 
 
-def _record(subject: Subject, report: Report, made_with: Mapping[str, Any]) -> dict[str, Any]:
+def _record(subject: Subject, report: Report, findings: Sequence[Finding], made_with: Mapping[str, Any]) -> Evaluation:
     """What was measured now, beside what was measured before on the same subject and images."""
-    judged = {
-        **subject.identity,
-        "threat": {"norm": subject.threat.norm, "eps": subject.threat.eps},
-        "images": len(report.indices),
-    }
-    made_with = {**made_with, **origin()}
-    new = {name: {**entry, **made_with} for name, entry in report.to_json()["attacks"].items()}
-    known = [before["attacks"] for before in Records(subject.folder).evaluations if before["subject"] == judged]
+    judged = subject.judged(len(report.indices))
+    new = {name: replace(found, made_with=made_with) for name, found in report.attacks.items()}
+    known = [before.attacks for before in Records(subject.folder).evaluations if before.subject == judged]
     attacks = {**known[0], **new} if known else new
-    reports = {name: _report(subject, report, entry) for name, entry in attacks.items()}
-    worst = worst_case(subject.data, report.indices, reports, subject.threat)
-    return {"subject": judged, "attacks": attacks, "worst_case": worst.to_json(), "test_images": len(subject.data)}
+    worst = worst_case(subject.data, report.indices, attacks, subject.threat)
+    return Evaluation(judged, attacks, worst, tuple(findings), len(subject.data))
 
 
-def _report(subject: Subject, report: Report, entry: Mapping[str, Any]) -> AttackReport:
-    correct = torch.tensor([outcome == "1" for outcome in entry["outcomes"]])
-    return AttackReport.of(subject.data, report.indices, correct, entry["parameters"], entry["seconds"])
-
-
-def _keep_if_lost(path: Path, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def _keep_if_lost(path: Path, before: Evaluation, record: Evaluation) -> None:
     """Puts a record aside that the new one does not continue."""
-    was, now = before["subject"], record["subject"]
-    if was == now:
+    changed = record.subject.changed(before.subject)
+    more = before.subject.images < record.subject.images and before.attacks.keys() <= record.attacks.keys()
+    if not changed or (changed == ["images"] and more):
         return
-    changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
-    if changed == ["images"] and was["images"] < now["images"] and before["attacks"].keys() <= record["attacks"].keys():
-        return
-    kept = _aside(path, was)
+    kept = _aside(path, before.subject)
     rename_record(path, kept.name)
     logger.warning(
         "%s was of another subject (%s changed) and is now %s; it held %s",
         path,
         ", ".join(changed),
         kept.name,
-        ", ".join(before["attacks"]),
+        ", ".join(before.attacks),
     )
 
 
-def _aside(path: Path, subject: Mapping[str, Any]) -> Path:
+def _aside(path: Path, subject: Judged) -> Path:
     """Where the record of a subject is kept that is not the last one."""
-    digest = sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
+    digest = sha256(json.dumps(subject.to_json(), sort_keys=True).encode()).hexdigest()
     return path.with_name(f"evaluation-{digest[:8]}.json")
 
 
@@ -194,12 +182,10 @@ def audit_verdict(subject: Subject) -> str:
     audit = Records(subject.folder).audit
     if audit is None:
         return f"not audited for masked gradients; do so: {command}"
-    threat = {"norm": subject.threat.norm, "eps": subject.threat.eps}
-    if (audit["subject"], audit["threat"]) != (subject.identity, threat):
+    if audit.subject != subject.judged(audit.images):
         return f"{path} is of other weights, data or radius; audit again: {command}"
-    found = tally(audit)
-    if found.passed:
-        return f"audit passed, {found.extent}: {path}"
-    if found.failed:
-        return f"audit FAILED ({', '.join(found.failed)}), {found.extent}: {path}"
-    return f"audit incomplete, the record lacked what {', '.join(found.incomplete)} look for; audit again: {command}"
+    if audit.passed:
+        return f"audit passed, {audit.extent}: {path}"
+    if audit.failed:
+        return f"audit FAILED ({', '.join(audit.failed)}), {audit.extent}: {path}"
+    return f"audit incomplete, the record lacked what {', '.join(audit.incomplete)} look for; audit again: {command}"

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ import protoat
 from protoat.attacks import Attack
 from protoat.data import ImageData, ImageLoader
 from protoat.evaluation import attack_of_name, evaluate
+from protoat.evaluation.probe import Probe
+from protoat.evaluation.record import Judged
 from protoat.functional.forward import output_of
 from protoat.functional.images import unit_pixels
 from protoat.methods import PGDAT
@@ -129,7 +131,7 @@ def probe_run(
     updates: int = 1000,
     limit: int | None = None,
     batch_size: int = 256,
-) -> dict[str, Any]:
+) -> Probe:
     """Linear evaluation of a run's encoder and, for comparison, of the same network with its first random weights.
 
     Two heads are trained for each, with labels: ``standard`` on clean embeddings (linear evaluation), and ``robust``
@@ -144,7 +146,7 @@ def probe_run(
         limit, batch_size: see `protoat.evaluate`.
 
     Returns:
-        The record: ``encoders`` -> ``trained`` or ``random`` -> ``standard`` or ``robust`` -> attack -> counts.
+        What the record now holds.
 
     Raises:
         ValueError: see `Run.network`, `attack_of_name` and `protoat.evaluate`; or another process is at work there.
@@ -173,40 +175,23 @@ def probe_run(
             heads = {"standard": evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)}
             probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed)
             heads["robust"] = evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)
-            encoders[name] = {head: report.to_json()["attacks"] for head, report in heads.items()}
-        record = {
-            "subject": {
-                "weights": read.path.name,
-                "sha256": read.sha256,
-                "branch": branch,
-                "data": recipe.data.name,
-                "data_sha256": test.digest(),
-                "images": min(limit or len(test), len(test)),
-                "train_images": len(train),
-            },
-            "heads": {
-                "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
-                "robust": {
-                    "attack": f"pgd{_STEPS}",
-                    "updates": updates,
-                    "batch_size": _BATCH_SIZE,
-                    "lr": _LR,
-                    "weight_decay": _WEIGHT_DECAY,
-                },
-            },
-            "encoders": encoders,
-            "protoat": protoat.__version__,
-            "torch": torch.__version__,
+            encoders[name] = {head: report.attacks for head, report in heads.items()}
+        subject = Judged(
+            read.path.name,
+            recipe.data.name,
+            min(limit or len(test), len(test)),
+            read.sha256,
+            test.digest(),
+            more={"branch": branch, "train_images": len(train)},
+        )
+        robust = {"attack": f"pgd{_STEPS}", "updates": updates, "batch_size": _BATCH_SIZE, "lr": _LR}
+        made = {
+            "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
+            "robust": {**robust, "weight_decay": _WEIGHT_DECAY},
         }
-        _add_earlier(record, before)
-        write_record(run.path / "probe.json", json.dumps(record, indent=1))
-    return record
-
-
-def _add_earlier(record: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Takes over the attacks of the record before, where that is of the same heads on the same images."""
-    if before is None or any(before[key] != record[key] for key in ("subject", "heads")):
-        return
-    for encoder, heads in record["encoders"].items():
-        for head, attacks in heads.items():
-            heads[head] = {**before["encoders"][encoder][head], **attacks}
+        probed = Probe(subject, encoders, made)
+        if before is not None:
+            probed = probed.with_earlier(before)
+        versions = {"protoat": protoat.__version__, "torch": torch.__version__}
+        write_record(run.path / "probe.json", json.dumps({**probed.to_json(), **versions}, indent=1))
+    return probed

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.records.files import read_epochs, read_facts, read_recipe_file, read_record
+from protoat.evaluation.masking_audit import AuditReport
+from protoat.evaluation.probe import Probe
+from protoat.evaluation.record import Evaluation, Judged
+from protoat.records.files import (
+    read_audit,
+    read_epochs,
+    read_evaluation,
+    read_facts,
+    read_probe,
+    read_recipe_file,
+    read_record,
+)
 from protoat.runs.claims import run_folders
 from protoat.training.exported import checked_digest, is_whole
 
@@ -39,26 +50,26 @@ class Records:
         return self.path.resolve().name
 
     @cached_property
-    def evaluation(self) -> dict[str, Any] | None:
-        """``evaluation.json``: the last measurement."""
-        return read_record(self.path / "evaluation.json")
+    def evaluation(self) -> Evaluation | None:
+        """The last measurement."""
+        return read_evaluation(self.path / "evaluation.json")
 
     @property
-    def aside(self) -> dict[str, dict[str, Any]]:
+    def aside(self) -> dict[str, Evaluation]:
         """Evaluations that were put aside because they are of another subject, by the names of their files."""
-        found = {path.name: read_record(path) for path in sorted(self.path.glob("evaluation-*.json"))}
+        found = {path.name: read_evaluation(path) for path in sorted(self.path.glob("evaluation-*.json"))}
         return {name: record for name, record in found.items() if record is not None}
 
     @property
-    def evaluations(self) -> list[dict[str, Any]]:
+    def evaluations(self) -> list[Evaluation]:
         """The last one, then those that were put aside."""
-        last = read_record(self.path / "evaluation.json")
+        last = read_evaluation(self.path / "evaluation.json")
         return [*([] if last is None else [last]), *self.aside.values()]
 
     @cached_property
-    def audit(self) -> dict[str, Any] | None:
-        """``audit.json``."""
-        return read_record(self.path / "audit.json")
+    def audit(self) -> AuditReport | None:
+        """The last audit."""
+        return read_audit(self.path / "audit.json")
 
     @property
     def has_weights(self) -> bool:
@@ -201,13 +212,13 @@ class RunRecords(Records):
         return read_record(self.path / "best.json")
 
     @cached_property
-    def _probe(self) -> dict[str, Any] | None:
-        return read_record(self.path / "probe.json")
+    def _probe(self) -> Probe | None:
+        return read_probe(self.path / "probe.json")
 
     @cached_property
-    def probe(self) -> dict[str, Any] | None:
-        """``probe.json``, or None where there is none of the present weights."""
-        return self._probe if self._probe is not None and self.is_of(self._probe["subject"]) else None
+    def probe(self) -> Probe | None:
+        """What linear heads read off the present weights, where that was measured."""
+        return self._probe if self._probe is not None and self.is_of(self._probe.subject) else None
 
     @cached_property
     def complete(self) -> bool:
@@ -225,13 +236,12 @@ class RunRecords(Records):
     @cached_property
     def outdated(self) -> bool:
         """Whether the evaluation measured weights that training has replaced since."""
-        return self.evaluation is not None and not self.is_of(self.evaluation["subject"])
+        return self.evaluation is not None and not self.is_of(self.evaluation.subject)
 
-    def is_of(self, subject: Mapping[str, Any]) -> bool:
+    def is_of(self, subject: Judged) -> bool:
         """Whether the subject of a record is the weights of this run, as far as they are there."""
-        name = subject["weights"]
         try:
-            return checked_digest(self.path / name) == str(subject.get("sha256"))
+            return checked_digest(self.path / subject.weights) == str(subject.sha256)
         except FileNotFoundError:
             return self.is_record
 

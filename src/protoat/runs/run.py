@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from protoat.data import ImageData
 from protoat.data.modes import in_order_of
 from protoat.errors import UserError
+from protoat.evaluation.record import Evaluation
 from protoat.functional.forward import output_of
 from protoat.methods import Standard
 from protoat.models import DualBatchNorm, keep_branch
@@ -193,7 +194,7 @@ class Run(RunRecords):
         """The network as the recipe builds it, with weights of the present random state."""
         return build_network(self.recipe, self.fact("num_classes"), tuple(self.fact("shape")))
 
-    def with_evaluation(self, record: dict[str, Any] | None) -> Run:
+    def with_evaluation(self, record: Evaluation | None) -> Run:
         """The same run with another of its evaluations."""
         other = copy.copy(self)
         vars(other)["evaluation"] = record

@@ -14,6 +14,7 @@ from torch import nn
 from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Inventory, Source, regroup
 from protoat.errors import UserError
+from protoat.evaluation.record import Judged
 from protoat.models.normalize import normalization
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
@@ -48,6 +49,11 @@ class Subject:
     identity: dict[str, Any]
     named: tuple[str, ...] | None = None
     inventory: Inventory | None = None
+
+    def judged(self, images: int) -> Judged:
+        """What a record of so many of its images is of."""
+        threat = {"norm": self.threat.norm, "eps": self.threat.eps}
+        return Judged.from_json({**self.identity, "threat": threat, "images": images})
 
     def command(self, verb: str, *more: str) -> str:
         """A command of ours about this very subject, for messages that say what to do."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from protoat.evaluation import AttackReport, Count
+from protoat.evaluation.record import Evaluation, Judged
 from protoat.paper.budget import Budget
 from protoat.paper.job import Task
 from protoat.paper.rows import CIFAR10, FREE, OURS, PGD
@@ -37,10 +40,10 @@ TABLE = Table(
 )
 
 
-def entry(correct: int, total: int, attack: str, **modes: tuple[int, int]) -> dict[str, Any]:
+def entry(correct: int, total: int, attack: str, **modes: tuple[int, int]) -> AttackReport:
     """What an ``evaluation.json`` has of an attack."""
-    per_mode = {name: {"correct": right, "total": all_} for name, (right, all_) in modes.items()}
-    return {"correct": correct, "total": total, "per_mode": per_mode, "parameters": {"attack": attack}}
+    per_mode = {name: Count(right, all_) for name, (right, all_) in modes.items()}
+    return AttackReport(Count(correct, total), {}, per_mode, {"attack": attack}, torch.arange(total) < correct, 1.0)
 
 
 def record(
@@ -54,7 +57,7 @@ def record(
     }
     told = {} if counts is None else {"objective": {"prototype_counts": counts}}
     metrics = [{"epoch": epoch, "seconds": seconds, **told} for epoch in (1, 2)]
-    evaluation = {"subject": {"data": "CIFAR10 test", "images": 200}, "attacks": attacks}
+    evaluation = Evaluation(Judged("best.safetensors", "CIFAR10 test", 200), attacks)
     run = Run.__new__(Run)  # as one is that has been read
     read = {"_recipe_file": ("epochs: 2", {"epochs": 2}), "facts": {}, "metrics": metrics, "evaluation": evaluation}
     vars(run).update(path=folder, complete=True, **read)
@@ -74,8 +77,8 @@ def by_name(runs: Mapping[str, Run]) -> Finished:
         if task.attacks:
             assert run.evaluation is not None
             names = {"standard" if attack == "aa" else attack for attack in task.attacks}
-            enough = run.evaluation["subject"]["images"] >= (task.images or 200)
-            return run if enough and names <= run.evaluation["attacks"].keys() else None
+            enough = run.evaluation.subject.images >= (task.images or 200)
+            return run if enough and names <= run.evaluation.attacks.keys() else None
         return run
 
     return finished

@@ -51,7 +51,7 @@ def test_each_reading_is_what_the_record_holds(filled_with, tmp_path: Path) -> N
 
 def test_a_cell_whose_attack_was_not_measured_stays_empty(filled_with, tmp_path: Path) -> None:
     run = record(tmp_path, 180, 90, 80)
-    del run.evaluation["attacks"]["standard"]  # type: ignore[index]
+    del run.evaluation.attacks["standard"]
     table = filled_with({"cifar10-pgd-mine-0": run})
     assert one(table, 0, "PGD10").count == (90, 200)
     assert table.values(cell(table, 0, "AutoAttack")) == ()

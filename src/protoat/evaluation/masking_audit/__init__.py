@@ -5,9 +5,7 @@ from protoat.evaluation.masking_audit.report import (
     NOT_ASKED,
     AuditReport,
     Surrogate,
-    Tally,
     audit,
-    tally,
 )
 
-__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "Surrogate", "Tally", "audit", "tally"]
+__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "Surrogate", "audit"]

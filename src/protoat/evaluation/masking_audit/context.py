@@ -17,6 +17,7 @@ from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.look import look_at
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.record import Evaluation
 from protoat.evaluation.robustness import evaluate
 from protoat.threats import ThreatModel
 
@@ -75,7 +76,7 @@ class Lab:
         batch_size: int,
         adaptive: Mapping[str, Attack],
         surrogates: Sequence[Surrogate],
-        record: Mapping[str, Any] | None,
+        record: Evaluation | None,
         training: Mapping[str, Any] | None,
         advance: Callable[[str], None],
     ) -> None:
@@ -164,12 +165,12 @@ class Lab:
     @cached_property
     def reported(self) -> tuple[Tensor, Tensor] | None:
         """Which images the record knows, (N,) bool, and which of them it counts as right in the worst case, (N,)."""
-        if self.record is None:
+        if self.record is None or self.record.worst_case is None:
             return None
-        outcomes = self.record["worst_case"]["outcomes"]
+        outcomes = self.record.worst_case.correct_mask
         right = torch.full((len(self.whole),), -1, dtype=torch.int8)
         measured = fair_order(self.whole)[: len(outcomes)].sort().values
-        right[measured] = torch.tensor([int(outcome) for outcome in outcomes], dtype=torch.int8)
+        right[measured] = outcomes.to(torch.int8)
         return right[self.indices] >= 0, right[self.indices] == 1
 
     @cached_property

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from protoat.evaluation.masking_audit.check import Check, Verdict, complete, judged, not_run
 from protoat.evaluation.masking_audit.context import Lab
+from protoat.evaluation.record import Evaluation
 
 __all__ = ["CHECKS", "NO_RECORD"]
 
 NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
 
-Record = Mapping[str, Any]
+Parameters = Mapping[str, Any]
 _KINDS = {
     "cross-entropy": ("cross_entropy",),
     "margin or DLR": ("margin", "capped_margin", "dlr", "APGDT"),
@@ -22,43 +25,43 @@ _KINDS = {
 _SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")
 
 
-def _of_record(look: Callable[[Lab, Record], Verdict], absent: Verdict) -> Callable[[Lab], Verdict]:
+def _of_record(look: Callable[[Lab, Evaluation], Verdict], absent: Verdict) -> Callable[[Lab], Verdict]:
     """A check that needs the record, with its verdict where there is none."""
     return lambda lab: absent if lab.record is None else look(lab, lab.record)
 
 
-def _clean(lab: Lab, record: Record) -> Verdict:
-    clean = [entry for entry in record["attacks"].values() if entry["parameters"]["attack"] is None]
+def _clean(lab: Lab, record: Evaluation) -> Verdict:
+    clean = [found.count for found in record.attacks.values() if found.parameters["attack"] is None]
     if not clean:
         return complete(False, "clean accuracy is not in the record; measure it: --attacks clean")
-    right, total = clean[0]["correct"], clean[0]["total"]
+    right, total = clean[0]
     return complete(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
 
 
-def _worst_case(lab: Lab, record: Record) -> Verdict:
-    worst = record.get("worst_case")
+def _worst_case(lab: Lab, record: Evaluation) -> Verdict:
+    worst = record.worst_case
     if worst is None:
         return not_run(NO_RECORD)
-    entering = {name: record["attacks"][name]["outcomes"] for name in worst["parameters"]["attacks"]}
-    expected = "".join("1" if set(column) == {"1"} else "0" for column in zip(*entering.values(), strict=True))
-    wrong = sum(a != b for a, b in zip(expected, worst["outcomes"], strict=True))
-    least = min(outcomes.count("1") for outcomes in entering.values())
-    reported = worst["correct"]
-    reason = f"reported {reported} of {worst['total']}; the strongest attack alone leaves {least}"
-    right = wrong == 0 and reported == expected.count("1") <= least
+    entering = torch.stack([record.attacks[name].correct_mask for name in record.entering])
+    expected = entering.all(0)
+    wrong = int((expected != worst.correct_mask).sum())
+    least = int(entering.sum(1).min())
+    reported, total = worst.count
+    reason = f"reported {reported} of {total}; the strongest attack alone leaves {least}"
+    right = wrong == 0 and reported == int(expected.sum()) <= least
     trouble = f"; {wrong} images are not counted by their worst attack" if wrong else ""
-    return judged(right, reason + trouble, images=worst["total"], worst_case=reported, strongest=least, wrong=wrong)
+    return judged(right, reason + trouble, images=total, worst_case=reported, strongest=least, wrong=wrong)
 
 
-def _diverse(lab: Lab, record: Record) -> Verdict:
+def _diverse(lab: Lab, record: Evaluation) -> Verdict:
     found = {word for parameters in _attacks(record) for word in _words(parameters)}
     missing = [kind for kind, words in _KINDS.items() if not found.intersection(words)]
     reason = f"no attack of the kind {', '.join(missing)}; measure aa" if missing else "all four kinds of attacks"
     return complete(not missing, reason, missing=missing)
 
 
-def _beyond_training(lab: Lab, record: Record) -> Verdict:
-    def known(parameters: Record) -> bool:
+def _beyond_training(lab: Lab, record: Evaluation) -> Verdict:
+    def known(parameters: Parameters) -> bool:
         trained = lab.training is not None and all(
             parameters.get(key) == lab.training.get(key) for key in ("attack", "steps", "step_size", "loss")
         )
@@ -69,7 +72,7 @@ def _beyond_training(lab: Lab, record: Record) -> Verdict:
     return complete(new > 0, reason, attacks=new)
 
 
-def _parameters_are_there(lab: Lab, record: Record) -> Verdict:
+def _parameters_are_there(lab: Lab, record: Evaluation) -> Verdict:
     missing = {}
     for parameters in _attacks(record):
         needed = {"norm", "eps", "seed", "bn"}
@@ -83,13 +86,13 @@ def _parameters_are_there(lab: Lab, record: Record) -> Verdict:
     return complete(not missing, reason, missing=missing)
 
 
-def _attacks(record: Record) -> Iterator[Record]:
+def _attacks(record: Evaluation) -> Iterator[Parameters]:
     """Parameters of every attack that made images, those that others consist of in their place."""
-    for entry in record["attacks"].values():
-        yield from _parts(entry["parameters"])
+    for found in record.attacks.values():
+        yield from _parts(found.parameters)
 
 
-def _parts(parameters: Record) -> Iterator[Record]:
+def _parts(parameters: Parameters) -> Iterator[Parameters]:
     inner = [parameters["of"]] if "of" in parameters else list(parameters.get("parts", {}).values())
     for part in inner:
         yield from _parts(part)
@@ -97,7 +100,7 @@ def _parts(parameters: Record) -> Iterator[Record]:
         yield parameters
 
 
-def _words(parameters: Record) -> Iterator[str]:
+def _words(parameters: Parameters) -> Iterator[str]:
     """Name of the attack and of its loss."""
     yield str(parameters["attack"])
     yield str(parameters.get("loss", "")).partition("(")[0].rpartition(".")[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from protoat.evaluation.look import in_place, labelled_images
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
 from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
 from protoat.evaluation.masking_audit.context import Lab, Surrogate
+from protoat.evaluation.record import Evaluation, Judged
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
 
-__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "Tally", "audit", "tally"]
+__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "audit"]
 
 NOT_ASKED = "was not asked for"
 
@@ -64,12 +65,16 @@ class AuditReport:
         images: how many the attacks saw.
         threat: norm and radius.
         findings: what a look at the model showed before any check.
+        subject: in a record, whose weights were audited, on which images.
+        test_images: in a record, how many there are.
     """
 
     checks: tuple[CheckResult, ...]
     images: int
     threat: ThreatModel
     findings: tuple[Finding, ...] = ()
+    subject: Judged | None = None
+    test_images: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -92,61 +97,54 @@ class AuditReport:
     def __getitem__(self, number: str) -> CheckResult:
         return next(check for check in self.checks if check.id == number)
 
+    @property
+    def silent(self) -> list[str]:
+        """Numbers of the checks that were not run."""
+        return self._with("not run")
+
+    @property
+    def made(self) -> int:
+        """How many checks were run."""
+        return len(self.checks) - len(self.silent)
+
+    @property
+    def extent(self) -> str:
+        """How many checks were run, of how many, on how many images.
+
+        >>> checks = (CheckResult("C1", "", "pass", {}, "", 0.0), CheckResult("C2", "", "not run", {}, "", 0.0))
+        >>> AuditReport(checks, 50, ThreatModel(0.1)).extent
+        '1 of 2 checks on 50 images'
+        """
+        return f"{self.made} of {len(self.checks)} checks on {self.images} image{'s' * (self.images != 1)}"
+
     def to_json(self) -> dict[str, Any]:
         """``{"passed", "images", "threat", "checks": [{"id", "title", "status", "figures", "reason", "seconds"}]}``."""
-        return {
+        content = {
             "passed": self.passed,
             "images": self.images,
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
             "lint": [found._asdict() for found in self.findings],
             "checks": [{**vars(check), "seconds": round(check.seconds, 3)} for check in self.checks],
         }
+        if self.subject is None:
+            return content
+        subject = {key: value for key, value in self.subject.to_json().items() if key not in ("images", "threat")}
+        return {"subject": subject, "test_images": self.test_images, **content}
 
-
-@dataclass(frozen=True)
-class Tally:
-    """What an ``audit.json`` comes to.
-
-    Attributes:
-        failed, incomplete, silent: numbers of the checks that failed, miss something in the record, were not run.
-        total: how many checks there are.
-        images: how many the attacks saw.
-    """
-
-    failed: list[str]
-    incomplete: list[str]
-    silent: list[str]
-    total: int
-    images: int
-
-    @property
-    def passed(self) -> bool:
-        """See `AuditReport.passed`."""
-        return not self.failed and not self.incomplete
-
-    @property
-    def made(self) -> int:
-        """How many checks were run."""
-        return self.total - len(self.silent)
-
-    @property
-    def extent(self) -> str:
-        """How many checks were run, of how many, on how many images."""
-        return f"{self.made} of {self.total} checks on {self.images} image{'s' * (self.images != 1)}"
-
-
-def tally(content: Mapping[str, Any]) -> Tally:
-    """What an ``audit.json``, or `AuditReport.to_json`, comes to.
-
-    >>> checks = [{"id": "C1", "status": "pass"}, {"id": "C2", "status": "not run"}]
-    >>> tally({"images": 50, "checks": checks}).extent
-    '1 of 2 checks on 50 images'
-    """
-    failed, incomplete, silent = (
-        [check["id"] for check in content["checks"] if check["status"] == status]
-        for status in ("fail", "incomplete", "not run")
-    )
-    return Tally(failed, incomplete, silent, len(content["checks"]), content["images"])
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> AuditReport:
+        """What `to_json` gave, or an earlier version wrote."""
+        threat, known = content["threat"], [entry.name for entry in fields(CheckResult)]
+        checks = [{"seconds": 0.0, **check} for check in content["checks"]]
+        model = ThreatModel(threat["eps"], threat["norm"])
+        return cls(
+            tuple(CheckResult(**{key: check[key] for key in known}) for check in checks),
+            content["images"],
+            model,
+            tuple(Finding(**found) for found in content.get("lint", ())),
+            Judged.from_json({**content.get("subject", {}), "images": content["images"], "threat": threat}),
+            content.get("test_images"),
+        )
 
 
 def audit(
@@ -159,7 +157,7 @@ def audit(
     batch_size: int = 250,
     adaptive: Mapping[str, Attack] | None = None,
     surrogates: Sequence[Surrogate] = (),
-    record: Mapping[str, Any] | None = None,
+    record: Evaluation | Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     only: Collection[str] | None = None,
     device: torch.device | str | None = None,
@@ -180,7 +178,7 @@ def audit(
         batch_size: images attacked at once.
         adaptive: attacks that know the defence, by name, such as `protoat.attacks.adaptive_attacks`.
         surrogates: other models to transfer from.
-        record: ``evaluation.json`` of this very model, data and threat model.
+        record: the evaluation of this very model, data and threat model, or what its `to_json` gives.
         training: `Attack.parameters` of the attack that the model was trained against.
         only: numbers of the checks to run; the others are not run. Default: all.
         device: where the model is examined, and moved back from; default where it is.
@@ -216,7 +214,7 @@ def audit(
             batch_size=batch_size,
             adaptive=adaptive or {},
             surrogates=surrogates,
-            record=record,
+            record=Evaluation.from_json(record) if isinstance(record, Mapping) else record,
             training=training,
             advance=starts,
         )

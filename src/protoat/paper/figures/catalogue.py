@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from protoat.evaluation.record import Evaluation
 from protoat.paper.budget import Budget
 from protoat.paper.figures.framework import framework, framework_of_recipe
 from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
@@ -16,7 +17,6 @@ from protoat.paper.rows import OURS, PGD
 from protoat.plots.curves import training_curves
 from protoat.plots.map import embedding_map
 from protoat.plots.prototypes import nearest_images, prototype_counts, prototype_usage, usage_over_time
-from protoat.plots.records import Record
 from protoat.plots.retrieval import retrieval
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.plots.transitions import agreement_map, transitions
@@ -40,7 +40,7 @@ class View(NamedTuple):
     images: int | None = 1000
     attack: str = "pgd10"
     classes: tuple[str, ...] | None = None
-    records: Mapping[Path, Record] | None = None
+    records: Mapping[Path, Evaluation] | None = None
 
 
 @dataclass(frozen=True)

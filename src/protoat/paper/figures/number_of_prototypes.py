@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
-from protoat.evaluation.compare import check_comparable, overlap, recorded_name
-from protoat.evaluation.statistics import count_of
-from protoat.plots.records import Record, measured
+from protoat.evaluation.compare import check_comparable, overlap
+from protoat.evaluation.record import Evaluation
+from protoat.plots.records import measured
 from protoat.plots.style import accuracy_axis, chosen, heading, label
 from protoat.plots.sweeps import Point, line
 from protoat.recipes.fingerprint import differences
@@ -30,7 +30,7 @@ _KEY = "regularizer.prototypes_per_class"
 
 
 def accuracy_against_prototypes(
-    runs: Sequence[Path | str], *, attack: str = "pgd10", records: Mapping[Path, Record] | None = None
+    runs: Sequence[Path | str], *, attack: str = "pgd10", records: Mapping[Path, Evaluation] | None = None
 ) -> Figure:
     """Clean and attacked accuracy, with intervals, against the prototypes that each class begins with.
 
@@ -59,11 +59,11 @@ def accuracy_against_prototypes(
         figure.add_trace(line(label(name), [Point(x, name, count) for x, count in enumerate(counts.values())], turn))
         verdicts.append(f"{label(name)}: {_verdict(counts)}")
     left = [f"{_words(number)}: {_left(stored[number])}" for number in order]
-    subject = found[folders[0]]["subject"]
+    subject = found[folders[0]].subject
     figure.update_layout(
         **heading(
             "Accuracy against the number of prototypes",
-            f"{subject['images']} test images of {label(subject['data'])}, one run each; bars: 95 % intervals over "
+            f"{subject.images} test images of {label(subject.data)}, one run each; bars: 95 % intervals over "
             "images, which know nothing of other seeds",
             *verdicts,
             f"left at the end: {'; '.join(left)}",
@@ -103,13 +103,13 @@ def _words(number: tuple[int, ...]) -> str:
     return "/".join(map(str, number))
 
 
-def _count(record: Record, attack: str, run: Run) -> Count:
-    name = recorded_name(record, attack)
+def _count(record: Evaluation, attack: str, run: Run) -> Count:
+    name = record.recorded_name(attack)
     if name is None:
         raise UserError(
             f"{run.path} is not measured under {attack}; do so: protoat evaluate {run.path} --attacks clean {attack}"
         )
-    return count_of(record["attacks"][name])
+    return record[name].count
 
 
 def _verdict(counts: Mapping[str, Count]) -> str:

@@ -134,7 +134,7 @@ def _title(table: Filled, columns: Sequence[Line], usual: tuple[int, int] | None
     data = columns[0].data
     cells = [table.table.cell(row, column) for row in table.rows for column in columns]
     runs = [value.run for cell in cells if cell is not None for value in table.values(cell)]
-    measured = dict.fromkeys(run.evaluation["subject"]["data"] for run in runs if run.evaluation is not None)
+    measured = dict.fromkeys(run.evaluation.subject.data for run in runs if run.evaluation is not None)
     size = [f"n = {usual[0]}, {_of_seeds(usual[1])}, where a cell says nothing else"] if usual else []
     return "; ".join(
         [*([data.label] if data else []), *([f"measured on {', '.join(measured)}"] if measured else []), *size]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from protoat.evaluation.compare import recorded_name
-from protoat.evaluation.masking_audit import tally
-from protoat.evaluation.statistics import Count, count_of, worst
+from protoat.evaluation import AttackReport
+from protoat.evaluation.statistics import Count
 from protoat.runs.run import Run
 
 __all__ = ["Reading", "minutes", "read"]
@@ -40,25 +38,20 @@ def minutes(run: Run) -> float:
 
 
 def _accuracy(run: Run, attack: str) -> Reading:
-    entry = _entry(run, attack)
-    return Reading(count_of(entry))
+    return Reading(_entry(run, attack).count)
 
 
 def _worst(kind: str) -> Callable[[Run, str], Reading]:
     def of(run: Run, attack: str) -> Reading:
-        groups = {name: count_of(counts) for name, counts in _entry(run, attack)[kind].items()}
-        name, count = worst(groups)
+        name, count = getattr(_entry(run, attack), kind)
         return Reading(count, text=name)
 
     return of
 
 
-def _entry(run: Run, attack: str) -> Mapping[str, Any]:
+def _entry(run: Run, attack: str) -> AttackReport:
     assert run.evaluation is not None
-    name = recorded_name(run.evaluation, attack)
-    assert name is not None, f"{run.path} holds no {attack}"
-    entry: Mapping[str, Any] = run.evaluation["attacks"][name]
-    return entry
+    return run.evaluation[attack]
 
 
 def _minutes(run: Run, attack: str) -> Reading:
@@ -73,16 +66,15 @@ def _prototypes(run: Run, attack: str) -> Reading:
 def _audit(run: Run, attack: str) -> Reading:
     audit = run.audit
     assert audit is not None, f"{run.path} is not audited"
-    found = tally(audit)
-    told = (("FAILED", found.failed), ("record incomplete:", found.incomplete))
+    told = (("FAILED", audit.failed), ("record incomplete:", audit.incomplete))
     words = [f"{word} {', '.join(ids)}" for word, ids in told if ids]
-    return Reading(text=f"{'; '.join(words) or 'passed'} ({found.extent})")
+    return Reading(text=f"{'; '.join(words) or 'passed'} ({audit.extent})")
 
 
 _READ: dict[str, Callable[[Run, str], Reading]] = {
     "accuracy": _accuracy,
-    "worst class": _worst("per_class"),
-    "worst mode": _worst("per_mode"),
+    "worst class": _worst("worst_class"),
+    "worst mode": _worst("worst_mode"),
     "minutes": _minutes,
     "prototypes": _prototypes,
     "audit": _audit,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from protoat.evaluation.compare import WORST_CASE
-from protoat.evaluation.statistics import Count, count_of
+from protoat.evaluation import AttackReport
+from protoat.evaluation.record import WORST_CASE
+from protoat.evaluation.statistics import Count
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import accuracy, entries_of, groups_of, heads_of, interval_text, lowest
+from protoat.reports.records import accuracy, heads_of, interval_text, lowest
 from protoat.runs.records import Records
 
 __all__ = ["attacks", "groups"]
@@ -25,35 +25,32 @@ def attacks(records: Records) -> Section:
     if record is None:
         blocks = blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
         return Section("attacks", "Attacks", blocks)
-    found = entries_of(record)
-    rows = [[name, *_cells(entry)] for name, entry in found.items()]
+    rows = [[name, *_cells(found)] for name, found in record.entries.items()]
     columns = ["attack", "accuracy %", "95 % interval", "right", "images", "worst class", "worst mode", "seconds"]
     blocks += [
         Chart(
             "Accuracy under attack",
-            accuracy_bars({"accuracy": {name: count_of(entry) for name, entry in found.items()}}),
+            accuracy_bars({"accuracy": {name: found.count for name, found in record.entries.items()}}),
             "One bar for each attack with its 95 % interval; the table below has the same numbers.",
         ),
         Grid("Accuracy under attack, with Wilson's 95 % interval", columns, rows),
     ]
-    case = record.get("worst_case")
-    outside = [name for name in record["attacks"] if case and name not in case["parameters"]["attacks"]]
-    if outside:
+    if outside := [name for name in record.attacks if name not in record.entering]:
         blocks.append(Text(f"Not in the worst case, being outside this threat model: {', '.join(outside)}."))
-    parameters = [[name, json.dumps(entry["parameters"])] for name, entry in record["attacks"].items()]
+    parameters = [[name, json.dumps(found.parameters)] for name, found in record.attacks.items()]
     blocks.append(Grid("Everything that defines the attacks", ["attack", "parameters"], parameters, 2, folded=True))
     return Section("attacks", "Attacks", blocks)
 
 
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    count = count_of(entry)
+def _cells(found: AttackReport) -> list[str]:
+    count = found.count
     return [
         f"{100 * count.accuracy:.1f}",
         interval_text(count),
         str(count.correct),
         str(count.total),
-        *lowest(entry),
-        f"{entry['seconds']:.1f}",
+        *lowest(found),
+        f"{found.seconds:.1f}",
     ]
 
 
@@ -69,16 +66,14 @@ def _linear_heads(records: Records) -> Iterator[Grid]:
 def groups(records: Records) -> Section:
     """Accuracy of each class and each mode, clean and in the worst case."""
     record = records.evaluation
-    if record is None or not record.get("worst_case"):
+    if record is None or record.worst_case is None:
         return Section("modes", "Classes and modes", [Text("Not measured: there is no worst case.", "missing")])
-    blocks: list[Block] = []
-    for kind, title in (("per_class", "class"), ("per_mode", "mode")):
-        found = {name: groups_of(record["attacks"][name], kind) for name in ("clean",) if name in record["attacks"]}
-        found[WORST_CASE] = groups_of(record["worst_case"], kind)
-        if kind == "per_mode" and found[WORST_CASE] == groups_of(record["worst_case"], "per_class"):
-            blocks.append(Text("No modes are known beside the classes."))
-            continue
-        blocks += _of_groups(title, found)
+    shown = {name: found for name, found in record.entries.items() if name in ("clean", WORST_CASE)}
+    blocks: list[Block] = list(_of_groups("class", {name: found.per_class for name, found in shown.items()}))
+    if record.worst_case.per_mode == record.worst_case.per_class:
+        blocks.append(Text("No modes are known beside the classes."))
+    else:
+        blocks += _of_groups("mode", {name: found.per_mode for name, found in shown.items()})
     return Section("modes", "Classes and modes", blocks)
 
 

@@ -7,18 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from protoat.evaluation import attack_of_name
-from protoat.evaluation.masking_audit import tally
+from protoat.evaluation import AttackReport, AuditReport, attack_of_name
 from protoat.records.files import unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
-from protoat.reports.records import threat_text
 from protoat.runs.records import Records
-from protoat.threats import Linf
+from protoat.threats import Linf, ThreatModel
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
-
-# Keys that hold results rather than provenance.
-_FOUND = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes")
 
 
 def audit(records: Records) -> Section:
@@ -29,20 +24,19 @@ def audit(records: Records) -> Section:
     if record is None:
         missing = f"Not audited for masked gradients; do so: protoat audit {records.path}"
         return Section("audit", "Audit", [Text(missing, "missing")])
-    found = tally(record)
-    made = f"{found.extent} were run."
+    made = f"{record.extent} were run."
     verdict = (
-        Text(f"The audit failed: {', '.join(found.failed)}. {made}", "warning")
-        if found.failed
+        Text(f"The audit failed: {', '.join(record.failed)}. {made}", "warning")
+        if record.failed
         else Text(f"No check failed, which rules out common mistakes only. {made}")
     )
     blocks: list[Block] = [verdict]
-    if found.incomplete:
-        lacks = f"The record was incomplete ({', '.join(found.incomplete)}); add --attacks aa."
+    if record.incomplete:
+        lacks = f"The record was incomplete ({', '.join(record.incomplete)}); add --attacks aa."
         blocks.append(Text(lacks, "missing"))
     blocks += _audited(records, record)
-    rows = [[check["id"], check["title"], check["status"], check["reason"]] for check in record["checks"]]
-    figures = [[check["id"], json.dumps(check["figures"])] for check in record["checks"] if check["figures"]]
+    rows = [[check.id, check.title, check.status, check.reason] for check in record.checks]
+    figures = [[check.id, json.dumps(check.figures)] for check in record.checks if check.figures]
     blocks += [
         Grid("Checks of the audit", ["check", "what should hold", "result", "what was found"], rows, 4, status=2),
         Grid("Figures of each check", ["check", "figures"], figures, 2, folded=True),
@@ -50,14 +44,17 @@ def audit(records: Records) -> Section:
     return Section("audit", "Audit", blocks)
 
 
-def _audited(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
+def _audited(records: Records, record: AuditReport) -> Iterator[Text]:
     """What was audited, and whether it is what was measured."""
-    yield Text(f"{record['images']} images, {threat_text(record['threat'])}, {record['subject']['weights']}.")
+    audited = record.subject
+    if audited is None:
+        return
+    yield Text(f"{record.images} images, {record.threat}, {audited.weights}.")
     if records.evaluation is None:
         return
-    measured = records.evaluation["subject"]
-    audited = {**record["subject"], "threat": record["threat"]}
-    if differing := [key for key, value in audited.items() if measured.get(key) != value]:
+    measured = records.evaluation.subject.to_json()
+    known = {key: value for key, value in audited.to_json().items() if key != "images"}
+    if differing := [key for key, value in known.items() if measured.get(key) != value]:
         yield Text(f"The audit is not about what was measured: {', '.join(differing)} differ; audit again.", "warning")
 
 
@@ -68,11 +65,11 @@ def lint(records: Records) -> Section:
     if leaks and record is None:
         rows = [["leak", "warning", text] for text in leaks]
         return Section("lint", "Lint", [Grid("Found in the data", ["rule", "severity", "what was found"], rows, 3)])
-    if record is None or "lint" not in record:
+    if record is None or record.findings is None:
         return Section(
             "lint", "Lint", [Text("The lint has not run: it does whenever something is measured.", "missing")]
         )
-    rows = [[finding["code"], finding["severity"], finding["text"]] for finding in record["lint"]]
+    rows = [list(finding) for finding in record.findings]
     if not rows:
         return Section("lint", "Lint", [Text("Nothing was found that would spoil the latest measurement.")])
     grid = Grid("Findings of the latest measurement", ["rule", "severity", "what was found"], rows, 3, status=1)
@@ -102,11 +99,11 @@ def environment(records: Records) -> Section:
     if without := unlisted(records.path):
         blocks.append(Text(f"Without checksum, being of an earlier version: {', '.join(without)}."))
     if records.evaluation is not None:
-        entries = records.evaluation["attacks"]
-        keys = dict.fromkeys(key for entry in entries.values() for key in entry if key not in _FOUND)
-        rows = [[name, *(_value(entry.get(key)) for key in keys)] for name, entry in entries.items()]
+        attacks = records.evaluation.attacks
+        keys = dict.fromkeys(key for found in attacks.values() for key in found.made_with)
+        rows = [[name, *(_value(found.made_with.get(key)) for key in keys)] for name, found in attacks.items()]
         blocks.append(Grid("Measurement", ["attack", *keys], rows, text=1 + len(keys)))
-        subject = [[key, _value(value)] for key, value in records.evaluation["subject"].items()]
+        subject = [[key, _value(value)] for key, value in records.evaluation.subject.to_json().items()]
         blocks.append(Grid("What was measured, exactly", ["", "value"], subject, 2, folded=True))
     return Section("environment", "Environment", blocks)
 
@@ -146,41 +143,40 @@ def _measuring(records: Records, folder: str) -> Iterator[str]:
     """Commands that measure and audit as the records were."""
     folder = shlex.quote(folder)
     if records.run is not None and (probe := records.run.probe) is not None:
-        measured = probe["encoders"]["trained"]["standard"]
-        images = next(iter(measured.values()))["total"]
-        yield f"protoat evaluate {folder} --linear-probe --attacks {shlex.join(measured)} --n {images}"
+        names = shlex.join(probe.attacks)
+        yield f"protoat evaluate {folder} --linear-probe --attacks {names} --n {probe.subject.images}"
     if records.evaluation is not None:
-        subject, entries = records.evaluation["subject"], records.evaluation["attacks"]
-        asked = {name: _asked(name, entry) for name, entry in entries.items()}
+        subject, attacks = records.evaluation.subject, records.evaluation.attacks
+        asked = {name: _asked(name, found) for name, found in attacks.items()}
         own = [name for name, known in asked.items() if known is None]
         if own:
             yield f"# not asked for below, being classes or settings of your own: {', '.join(own)}"
         names = shlex.join(dict.fromkeys(name for name in asked.values() if name is not None))
         options = [
-            f"--weights {subject['weights'].partition('.')[0]}",
+            f"--weights {subject.weights.partition('.')[0]}",
             f"--attacks {names}",
-            f"--n {subject['images']}",
+            f"--n {subject.images}",
         ]
-        options += [f"--batch-size {size}" for size in _batch_sizes(entries)]
-        yield f"protoat evaluate {folder} {' '.join([*options, *_threat(subject.get('threat'))])}"
+        options += [f"--batch-size {size}" for size in _batch_sizes(attacks)]
+        yield f"protoat evaluate {folder} {' '.join([*options, *_threat(subject.threat)])}"
     if records.audit is not None:
-        threat = " ".join(["", *_threat(records.audit["threat"])])
-        yield f"protoat audit {folder} --n {records.audit['images']}{threat}"
+        threat = " ".join(["", *_threat(records.audit.threat)])
+        yield f"protoat audit {folder} --n {records.audit.images}{threat}"
 
 
-def _threat(threat: Mapping[str, Any] | None) -> list[str]:
-    return [] if threat is None else [f"--threat.eps {threat['eps']!r}", f"--threat.norm {threat['norm']}"]
+def _threat(threat: ThreatModel | None) -> list[str]:
+    return [] if threat is None else [f"--threat.eps {threat.eps!r}", f"--threat.norm {threat.norm}"]
 
 
-def _batch_sizes(entries: Mapping[str, Any]) -> list[int]:
+def _batch_sizes(attacks: Mapping[str, AttackReport]) -> list[int]:
     """The size of batches where every attack had the same; outcomes depend on it."""
-    sizes = {entry.get("batch_size") for entry in entries.values()}
+    sizes = {found.made_with.get("batch_size") for found in attacks.values()}
     return [size for size in sizes if size is not None] if len(sizes) == 1 else []
 
 
-def _asked(name: str, entry: Mapping[str, Any]) -> str | None:
+def _asked(name: str, found: AttackReport) -> str | None:
     """The name to ask for, or None: AutoAttack is recorded under that of its version, one's own class under its own."""
-    if entry["parameters"].get("attack") == "AutoAttack":
+    if found.parameters.get("attack") == "AutoAttack":
         return "aa" + "".join(name.partition("@")[1:])
     if name.startswith(("adaptive-", "transfer:")):
         return name

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from protoat.evaluation.compare import worst_mode
-from protoat.evaluation.masking_audit import tally
-from protoat.evaluation.statistics import count_of, worst
+from protoat.evaluation.record import Evaluation
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import groups_of, interval_text, percent, threat_text
+from protoat.reports.records import interval_text, percent
 from protoat.runs.records import Records, RunRecords
+from protoat.threats import ThreatModel
 
 __all__ = ["described", "summary"]
 
@@ -25,20 +23,18 @@ def summary(records: Records) -> Section:
     return Section("summary", "Summary", blocks)
 
 
-def _headline(record: Mapping[str, Any] | None) -> Iterator[Cards]:
-    if record is None or not record.get("worst_case"):
+def _headline(record: Evaluation | None) -> Iterator[Cards]:
+    if record is None or record.worst_case is None:
         return
-    case = record["worst_case"]
-    class_name, class_count = worst(groups_of(case, "per_class"))
-    mode_name, mode_count = worst_mode(case)
-    attacks = case["parameters"]["attacks"]
+    case, attacks = record.worst_case, record.entering
+    (class_name, class_count), (mode_name, mode_count) = case.worst_class, case.worst_mode
     items = [
-        ("worst case", count_of(case), f"right under every one of {len(attacks)}: {', '.join(attacks)}"),
+        ("worst case", case.count, f"right under every one of {len(attacks)}: {', '.join(attacks)}"),
         ("worst class", class_count, f"{class_name}, in the worst case"),
-        ("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case['per_mode'])}"),
+        ("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case.per_mode)}"),
     ]
-    if "clean" in record["attacks"]:
-        items.insert(0, ("clean", count_of(record["attacks"]["clean"]), "no attack"))
+    if "clean" in record.attacks:
+        items.insert(0, ("clean", record["clean"].count, "no attack"))
     sure = "95 % interval {}, {} images; {}"
     yield Cards(
         [(name, percent(count), sure.format(interval_text(count), count.total, what)) for name, count, what in items]
@@ -58,7 +54,7 @@ def described(run: RunRecords) -> dict[str, str]:
 def trained_for(run: RunRecords) -> dict[str, str]:
     """The threat model of a run's training in words, where its recipe says it."""
     threat = run.choices.get("threat") or {}
-    return {"trained for": threat_text(threat)} if {"norm", "eps"} <= threat.keys() else {}
+    return {"trained for": str(ThreatModel(threat["eps"], threat["norm"]))} if {"norm", "eps"} <= threat.keys() else {}
 
 
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
@@ -72,14 +68,14 @@ def _subject(records: Records) -> Iterator[tuple[str, str]]:
             held_out = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
             yield "best epoch", f"{best['epoch']}; on {best['images']} held-out images: {held_out}"
     if records.evaluation is not None:
-        subject = records.evaluation["subject"]
-        if "model" in subject:
-            yield "model", subject["model"]
-        yield "measured", f"{subject['weights']}, {subject['images']} images of {subject['data']}"
-        if "threat" in subject:
-            yield "measured for", threat_text(subject["threat"])
-        if "head" in subject:
-            yield "predicted by", subject["head"]
+        subject = records.evaluation.subject
+        if "model" in subject.more:
+            yield "model", subject.more["model"]
+        yield "measured", f"{subject.weights}, {subject.images} images of {subject.data}"
+        if subject.threat is not None:
+            yield "measured for", str(subject.threat)
+        if "head" in subject.more:
+            yield "predicted by", subject.more["head"]
 
 
 def _missing(records: Records) -> Iterator[Text]:
@@ -98,21 +94,20 @@ def _missing(records: Records) -> Iterator[Text]:
         yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.path}", "warning")
     if records.audit is None and not records.pretrains:
         yield Text(f"Not audited for masked gradients; do so: protoat audit {records.path}", "missing")
-    elif records.audit is not None and not (found := tally(records.audit)).passed:
-        verdict = f"failed: {', '.join(found.failed)}" if found.failed else "is incomplete"
+    elif records.audit is not None and not (audit := records.audit).passed:
+        verdict = f"failed: {', '.join(audit.failed)}" if audit.failed else "is incomplete"
         yield Text(f"The audit {verdict}; see below before any number is believed.", "warning")
     if run is not None:
         yield Text("One run, one seed: intervals speak about images, and know nothing of the spread between seeds.")
 
 
-def _unmeasured(records: Records, record: Mapping[str, Any]) -> Iterator[Text]:
-    case = record.get("worst_case")
-    entering = case["parameters"]["attacks"] if case else record["attacks"]
-    kinds = {str(record["attacks"][name]["parameters"].get("attack")) for name in entering}
+def _unmeasured(records: Records, record: Evaluation) -> Iterator[Text]:
+    entering = record.entering
+    kinds = {str(record.attacks[name].parameters.get("attack")) for name in entering}
     if "AutoAttack" not in kinds:
         yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
     has_prototypes = records.run is not None and "prototypes" in str(records.run.choices.get("regularizer"))
     if has_prototypes and not any(name.startswith("adaptive") for name in entering):
         yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
-    if any(finding["severity"] == "error" for finding in record.get("lint", ())):
+    if any(finding.severity == "error" for finding in record.findings or ()):
         yield Text("The lint found what makes numbers meaningless; see below.", "warning")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from protoat.evaluation.statistics import count_of
 from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
 from protoat.reports.records import accuracy, changes_of, epochs_of
 from protoat.reports.sections.pictures import from_weights
@@ -98,5 +97,5 @@ def _head(records: Records) -> Iterator[Block]:
     """Accuracy where the nearest prototype predicts, which has a record of its own."""
     record = Records(records.path / "prototypes").evaluation
     if record is not None:
-        rows = [[name, accuracy(count_of(entry))] for name, entry in record["attacks"].items()]
+        rows = [[name, accuracy(found.count)] for name, found in record.attacks.items()]
         yield Grid("Where the nearest class by prototypes predicts", ["attack", "accuracy % [95 %]"], rows)

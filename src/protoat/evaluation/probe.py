@@ -1,0 +1,77 @@
+"""Linear evaluation as a record keeps it: what linear heads read off a trained encoder and off a random one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from protoat.evaluation.record import Judged
+from protoat.evaluation.report import AttackReport
+
+__all__ = ["Probe"]
+
+Heads = Mapping[str, Mapping[str, AttackReport]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What ``probe.json`` holds.
+
+    Attributes:
+        subject: whose weights, on which test images.
+        encoders: ``trained`` or ``random`` -> ``standard`` or ``robust`` head -> attack -> what it leaves right.
+        heads: how each head was trained.
+    """
+
+    subject: Judged
+    encoders: Mapping[str, Heads]
+    heads: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Probe:
+        """What `to_json` gave."""
+        encoders = {
+            encoder: {
+                head: {name: AttackReport.from_json(entry) for name, entry in attacks.items()}
+                for head, attacks in heads.items()
+            }
+            for encoder, heads in content["encoders"].items()
+        }
+        return cls(Judged.from_json(content["subject"]), encoders, content.get("heads", {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as ``probe.json`` has them."""
+        encoders = {
+            encoder: {
+                head: {name: found.to_json() for name, found in attacks.items()} for head, attacks in heads.items()
+            }
+            for encoder, heads in self.encoders.items()
+        }
+        return {"subject": self.subject.to_json(), "heads": self.heads, "encoders": encoders}
+
+    @property
+    def trained(self) -> Heads:
+        """What the heads read off the trained encoder."""
+        return self.encoders["trained"]
+
+    @property
+    def attacks(self) -> list[str]:
+        """What the heads were measured under."""
+        return list(self.trained["standard"])
+
+    def rows(self) -> Iterator[tuple[str, str, list[AttackReport]]]:
+        """Encoder, head, and what each attack leaves right."""
+        for encoder, heads in self.encoders.items():
+            for head, attacks in heads.items():
+                yield encoder, head, list(attacks.values())
+
+    def with_earlier(self, before: Probe) -> Probe:
+        """The same with the attacks of one before, where that is of the same heads on the same images."""
+        if (before.subject, before.heads) != (self.subject, self.heads):
+            return self
+        encoders = {
+            encoder: {head: {**before.encoders[encoder][head], **attacks} for head, attacks in heads.items()}
+            for encoder, heads in self.encoders.items()
+        }
+        return Probe(self.subject, encoders, self.heads)
