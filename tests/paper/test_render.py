@@ -32,7 +32,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Filled:
         "cifar10-pgd-mine-1": record(tmp_path / "pgd-1", 184, 92, 80, seconds=30.0),
         "cifar10-ours-mine-0": record(tmp_path / "ours", 190, 140, 70, seconds=33.0, counts=[3, 4]),
     }
-    runs["cifar10-ours-mine-0"].metrics[1]["stopped"] = "it collapsed"
+    metrics = runs["cifar10-ours-mine-0"].metrics
+    metrics[1] = replace(metrics[1], stopped="it collapsed")
     monkeypatch.setattr("protoat.paper.tables.fill.finished", by_name(runs))
     return table(tmp_path, seeds=(0, 1))
 

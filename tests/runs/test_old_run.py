@@ -52,10 +52,11 @@ def test_it_is_resumed_as_if_it_had_never_stopped_and_compared(old: Path, capsys
     assert main(["train", "--config", str(old / "recipe.yaml"), "--out", str(old), *TRUST]) == 0
     expected = [json.loads(line) for line in (DATA / "whole-metrics.jsonl").read_text().splitlines()]
     found = Run(old).metrics
-    assert [line["epoch"] for line in found] == [1, 2, 3, 4]
+    assert [line.epoch for line in found] == [1, 2, 3, 4]
     for line, other in zip(found, expected, strict=True):
-        assert line["total"] == pytest.approx(other["total"], rel=1e-4)
-        assert line["validation"] == pytest.approx(other["validation"], abs=0.02)
+        assert line.total == pytest.approx(other["total"], rel=1e-4)
+        assert line.held_out is not None
+        assert vars(line.held_out) == pytest.approx(other["validation"], abs=0.02)
     attacks = ["--attacks", "clean", "fgsm", "pgd2", "--n", "60"]
     assert main(["evaluate", str(old), "--weights", "last", *attacks, *TRUST]) == 0
     capsys.readouterr()

@@ -135,7 +135,7 @@ def test_a_last_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
     """Batch norm cannot train on it: 1297 images in batches of 144 leave one."""
     plain = ["--validation_size", "0", "--epochs", "1", "--schedule", "none", "--method.steps", "1"]
     train(read_recipe("digits-2", [*plain, "--batch_size", "144"]), tmp_path, progress=False)
-    assert Run(tmp_path).metrics[-1]["update"] == 9
+    assert Run(tmp_path).metrics[-1].update == 9
 
 
 def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) -> None:

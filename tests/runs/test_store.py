@@ -136,7 +136,7 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     lines = [epochs(epoch, objective={"prototype_counts": [epoch, 3]}) for epoch in (1, 2)]
     (tmp_path / "run/metrics.jsonl").write_text("".join(lines) + '{"epoch": 3, "obj')
     run = Run(tmp_path / "run")
-    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    assert [line.epoch for line in run.metrics] == [1, 2]
     assert run.prototype_counts == [(1, [1, 3]), (2, [2, 3])]
     assert (run.best, run.evaluation, run.complete) == (None, None, False)
 

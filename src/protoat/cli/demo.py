@@ -72,7 +72,8 @@ def _verdict(plain: Count, multi: Count) -> str:
 
 def _prototypes(run: Run) -> None:
     start = run.choices["regularizer"]["init_args"]["prototypes_per_class"]
-    counts, best = dict(run.prototype_counts), (run.best or {})["epoch"]
+    assert run.best is not None
+    counts, best = dict(run.prototype_counts), run.best.epoch
     columns = ["class", "at first", f"epoch {best} (measured above)", f"epoch {max(counts)} (last)"]
     names = run.fact("class_names")
     rows = [

@@ -32,8 +32,8 @@ def main(args: list[str]) -> None:
     recipe, out = start("protoat train", args, "digits-2")
     best = Run(out).best
     if best:
-        measured = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
-        say(f"best epoch {best['epoch']} of {recipe.epochs}, on {best['images']} held-out images: {measured}")
+        held_out = best.held_out
+        say(f"best epoch {best.epoch} of {recipe.epochs}, on {held_out.images} held-out images: {held_out}")
     say(f"files are in {out}; next: protoat evaluate {out}")
 
 

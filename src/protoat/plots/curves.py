@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protoat.errors import UserError
-from protoat.evaluation import Count
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
+from protoat.records.training import Epoch
 from protoat.runs.run import Run
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
         prefix = f"{label(name)}: " if len(folders) > 1 else ""
         figure.add_trace(_loss(kept, f"{prefix}loss", place), row=1, col=1)
         for key, words in _MEASURED.items():
-            if any(key in line.get("validation", {}) for line in kept):
+            if any(line.held_out is not None and key in line.held_out.shares for line in kept):
                 figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
         about.append(f"{label(name)}: {run.progress} epochs" + f", {run.state}" * bool(run.state))
     figure.update_layout(**heading("Training", *about), height=560)
@@ -51,12 +51,12 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
     return figure
 
 
-def _loss(lines: Sequence[dict], name: str, place: int) -> Scatter:
+def _loss(lines: Sequence[Epoch], name: str, place: int) -> Scatter:
     from plotly import graph_objects as go
 
     return go.Scatter(
-        x=[line["epoch"] for line in lines],
-        y=[line["total"] for line in lines],
+        x=[line.epoch for line in lines],
+        y=[line.total for line in lines],
         name=name,
         mode="lines+markers",
         line={"color": colour(place), "dash": dash(place)},
@@ -64,14 +64,14 @@ def _loss(lines: Sequence[dict], name: str, place: int) -> Scatter:
     )
 
 
-def _accuracy(lines: Sequence[dict], key: str, name: str, place: int) -> Scatter:
+def _accuracy(lines: Sequence[Epoch], key: str, name: str, place: int) -> Scatter:
     from plotly import graph_objects as go
 
-    measured = [(line["epoch"], line["validation"]) for line in lines if key in line.get("validation", {})]
-    counts = [Count(round(found[key] * found["images"]), found["images"]) for _, found in measured]
+    measured = [(line.epoch, line.held_out) for line in lines if line.held_out and key in line.held_out.shares]
+    counts = [found.count(key) for _, found in measured]
     return go.Scatter(
         x=[epoch for epoch, _ in measured],
-        y=[100 * found[key] for _, found in measured],
+        y=[100 * found.shares[key] for _, found in measured],
         name=name,
         mode="lines+markers",
         line={"color": colour(place), "dash": "solid" if key == "clean" else "dash"},

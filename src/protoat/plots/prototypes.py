@@ -155,16 +155,16 @@ def usage_over_time(run: Path | str) -> Figure:
     from plotly import graph_objects as go
 
     stored = Run(run)
-    kept = [line for line in stored.metrics if "usage" in line.get("objective", {})]
-    if not kept:
+    known = [(line.epoch, line.usage) for line in stored.metrics if line.usage is not None]
+    if not known:
         raise UserError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")
-    trace = [line["objective"]["usage"] for line in kept]
+    trace = [usage for _, usage in known]
     places = [(owner, place) for owner, own in enumerate(trace[0]) for place in range(len(own))]
     used = [each for each in places if any(epoch[each[0]][each[1]] for epoch in trace)]
     classes = stored.facts.get("class_names", [str(owner) for owner in range(len(trace[0]))])
     figure = go.Figure(
         go.Heatmap(
-            x=[line["epoch"] for line in kept],
+            x=[epoch for epoch, _ in known],
             z=[[100 * epoch[owner][place] or None for epoch in trace] for owner, place in used],
             colorscale="Blues",
             zmin=0,

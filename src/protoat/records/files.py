@@ -14,12 +14,14 @@ from protoat.evaluation.record import Evaluation
 from protoat.records import contradictions as sense
 from protoat.records import types as form
 from protoat.records.schema import check_type
+from protoat.records.training import Best, Epoch
 from protoat.storage.manifest import checksums, read_record_bytes
 from protoat.storage.parsing import decoded, parse_json, parse_yaml
 
 __all__ = [
     "check_kept",
     "read_audit",
+    "read_best",
     "read_epochs",
     "read_evaluation",
     "read_facts",
@@ -91,6 +93,11 @@ def read_probe(path: Path) -> Probe | None:
     return _typed(path, Probe.from_json)
 
 
+def read_best(path: Path) -> Best | None:
+    """A ``best.json``; see `read_record`."""
+    return _typed(path, Best.from_json)
+
+
 def _typed(path: Path, from_json: Callable[[Mapping[str, Any]], _T]) -> _T | None:
     record = read_record(path)
     try:
@@ -139,7 +146,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return read_recipe_file(folder)[1]
 
 
-def read_epochs(folder: Path) -> list[dict[str, Any]]:
+def read_epochs(folder: Path) -> list[Epoch]:
     """Lines of ``metrics.jsonl``, without what a kill has left of one at the end; none where the file is not there.
 
     Raises:
@@ -167,7 +174,7 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; {kind.remedy}") from error
     _SOUND.add(known)
-    return lines
+    return list(map(Epoch.from_json, lines))
 
 
 def check_kept(kept: Any) -> None:

@@ -55,14 +55,13 @@ def heads_of(probe: Probe) -> tuple[list[str], list[list[str]]]:
 
 def epochs_of(run: RunRecords) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a run's training, a row for each epoch."""
-    best = (run.best or {}).get("epoch")
+    best = None if run.best is None else run.best.epoch
     rows = []
     for line in run.metrics:
-        measured = line.get("validation", {})
+        measured = {} if line.held_out is None else line.held_out.shares
         shares = [f"{100 * measured[name]:.1f}" if name in measured else "—" for name in ("clean", "robust")]
-        mark = " (taken back)" if "stopped" in line else " (best)" if line["epoch"] == best else ""
-        seconds = f"{line['seconds']:.1f}"
-        rows.append([f"{line['epoch']}{mark}", f"{line['total']:.4f}", f"{line['lr']:.2g}", *shares, seconds])
+        mark = " (taken back)" if line.stopped is not None else " (best)" if line.epoch == best else ""
+        rows.append([f"{line.epoch}{mark}", f"{line.total:.4f}", f"{line.lr:.2g}", *shares, f"{line.seconds:.1f}"])
     return ["epoch", "loss", "lr", "held-out clean %", "held-out robust %", "seconds"], rows
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.records.files import (
     read_audit,
+    read_best,
     read_epochs,
     read_evaluation,
     read_facts,
     read_probe,
     read_recipe_file,
-    read_record,
 )
+from protoat.records.training import Best, Epoch
 from protoat.runs.claims import run_folders
 from protoat.training.exported import checked_digest, is_whole
 
@@ -170,30 +170,32 @@ class RunRecords(Records):
         return list(self.fact("class_names"))
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """A line for each epoch.
+    def metrics(self) -> list[Epoch]:
+        """What is recorded of each epoch.
 
         Raises:
             ValueError: they are damaged, or not those of the recipe or the data.
         """
         lines, epochs = read_epochs(self.path), self.choices.get("epochs", math.inf)
-        last: Mapping[str, Any] = lines[-1] if lines else {"epoch": 0}
-        if last["epoch"] > epochs + ("stopped" in last):
-            raise UserError(f"{self.path / 'metrics.jsonl'} has {last['epoch']} epochs, and recipe.yaml says {epochs}")
-        counts, classes = last.get("objective", {}).get("prototype_counts"), self.facts.get("num_classes")
+        if not lines:
+            return []
+        last, classes = lines[-1], self.facts.get("num_classes")
+        if last.epoch > epochs + (last.stopped is not None):
+            raise UserError(f"{self.path / 'metrics.jsonl'} has {last.epoch} epochs, and recipe.yaml says {epochs}")
+        counts = last.prototype_counts
         if counts is not None and classes not in (None, len(counts)):
             raise UserError(f"{self.path / 'metrics.jsonl'} is of {len(counts)} classes, and run.json of {classes}")
         return lines
 
     @property
-    def epochs(self) -> list[dict[str, Any]]:
-        """The lines of `metrics` without an epoch that its method took back."""
-        return [line for line in self.metrics if "stopped" not in line]
+    def epochs(self) -> list[Epoch]:
+        """`metrics` without an epoch that its method took back."""
+        return [line for line in self.metrics if line.stopped is None]
 
     @property
     def progress(self) -> str:
         """How many epochs of how many are done."""
-        return f"{self.epochs[-1]['epoch'] if self.epochs else 0} of {self.choices.get('epochs', '?')}"
+        return f"{self.epochs[-1].epoch if self.epochs else 0} of {self.choices.get('epochs', '?')}"
 
     @property
     def state(self) -> str:
@@ -203,13 +205,12 @@ class RunRecords(Records):
     @property
     def prototype_counts(self) -> list[tuple[int, list[int]]]:
         """(epoch, prototypes of each class) for every epoch of a run with prototypes."""
-        facts = [(line["epoch"], line.get("objective", {}).get("prototype_counts")) for line in self.metrics]
-        return [(epoch, counts) for epoch, counts in facts if counts is not None]
+        return [(line.epoch, line.prototype_counts) for line in self.metrics if line.prototype_counts is not None]
 
     @cached_property
-    def best(self) -> dict[str, Any] | None:
-        """Epoch, clean and robust accuracy of the best checkpoint on held-out images."""
-        return read_record(self.path / "best.json")
+    def best(self) -> Best | None:
+        """The best checkpoint on held-out images."""
+        return read_best(self.path / "best.json")
 
     @cached_property
     def _probe(self) -> Probe | None:
@@ -230,8 +231,9 @@ class RunRecords(Records):
         """Whether the run has ended and its weights were left out; one that was interrupted has checkpoints."""
         if any(os.path.lexists(self.path / name) for name in ("checkpoints", "best.safetensors", "last.safetensors")):
             return False
-        last = self.metrics[-1] if self.metrics else {"epoch": 0}
-        return self.evaluation is not None or "stopped" in last or last["epoch"] == self.choices.get("epochs")
+        if self.evaluation is not None or not self.metrics:
+            return self.evaluation is not None
+        return self.metrics[-1].stopped is not None or self.metrics[-1].epoch == self.choices.get("epochs")
 
     @cached_property
     def outdated(self) -> bool:

@@ -15,6 +15,7 @@ from protoat.paper.rows import CIFAR10, FREE, OURS, PGD
 from protoat.paper.tables.fill import Filled, filled
 from protoat.paper.tables.notes import Note
 from protoat.paper.tables.table import Line, Table
+from protoat.records.training import Epoch
 from protoat.runs.run import Run
 
 BUDGET = Budget("mine", "a budget of tests", images=200)
@@ -55,8 +56,7 @@ def record(
         "pgd10": entry(pgd10, 200, "PGD"),
         "standard": entry(aa, 200, "AutoAttack", high=(90, 100), low=(10, 100)),
     }
-    told = {} if counts is None else {"objective": {"prototype_counts": counts}}
-    metrics = [{"epoch": epoch, "seconds": seconds, **told} for epoch in (1, 2)]
+    metrics = [Epoch(epoch, 1.0, 0.1, seconds, prototype_counts=counts) for epoch in (1, 2)]
     evaluation = Evaluation(Judged("best.safetensors", "CIFAR10 test", 200), attacks)
     run = Run.__new__(Run)  # as one is that has been read
     read = {"_recipe_file": ("epochs: 2", {"epochs": 2}), "facts": {}, "metrics": metrics, "evaluation": evaluation}

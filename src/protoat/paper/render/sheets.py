@@ -232,11 +232,11 @@ def _pretraining(table: Filled) -> list[str]:
 
 def _ended_early(table: Filled) -> list[str]:
     return [
-        f"{run.path.name} ended after epoch {line['epoch']} of {run.choices.get('epochs', '?')}, which was taken back: "
-        f"{line['stopped']}."
+        f"{run.path.name} ended after epoch {line.epoch} of {run.choices.get('epochs', '?')}, which was taken back: "
+        f"{line.stopped}."
         for run in _runs(table)
         for line in run.metrics
-        if "stopped" in line
+        if line.stopped is not None
     ]
 
 
@@ -248,7 +248,7 @@ def _merged(table: Filled) -> list[str]:
         if not left or max(left[min(left)]) == 1:
             continue
         last = max(left)
-        seen = run.best["epoch"] if run.best is not None and run.weights_name.startswith("best") else last
+        seen = run.best.epoch if run.best is not None and run.weights_name.startswith("best") else last
         lines.append(
             f"{run.path.name}: measured is epoch {seen}, with {_each(left[seen])}; epoch {last}, the last, leaves "
             f"{_each(left[last])}."

@@ -34,7 +34,7 @@ def read(what: str, run: Run, attack: str) -> Reading:
 
 def minutes(run: Run) -> float:
     """Time spent in training, validation included."""
-    return sum(line["seconds"] for line in run.metrics) / 60
+    return sum(line.seconds for line in run.metrics) / 60
 
 
 def _accuracy(run: Run, attack: str) -> Reading:

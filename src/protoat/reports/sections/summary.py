@@ -65,8 +65,7 @@ def _subject(records: Records) -> Iterator[tuple[str, str]]:
         if shape := records.run.facts.get("shape"):
             yield "images", f"{' x '.join(map(str, shape))}, {records.run.facts.get('train_images')} for training"
         if best := records.run.best:
-            held_out = ", ".join(f"{name} {best[name]:.1%}" for name in ("clean", "robust") if name in best)
-            yield "best epoch", f"{best['epoch']}; on {best['images']} held-out images: {held_out}"
+            yield "best epoch", f"{best.epoch}; on {best.held_out.images} held-out images: {best.held_out}"
     if records.evaluation is not None:
         subject = records.evaluation.subject
         if "model" in subject.more:

@@ -1,0 +1,97 @@
+"""What a run records of its training: a line for each epoch, and the best of them on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protoat.evaluation import Count
+
+__all__ = ["Best", "Epoch", "HeldOut"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Accuracies in [0, 1] on held-out images; ``robust`` is None where they were not attacked.
+
+    >>> print(HeldOut(100, 0.61, 0.47))
+    clean 61.0%, robust 47.0%
+    """
+
+    images: int
+    clean: float
+    robust: float | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> HeldOut:
+        """Of what ``best.json``, or ``validation`` in a line of ``metrics.jsonl``, holds."""
+        return cls(content["images"], content["clean"], content.get("robust"))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The accuracies that were measured, by name."""
+        return {"clean": self.clean, **({} if self.robust is None else {"robust": self.robust})}
+
+    def count(self, name: str) -> Count:
+        """Images that stay right, clean or attacked."""
+        return Count(round(self.shares[name] * self.images), self.images)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of ``metrics.jsonl``.
+
+    Attributes:
+        epoch: from 1.
+        total: mean loss.
+        lr: learning rate at the end.
+        seconds: that it took, with validation.
+        update: how many updates were made so far; None in the first records.
+        held_out: accuracies on held-out images, where they were measured.
+        prototype_counts: prototypes of each class, of a run that has such.
+        usage: share of the examples of each class that each prototype takes.
+        stopped: why the method ended the run and took the epoch back.
+    """
+
+    epoch: int
+    total: float
+    lr: float
+    seconds: float
+    update: int | None = None
+    held_out: HeldOut | None = None
+    prototype_counts: list[int] | None = None
+    usage: list[list[float]] | None = None
+    stopped: str | None = None
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Epoch:
+        """Of a line that `protoat.records.types` allows."""
+        measured, learned = line.get("validation"), line.get("objective", {})
+        return cls(
+            line["epoch"],
+            line["total"],
+            line["lr"],
+            line["seconds"],
+            line.get("update"),
+            None if measured is None else HeldOut.from_json(measured),
+            learned.get("prototype_counts"),
+            learned.get("usage"),
+            line.get("stopped"),
+        )
+
+
+@dataclass(frozen=True)
+class Best:
+    """``best.json``: the epoch whose weights did best on held-out images."""
+
+    epoch: int
+    held_out: HeldOut
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Best:
+        """Of what the file holds."""
+        return cls(content["epoch"], HeldOut.from_json(content))
