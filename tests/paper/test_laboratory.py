@@ -18,6 +18,7 @@ import pytest
 from protoat.attacks import AutoAttack
 from protoat.data import Digits
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
+from protoat.evaluation.record import Evaluation
 from protoat.paper import find_record, laboratory
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished, run_task
@@ -38,8 +39,8 @@ def state(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def counts(record: dict[str, Any]) -> dict[str, tuple[int, str]]:
-    return {name: (entry["correct"], entry["outcomes"]) for name, entry in record["attacks"].items()}
+def counts(record: Evaluation) -> dict[str, list[bool]]:
+    return {name: found.correct_mask.tolist() for name, found in record.attacks.items()}
 
 
 def nothing_may_happen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,4 +368,4 @@ def test_what_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert resumed.evaluation is not None
     assert counts(resumed.evaluation) == counts(whole.evaluation)
     assert (resumed.path / "best.safetensors").read_bytes() == (whole.path / "best.safetensors").read_bytes()
-    assert [line["epoch"] for line in resumed.metrics] == [1, 2, 3, 4, 5, 6]
+    assert [line.epoch for line in resumed.metrics] == [1, 2, 3, 4, 5, 6]

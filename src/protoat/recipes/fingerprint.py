@@ -54,9 +54,9 @@ class Difference(NamedTuple):
 def later_defaults(kind: type[Recipe]) -> dict[str, Any]:
     """Defaults of the fields that came later: a run at a default is the run that was stored before there was a field.
 
-            >>> "batch_size" in later_defaults(Recipe)
-        False
-        """
+    >>> "batch_size" in later_defaults(Recipe)
+    False
+    """
     known = {entry.name: entry.default for entry in fields(kind) if entry.init and entry.default is not MISSING}
     return {name: value for name, value in known.items() if name not in _FIRST and value is not None}
 

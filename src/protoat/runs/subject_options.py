@@ -62,7 +62,7 @@ def subject_of(parser: Parser, options: Namespace) -> Subject:
     """What the options of a `subject_parser` name.
 
     Raises:
-        ValueError: neither a run nor a model, or both; options that do not go with it; see also `subject_of_run`,
+        ValueError: neither a run nor a model, or both; options that do not go with it; see also `Run.subject`,
             `subject_of_model` and `with_prototype_head`.
         DataNotFoundError: the test images are not there.
     """
