@@ -19,6 +19,7 @@ from protoat.models import *
 from protoat.objective import *
 from protoat.pretraining import *
 from protoat.regularizers import *
+from protoat.runs.run import Run as Run
 from protoat.threats import L1 as L1
 from protoat.threats import L2 as L2
 from protoat.threats import Linf as Linf

@@ -76,6 +76,7 @@ def test_every_other_key_counts() -> None:
         "evaluation_threat": {"eps": 0.2},
         "seed": 1,
         "precision": "bf16",
+        "attack_precision": "bf16",
         "compile": True,
         "memory_format": "contiguous",
         "label_smoothing": 0.1,
@@ -210,8 +211,8 @@ def test_a_shipped_recipe_has_the_digest_of_its_values_as_they_stand(name: str) 
     idle = {"checkpoint_every", "data.init_args.root", "data.init_args.download"}
     if "regularizer" in values:
         idle |= {"weight", "norm_weight", "norm", "dml_input"}
-    if values["label_smoothing"] == 0:  # the first recipes had no such key
-        idle |= {"label_smoothing"}
+    # The first recipes had no such keys.
+    idle |= {key for key, usual in {"label_smoothing": 0, "attack_precision": "fp32"}.items() if values[key] == usual}
     counted = {key: value for key, value in values.items() if value is not None and key not in idle}
     assert job.identity == sha256(json.dumps([counted, {}, None], sort_keys=True).encode()).hexdigest()
 

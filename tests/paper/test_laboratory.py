@@ -78,8 +78,9 @@ def test_a_run_is_what_train_and_measure_make(store: Path, tmp_path: Path) -> No
     measure(Run(tmp_path / "by-hand").subject(), ["clean", "pgd2"], limit=40)
     ours = OURS.folder(store)
     assert (ours / "last.safetensors").read_bytes() == (tmp_path / "by-hand/last.safetensors").read_bytes()
-    by_hand = json.loads((tmp_path / "by-hand/evaluation.json").read_text())
-    assert counts(json.loads((ours / "evaluation.json").read_text())) == counts(by_hand)
+    stored, by_hand = Run(ours).evaluation, Run(tmp_path / "by-hand").evaluation
+    assert stored is not None and by_hand is not None
+    assert counts(stored) == counts(by_hand)
     # And what was done by hand counts as done.
     assert finished(TASK, tmp_path) is not None
 

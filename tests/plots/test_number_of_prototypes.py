@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from protoat.evaluation.record import Evaluation
 from protoat.paper.figures.number_of_prototypes import PAPER, accuracy_against_prototypes
 from tests.whole import edit, with_correct
 
@@ -53,7 +54,7 @@ def test_runs_that_cannot_stand_in_it_are_refused(ours: Path, plain: Path, tmp_p
 def test_autoattack_is_found_under_its_version(ours: Path) -> None:
     record = json.loads((ours / "evaluation.json").read_text())
     record["attacks"]["aa-k2"] = record["attacks"]["pgd10"] | {"correct": 50, "parameters": {"attack": "AutoAttack"}}
-    figure = accuracy_against_prototypes([ours], attack="aa", records={ours: record}).to_dict()
+    figure = accuracy_against_prototypes([ours], attack="aa", records={ours: Evaluation.from_json(record)}).to_dict()
     assert [(trace["name"], list(trace["y"])) for trace in figure["data"]][1] == ("aa", [50])
 
 

@@ -265,7 +265,7 @@ class RunRecords(Records):
         Raises:
             ValueError: one is damaged, or they contradict each other.
         """
-        _ = self.metrics, self.best, self.evaluation, self._probe
+        _ = self.choices, self.facts, self.metrics, self.best, self.evaluation, self._probe
 
     def warn_of_damage(self) -> None:
         """Says that the last weights are there and not whole, which is why the run counts as not finished."""
