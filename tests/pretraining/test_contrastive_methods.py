@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from protoat import Linf, Objective
 from protoat.data.views import RandomView
 from protoat.functional.contrastive import nt_xent
 from protoat.models import LeNet
-from protoat.models.dual_bn import DualBatchNorm, batch_norm_branch, dual_batch_norm
+from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
 from protoat.pretraining import ACL, Contrastive, RoCL
 from protoat.training import fit, parameter_groups
 
@@ -133,6 +134,23 @@ def test_the_encoder_learns_all_but_the_head_and_a_branch_that_nobody_uses(mode:
         assert parameter.requires_grad == (not name.startswith("head.") and f".{unused}." not in name), name
     plain = RoCL(Linf(0.3)).encoder(LeNet(2, 1, 12))
     assert [name for name, p in plain.named_parameters() if not p.requires_grad] == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("method", "branch"),
+    [(ACL(Linf(0.3)), "adv"), (ACL(Linf(0.3), mode="S2S"), "clean"), (RoCL(Linf(0.3)), None)],
+    ids=["ACL", "S2S", "RoCL"],
+)
+def test_the_pretrained_network_is_plain_and_learns_as_a_whole(method: Contrastive, branch: Branch | None) -> None:
+    encoder = method.encoder(LeNet(2, 1, 12))
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter)  # the branches differ
+    with batch_norm_branch(encoder, branch) if branch else nullcontext(), torch.no_grad():
+        expected = encoder.eval()(X)
+    model = method.classifier(encoder)
+    assert model.state_dict().keys() == LeNet(2, 1, 12).state_dict().keys()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(model(X).logits, expected.logits)
 
 
 def test_views_that_nobody_chose_suit_the_images() -> None:

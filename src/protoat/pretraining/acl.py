@@ -13,7 +13,7 @@ from protoat.data.views import RandomView
 from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.forward import output_of
-from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm
+from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm, keep_branch
 from protoat.pixels import Pixels
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import acl_projector
@@ -87,6 +87,10 @@ class ACL(Contrastive):
             if unused and isinstance(layer, DualBatchNorm):
                 layer.get_submodule(unused).requires_grad_(False)
         return dual
+
+    def classifier(self, encoder: nn.Module) -> nn.Module:
+        """A copy of `encoder` with the batch norm of attacked images (S2S: clean ones), to fine-tune as a whole."""
+        return super().classifier(keep_branch(encoder, self.branch))
 
     def build_projector(self, embedding_dim: int) -> nn.Module:
         return dual_batch_norm(acl_projector(embedding_dim, width=self.width))

@@ -29,9 +29,10 @@ __all__ = ["Contrastive"]
 class Contrastive(Method):
     """Contrastive pre-training as a training method: it never looks at the labels.
 
-    It is used like every method: ``fit(method.encoder(model), loader, Objective(method), ...)``. The projector learns
-    with the encoder and is dropped afterwards. With several processes each contrasts its own share of a batch. A
-    subclass writes `build_projector`, `updates` and `outer_loss`.
+    ``fit(encoder, loader, Objective(method), ...)`` trains ``encoder = method.encoder(model)`` as any method does, and
+    ``method.classifier(encoder)`` is what is fine-tuned. The projector learns with the encoder and is dropped
+    afterwards. With several processes each contrasts its own share of a batch. A subclass writes `build_projector`,
+    `updates` and `outer_loss`.
 
     Args:
         threat: norm and radius of the instance-wise attack.
@@ -76,6 +77,13 @@ class Contrastive(Method):
         """`model` in the form that this method trains; its head is frozen, because without labels nothing trains it."""
         linear_head(model).requires_grad_(False)
         return model
+
+    def classifier(self, encoder: nn.Module) -> nn.Module:
+        """What `encoder` gave, after pre-training, as a plain network to fine-tune: every weight learns, head included.
+
+        The head is as it was before pre-training, untrained.
+        """
+        return encoder.requires_grad_(True)
 
     def prepare(self, model: nn.Module) -> None:
         """Builds the projector for the width of `model`'s embedding (its ``embedding_dim``).
