@@ -37,8 +37,8 @@ _EXPORTS = {
     "attacks": """
         APGD APGDT BIM CWPGD FAB FABT FFGSM FGSM JSMA MIM PGD RFGSM TPGD ApproachWrong Attack AttackLoss AttackResult
         AutoAttack BatchNormMode CarliniWagnerL0 CarliniWagnerL2 CarliniWagnerLinf Closest CornerNoise DeepFool
-        EmbeddingDisplacement Finding LeaveOwn MeasurementWarning MinimalNormAttack PrototypeClassifier Square
-        TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks draw_targets
+        EmbeddingDisplacement Finding LeaveOwn MeasurementWarning MinimalNormAttack Problem PrototypeClassifier
+        Square TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks draw_targets
     """,
     "data": """
         CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
@@ -46,7 +46,9 @@ _EXPORTS = {
         split_validation
     """,
     "errors": "UserError",
-    "evaluation": "AttackReport AuditReport Count Report Surrogate attack_of_name audit evaluate fair_order lint",
+    "evaluation": """
+        AttackReport AuditReport Count Paired Report Surrogate attack_of_name audit evaluate fair_order lint
+    """,
     "methods": """
         ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples
         FastAT FreeAT Method NuAT OneStep Standard

@@ -10,7 +10,7 @@ from protoat.attacks.adaptive import (
 )
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.autoattack import AutoAttack
-from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode
+from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode, Problem
 from protoat.attacks.carlini_wagner import CarliniWagnerL2
 from protoat.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
@@ -59,6 +59,7 @@ __all__ = [
     "LeaveOwn",
     "MeasurementWarning",
     "MinimalNormAttack",
+    "Problem",
     "PrototypeClassifier",
     "Square",
     "TargetRule",

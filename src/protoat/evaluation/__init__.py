@@ -3,6 +3,7 @@
 from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.order import fair_order
+from protoat.evaluation.paired import Paired
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.robustness import evaluate
 from protoat.evaluation.statistics import Count
@@ -13,6 +14,7 @@ __all__ = [
     "AuditReport",
     "Count",
     "Finding",
+    "Paired",
     "Report",
     "Surrogate",
     "attack_of_name",

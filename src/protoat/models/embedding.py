@@ -122,7 +122,7 @@ class WithEmbedding(nn.Module):
         self.module = module
         self.layer = layer
         self.pool = pool
-        self.embedding_dim: int | None = None
+        self.embedding_dim: Any = None  # an int from the first forward on
         self._captured = _Captured()
         self._known = False  # which layer, and how it is pooled
         self._checked = False  # on different images
