@@ -95,9 +95,9 @@ class Objective(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        check_kind(Method, "such as protoat.methods.PGDAT(protoat.Linf(8/255))", method=method)
+        check_kind(Method, "such as protoat.PGDAT(protoat.Linf(8/255))", method=method)
         if regularizer is not None:
-            check_kind(Regularizer, "such as protoat.regularizers.SoftTriple(10, 512)", regularizer=regularizer)
+            check_kind(Regularizer, "such as protoat.SoftTriple(10, 512)", regularizer=regularizer)
         check_number("[0, inf)", weight=weight, norm_weight=norm_weight)
         if norm not in ("embedding", "weights"):
             raise UserError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
@@ -165,7 +165,7 @@ class Objective(nn.Module):
         if any(id(parameter) not in held for parameter in self.parameters()):
             logger.warning(
                 "the optimizer lacks what the objective learns, such as prototypes, which stay as they are; build it "
-                "from protoat.training.parameter_groups(model, objective, lr=...)"
+                "from protoat.parameter_groups(model, objective, lr=...)"
             )
 
     def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
@@ -249,6 +249,6 @@ def _embedding(views: Views) -> Tensor:
     if not views.adv.embedding.shape[1]:
         raise UserError(
             "the model returns logits only, and a metric or norm term needs embeddings; "
-            "wrap it: protoat.models.with_embedding(model, layer=...)"
+            "wrap it: protoat.with_embedding(model, layer=...)"
         )
     return views.adv.embedding

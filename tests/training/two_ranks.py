@@ -111,7 +111,7 @@ class Run:
         ):
             whole = self.train(f"{name}-whole", method, build(), epochs=3)
             if name == "ours":
-                perturbations = [whole.tensors(f"process-{r}")["objective.method.perturbation"] for r in range(2)]
+                perturbations = [whole.tensors(f"process-{r}")["process.method.perturbation"] for r in range(2)]
                 assert not torch.equal(*perturbations)
             ours = build != self.data_loader
             train = build() if ours else self.accelerator.prepare_data_loader(build())

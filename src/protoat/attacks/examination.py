@@ -212,7 +212,7 @@ def _fickle(model: nn.Module, images: Tensor, before: Tensor) -> Iterable[Findin
         else:
             text = (
                 f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
-                "draws (EOT): protoat.models.MeanLogits"
+                "draws (EOT): protoat.MeanLogits"
             )
             yield Finding("random", "error", text)
         return

@@ -74,7 +74,7 @@ def origin_of(batch: Any) -> Origin:
     if found is None:
         raise UserError(
             "the method keeps something of each image, and a batch does not say which images it holds; give batches "
-            "(x, y, index), such as those of protoat.data.ImageLoader(..., origins=True)"
+            "(x, y, index), such as those of protoat.ImageLoader(..., origins=True)"
         )
     return found if isinstance(found, Origin) else Origin(_tensor("index", found))
 

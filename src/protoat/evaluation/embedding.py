@@ -55,7 +55,7 @@ def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
     if not found[0].embedding.shape[1]:
         raise UserError(
             "the model returns logits only, and a figure of embeddings needs them; wrap it in "
-            "protoat.models.with_embedding, or return protoat.Output"
+            "protoat.with_embedding, or return protoat.Output"
         )
     logits = torch.cat([output.logits for output in found])
     return Embedded(images, torch.cat([output.embedding for output in found]).float().cpu(), predicted(logits).cpu())

@@ -113,7 +113,7 @@ def _pixels(case: _Case) -> Iterator[Finding]:
     low, high = (float(value) for value in torch.aminmax(case.x))
     if low < -ROUNDING or high > 1 + ROUNDING:
         cause = "they look normalised" if low < 0 else "they look like 8-bit pixels, to be divided by 255"
-        todo = "give attacks pixels in [0, 1] and put normalisation inside the model (protoat.models.Normalize)"
+        todo = "give attacks pixels in [0, 1] and put normalisation inside the model (protoat.Normalize)"
         yield Finding("pixels", "error", f"images lie in [{low:.7g}, {high:.7g}] and not in [0, 1]: {cause}; {todo}")
     elif high < 1.5 / 255:
         text = "no pixel is brighter than 1 of 255: images in [0, 1] became integers; multiply them by 255 first"
@@ -163,7 +163,7 @@ def _preparation(case: _Case) -> Iterator[Finding]:
         text = (
             f"the model is right on {accuracy:.0%} of clean images as they are and on {accuracy + pair.difference:.0%} "
             f"{how}: it {'expects' if certain else 'may expect'} that in front of it; then put it inside the model "
-            "(protoat.models.Normalize)"
+            "(protoat.Normalize)"
         )
         yield Finding("preparation", "error" if certain else "warning", text)
     elif binomtest(int(right.sum()), len(right), _chance(case.y), "greater").pvalue > 0.01:

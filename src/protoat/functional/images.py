@@ -50,6 +50,6 @@ def check_images(x: Tensor) -> Tensor:
         cause = "divide 8-bit pixels by 255" if high > 2 and low >= 0 else "put normalisation inside the model"
         raise UserError(
             f"images lie in [{low:.7g}, {high:.7g}], expected [0, 1] up to rounding of {ROUNDING:g}; "
-            f"{cause}{'' if cause.startswith('divide') else ' (protoat.models.Normalize)'}"
+            f"{cause}{'' if cause.startswith('divide') else ' (protoat.Normalize)'}"
         )
     return x.clamp(0, 1)

@@ -233,7 +233,7 @@ def _embedding_dim(model: nn.Module, image: Tensor) -> int:
     if not width:
         raise UserError(
             "the model returns logits only, and BiaMAT's auxiliary head needs embeddings; "
-            "wrap it: protoat.models.with_embedding(model, layer=...)"
+            "wrap it: protoat.with_embedding(model, layer=...)"
         )
     return width
 

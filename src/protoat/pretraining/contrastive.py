@@ -95,7 +95,7 @@ class Contrastive(Method):
         if not isinstance(width, int):
             raise UserError(
                 f"{type(model).__name__} does not say how wide its embedding is; "
-                "wrap it: protoat.models.with_embedding(model, layer=..., example=images)"
+                "wrap it: protoat.with_embedding(model, layer=..., example=images)"
             )
         if self.projector is None:
             self.projector = self.build_projector(width)

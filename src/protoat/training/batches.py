@@ -192,7 +192,7 @@ def first_batch(
 
 def _check_loader(loader: Any) -> None:
     if hasattr(loader, "images") and hasattr(loader, "labels"):
-        raise UserError("train is a data set; pass its batches: protoat.data.ImageLoader(train, batch_size=128)")
+        raise UserError("train is a data set; pass its batches: protoat.ImageLoader(train, batch_size=128)")
     if isinstance(loader, Dataset):
         raise UserError(
             "train is a data set; pass its batches: torch.utils.data.DataLoader(train, batch_size=128, shuffle=True)"

@@ -96,7 +96,7 @@ def check_covered(model: nn.Module, objective: Objective, optimizer: Optimizer) 
     if missing:
         raise UserError(
             f"the optimizer lacks {', '.join(missing)}; "
-            "build it from protoat.training.parameter_groups(model, objective, lr=...)"
+            "build it from protoat.parameter_groups(model, objective, lr=...)"
         )
 
 
