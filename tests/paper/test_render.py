@@ -14,9 +14,9 @@ import pytest
 
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.render.csv import to_csv
+from protoat.paper.render.document import Document, document
 from protoat.paper.render.latex import to_latex
 from protoat.paper.render.markdown import to_markdown
-from protoat.paper.render.sheets import Document, document
 from protoat.paper.render.terminal import to_terminal
 from protoat.paper.tables import table_numbers, table_of
 from protoat.paper.tables.fill import Filled, filled

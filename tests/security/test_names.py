@@ -20,9 +20,9 @@ import protoat.cli
 from protoat.cli import main
 from protoat.cli.outcome import run
 from protoat.names import csv_cell, printable
+from protoat.paper.render.document import Document, Sheet
 from protoat.paper.render.latex import to_latex
 from protoat.paper.render.markdown import to_markdown
-from protoat.paper.render.sheets import Document, Sheet
 from protoat.paper.render.terminal import to_terminal
 from protoat.recipes.reading import read_recipe
 from protoat.runs.store import claim

@@ -79,9 +79,9 @@ def _parser() -> Parser:
 
 def _print(number: int, table: Filled, form: str, out: Path | None) -> None:
     from protoat.paper.render.csv import to_csv
+    from protoat.paper.render.document import document
     from protoat.paper.render.latex import to_latex
     from protoat.paper.render.markdown import to_markdown
-    from protoat.paper.render.sheets import document
     from protoat.paper.render.terminal import show, to_terminal
     from protoat.runs.store import write
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protoat.names import printable
-from protoat.paper.render.sheets import ABOUT_NOTES, Document, Sheet
+from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_latex"]
 

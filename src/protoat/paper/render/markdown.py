@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from protoat.names import printable
-from protoat.paper.render.sheets import ABOUT_NOTES, Document, Sheet
+from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_markdown"]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protoat.names import printable
-from protoat.paper.render.sheets import ABOUT_NOTES, Document, Sheet
+from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["show", "to_terminal"]
 

@@ -88,10 +88,18 @@ class Table:
     base: Line = Line("")
 
     def __post_init__(self) -> None:
-        grid = [line.split() for line in self.paper.strip().splitlines()]
-        rows, columns = (sum(not line.ours for line in lines) for lines in (self.rows, self.columns))
-        if grid and (len(grid) != rows or any(len(line) != columns for line in grid)):
+        rows, columns = map(len, self._of_paper)
+        if self._grid and (len(self._grid) != rows or any(len(line) != columns for line in self._grid)):
             raise UserError(f"{self.title}: the paper's values must be {rows} lines of {columns}")
+
+    @property
+    def _grid(self) -> list[list[str]]:
+        return [line.split() for line in self.paper.strip().splitlines()]
+
+    @property
+    def _of_paper(self) -> tuple[list[Line], list[Line]]:
+        """The paper's rows and columns."""
+        return [line for line in self.rows if not line.ours], [line for line in self.columns if not line.ours]
 
     def cell(self, row: Line, column: Line) -> Cell | None:
         """What a row and a column measure together; None where there is nothing, as prototypes of a run without."""
@@ -107,12 +115,8 @@ class Table:
         """The paper's value, as it stands there."""
         if not self.paper or row.ours or column.ours:
             return None
-        place = [line for line in self.rows if not line.ours].index(row)
-        value = (
-            self.paper.strip()
-            .splitlines()[place]
-            .split()[[line for line in self.columns if not line.ours].index(column)]
-        )
+        rows, columns = self._of_paper
+        value = self._grid[rows.index(row)][columns.index(column)]
         return None if value == "-" else value
 
     def chosen(self, kind: Literal["rows", "columns"], names: Sequence[str]) -> tuple[Line, ...]:
