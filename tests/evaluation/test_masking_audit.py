@@ -18,7 +18,7 @@ from protoat.evaluation.masking_audit.check import judged, not_above, too_many
 from protoat.evaluation.masking_audit.context import Lab
 from protoat.evaluation.record import Evaluation
 from protoat.models import MeanLogits
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
 
 from .cheats import (
@@ -181,6 +181,16 @@ def test_l2_and_two_classes(data: ImageData) -> None:
     report = audit(sound(), data, L2(1.0), images=30, only=numbers)
     assert report.failed == []
     assert report["A3"].figures["pgd100x5@8"] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_l1(data: ImageData) -> None:
+    numbers = ["A1", "A2", "A3", "A4", "A5", "C4", "C12", "C14", "C20", "C22"]
+    told: list[str] = []
+    report = audit(sound(), data, L1(1.0), images=30, only=numbers, advance=lambda _, name: told.append(name))
+    assert report.failed == []
+    assert report["A3"].figures["pgd100x5@64"] == 0  # from black to white in every pixel
+    assert "apgd-ce50x5" in told
 
 
 def record_of(model: nn.Module, data: ImageData, names: dict[str, Attack | None], **changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from protoat.attacks import FFGSM, FGSM, MIM, PGD, AutoAttack, Targeted
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation.threat_lint import lint
 from protoat.models import MeanLogits
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
 
 from .cheats import THREAT, BatchStatistics, Noisy, Quantised, Saturated, build, sound, trained
@@ -151,7 +151,13 @@ def test_logits_that_are_not_finite(data: ImageData) -> None:
 
 @pytest.mark.parametrize(
     ("threat", "code"),
-    [(Linf(0.5), "radius"), (L2(8), "radius"), (Linf(8 / 255 / 255), "radius"), (Linf(0.031), "radius")],
+    [
+        (Linf(0.5), "radius"),
+        (L2(8), "radius"),
+        (L1(60), "radius"),
+        (Linf(8 / 255 / 255), "radius"),
+        (Linf(0.031), "radius"),
+    ],
 )
 def test_odd_radii(threat: ThreatModel, code: str, data: ImageData) -> None:
     assert codes(trained(None), data, threat, attacks={"pgd10": PGD(threat)}) == [code]
@@ -160,6 +166,10 @@ def test_odd_radii(threat: ThreatModel, code: str, data: ImageData) -> None:
 @pytest.mark.parametrize("eps", ["8/255", "4/255", 0.1, 0.3])
 def test_usual_radii(eps: float | str, data: ImageData) -> None:
     assert "radius" not in codes(trained(None), data, Linf(eps))
+
+
+def test_an_l1_radius_has_no_grey_levels(data: ImageData) -> None:
+    assert codes(trained(None), data, L1(0.031), attacks={"pgd10": PGD(L1(0.031))}) == []
 
 
 def test_steps_that_cannot_reach_the_budget(data: ImageData) -> None:

@@ -30,14 +30,17 @@ def shrink(size: Tensor, room: Tensor, budget: Tensor) -> Tensor:
     >>> shrink(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[0.2, 1.0, 1.0]]), torch.tensor([0.5]))
     tensor([[0.2000, 0.3000, 0.0000]])
     """
-    low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
     within = torch.minimum(size, room)
-    fits = within.sum(1) <= budget
-    for _ in range(torch.finfo(size.dtype).bits):
-        middle = (low + high) / 2
-        above = torch.minimum((size - middle).clamp_min_(0), room).sum(1) > budget
-        low, high = torch.where(above[:, None], middle, low), torch.where(above[:, None], high, middle)
-    return torch.where(fits[:, None], within, torch.minimum((size - high).clamp_min_(0), room))
+    fits = (within.sum(1) <= budget)[:, None]
+    low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
+    entries = torch.empty_like(size)  # one memory for all rounds: to ask for new ones takes most of the time
+    with torch.no_grad():
+        for _ in range(torch.finfo(size.dtype).bits):
+            middle = (low + high) / 2
+            torch.minimum(torch.sub(size, middle, out=entries).clamp_min_(0), room, out=entries)
+            above = (entries.sum(1) > budget)[:, None]
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return torch.where(fits, within, torch.minimum((size - high).clamp_min_(0), room))
 
 
 def largest_signs(gradient: Tensor, count: Tensor) -> Tensor:

@@ -154,7 +154,9 @@ class Lab:
 
     def white_box(self, *, few: bool = False) -> Tensor:
         """Images that stand under all attacks that follow gradients; of a few, under a longer one as well."""
-        names = ("pgd20", "pgd100", "apgd-t20", *(["apgd-t"] if few else []))
+        names = ["pgd20", "pgd100", "apgd-t20", *(["apgd-t"] if few else [])]
+        if self.threat.geometry.sparse:  # which pixels sparse steps move hangs on the start
+            names.append("apgd-ce50x5")
         return torch.stack([self.standing(name, few=few) for name in names]).all(0)
 
     def transferred(self, surrogate: Surrogate) -> tuple[str, Tensor]:
