@@ -50,6 +50,18 @@ def test_without_a_regularizer_its_terms_are_absent() -> None:
     assert (objective.regularizer, objective.norm_weight) == (None, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("precision", "said"), [("fp32", "in eval mode; "), ("bf16", "in eval mode, passes in bf16; ")]
+)
+def test_the_log_says_what_attacks_pass_in(
+    precision: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    recipe = read_recipe("digits-2", [*SHORT, "--epochs", "1", "--attack_precision", precision])
+    assert train(recipe, tmp_path / "run", progress=False).updates
+    assert f"batch norm {said}" in caplog.text
+
+
 @pytest.mark.parametrize("regularizer", [[], ["--regularizer", "none"]])
 def test_labels_are_smoothed_as_the_recipe_says(regularizer: list[str]) -> None:
     told = build(read_recipe("digits-2", ["--label_smoothing", "0.3", *regularizer])).objective
