@@ -170,6 +170,8 @@ def surrogate_run(folder: Path | str, subject: Subject) -> Run:
         ValueError: see `Run.classifier`; or it was trained on other classes or images.
     """
     run = Run(folder)
+    run.check()
+    _ = run.model  # what names foreign code, or has no weights, is refused first
     for what, there, here in (
         ("classes", run.fact("class_names"), list(subject.data.class_names)),
         ("images of shape", run.fact("shape"), list(subject.data.shape)),
