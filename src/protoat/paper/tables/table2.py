@@ -28,7 +28,7 @@ TABLE = Table(
     rows=(
         Line("Fast", FAST),
         Line("Free", FREE),
-        Line("Free, rate up to 0.04", FREE_SLOW, ours=True),
+        Line("Free (peak rate 0.04)", FREE_SLOW, ours=True),
         Line("PGD-AT", PGD),
         Line("TLA", TLA),
         Line("RoCL", ROCL),
