@@ -25,7 +25,7 @@ from protoat.models import ResNet18
 from protoat.recipes.reading import recipe_parser
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.threats import Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 BATCH, CLASSES, ROUNDS, REPEATS = 32, 10, 3, 5
 GROWTH_BASE = {"C": 10, "K": 10, "D": 512}
@@ -51,7 +51,7 @@ def step(model: torch.nn.Module, objective: Objective, x: Tensor, y: Tensor) -> 
 def term(regularizer: Regularizer, model: torch.nn.Module, x: Tensor, y: Tensor, output: Output) -> None:
     """What `regularizer` adds to a step whose forward gave `output`."""
     embedding = output.embedding.detach().requires_grad_()
-    regularizer.term(model, x, y, Views(x, output._replace(embedding=embedding))).backward()
+    regularizer.term(model, x, y, Forwards(x, output._replace(embedding=embedding))).backward()
 
 
 def beside_the_step(device: str) -> list[dict[str, Any]]:

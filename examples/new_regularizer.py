@@ -4,7 +4,7 @@
 
 A subclass of `Regularizer` is a module: what it learns are its parameters, which `parameter_groups` hands to the
 optimizer, and `forward` is its term on the embeddings of the images trained on. A method of your own is a subclass of
-`OneStep` in the same way: `examples` makes the images of a step, `outer_loss` says what the weights minimise.
+`OneStep` in the same way: `examples` makes the images of a step, `loss` says what the weights minimise.
 """
 
 import torch

@@ -26,7 +26,7 @@ from protoat.methods import (
 )
 from protoat.regularizers import TLA, NPair, ProxyAnchor, ProxyNCA, Regularizer, SoftTriple, Triplet
 from protoat.threats import Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 THREAT = Linf(0.1)
 Y = torch.tensor([0, 1, 0, 1])
@@ -61,9 +61,9 @@ class Noting(Regularizer):
 class WithClean(Method):
     """Makes both views, as TRADES does."""
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         x_adv = (x + 0.1).clamp(0, 1)
-        yield Views(x_adv, model(x_adv), model(x))
+        yield Forwards(x_adv, model(x_adv), model(x))
 
 
 def only(objective: Objective, net: nn.Module, x: Tensor) -> Any:
@@ -230,8 +230,8 @@ class Guarded(Method):
         super().__init__(THREAT)
         self.last = last
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
-        yield Views(x, model(x))
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
+        yield Forwards(x, model(x))
 
     def end_epoch(self, model: nn.Module) -> str | None:
         return "it fell" if self._epoch == self.last else None

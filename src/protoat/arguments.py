@@ -1,4 +1,4 @@
-"""What a constructor may be given: one check for each kind of argument, used by every part."""
+"""Argument checks shared by all constructors: numbers, flags, callables, kinds."""
 
 from __future__ import annotations
 

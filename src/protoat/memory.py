@@ -1,4 +1,4 @@
-"""A module whose buffers come, go and change their size as a run goes on."""
+"""A module whose buffers may be added, removed and resized between checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that come from outside, such as those of classes, attacks and folders, made safe for where they are shown."""
+"""Makes names from outside safe to print: no control characters, bounded length."""
 
 from __future__ import annotations
 

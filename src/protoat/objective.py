@@ -1,4 +1,4 @@
-"""The only place where a training method and a regularizer meet."""
+"""The training objective: a method and a regularizer together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.reprs import constructor_repr
-from protoat.types import LossTerms, Views
+from protoat.types import Forwards, LossTerms
 
 __all__ = ["Objective"]
 
@@ -141,12 +141,12 @@ class Objective(nn.Module):
         self._warn_of_eval_mode(model)
         self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
-        for views in self.method.updates(model, x, y):
-            classes = views.adv.logits.shape[1]
+        for forwards in self.method.updates(model, x, y):
+            classes = forwards.adv.logits.shape[1]
             if last >= classes and self.method.labelled:
                 raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
-            base = self.method.outer_loss(views, y)
-            yield LossTerms(base, self._metric(model, x, y, views), self._norm(model, views))
+            base = self.method.loss(forwards, y)
+            yield LossTerms(base, self._metric(model, x, y, forwards), self._norm(model, forwards))
 
     def _warn_of_eval_mode(self, model: nn.Module) -> None:
         """Once, of a model that an evaluation between two epochs has left in eval mode."""
@@ -168,22 +168,22 @@ class Objective(nn.Module):
                 "from protoat.parameter_groups(model, objective, lr=...)"
             )
 
-    def _metric(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor | None:
+    def _metric(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor | None:
         if self.regularizer is None:
             return None
-        adversarial = _embedding(views)
+        adversarial = _embedding(forwards)
         if self.dml_input == "adv":
-            return self.weight * self.regularizer.term(model, x, y, views)
-        clean = (output_of(model, x) if views.clean is None else views.clean).embedding
+            return self.weight * self.regularizer.term(model, x, y, forwards)
+        clean = (output_of(model, x) if forwards.clean is None else forwards.clean).embedding
         if self.dml_input == "clean":
             return self.weight * self.regularizer(clean, y)
         return self.weight * self.regularizer(torch.cat([adversarial, clean]), torch.cat([y, y]))
 
-    def _norm(self, model: nn.Module, views: Views) -> Tensor | None:
+    def _norm(self, model: nn.Module, forwards: Forwards) -> Tensor | None:
         if not self.norm_weight:
             return None
         if self.norm == "embedding":
-            return self.norm_weight * at_least_float32(_embedding(views)).square().mean()
+            return self.norm_weight * at_least_float32(_embedding(forwards)).square().mean()
         kernels = [at_least_float32(p).square().sum() for p in model.parameters() if p.dim() > 1 and p.requires_grad]
         return self.norm_weight * torch.stack(kernels).sum()
 
@@ -244,11 +244,11 @@ class Objective(nn.Module):
                 return
 
 
-def _embedding(views: Views) -> Tensor:
+def _embedding(forwards: Forwards) -> Tensor:
     """The embeddings trained on, which a model that returns logits only does not have."""
-    if not views.adv.embedding.shape[1]:
+    if not forwards.adv.embedding.shape[1]:
         raise UserError(
             "the model returns logits only, and a metric or norm term needs embeddings; "
             "wrap it: protoat.with_embedding(model, layer=...)"
         )
-    return views.adv.embedding
+    return forwards.adv.embedding

@@ -1,4 +1,4 @@
-"""Distances in pixel units, read without torch: the command line knows them before it needs more."""
+"""Distances in pixel units (8/255), parsed without torch."""
 
 from __future__ import annotations
 

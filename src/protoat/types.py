@@ -8,7 +8,7 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["LossTerms", "Output", "Views", "as_output"]
+__all__ = ["Forwards", "LossTerms", "Output", "as_output"]
 
 
 class Output(NamedTuple):
@@ -47,7 +47,7 @@ def as_output(result: Any) -> Output:
     return Output(logits, logits.new_empty(len(logits), 0))
 
 
-class Views(NamedTuple):
+class Forwards(NamedTuple):
     """The forwards of one optimizer step.
 
     Attributes:
@@ -60,7 +60,7 @@ class Views(NamedTuple):
     x_adv: Tensor
     adv: Output
     clean: Output | None = None
-    more: tuple[tuple[Views, Tensor], ...] = ()
+    more: tuple[tuple[Forwards, Tensor], ...] = ()
 
 
 class LossTerms(NamedTuple):

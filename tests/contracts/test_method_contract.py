@@ -22,7 +22,7 @@ from protoat.methods import NFGSM, AdversarialTraining, BiaMAT, Distillation, Fr
 from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
 from protoat.threats import L1, L2, Linf, ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 from . import parts
 
@@ -96,7 +96,7 @@ def where(x: Tensor) -> Origin:
     return Origin((x.flatten(1).double() @ torch.arange(1.0, x[0].numel() + 1).double()).long() % 97)
 
 
-def updates(method: Method, model: torch.nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+def updates(method: Method, model: torch.nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
     method.at_images(where(x))
     return method.updates(model, x, y)
 
@@ -284,7 +284,7 @@ def test_images_keep_to_the_budget_and_the_range(kind: type[Method], threat: Thr
     method.prepare(model)
     goal = Objective(method)
     for views in updates(method, model, x, y):
-        goal.method.outer_loss(views, y).backward()
+        goal.method.loss(views, y).backward()
         assert bool((threat.geometry.distance(views.x_adv, x) <= REACH.get(kind, 1) * threat.eps + 1e-5).all())
         assert float(views.x_adv.detach().min()) >= 0 and float(views.x_adv.detach().max()) <= 1
     assert (kind in CLEAN) == torch.equal(views.x_adv, x)
@@ -299,7 +299,7 @@ def test_the_radius_grows_as_the_ramp_says(kind: type[Method]) -> None:
         method.at_epoch(epoch, 50)
         assert method.eps == pytest.approx(0.1 * share)
         for views in updates(method, model, x, y):
-            method.outer_loss(views, y).backward()
+            method.loss(views, y).backward()
             moved = float(norm_of("linf").distance(views.x_adv.detach(), x).max())
             assert moved <= REACH.get(kind, 1) * 0.1 * share + 1e-6
     assert kind in CLEAN or moved > 0.05

@@ -15,7 +15,7 @@ from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
 from protoat.evaluation.masking_audit.check import judged, not_above, too_many
-from protoat.evaluation.masking_audit.context import Lab
+from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.record import Evaluation
 from protoat.models import MeanLogits
 from protoat.threats import L1, L2, Linf, ThreatModel
@@ -250,7 +250,7 @@ def test_outcomes_of_a_record_belong_to_its_images(data: ImageData) -> None:
     options: dict[str, Any] = {"batch_size": 9, "adaptive": {}, "surrogates": (), "training": None}
     for measured, examined in ((60, 40), (40, 60)):
         record = evaluate(Even(), data, {"clean": None}, limit=measured).to_json()
-        lab = Lab(
+        lab = AuditContext(
             Even(),
             data,
             THREAT,

@@ -16,7 +16,7 @@ from protoat.methods import BiaMAT
 from protoat.objective import Objective
 from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 EPS = 8 / 255
 
@@ -48,7 +48,7 @@ def slow_kl(p: Tensor, q: Tensor) -> float:
     return sum(math.exp(one) * (one - two) for one, two in zip(a, b, strict=True))
 
 
-def slow_loss(views: Views, y: Tensor, classes: int, alpha: float, beta: float) -> float:
+def slow_loss(views: Forwards, y: Tensor, classes: int, alpha: float, beta: float) -> float:
     """From the equation, with Python's floats."""
     clean, adv = views.clean.logits, views.adv.logits
     primary = sum(
@@ -67,17 +67,17 @@ def slow_loss(views: Views, y: Tensor, classes: int, alpha: float, beta: float) 
     return primary / len(y) + alpha * total / len(labels)
 
 
-def random_views(labels: Tensor) -> Views:
+def random_views(labels: Tensor) -> Forwards:
     """Three primary classes, five auxiliary ones; -1 marks an image outside the gate."""
     nothing = torch.zeros(6, 0)
     output = lambda classes: Output(torch.randn(6, classes).double(), nothing)  # noqa: E731
-    return Views(nothing, output(3), output(3), ((Views(nothing, output(8), output(8)), labels),))
+    return Forwards(nothing, output(3), output(3), ((Forwards(nothing, output(8), output(8)), labels),))
 
 
 @pytest.mark.parametrize("labels", [[0, -1, 4, -1, 2, 1], [0, 1, 2, 3, 4, 0], [-1] * 6], ids=["mixed", "in", "out"])
 def test_the_loss_equals_a_loop_from_the_equation(labels: list[int], auxiliary: ImageData) -> None:
     y, views = torch.tensor([0, 1, 2, 0, 1, 2]), random_views(torch.tensor(labels))
-    loss = started(auxiliary, alpha=0.7).outer_loss(views, y)
+    loss = started(auxiliary, alpha=0.7).loss(views, y)
     assert loss.item() == pytest.approx(slow_loss(views, y, 3, 0.7, 6.0), abs=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_during_warm_up_the_auxiliary_loss_has_no_weight(auxiliary, make_net, ma
     method = BiaMAT(Linf(EPS), auxiliary=auxiliary)
     method.at_epoch(4.99)
     (views,) = list(method.updates(model, x, y))
-    loss = method.outer_loss(views, y)
+    loss = method.loss(views, y)
     assert loss.item() == pytest.approx(slow_loss(views, y, 3, 0.0, 6.0), abs=1e-5)
     loss.backward()
     assert method.head.weight.grad.abs().max() == 0

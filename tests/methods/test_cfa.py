@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from protoat.functional.norms import norm_of
 from protoat.methods import CFA, PGDAT
 from protoat.threats import L2, Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 EPS = 8 / 255
 RATES = torch.tensor([0.0, 0.4, 0.9])
@@ -25,9 +25,9 @@ def calibrated(**settings: object) -> CFA:
     return method
 
 
-def views(clean: Tensor, adv: Tensor) -> Views:
+def views(clean: Tensor, adv: Tensor) -> Forwards:
     nothing = torch.zeros(len(clean), 0)
-    return Views(torch.zeros(len(clean), 1), Output(adv, nothing), Output(clean, nothing))
+    return Forwards(torch.zeros(len(clean), 1), Output(adv, nothing), Output(clean, nothing))
 
 
 @pytest.mark.parametrize("beta", [None, 6.0], ids=["AT", "TRADES"])
@@ -49,7 +49,7 @@ def test_the_loss_in_the_form_of_trades_equals_a_loop() -> None:
         b = (0.5 + RATES[label].item()) * 6.0
         divergence = sum(one * math.log(one / two) for one, two in zip(p, q, strict=True))
         total += -math.log(p[label]) / (1 + b) + divergence * b / (1 + b)
-    assert calibrated(beta=6.0).outer_loss(views(clean, adv), y).item() == pytest.approx(total / 7, abs=1e-6)
+    assert calibrated(beta=6.0).loss(views(clean, adv), y).item() == pytest.approx(total / 7, abs=1e-6)
 
 
 def test_before_its_start_every_class_is_treated_alike(make_net, make_batch) -> None:
@@ -68,7 +68,7 @@ def test_before_its_start_every_class_is_treated_alike(make_net, make_batch) -> 
     cross = nn.functional.cross_entropy(clean, y)
     divergence = (clean.softmax(1) * (clean.log_softmax(1) - adv.log_softmax(1))).sum(1).mean()
     expected = (cross + 6 * divergence) / 7
-    assert trades.outer_loss(views(clean, adv), y).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert trades.loss(views(clean, adv), y).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_rates_are_shares_of_each_class_over_one_epoch(make_net, make_batch) -> None:

@@ -18,7 +18,7 @@ from protoat.models import batch_norm_branch, dual_batch_norm
 from protoat.objective import Objective
 from protoat.threats import Linf
 from protoat.training import fit, parameter_groups
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 EPS = 8 / 255
 
@@ -38,25 +38,25 @@ def slow_loss(pairs: list[tuple[Tensor, Tensor]], y: Tensor, beta: float, js_wei
     return total / len(y)
 
 
-def views(pairs: list[tuple[Tensor, Tensor]], y: Tensor) -> Views:
+def views(pairs: list[tuple[Tensor, Tensor]], y: Tensor) -> Forwards:
     nothing = torch.zeros(len(y), 0)
-    every = [Views(nothing, Output(adv, nothing), Output(clean, nothing)) for clean, adv in pairs]
+    every = [Forwards(nothing, Output(adv, nothing), Output(clean, nothing)) for clean, adv in pairs]
     return every[0]._replace(more=tuple((view, y) for view in every[1:]))
 
 
 def test_the_loss_equals_a_loop_from_the_equation() -> None:
     pairs = [(torch.randn(5, 4).double(), torch.randn(5, 4).double()) for _ in range(3)]
     y = torch.tensor([0, 1, 2, 3, 0])
-    loss = DAJAT(Linf(EPS), beta=11.0, js_weight=2.0).outer_loss(views(pairs, y), y)
+    loss = DAJAT(Linf(EPS), beta=11.0, js_weight=2.0).loss(views(pairs, y), y)
     assert loss.item() == pytest.approx(slow_loss(pairs, y, 11.0, 2.0), abs=1e-6)
-    without = DAJAT(Linf(EPS), beta=11.0, js_weight=0.0).outer_loss(views(pairs, y), y)
+    without = DAJAT(Linf(EPS), beta=11.0, js_weight=0.0).loss(views(pairs, y), y)
     assert loss.item() - without.item() > 0.1
 
 
 def test_one_view_alone_is_trades() -> None:
     pair, y = (torch.randn(5, 4), torch.randn(5, 4)), torch.tensor([0, 1, 2, 3, 0])
-    alone = DAJAT(Linf(EPS), beta=6.0).outer_loss(views([pair], y), y)
-    torch.testing.assert_close(alone, TRADES(Linf(EPS), beta=6.0).outer_loss(views([pair], y), y))
+    alone = DAJAT(Linf(EPS), beta=6.0).loss(views([pair], y), y)
+    torch.testing.assert_close(alone, TRADES(Linf(EPS), beta=6.0).loss(views([pair], y), y))
 
 
 def test_a_step_equals_one_on_a_network_with_two_branches(make_net, make_batch) -> None:
@@ -68,7 +68,7 @@ def test_a_step_equals_one_on_a_network_with_two_branches(make_net, make_batch) 
     method.prepare(model)
     examples = method.examples(model, x, y)
     found = method.forward(model, examples)
-    loss = method.outer_loss(found, y)
+    loss = method.loss(found, y)
     loss.backward()
 
     pairs = []

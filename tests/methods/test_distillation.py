@@ -103,7 +103,7 @@ def test_awp_around_it_moves_the_model_only_when_it_learns() -> None:
     for epoch in (0, 9):
         method.at_epoch(epoch, 10)
         for views in method.updates(model, x, y):
-            method.outer_loss(views, y).backward()
+            method.loss(views, y).backward()
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 

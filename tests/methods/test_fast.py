@@ -43,7 +43,7 @@ def epoch(method: FastAT, model: Threshold, threshold: float, x: Tensor = X, y: 
     model.train()
     for batch in ((x, y), (1 - x, y)):
         for views in method.updates(model, *batch):
-            method.outer_loss(views, batch[1]).backward()
+            method.loss(views, batch[1]).backward()
     with torch.no_grad():
         model.threshold.fill_(threshold)
     return method.end_epoch(model)
@@ -106,7 +106,7 @@ def test_the_guard_goes_on_from_its_state(moment: str) -> None:
     if moment == "inside":
         model.train()
         for views in method.updates(model, X, Y):
-            method.outer_loss(views, Y).backward()
+            method.loss(views, Y).backward()
         resumed.load_state_dict({key: value.clone() for key, value in method.state_dict().items()})
         with torch.no_grad():
             model.threshold.fill_(0.75)

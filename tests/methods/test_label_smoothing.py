@@ -64,7 +64,7 @@ def loss(build: Callable[..., Method], share: float) -> tuple[Tensor, Tensor]:
     assert torch.equal(next(running).base.isfinite(), torch.tensor(True))
     plain = views.adv if views.clean is None else views.clean
     moved = cross_entropy(plain, y, share) - cross_entropy(plain, y)
-    return goal.method.outer_loss(views, y).detach(), moved.mean().detach()
+    return goal.method.loss(views, y).detach(), moved.mean().detach()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from protoat.methods import MART
 from protoat.objective import Objective
 from protoat.threats import Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 EPS = 8 / 255
 
@@ -60,15 +60,15 @@ def test_golden_values(beta: float, total: float) -> None:
     nothing = torch.zeros(2, 0)
     clean = Output(torch.tensor([[2.0, 1.0, 0.5, -1.0], [0.0, 3.0, 1.0, 2.0]]), nothing)
     adv = Output(torch.tensor([[1.0, 1.5, 0.5, -1.0], [0.0, 3.0, 1.0, 1.0]]), nothing)
-    views = Views(torch.zeros(2, 1), adv, clean)
-    assert MART(Linf(EPS), beta=beta).outer_loss(views, torch.tensor([0, 3])).item() == pytest.approx(total, abs=1e-6)
+    views = Forwards(torch.zeros(2, 1), adv, clean)
+    assert MART(Linf(EPS), beta=beta).loss(views, torch.tensor([0, 3])).item() == pytest.approx(total, abs=1e-6)
 
 
 def test_the_weight_of_an_example_learns_too() -> None:
     """The authors do not detach ``1 - p_y``; without its gradient the one into the clean logits would differ."""
     clean, adv = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3)
     y, nothing = torch.tensor([0, 1, 2, 0]), torch.zeros(4, 0)
-    loss = MART(Linf(EPS), beta=1.0).outer_loss(Views(adv, Output(adv, nothing), Output(clean, nothing)), y)
+    loss = MART(Linf(EPS), beta=1.0).loss(Forwards(adv, Output(adv, nothing), Output(clean, nothing)), y)
     (gradient,) = torch.autograd.grad(loss, clean)
     p, q = clean.softmax(1), adv.softmax(1)
     weight = 1.0000001 - p.gather(1, y[:, None])[:, 0]
@@ -93,4 +93,4 @@ def test_mistakes_are_refused() -> None:
         MART(Linf(EPS), beta=-5.0)
     adv = Output(torch.zeros(2, 3), torch.zeros(2, 0))
     with pytest.raises(ValueError, match=r"Views\.clean"):
-        MART(Linf(EPS)).outer_loss(Views(torch.zeros(2, 1), adv), torch.tensor([0, 1]))
+        MART(Linf(EPS)).loss(Forwards(torch.zeros(2, 1), adv), torch.tensor([0, 1]))

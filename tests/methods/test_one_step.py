@@ -80,7 +80,7 @@ def test_n_fgsm(noise: float, step: float) -> None:
     start = linear.as_rows(around)
     wanted = added(start, signs(gradients(W, start, Y), step))
     same(found.x_adv, [[linear.clip(value, 0, 1) for value in row] for row in wanted], 1e-7)
-    loss = method.outer_loss(found, torch.tensor(Y))
+    loss = method.loss(found, torch.tensor(Y))
     torch.testing.assert_close(loss, nn.functional.cross_entropy(net(found.x_adv), torch.tensor(Y)))
 
 
@@ -131,7 +131,7 @@ def test_fgsm_pgi_over_epochs(prior: str) -> None:
         same(views.x_adv, end, 1e-4)
         if not epoch:
             assert all(abs(a) == pytest.approx(EPS) for row in drawn for a in row)
-        loss = method.outer_loss(views, torch.tensor(y))
+        loss = method.loss(views, torch.tensor(y))
         apart = (net(views.x_adv) - net(before.x_adv)).square().mean()
         expected = nn.functional.cross_entropy(net(views.x_adv), torch.tensor(y)) + 10 * apart
         torch.testing.assert_close(loss, expected)
@@ -205,7 +205,7 @@ def test_nuat_attacks_with_the_norm_in_every_other_batch() -> None:
         x = linear.as_images(X)
         apart = torch.linalg.svdvals((net(x) - net(views.x_adv)).detach()).sum() / len(X)
         loss = nn.functional.cross_entropy(net(x), torch.tensor(Y)) + weight * apart
-        torch.testing.assert_close(method.outer_loss(views, torch.tensor(Y)), loss)
+        torch.testing.assert_close(method.loss(views, torch.tensor(Y)), loss)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from protoat.methods import TRADES
 from protoat.objective import Objective
 from protoat.threats import Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 EPS = 8 / 255
 
 
-def views(clean: Tensor, adv: Tensor) -> Views:
+def views(clean: Tensor, adv: Tensor) -> Forwards:
     nothing = torch.zeros(len(clean), 0)
-    return Views(torch.zeros(len(clean), 1), Output(adv, nothing), Output(clean, nothing))
+    return Forwards(torch.zeros(len(clean), 1), Output(adv, nothing), Output(clean, nothing))
 
 
 def slow_step(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, beta: float) -> Tensor:
@@ -65,15 +65,15 @@ def test_golden_value() -> None:
     clean = torch.tensor([[2.0, 1.0, 0.5, -1.0], [0.0, 3.0, 1.0, 2.0]])
     adv = torch.tensor([[1.0, 1.5, 0.5, -1.0], [0.0, 3.0, 1.0, 1.0]])
     y = torch.tensor([0, 3])
-    assert TRADES(Linf(EPS), beta=6.0).outer_loss(views(clean, adv), y).item() == pytest.approx(1.861232, abs=1e-6)
-    assert TRADES(Linf(EPS), beta=0.0).outer_loss(views(clean, adv), y).item() == pytest.approx(0.967686, abs=1e-6)
+    assert TRADES(Linf(EPS), beta=6.0).loss(views(clean, adv), y).item() == pytest.approx(1.861232, abs=1e-6)
+    assert TRADES(Linf(EPS), beta=0.0).loss(views(clean, adv), y).item() == pytest.approx(0.967686, abs=1e-6)
 
 
 def test_the_divergence_sends_gradient_into_the_clean_prediction_too() -> None:
     clean = torch.randn(4, 3, requires_grad=True)
     adv = torch.randn(4, 3, requires_grad=True)
     y = torch.tensor([0, 1, 2, 0])
-    loss = TRADES(Linf(EPS), beta=6.0).outer_loss(views(clean, adv), y)
+    loss = TRADES(Linf(EPS), beta=6.0).loss(views(clean, adv), y)
     into_clean, into_adv = torch.autograd.grad(loss, [clean, adv])
     (by_ce,) = torch.autograd.grad(F.cross_entropy(clean, y), clean)
     assert (into_clean - by_ce).abs().max() > 0.01
@@ -112,4 +112,4 @@ def test_a_negative_beta_is_refused() -> None:
 def test_the_loss_says_when_the_clean_forward_is_missing() -> None:
     adv = Output(torch.zeros(2, 3), torch.zeros(2, 0))
     with pytest.raises(ValueError, match=r"Views\.clean"):
-        TRADES(Linf(EPS)).outer_loss(Views(torch.zeros(2, 1), adv), torch.tensor([0, 1]))
+        TRADES(Linf(EPS)).loss(Forwards(torch.zeros(2, 1), adv), torch.tensor([0, 1]))

@@ -14,7 +14,7 @@ from protoat.models import ResNet18
 from protoat.pretraining.public import of_branch
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import Initialise
-from protoat.runs.build import hand_over
+from protoat.runs.build import load_pretrained
 
 
 class Paired(nn.Module):
@@ -126,7 +126,9 @@ def ours(layout: str) -> ResNet18:
 def test_our_network_computes_what_the_authors_does(layout: str, branch: Any, index: int, tmp_path: Path) -> None:
     net = AuthorsNet(layout).eval()
     choose(net, index)
-    model, record = hand_over(ours(layout), Initialise(weights=saved(net, layout, tmp_path / "x.pt"), branch=branch))
+    model, record = load_pretrained(
+        ours(layout), Initialise(weights=saved(net, layout, tmp_path / "x.pt"), branch=branch)
+    )
     with torch.no_grad():
         logits, embedding = model.eval()(IMAGES)
         torch.testing.assert_close(embedding, net(IMAGES))
@@ -139,12 +141,12 @@ def test_our_network_computes_what_the_authors_does(layout: str, branch: Any, in
 
 def test_normalisation_that_the_file_lacks_is_missed_by_name(tmp_path: Path) -> None:
     path = saved(AuthorsNet("rocl"), "rocl", tmp_path / "x.pt")
-    assert hand_over(ours("acl"), Initialise(weights=path))[1]["missing"] == ["normalize.mean", "normalize.std"]
+    assert load_pretrained(ours("acl"), Initialise(weights=path))[1]["missing"] == ["normalize.mean", "normalize.std"]
 
 
 def test_normalisation_that_our_network_lacks_is_unexpected_by_name(tmp_path: Path) -> None:
     path = saved(AuthorsNet("acl"), "acl", tmp_path / "x.pt")
-    unexpected = hand_over(ours("rocl"), Initialise(weights=path))[1]["unexpected"]
+    unexpected = load_pretrained(ours("rocl"), Initialise(weights=path))[1]["unexpected"]
     assert {"normalize.mean", "normalize.std"} <= set(unexpected)
 
 
@@ -155,7 +157,7 @@ def test_every_mismatch_is_named_and_the_rest_is_loaded(tmp_path: Path) -> None:
     del tensors["layer1.0.bn1.bias"]
     tensors["linear.weight"] = torch.zeros(10, 64)
     torch.save(tensors, tmp_path / "x.pt")
-    model, record = hand_over(ours("rocl"), Initialise(weights=tmp_path / "x.pt"))
+    model, record = load_pretrained(ours("rocl"), Initialise(weights=tmp_path / "x.pt"))
     assert record["of_another_shape"] == ["features.conv1.weight (8, 3, 5, 5) for (8, 3, 3, 3)"]
     assert record["missing"] == ["features.layer1.0.bn1.bias"]
     assert record["unexpected"] == ["linear.weight"]
@@ -228,4 +230,4 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_tensors(tmp_path / "x.pt")
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt: no tensor fits: the file has conv\.weight, the model features\."):
-        hand_over(ours("rocl"), Initialise(weights=tmp_path / "x.pt"))
+        load_pretrained(ours("rocl"), Initialise(weights=tmp_path / "x.pt"))

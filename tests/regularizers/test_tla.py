@@ -14,7 +14,7 @@ from protoat import Objective
 from protoat.methods import PGDAT, FreeAT
 from protoat.regularizers import TLA
 from protoat.threats import Linf
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 X = torch.tensor([[1.0, 2, 3], [0, 1, -1], [2, -1, 0.5], [-1, -1, 2]])
 
@@ -34,9 +34,9 @@ class Net(nn.Module):
         return Output(self.head(embedding), embedding)
 
 
-def step(net: Net, x: Tensor, *, clean: bool = False) -> Views:
+def step(net: Net, x: Tensor, *, clean: bool = False) -> Forwards:
     x_adv = (x + 0.2 * torch.rand_like(x).sub(0.5)).clamp(0, 1)
-    views = Views(x_adv, net(x_adv), net(x) if clean else None)
+    views = Forwards(x_adv, net(x_adv), net(x) if clean else None)
     net.calls.clear()
     return views
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_number, check_whole
+from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import APGD, climb
 from protoat.attacks.base import Attack, BatchNormMode, Problem
-from protoat.attacks.standing import worst_case
 from protoat.functional.forward import output_of
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
@@ -140,7 +140,7 @@ class EmbeddingDisplacement(Attack):
     Args:
         threat: norm and radius.
         steps: gradient steps for each restart.
-        restarts: independent runs, each on the images that still stand.
+        restarts: independent runs, each on the images that are still robust.
         rho: as in `APGD`.
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_number, check_whole
+from protoat.attacks.active import is_adversarial, select, worst_case
 from protoat.attacks.apgd_sparse import climb_sparse
 from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.standing import fallen, select, worst_case
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted
@@ -68,7 +68,7 @@ class _Climb(Ascent):
 
 
 def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
-    """One run of APGD from a random start; an image leaves the batch as soon as it falls.
+    """One run of APGD from a random start; an image leaves the batch once it is adversarial.
 
     Args:
         problem: images, labels, radius and model.
@@ -79,7 +79,7 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
         rho: as in `APGD`.
 
     Returns:
-        (B, ...) images: the ones that fell, and the points of highest score of the others.
+        (B, ...) images: adversarial examples where found, else the points of highest score.
     """
     if norm.sparse:
         return climb_sparse(problem, aims, score, norm=norm, steps=steps)
@@ -90,11 +90,11 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     at = _Climb(rows, x_adv, gradient, x_adv, gradient, loss, step, x_adv, loss, loss, none, none == 0)
     marks, last_mark = checkpoints(steps), 0
     for done in range(steps + 1):
-        fell = fallen(problem, logits)
-        if bool(fell.any()):
-            result[at.rows[fell]] = at.x_adv[fell]
-            problem, aims = select(problem, ~fell), aims[~fell]
-            at.keep(~fell)
+        adversarial = is_adversarial(problem, logits)
+        if bool(adversarial.any()):
+            result[at.rows[adversarial]] = at.x_adv[adversarial]
+            problem, aims = select(problem, ~adversarial), aims[~adversarial]
+            at.keep(~adversarial)
         if done == steps or not len(aims):
             break
         if done in marks:
@@ -116,7 +116,7 @@ class APGD(Attack):
     Args:
         threat: norm and radius.
         steps: gradient steps for each restart.
-        restarts: independent runs, each on the images that still stand.
+        restarts: independent runs, each on the images that are still robust.
         loss: per-example loss to raise: `cross_entropy` (APGD-CE), `dlr` (APGD-DLR, three classes or more) or `margin`;
             lowered at the targets when targeted.
         rho: the step halves unless the loss rose in more than this share of the steps since the last checkpoint. Not
@@ -130,7 +130,7 @@ class APGD(Attack):
     Under L1 it is APGD-L1, without momentum and `rho`: a step moves two thirds as many pixels as the perturbation has,
     and the first 60 of 100 steps are taken in balls of three and two times the radius.
 
-    Source: Croce & Hein, ICML 2020, Alg. 1; L1: "Mind the box", ICML 2021, Alg. 1. Deviation: an image that falls
+    Source: Croce & Hein, ICML 2020, Alg. 1; L1: "Mind the box", ICML 2021, Alg. 1. Deviation: an adversarial image
     leaves the batch at once.
 
     >>> from protoat.functional.margins import dlr
@@ -186,8 +186,8 @@ class APGDT(Attack):
     Raises:
         ValueError: fewer than one step, restart or target.
 
-    Without targets an image falls when it leaves its label, wherever it goes; with targets, only they are tried and
-    must be reached.
+    Without targets an image counts as adversarial when it leaves its label, wherever it goes; with targets, only they
+    are tried and must be reached.
 
     Source: Croce & Hein, ICML 2020. Deviation: with two or three classes the denominator of DLR-T does not exist, and
     ``z_t - z_y`` is climbed; the likeliest classes never include the label, also where the model is wrong.

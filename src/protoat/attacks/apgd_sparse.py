@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from protoat.attacks.active import is_adversarial, leading, select
 from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.base import Problem
-from protoat.attacks.standing import fallen, leading, select
 from protoat.functional.batch import noise_like
 from protoat.functional.l1 import largest_signs
 from protoat.functional.norms import Norm
@@ -51,7 +51,7 @@ class _Sparse(Ascent):
 
 
 def climb_sparse(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int) -> Tensor:
-    """One run of APGD-L1 from a random start; an image leaves the batch when it falls inside the ball itself.
+    """One run of APGD-L1 from a random start; an image leaves the batch once it is adversarial inside the ball itself.
 
     Three tenths of the steps are taken in a ball of three times the radius, three tenths at twice the radius, and the
     rest in the ball itself; each part begins at the projection of the best point of the one before.
@@ -60,7 +60,7 @@ def climb_sparse(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, st
         problem, aims, score, norm, steps: as in `climb`.
 
     Returns:
-        (B, ...) images: the ones that fell, and the points of highest score of the others.
+        (B, ...) images: adversarial examples where found, else the points of highest score.
 
     Source: Croce & Hein, ICML 2021, "Mind the box", Alg. 1 and sec. 4.2.
     """
@@ -86,15 +86,15 @@ def _balls(steps: int) -> Iterator[tuple[int, int]]:
 def _climb(
     problem: Problem, aims: Tensor, score: Score, start: Tensor, *, norm: Norm, steps: int, leave: bool
 ) -> Tensor:
-    """One part of a run; with `leave`, images that have fallen are done."""
+    """One part of a run; with `leave`, an image that is adversarial leaves the batch."""
     result = start.clone()
     loss, gradient, logits = measure(problem, start, score, aims)
     at, every = _Sparse.begin(problem, start, loss, gradient), max(int(0.04 * steps), 1)
     for done in range(steps + 1):
-        if leave and bool((fell := fallen(problem, logits)).any()):
-            result[at.rows[fell]] = at.x_adv[fell]
-            problem, aims = select(problem, ~fell), aims[~fell]
-            at.keep(~fell)
+        if leave and bool((adversarial := is_adversarial(problem, logits)).any()):
+            result[at.rows[adversarial]] = at.x_adv[adversarial]
+            problem, aims = select(problem, ~adversarial), aims[~adversarial]
+            at.keep(~adversarial)
         if done == steps or not len(aims):
             break
         if done and done % every == 0:

@@ -1,4 +1,4 @@
-"""What the forms of Auto-PGD share: where each image stands, and one look at the loss."""
+"""The state of Auto-PGD for each image, shared by its dense and sparse forms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from protoat.attacks.active import leading
 from protoat.attacks.base import Problem
 from protoat.attacks.gradient import input_gradient
-from protoat.attacks.standing import leading
 from protoat.types import Output
 
 __all__ = ["Ascent", "Score", "measure"]
@@ -20,7 +20,7 @@ Score = Callable[[Output, Tensor, Tensor], Tensor]
 
 @dataclass
 class Ascent:
-    """Where each image that still stands is; every field has one row for each of them."""
+    """The state of the active images; every field has one row for each."""
 
     rows: Tensor
     x_adv: Tensor

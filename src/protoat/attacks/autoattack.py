@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
+from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.base import Attack, Problem
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.square import Square
-from protoat.attacks.standing import worst_case
 from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
@@ -24,7 +24,7 @@ __all__ = ["AutoAttack"]
 
 
 class AutoAttack(Attack):
-    """Four attacks without parameters to tune, one after the other, each on the images that still stand.
+    """Four attacks without parameters to tune, one after the other, each on the images that are still robust.
 
     With ten classes or more this is AutoAttack's ``standard`` version. Its parts do not exist for few classes (DLR
     needs three logits, its targeted form four, and nine targets need ten classes), so fewer classes get a composition
@@ -33,7 +33,7 @@ class AutoAttack(Attack):
 
     Args:
         threat: norm and radius.
-        batch_size: images in one forward; each part gets full batches of standing images, so the attack can be given
+        batch_size: images in one forward; each part gets full batches of active images, so the attack can be given
             many more images than that at once.
         seed: repeats a call when no generator is passed.
 
@@ -45,9 +45,9 @@ class AutoAttack(Attack):
 
     Under L1 APGD-CE has 5 restarts and APGD-T 5 targets at most, as in the authors' code.
 
-    Source: Croce & Hein, ICML 2020; L1: ICML 2021. Deviation: images leave each part as soon as they fall. Fewer than
-    ten classes: APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts, or APGD-T
-    with all C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
+    Source: Croce & Hein, ICML 2020; L1: ICML 2021. Deviation: images leave each part as soon as they are adversarial.
+    Fewer than ten classes: APGD-CE with 5 restarts; then APGD on the margin (2 classes) or on DLR (3), with 5 restarts,
+    or APGD-T with all C - 1 targets; then FAB (2) or FAB-T with all C - 1 targets; then Square.
 
     >>> from protoat.threats import Linf
     >>> attack = AutoAttack(Linf("8/255"))
@@ -97,8 +97,8 @@ class AutoAttack(Attack):
         with torch.no_grad():
             self.num_classes = problem.model(problem.x[: self.batch_size]).logits.shape[1]
 
-        def apply(part: Attack, standing: Problem, _: Tensor) -> Tensor:
-            return part.run(standing)
+        def apply(part: Attack, active: Problem, _: Tensor) -> Tensor:
+            return part.run(active)
 
         runs = [partial(apply, part) for part in self.parts(self.num_classes).values()]
         return worst_case(problem, self.threat.geometry, runs, batch_size=self.batch_size)

@@ -1,4 +1,4 @@
-"""What every attack shares: the world is left as found, the budget is enforced, success is judged in one place."""
+"""The base class of attacks: enforces the budget, judges success, restores the model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import check_images
-from protoat.functional.kept import random_state_kept
 from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
+from protoat.functional.preserve import preserve_random_state
 from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
@@ -237,7 +237,7 @@ class Attack(ABC):
             network = as_module(model)
             watched = Watched(network, y, targets, Passes(getattr(self, "steps", None)))
             # A model that draws random numbers draws them from the attack's seed.
-            with attacking(network, self.bn), random_state_kept(x.device, generator.initial_seed() + 1):
+            with attacking(network, self.bn), preserve_random_state(x.device, generator.initial_seed() + 1):
                 yield Problem(watched, x, y, targets, eps, generator)
         spoilt = int(watched.spoilt)
         if spoilt:
@@ -268,7 +268,7 @@ class Attack(ABC):
     def judged(self, model: nn.Module, x_adv: Tensor, y: Tensor, *, targets: Tensor | None = None) -> AttackResult:
         """What a model in eval mode makes of images: which are right, and which are a success."""
         network = as_module(model)
-        with attacking(network), random_state_kept(x_adv.device, self.seed), torch.no_grad():
+        with attacking(network), preserve_random_state(x_adv.device, self.seed), torch.no_grad():
             classes = predicted(output_of(network, x_adv).logits) if len(x_adv) else y
         correct = classes == y
         return AttackResult(x_adv, ~correct if targets is None else classes == targets, correct)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
+from protoat.attacks.active import is_adversarial, leading, select
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
-from protoat.attacks.standing import fallen, leading, select
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.threats import ThreatModel
 
@@ -69,7 +69,7 @@ class DeepFool(MinimalNormAttack):
                 classes = ranked_wrong_classes(logits.detach(), problem.y)[:, : self.candidates]
             lead, slope = nearest_boundary(logits, x_adv, problem.y, classes, self.norm)
             total = total + self._step(x_adv.detach(), lead, slope)
-            stay = ~fallen(problem, logits)
+            stay = ~is_adversarial(problem, logits)
             rows, total, classes, problem = rows[stay], total[stay], classes[stay], select(problem, stay)
             x_adv = (problem.x + (1 + self.overshoot) * total).clamp(0, 1)
             result[rows] = x_adv

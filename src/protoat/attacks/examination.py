@@ -1,4 +1,4 @@
-"""What decides whether a number about a model means anything, asked before every measurement, of a few images."""
+"""Cheap checks of a model before any measurement: finite logits, gradients, batch independence."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from protoat.errors import NoGradientError
 from protoat.functional.forward import output_of
 from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
-from protoat.functional.kept import random_state_kept
 from protoat.functional.losses import STEEP
 from protoat.functional.precision import at_least_float32
 from protoat.functional.prediction import predicted
+from protoat.functional.preserve import preserve_random_state
 from protoat.types import Output
 
 __all__ = [
@@ -128,7 +128,7 @@ def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None, grad
         x = x.clone().detach()
         hidden = hidden_modules(model)
         unreached = [*_unreached(hidden)]
-        with attacking(model), hidden_parts_in_eval(hidden), random_state_kept(x.device, _SEED):
+        with attacking(model), hidden_parts_in_eval(hidden), preserve_random_state(x.device, _SEED):
             # Bound to one batch of an even size: the second forward shows the first half twice.
             images = torch.cat([x, 1 - x]) if len(x) == 1 else x[: len(x) // 2 * 2]
             leaf = images.clone().requires_grad_(gradients)

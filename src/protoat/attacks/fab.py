@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
+from protoat.attacks.active import is_adversarial, leading, select
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
-from protoat.attacks.standing import fallen, leading, select
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.threats import ThreatModel
 
@@ -72,7 +72,9 @@ class FAB(MinimalNormAttack):
         logits = problem.model(problem.x).logits
         groups = self.groups(logits, problem.y) if problem.targets is None else [problem.targets[:, None]]
         nearest = problem.x.clone()
-        reach = torch.full_like(logits[:, 0], torch.inf, dtype=nearest.dtype).masked_fill(fallen(problem, logits), 0)
+        reach = torch.full_like(logits[:, 0], torch.inf, dtype=nearest.dtype).masked_fill(
+            is_adversarial(problem, logits), 0
+        )
         eps = torch.as_tensor(problem.eps).to(reach)
         eps = torch.where(eps > 0, eps, self.threat.eps).expand_as(reach)  # `closest` sets none
         for classes in groups:
@@ -97,19 +99,19 @@ class FAB(MinimalNormAttack):
             with torch.enable_grad():
                 leaf = x_adv.detach().requires_grad_()
                 logits = problem.model(leaf).logits
-            fell = fallen(problem, logits)
-            if bool(fell.any()):
+            adversarial = is_adversarial(problem, logits)
+            if bool(adversarial.any()):
                 length = self.norm.distance(x_adv, problem.x)
-                closer = fell & (length < reach[rows])
+                closer = adversarial & (length < reach[rows])
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
-                x_adv = torch.where(leading(fell, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
-                done = fell & (length <= problem.eps)
+                x_adv = torch.where(leading(adversarial, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
+                done = adversarial & (length <= problem.eps)
                 if bool(done.any()):
                     x_adv, rows, classes, problem = x_adv[~done], rows[~done], classes[~done], select(problem, ~done)
             if step == self.steps or not len(rows):
                 break
             with torch.enable_grad():
-                if bool(fell.any()):
+                if bool(adversarial.any()):
                     leaf = x_adv.detach().requires_grad_()
                     logits = problem.model(leaf).logits
                 lead, slope = nearest_boundary(

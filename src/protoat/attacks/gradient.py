@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
+from protoat.attacks.active import is_adversarial, select, worst_case
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.standing import fallen, select, worst_case
 from protoat.errors import UserError
 from protoat.functional.batch import Radius
 from protoat.functional.gradients import gradient_of
@@ -52,7 +52,7 @@ def input_gradient(model: Callable[[Tensor], Output], x: Tensor, y: Tensor, loss
 
 
 def step_length(step_size: Pixels | None, default: float) -> float:
-    """A step in pixels, or the default where none is given; it must be positive, as one of 0 stands still.
+    """A step in pixels, or the default where none is given; it must be positive, as one of 0 goes nowhere.
 
     >>> step_length("2/255", 0.1) * 255
     2.0
@@ -82,7 +82,7 @@ class PGD(Attack):
     projected onto ball and box at once.
 
     Source: Madry et al., ICLR 2018; L1: Tramèr & Boneh, NeurIPS 2019, with the projection of Croce & Hein, ICML 2021.
-    Deviation: with several restarts an image that falls leaves the batch at that very
+    Deviation: with several restarts an adversarial image leaves the batch at that very
     step, as one that is misclassified does from the start; one run alone goes on to its last step for every image.
 
     >>> from protoat.threats import Linf
@@ -131,15 +131,20 @@ class PGD(Attack):
         return self.threat.geometry.random_start(problem.x, problem.eps, problem.generator)
 
     def _ascend(self, problem: Problem, *, leave: bool = False) -> Tensor:
-        """One run; with `leave`, an image is done at the first step that finds it fallen."""
+        """One run; with `leave`, an image leaves the batch at the first step that finds it adversarial."""
         norm, x_adv = self.threat.geometry, self.start(problem)
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(self.steps):
             labels, sign = problem.goal
             gradient, _, output = input_gradient(problem.model, x_adv, labels, self.loss)
-            if leave and bool((fell := fallen(problem, output.logits)).any()):
-                result[rows[fell]] = x_adv[fell]
-                problem, rows, x_adv, gradient = select(problem, ~fell), rows[~fell], x_adv[~fell], gradient[~fell]
+            if leave and bool((done := is_adversarial(problem, output.logits)).any()):
+                result[rows[done]] = x_adv[done]
+                problem, rows, x_adv, gradient = (
+                    select(problem, ~done),
+                    rows[~done],
+                    x_adv[~done],
+                    gradient[~done],
+                )
                 if not len(rows):
                     break
             # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.

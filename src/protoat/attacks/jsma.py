@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number
+from protoat.attacks.active import is_adversarial, select
 from protoat.attacks.base import Attack, BatchNormMode, Problem
-from protoat.attacks.standing import fallen, select
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.errors import UserError
 from protoat.functional.gradients import gradient_of
@@ -86,7 +86,7 @@ class JSMA(Attack):
                 goal = ranked_wrong_classes(logits.detach(), problem.y)[:, 0]
             towards, away = (math.copysign(1, self.theta) * slope for slope in _slopes(logits, leaf, goal))
             pixels, found = _best_pairs(towards, away, free.flatten(1))
-            stay = found & ~fallen(problem, logits)
+            stay = found & ~is_adversarial(problem, logits)
             if not bool(stay.any()):
                 break
             problem, rows, goal = select(problem, stay), rows[stay], goal[stay]

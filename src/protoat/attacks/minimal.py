@@ -1,4 +1,4 @@
-"""What minimal-norm attacks share: they look for the nearest adversarial image, whatever the budget."""
+"""The base class of minimal-norm attacks, which look for the nearest adversarial example."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks.active import is_adversarial, leading
 from protoat.attacks.base import Attack
-from protoat.attacks.standing import fallen, leading
 from protoat.functional.forward import as_module
 from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_parts_in_eval
@@ -67,7 +67,7 @@ class MinimalNormAttack(Attack):
         ):
             x_adv = self.run(problem).detach()
             with torch.no_grad():
-                found = fallen(problem, problem.model(x_adv).logits)
+                found = is_adversarial(problem, problem.model(x_adv).logits)
         x_adv = torch.where(leading(found, x), x_adv, problem.x)
         return Closest(x_adv, self.length(x_adv, problem.x).where(found, torch.inf))
 

@@ -1,4 +1,4 @@
-"""The mode in which a model is attacked and judged."""
+"""Puts a model into the mode in which it is attacked and judged, and restores it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from protoat.errors import UserError
-from protoat.functional.kept import modes_kept
+from protoat.functional.preserve import preserve_modes
 
 __all__ = ["BatchNormMode", "attacking", "check_built"]
 
@@ -48,7 +48,7 @@ def attacking(model: nn.Module, bn: BatchNormMode = "eval") -> Iterator[None]:
     tracking = [m.track_running_stats for m in norms]
     parameters = [p for p in model.parameters() if p.requires_grad]
     check_built(model)
-    with modes_kept(model):
+    with preserve_modes(model):
         try:
             for module in modules:
                 module.training = False

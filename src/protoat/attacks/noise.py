@@ -1,4 +1,4 @@
-"""Random search: noise in the ball and at its corners. Gradients that lose to it are masked."""
+"""Random search: noise in the ball and at its corners. A gradient attack that loses to it is masked."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
+from protoat.attacks.active import is_adversarial, select
 from protoat.attacks.base import Attack, BatchNormMode, Problem
-from protoat.attacks.standing import fallen, select
 from protoat.threats import ThreatModel
 
 __all__ = ["CornerNoise", "UniformNoise"]
@@ -43,18 +43,18 @@ class _RandomSearch(Attack):
     @torch.no_grad()
     def run(self, problem: Problem) -> Tensor:
         x_adv = problem.x.clone()
-        standing = torch.arange(len(x_adv), device=x_adv.device)
+        active = torch.arange(len(x_adv), device=x_adv.device)
         left = self.draws
-        while left and len(standing):
-            # Few standing images are drawn for several times in one forward, which keeps the batch full.
-            copies = min(left, max(1, self.batch_size // len(standing)))
-            rows = standing.repeat_interleave(copies)
+        while left and len(active):
+            # Few active images are drawn several times in one forward, which keeps the batch full.
+            copies = min(left, max(1, self.batch_size // len(active)))
+            rows = active.repeat_interleave(copies)
             part = select(problem, rows)
             points = self.draw(part)
-            fell = fallen(part, problem.model(points).logits).view(-1, copies)
-            first = fell.int().argmax(1) + copies * torch.arange(len(standing), device=rows.device)
-            x_adv[standing] = points[first]
-            standing = standing[~fell.any(1)]
+            adversarial = is_adversarial(part, problem.model(points).logits).view(-1, copies)
+            first = adversarial.int().argmax(1) + copies * torch.arange(len(active), device=rows.device)
+            x_adv[active] = points[first]
+            active = active[~adversarial.any(1)]
             left -= copies
         return x_adv
 
@@ -65,7 +65,7 @@ class UniformNoise(_RandomSearch):
     Args:
         threat: norm and radius.
         draws: points tried for each image.
-        batch_size: points in one forward once few images stand.
+        batch_size: points in one forward once few images are active.
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 
@@ -92,7 +92,7 @@ class CornerNoise(_RandomSearch):
     Args:
         threat: norm and radius.
         draws: corners tried for each image.
-        batch_size: corners in one forward once few images stand.
+        batch_size: corners in one forward once few images are active.
         bn: batch norm while attacking.
         seed: repeats a call when no generator is passed.
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
+from protoat.attacks.active import leading, select, worst_case
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
-from protoat.attacks.standing import leading, select, worst_case
 from protoat.errors import UserError
 from protoat.threats import ThreatModel
 from protoat.types import Output
@@ -30,7 +30,7 @@ class Square(Attack):
     Args:
         threat: norm and radius.
         queries: forwards for each restart.
-        restarts: independent runs, each on the images that still stand.
+        restarts: independent runs, each on the images that are still robust.
         p_init: share of the image that the first squares cover; halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000
             and 8000 of 10,000 queries.
         rescale_schedule: halve at the same shares of `queries`, as the authors advise and do by default: a short search
@@ -91,10 +91,15 @@ class Square(Attack):
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
         draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
         for query, draw in enumerate(draws, 1):
-            fell = lead > 0
-            if bool(fell.any()):
-                result[rows[fell]] = x_adv[fell]
-                problem, rows, x_adv, lead = select(problem, ~fell), rows[~fell], x_adv[~fell], lead[~fell]
+            adversarial = lead > 0
+            if bool(adversarial.any()):
+                result[rows[adversarial]] = x_adv[adversarial]
+                problem, rows, x_adv, lead = (
+                    select(problem, ~adversarial),
+                    rows[~adversarial],
+                    x_adv[~adversarial],
+                    lead[~adversarial],
+                )
             if not len(rows):
                 return result
             moved, new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from protoat.attacks.active import leading
 from protoat.attacks.base import Problem
-from protoat.attacks.standing import leading
 from protoat.functional.norms import Norm
 
 __all__ = ["Window", "coin", "move_budget", "signs", "tile", "window_at"]

@@ -1,4 +1,4 @@
-"""Adam in the tanh space of pixels, where no image leaves [0, 1]: how Carlini and Wagner's attacks move images."""
+"""Adam over tanh-transformed pixels, the optimizer of the Carlini-Wagner attacks."""
 
 from __future__ import annotations
 

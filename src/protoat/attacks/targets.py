@@ -1,4 +1,4 @@
-"""Classes for targeted attacks, always drawn from the wrong ones."""
+"""Target classes of targeted attacks, drawn from the wrong classes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_kind
+from protoat.attacks.active import worst_case
 from protoat.attacks.base import Attack, Problem
-from protoat.attacks.standing import worst_case
 from protoat.errors import UserError
 from protoat.types import Output
 
@@ -59,12 +59,12 @@ def draw_targets(
 
 
 class Targeted(Attack):
-    """Runs a targeted attack towards classes chosen by a rule; accuracy on the true labels is what falls.
+    """Runs a targeted attack towards classes chosen by a rule; the accuracy on the true labels is reported.
 
     Args:
         attack: any attack with a targeted form; its threat model is used.
-        rule: as in `draw_targets`, or ``"all"``: each wrong class in turn, likeliest first, on the images that still
-            stand, so that an image counts as robust only if every target fails.
+        rule: as in `draw_targets`, or ``"all"``: each wrong class in turn, likeliest first, on the images that are
+            still robust, so that an image counts as robust only if every target fails.
 
     Raises:
         ValueError: an unknown rule, or an attack that has no targeted form.

@@ -1,4 +1,4 @@
-"""What the L0 and the L-inf attack of Carlini and Wagner share: succeed, tighten a limit, and succeed again."""
+"""The outer loop of the L0 and L-inf Carlini-Wagner attacks: succeed, tighten the limit, repeat."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
+from protoat.attacks.active import select
 from protoat.attacks.base import BatchNormMode, Problem
 from protoat.attacks.minimal import MinimalNormAttack
-from protoat.attacks.standing import select
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
 from protoat.threats import ThreatModel
 

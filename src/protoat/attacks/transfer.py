@@ -1,4 +1,4 @@
-"""Adversarial images made on another model."""
+"""Transfer attacks: adversarial examples made on another model."""
 
 from __future__ import annotations
 

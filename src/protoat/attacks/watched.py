@@ -1,4 +1,4 @@
-"""The model as an attack calls it: its outputs checked and in a scale that gradients survive."""
+"""The model as an attack calls it: outputs checked, logits rescaled where gradients would vanish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions before something is removed for good."""
+"""Asks for confirmation before files are removed."""
 
 from __future__ import annotations
 

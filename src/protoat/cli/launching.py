@@ -1,4 +1,4 @@
-"""How tables and figures do many runs: where they are, where they run, and what became of them."""
+"""Options and progress shared by the commands that launch many runs (table, figure)."""
 
 from __future__ import annotations
 

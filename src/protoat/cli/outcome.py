@@ -1,4 +1,4 @@
-"""How a command ends: a mistake of the user's is one line, a defect of the program keeps its traceback.
+"""How a command ends: exit codes, one line for a user's mistake, a traceback for a bug.
 
 One line and exit code 2 is for a `UserError`, an error of the user's own model, and what the system refuses: memory, a
 file that its error names, and output. Any other error is a defect, a plain ``ValueError`` too.

@@ -1,4 +1,4 @@
-"""Terminal tables."""
+"""Tables on the terminal."""
 
 from __future__ import annotations
 

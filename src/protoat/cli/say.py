@@ -1,4 +1,4 @@
-"""Lines on standard output, in which names from outside can do no harm."""
+"""Prints lines with control characters of names from outside removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every data set is: a `Source` that is found on disk, and the `ImageData` it loads."""
+"""Data sources and the images they load: `Source` and `ImageData`."""
 
 from __future__ import annotations
 

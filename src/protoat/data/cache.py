@@ -1,4 +1,4 @@
-"""Image files are decoded once: their pixels are kept on disk under a key made of the files' content."""
+"""A disk cache of decoded images, keyed by the content of their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file says about its colours, applied: profiles, gamma and code points."""
+"""Colour management of image files: ICC profiles, gamma, code points."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from protoat.data.batch_format import as_batch
 from protoat.data.loader import ImageLoader
 from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
-from protoat.functional.kept import host_random_state_kept, set_random_state
+from protoat.functional.preserve import preserve_host_random_state, set_random_state
 
 __all__ = ["FORMS", "Given", "LabelledImages", "as_image_data", "is_whole", "read_images"]
 
@@ -124,7 +124,7 @@ def read_images(data: Any, *, modes: Any = None, dtypes: Collection[torch.dtype]
         modes = data[2] if len(data) > 2 and modes is None else modes
         data = [data[:2]]
     names = _class_names(data)
-    with host_random_state_kept(torch.device("cpu")):
+    with preserve_host_random_state(torch.device("cpu")):
         images, labels = _collected(_batches(data), dtypes)
     return Given(images, labels, modes, names)
 

@@ -1,4 +1,4 @@
-"""What a reader found, took, left out, and found twice: said at the start of a run and kept in its record."""
+"""An inventory of a data set: images per class and mode, skipped files, duplicates, leaks between splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pictures a folder of folders holds, and what in it is left out and why."""
+"""Lists the pictures of class folders, and the files that are left out with the reason."""
 
 from __future__ import annotations
 

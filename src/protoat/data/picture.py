@@ -1,4 +1,4 @@
-"""One picture file as a viewer shows it: upright, opaque, in 8 bits of sRGB."""
+"""Reads one picture as a viewer shows it: upright, opaque, 8-bit sRGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model answers, whatever it answers: what any measurement takes for granted and a broken defence breaks."""
+"""Checks of a model's behaviour: determinism, batch independence, dtype."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from protoat.attacks.base import attacking
 from protoat.attacks.examination import are_probabilities, differing
 from protoat.attacks.gradient import input_gradient
 from protoat.functional.forward import output_of
-from protoat.functional.kept import random_state_kept
 from protoat.functional.precision import at_least_float32
+from protoat.functional.preserve import preserve_random_state
 
 __all__ = [
     "are_probabilities",
@@ -27,7 +27,7 @@ __all__ = [
 @torch.no_grad()
 def eval_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, C) in eval mode, in float32 or wider; the model's modes and the random state stay as they are."""
-    with attacking(model), random_state_kept(x.device):
+    with attacking(model), preserve_random_state(x.device):
         return _logits(model, x)
 
 
@@ -38,7 +38,7 @@ def eval_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss) -> T
     >>> eval_gradient(nn.Flatten(), torch.zeros(1, 1, 1, 2), torch.tensor([0]), margin)
     tensor([[[[-1.,  1.]]]])
     """
-    with attacking(model), random_state_kept(x.device), torch.enable_grad():
+    with attacking(model), preserve_random_state(x.device), torch.enable_grad():
         return input_gradient(lambda images: output_of(model, images), x, y, loss).gradient
 
 
@@ -53,7 +53,7 @@ def unlike_itself(model: nn.Module, x: Tensor) -> Tensor:
     >>> unlike_itself(nn.Sequential(nn.Flatten(), nn.Dropout()), torch.ones(2, 1, 4, 4))
     tensor([False, False])
     """
-    with attacking(model), random_state_kept(x.device):
+    with attacking(model), preserve_random_state(x.device):
         return differing(_logits(model, x), _logits(model, x))
 
 
@@ -86,7 +86,7 @@ def unlike_eval_mode(model: nn.Module, x: Tensor) -> Tensor:
     images = x if len(x) > 1 else torch.cat([x, x])
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with random_state_kept(x.device):
+        with preserve_random_state(x.device):
             as_it_is = _logits(model, images)
     finally:
         for buffer, before in kept:

@@ -1,4 +1,4 @@
-"""What two evaluations allow to say about each other: image by image for two models, over seeds for two recipes."""
+"""Statistical comparison of evaluations: paired by image for two models, by seeds for two recipes."""
 
 from __future__ import annotations
 

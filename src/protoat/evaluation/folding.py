@@ -1,4 +1,4 @@
-"""Batch norm folded into the layers before it, while a model is attacked and not trained."""
+"""Folds batch norm into the preceding layers while a model is attacked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from protoat.attacks.base import attacking
 from protoat.functional.forward import output_of
-from protoat.functional.kept import random_state_kept
+from protoat.functional.preserve import preserve_random_state
 
 __all__ = ["FoldedBatchNorm"]
 
@@ -51,7 +51,7 @@ class FoldedBatchNorm:
         self.count = 0
         self._swaps: list[Swap] = []
         if any(type(module) in _NORMS for module in model.modules()):
-            with attacking(model), torch.no_grad(), random_state_kept(example.device):
+            with attacking(model), torch.no_grad(), preserve_random_state(example.device):
                 try:
                     pairs = _pairs(model, example)
                     swaps = _swaps(model, pairs)

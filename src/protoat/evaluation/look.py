@@ -17,17 +17,17 @@ from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
-from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
-from protoat.functional.kept import random_state_kept
 from protoat.functional.prediction import predicted
+from protoat.functional.preserve import preserve_random_state
 
 __all__ = ["applicable", "check_batch_norm", "in_place", "labelled_images", "look_at"]
 
 
 @contextmanager
-def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[InPieces, torch.device]]:
+def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[MicroBatched, torch.device]]:
     """The model ready to be measured, and where; it is back where it was at the end, also on errors."""
     network = as_module(model)
     first = next(itertools.chain(network.parameters(), network.buffers()), None)
@@ -37,13 +37,13 @@ def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[In
     except RuntimeError as error:
         raise UserError(f"device={device!r} is unknown; write 'cpu', 'cuda' or 'cuda:1'") from error
     try:
-        yield InPieces(network.to(where) if where != before else network), where
+        yield MicroBatched(network.to(where) if where != before else network), where
     finally:
         if where != before:
             network.to(before)
 
 
-def labelled_images(network: InPieces, data: Any, modes: Any, device: torch.device) -> ImageData:
+def labelled_images(network: MicroBatched, data: Any, modes: Any, device: torch.device) -> ImageData:
     """Test images in any form, see `protoat.data.given.read_images`, with as many classes as the model has.
 
     Raises:
@@ -95,7 +95,7 @@ def check_batch_norm(attack: Attack | None, name: str) -> None:
         )
 
 
-def look_at(network: InPieces, data: ImageData, rows: Tensor, device: torch.device) -> Examination:
+def look_at(network: MicroBatched, data: ImageData, rows: Tensor, device: torch.device) -> Examination:
     """Examines a model before its measurement, see `examine`.
 
     Raises:
@@ -115,11 +115,11 @@ def look_at(network: InPieces, data: ImageData, rows: Tensor, device: torch.devi
     return found
 
 
-def _of_one_image(network: InPieces, x: Tensor, classes: int | None = None) -> Tensor:
+def _of_one_image(network: MicroBatched, x: Tensor, classes: int | None = None) -> Tensor:
     """The model's logits of one image, (1, C)."""
     try:
         hidden = hidden_parts_in_eval(hidden_modules(network))
-        with attacking(network), hidden, torch.no_grad(), random_state_kept(x.device):
+        with attacking(network), hidden, torch.no_grad(), preserve_random_state(x.device):
             logits = network(x).logits
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

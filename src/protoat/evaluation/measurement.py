@@ -20,7 +20,7 @@ from protoat.attacks.base import Problem
 from protoat.attacks.precision import present_precision
 from protoat.data import ImageData
 from protoat.evaluation.folding import FoldedBatchNorm
-from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.distributed import mean_over_processes
 from protoat.threats import ThreatModel
 
@@ -61,7 +61,7 @@ class Saved(Protocol):
 class Measurement:
     """All batches under all attacks, and what is known about them."""
 
-    network: InPieces
+    network: MicroBatched
     folded: FoldedBatchNorm
     data: ImageData
     attacks: Mapping[str, Attack | None]
@@ -84,12 +84,12 @@ class Measurement:
         for place in own:
             if place != rank and budget_seconds is not None and time.perf_counter() - started > budget_seconds:
                 break
-            standing = torch.ones(len(self.batches[place]), dtype=torch.bool)
+            active = torch.ones(len(self.batches[place]), dtype=torch.bool)
             for row, (name, attack) in rows:
                 if name in self.failed:
                     continue
                 try:
-                    correct, took = self._outcome(place, name, attack, standing)
+                    correct, took = self._outcome(place, name, attack, active)
                 except Exception as error:
                     # Other processes would wait for this one; without clean images there is nothing to count.
                     if attack is None or processes > 1 or not getattr(error, "of_model", False):
@@ -99,7 +99,7 @@ class Measurement:
                     logger.warning("%s", self.failed[name], exc_info=logger.isEnabledFor(logging.DEBUG))
                     continue
                 if attack is None:
-                    standing = correct
+                    active = correct
                 outcomes[row, self.batches[place]] = torch.where(correct, RIGHT, WRONG).to(torch.int8)
                 seconds[row] += took
                 done += len(correct)
@@ -113,7 +113,7 @@ class Measurement:
         )
         return outcomes.round(), seconds
 
-    def _outcome(self, place: int, name: str, attack: Attack | None, standing: Tensor) -> tuple[Tensor, float]:
+    def _outcome(self, place: int, name: str, attack: Attack | None, active: Tensor) -> tuple[Tensor, float]:
         """Which images of a batch stay right, (B,) bool on the CPU, and the seconds it took to find out."""
         batch = self.batches[place]
         key = json.dumps([name, parameters_of(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
@@ -121,10 +121,10 @@ class Measurement:
         if known is not None:
             return torch.tensor([outcome == "1" for outcome in known[0]]), known[1]
         started = time.perf_counter()
-        correct = standing.clone()
-        if bool(standing.any()):
-            rows = batch[standing]
-            correct[standing] = self.network.retrying(lambda: self._attack(place, attack, rows), len(rows))
+        correct = active.clone()
+        if bool(active.any()):
+            rows = batch[active]
+            correct[active] = self.network.retrying(lambda: self._attack(place, attack, rows), len(rows))
         took = time.perf_counter() - started
         if self.saved is not None:
             self.saved.put(key, "".join("1" if right else "0" for right in correct.tolist()), took)

@@ -1,4 +1,4 @@
-"""Which images are measured when not all are."""
+"""The order in which images are measured: a fixed shuffle, stratified by class and mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two measurements on the same images: only the images they disagree on tell them apart."""
+"""Paired statistics of two measurements on the same images: McNemar's test and its interval."""
 
 from __future__ import annotations
 

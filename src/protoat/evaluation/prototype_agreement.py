@@ -1,4 +1,4 @@
-"""Whether the prototypes of a class are its modes: which prototype an image is nearest to, and how that agrees."""
+"""Agreement of prototypes with the true modes: purity and NMI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement found: counts for all images, each class and each mode."""
+"""Reports of an evaluation: counts for all images, each class and each mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["AttackReport", "Report", "worst_case"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttackReport:
-    """What one attack leaves standing, or several together.
+    """Robust accuracy under one attack, or under several together.
 
     Attributes:
         count: all images that were measured.

@@ -1,4 +1,4 @@
-"""Retrieval by embedding: which images of a gallery lie nearest to a query."""
+"""Nearest-neighbour retrieval by embedding."""
 
 from __future__ import annotations
 

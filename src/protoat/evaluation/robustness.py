@@ -87,7 +87,7 @@ def evaluate(
             ``bn="train"`` or that such images or so many classes do not allow, a model that cannot take the images,
             whose output does not fit the classes, or is not finite.
 
-    What makes the numbers mean less is logged and stands in `Report.findings`. Attacks along gradients are left out
+    What makes the numbers mean less is logged and recorded in `Report.findings`. Attacks along gradients are left out
     where the model passes none, and an attack under which the model raises an error is left out with that error.
 
     >>> from protoat.threats import Linf

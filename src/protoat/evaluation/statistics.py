@@ -1,4 +1,4 @@
-"""Counts, and how sure they make us."""
+"""Counts and their confidence intervals."""
 
 from __future__ import annotations
 

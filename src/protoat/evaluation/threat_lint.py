@@ -1,4 +1,4 @@
-"""What would spoil a measurement, found before it begins: images, model, budget and attacks that do not fit."""
+"""Lint of a measurement: images, model, budget and attacks that do not fit each other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from protoat.data.given import LabelledImages, as_image_data, read_images
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
+from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order, spread
 from protoat.evaluation.paired import Paired
-from protoat.evaluation.pieces import InPieces
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
@@ -61,7 +61,7 @@ def lint(
     >>> [found.code for found in lint(net, Digits().load("test"), Linf(0.3), "pgd10/0.01")]
     ['chance', 'short-reach']
     """
-    network = InPieces(as_module(model))
+    network = MicroBatched(as_module(model))
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
     pixels, labels, rows = _some_of(data, images)
     x, y = unit_pixels(pixels[rows].to(where)), labels[rows].to(where)
@@ -93,7 +93,7 @@ def _some_of(data: LabelledImages, images: int) -> tuple[Tensor, Tensor, Tensor]
 class _Case:
     """What the rules look at: a part of the images with labels and logits, and all labels."""
 
-    model: InPieces
+    model: MicroBatched
     x: Tensor
     y: Tensor
     found: Examination

@@ -1,4 +1,4 @@
-"""How far two predictions for the same image are apart, and the cross-entropies that go with it.
+"""Divergences between two predictions for the same image, and their cross-entropies.
 
 Every function takes logits (B, C), computes in at least float32 and, like the losses of attacks, returns shape (B,).
 """

@@ -1,4 +1,4 @@
-"""What parts need to know of a run with several processes: sums over them, and the network inside its wrapper."""
+"""Helpers for several processes: averages, and unwrapping a wrapped model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["bare", "max_over_processes", "mean_over_processes", "sum_over_processes"]
+__all__ = ["max_over_processes", "mean_over_processes", "sum_over_processes", "unwrap_model"]
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The network inside a `DistributedDataParallel` wrapper, which must not see passes that nobody trains on.
 
     >>> net = nn.Linear(2, 2)
-    >>> bare(net) is net
+    >>> unwrap_model(net) is net
     True
     """
     return model.module if isinstance(model, DistributedDataParallel) else model

@@ -1,4 +1,4 @@
-"""One forward of a model, which can neither touch the tensors of its caller nor be touched through its own."""
+"""One forward pass, isolated from in-place changes by the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from protoat.functional.distributed import bare
+from protoat.functional.distributed import unwrap_model
 from protoat.types import Output, as_output
 
 __all__ = ["as_module", "code_of_model", "output_of"]
@@ -62,7 +62,7 @@ def as_module(model: Any) -> nn.Module:
     tensor([0.])
     """
     if isinstance(model, nn.Module):
-        return bare(model)
+        return unwrap_model(model)
     if not callable(model):
         raise TypeError(f"the model is a {type(model).__name__}, expected torch.nn.Module or a function of images")
     return _Function(model)

@@ -1,4 +1,4 @@
-"""The gradient of a model's output at its images, whatever way the model lets it come back."""
+"""The gradient of a loss with respect to images."""
 
 from __future__ import annotations
 

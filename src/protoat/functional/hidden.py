@@ -1,4 +1,4 @@
-"""Parts of a model that its ``eval()`` does not reach."""
+"""Finds sub-networks that `model.eval()` does not reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shortest way from a point of the box [0, 1] to a hyperplane, where all coordinates move together."""
+"""The projection of a point of the box [0, 1] onto a hyperplane (DeepFool, FAB)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as the labels of a batch."""
+"""Checks of a batch of labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where half precision is too coarse to compute in."""
+"""Promotes half precision to float32 where it is too coarse."""
 
 from __future__ import annotations
 

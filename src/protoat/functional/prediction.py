@@ -1,4 +1,4 @@
-"""Which class logits say."""
+"""The predicted class of logits."""
 
 from __future__ import annotations
 

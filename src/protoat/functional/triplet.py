@@ -1,4 +1,4 @@
-"""Triplets: cosine distances, the hinge, and the choice of positives and negatives, in float32 at least."""
+"""Triplet mining and the triplet hinge loss, in cosine distance."""
 
 from __future__ import annotations
 

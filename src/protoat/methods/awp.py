@@ -12,12 +12,12 @@ from protoat.arguments import check_number
 from protoat.attacks import Attack
 from protoat.data import Origin
 from protoat.errors import UserError
-from protoat.functional.distributed import bare, mean_over_processes
-from protoat.methods.base import Method, OneStep, never_begun
+from protoat.functional.distributed import mean_over_processes, unwrap_model
+from protoat.methods.base import Method, OneStep, never_starts
 from protoat.methods.pgd import PGDAT
 from protoat.reprs import constructor_repr, factory
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["AWP"]
 
@@ -89,7 +89,7 @@ class AWP(Method):
 
     def unreached(self, epochs: int) -> list[str]:
         own = (
-            [] if self.start_epoch < epochs else [never_begun("weights are never perturbed", self.start_epoch, epochs)]
+            [] if self.start_epoch < epochs else [never_starts("weights are never perturbed", self.start_epoch, epochs)]
         )
         return self.method.unreached(epochs) + own
 
@@ -116,25 +116,25 @@ class AWP(Method):
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         if self._epoch < self.start_epoch:
             yield from self.method.updates(model, x, y)
             return
         examples = self.method.examples(model, x, y)
-        network = bare(model)
+        network = unwrap_model(model)
         kernels = [p for p in network.parameters() if p.dim() > 1 and p.requires_grad]
         with torch.enable_grad(), _same_buffers(network):
-            views = self.method.ascent_forward(network, examples)
-            loss = self.outer_loss(views, y)
+            forwards = self.method.ascent_forward(network, examples)
+            loss = self.loss(forwards, y)
             gradients = torch.autograd.grad(loss, kernels, materialize_grads=True)
-        self.method.observe(views, y)
-        del views, loss
+        self.method.observe(forwards, y)
+        del forwards, loss
         with _moved(kernels, _ascent(kernels, gradients, self.gamma)):
             yield self.method.forward(model, examples)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         self.method.label_smoothing = self.label_smoothing
-        return self.method.outer_loss(views, y)
+        return self.method.loss(forwards, y)
 
     def end_epoch(self, model: nn.Module) -> str | None:
         return self.method.end_epoch(model)

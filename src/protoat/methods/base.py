@@ -20,9 +20,9 @@ from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
 from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
-from protoat.types import Views
+from protoat.types import Forwards
 
-__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_begun"]
+__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_starts"]
 
 
 class Method(Memory, ABC):
@@ -101,7 +101,7 @@ class Method(Memory, ABC):
         """Builds what the method itself learns for this model; comes before the optimizer and before any loading."""
 
     @abstractmethod
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         """One yield for each optimizer step; the caller runs ``backward`` and ``step`` before the next.
 
         Args:
@@ -110,9 +110,9 @@ class Method(Memory, ABC):
             y: (B,) labels.
         """
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
-        return F.cross_entropy(at_least_float32(views.adv.logits), y, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(at_least_float32(forwards.adv.logits), y, label_smoothing=self.label_smoothing)
 
     def end_epoch(self, model: nn.Module) -> str | None:
         """Called after each pass over the data. A text is a reason to stop and roll back this pass."""
@@ -124,7 +124,7 @@ class Method(Memory, ABC):
         return torch.Generator(x.device).manual_seed(int(torch.randint(2**62, ()).item()))
 
 
-def never_begun(what: str, start: float, epochs: int) -> str:
+def never_starts(what: str, start: float, epochs: int) -> str:
     """In words, what a start at or past the end of the run leaves undone."""
     return f"{what} (start_epoch={start:g}); write start_epoch of at most {epochs - 1}"
 
@@ -145,13 +145,13 @@ class Examples(NamedTuple):
     more: tuple[Examples, ...] = ()
 
 
-def clean_and_adversarial(model: nn.Module, examples: Examples) -> Views:
+def clean_and_adversarial(model: nn.Module, examples: Examples) -> Forwards:
     """One forward of the clean images, then one of the adversarial ones: batch norm sees two batches, not a mixture.
 
     Such a model must be wrapped by ``DistributedDataParallel(..., broadcast_buffers=False)``, as `protoat.fit` does.
     """
     clean = output_of(model, examples.x)
-    return Views(examples.x_adv, output_of(model, examples.x_adv), clean)
+    return Forwards(examples.x_adv, output_of(model, examples.x_adv), clean)
 
 
 class OneStep(Method):
@@ -165,21 +165,21 @@ class OneStep(Method):
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         """The images of this step; called once for each batch."""
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
-        """The forwards that `outer_loss` needs, in the mode of training; must not change the method's state."""
-        return Views(examples.x_adv, output_of(model, examples.x_adv))
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
+        """The forwards that `loss` needs, in the mode of training; must not change the method's state."""
+        return Forwards(examples.x_adv, output_of(model, examples.x_adv))
 
-    def ascent_forward(self, model: nn.Module, examples: Examples) -> Views:
+    def ascent_forward(self, model: nn.Module, examples: Examples) -> Forwards:
         """The forwards from which `AWP` takes the direction of its weights; `forward` unless less will do."""
         return self.forward(model, examples)
 
-    def observe(self, views: Views, y: Tensor) -> None:
+    def observe(self, forwards: Forwards, y: Tensor) -> None:
         """Takes note of the forwards at the model's own weights; called once for each batch."""
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
-        views = self.forward(model, self.examples(model, x, y))
-        self.observe(views, y)
-        yield views
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
+        forwards = self.forward(model, self.examples(model, x, y))
+        self.observe(forwards, y)
+        yield forwards
 
 
 class AdversarialTraining(OneStep):

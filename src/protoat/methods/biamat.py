@@ -15,7 +15,7 @@ from protoat.attacks.kl import TPGD
 from protoat.data import ImageData, Source
 from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
-from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.distributed import mean_over_processes, unwrap_model
 from protoat.functional.forward import output_of
 from protoat.functional.images import unit_pixels
 from protoat.functional.precision import at_least_float32
@@ -23,7 +23,7 @@ from protoat.methods.base import Examples, OneStep
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 __all__ = ["BiaMAT"]
 
@@ -116,7 +116,7 @@ class BiaMAT(OneStep):
         self._auxiliary_head(model)
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
-        network = bare(model)
+        network = unwrap_model(model)
         generator = self.generator(x)
         other, labels = self._draw(x, generator)
         inside = self._gate(network, x, other)
@@ -131,7 +131,7 @@ class BiaMAT(OneStep):
             other_adv[inside] = self._attacked(by_head, other[inside], generator)
         return Examples(x, primary_adv[: len(x)], y, (Examples(other, other_adv, labels),))
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         """One forward of all clean images and one of all adversarial ones, primary and auxiliary together.
 
         The auxiliary view's logits are those of the primary head, then those of the auxiliary head.
@@ -139,19 +139,19 @@ class BiaMAT(OneStep):
         (other,) = examples.more
         clean, clean_other = self._both(model, examples.x, other.x)
         adv, adv_other = self._both(model, examples.x_adv, other.x_adv)
-        return Views(examples.x_adv, adv, clean, ((Views(other.x_adv, adv_other, clean_other), other.y),))
+        return Forwards(examples.x_adv, adv, clean, ((Forwards(other.x_adv, adv_other, clean_other), other.y),))
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        primary = trades_loss(views, y, self.beta, self.label_smoothing).mean()
-        ((other, labels),) = views.more
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        primary = trades_loss(forwards, y, self.beta, self.label_smoothing).mean()
+        ((other, labels),) = forwards.more
         weight = 0.0 if self._warming_up else self.alpha
-        return primary + weight * self._auxiliary_loss(other, labels, views.adv.logits.shape[1]).mean()
+        return primary + weight * self._auxiliary_loss(other, labels, forwards.adv.logits.shape[1]).mean()
 
-    def _auxiliary_loss(self, views: Views, y: Tensor, classes: int) -> Tensor:
+    def _auxiliary_loss(self, forwards: Forwards, y: Tensor, classes: int) -> Tensor:
         """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""
-        if views.clean is None:
+        if forwards.clean is None:
             raise UserError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
-        clean, adv = views.clean.logits, views.adv.logits
+        clean, adv = forwards.clean.logits, forwards.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
         known, smoothing = y.clamp_min(0), self.label_smoothing
         inside = F.cross_entropy(at_least_float32(clean_head), known, reduction="none", label_smoothing=smoothing)
@@ -206,7 +206,7 @@ class BiaMAT(OneStep):
     def _auxiliary_head(self, model: nn.Module) -> nn.Linear:
         if self.head is None:
             image = self._data().pixels(slice(1), next(model.parameters()).device)
-            width = _embedding_dim(bare(model), image)
+            width = _embedding_dim(unwrap_model(model), image)
             self.head = nn.Linear(width, self._data().num_classes, device=image.device)
         return self.head
 

@@ -14,11 +14,11 @@ from protoat.attacks.kl import TPGD
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.prediction import predicted
-from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_begun
+from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_starts
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["CFA"]
 
@@ -104,26 +104,26 @@ class CFA(AdversarialTraining):
     def unreached(self, epochs: int) -> list[str]:
         # Without radii of one's own, what an epoch found serves from the next one on.
         begins = self.start_epoch < epochs or (self.class_eps is not None and self.beta is None)
-        own = [] if begins else [never_begun("classes are never calibrated", self.start_epoch, epochs)]
+        own = [] if begins else [never_starts("classes are never calibrated", self.start_epoch, epochs)]
         return super().unreached(epochs) + own
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         eps = self._ramp * self._radii(y)
         return Examples(x, self.attack.craft(model, x, y, eps=eps, generator=self.generator(x)), y)
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
-        views = super().forward(model, examples) if self.beta is None else clean_and_adversarial(model, examples)
-        self.check_classes(views.adv.logits.shape[1])
-        return views
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
+        forwards = super().forward(model, examples) if self.beta is None else clean_and_adversarial(model, examples)
+        self.check_classes(forwards.adv.logits.shape[1])
+        return forwards
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         if self.beta is None:
-            return super().outer_loss(views, y)
+            return super().loss(forwards, y)
         beta = self.beta * self._factor(y, self.beta_offset)
-        return (trades_loss(views, y, beta, self.label_smoothing) / (1 + beta)).mean()
+        return (trades_loss(forwards, y, beta, self.label_smoothing) / (1 + beta)).mean()
 
-    def observe(self, views: Views, y: Tensor) -> None:
-        logits = views.adv.logits.detach()
+    def observe(self, forwards: Forwards, y: Tensor) -> None:
+        logits = forwards.adv.logits.detach()
         if self.correct is None or self.seen is None:
             self.correct, self.seen = logits.new_zeros(2, logits.shape[1], dtype=torch.float32)
         correct = (predicted(logits) == y).float()

@@ -10,13 +10,13 @@ from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.errors import UserError
 from protoat.functional.consistency import jensen_shannon
-from protoat.functional.kept import random_state_kept
+from protoat.functional.preserve import preserve_random_state
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
 from protoat.methods.trades import trades_loss
 from protoat.models.dual_bn import SecondBatchNorm
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["DAJAT", "auto_augment"]
 
@@ -87,16 +87,16 @@ class DAJAT(OneStep):
             views = (auto_augment(x, generator) for _ in range(_VIEWS))
             return plain._replace(more=tuple(self._attacked(model, view, y, generator) for view in views))
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         plain = clean_and_adversarial(model, examples)
         with self._second_set(model).in_place_of(model):
             more = tuple((clean_and_adversarial(model, view), view.y) for view in examples.more)
         return plain._replace(more=more)
 
-    def ascent_forward(self, model: nn.Module, examples: Examples) -> Views:
+    def ascent_forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, views: Forwards, y: Tensor) -> Tensor:
         every = [(views, y), *views.more]
         trades = torch.stack(
             [trades_loss(view, labels, self.beta, self.label_smoothing).mean() for view, labels in every]
@@ -135,5 +135,5 @@ def auto_augment(x: Tensor, generator: torch.Generator) -> Tensor:
     transform = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=_GREY)
     pixels = (x * 255).round().to(torch.uint8)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device).item())
-    with random_state_kept(torch.device("cpu"), seed):  # torchvision draws from the CPU's global state
+    with preserve_random_state(torch.device("cpu"), seed):  # torchvision draws from the CPU's global state
         return torch.stack([transform(image) for image in pixels]).to(x.dtype) / 255

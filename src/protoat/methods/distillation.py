@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_number
-from protoat.functional.distributed import bare, mean_over_processes
+from protoat.functional.distributed import mean_over_processes, unwrap_model
 from protoat.functional.forward import output_of
-from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
+from protoat.functional.preserve import preserve_modes
 from protoat.methods.base import Examples, OneStep
 from protoat.threats import ThreatModel
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 __all__ = ["Distillation"]
 
@@ -82,28 +82,28 @@ class Distillation(OneStep):
 
     def prepare(self, model: nn.Module) -> None:
         if self.teacher is None:
-            self.teacher = copy.deepcopy(bare(model)).requires_grad_()
+            self.teacher = copy.deepcopy(unwrap_model(model)).requires_grad_()
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         return Examples(x, x, y)
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         self.prepare(model)
         assert self.teacher is not None
-        with modes_kept(self.teacher), torch.set_grad_enabled(self._learns):
+        with preserve_modes(self.teacher), torch.set_grad_enabled(self._learns):
             self.teacher.train(self._learns)
             lesson = output_of(self.teacher, examples.x)
         if not self._teaches:
-            return Views(examples.x_adv, lesson)
+            return Forwards(examples.x_adv, lesson)
         own = output_of(model, examples.x_adv)
-        return Views(examples.x_adv, own, more=((Views(examples.x, lesson), examples.y),))
+        return Forwards(examples.x_adv, own, more=((Forwards(examples.x, lesson), examples.y),))
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        if not views.more:
-            return self._taught(self._cooled(views.adv), y)
-        ((teacher, _),) = views.more
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        if not forwards.more:
+            return self._taught(self._cooled(forwards.adv), y)
+        ((teacher, _),) = forwards.more
         lesson = self._cooled(teacher.adv)
-        loss = F.cross_entropy(self._cooled(views.adv), lesson.detach().softmax(1))
+        loss = F.cross_entropy(self._cooled(forwards.adv), lesson.detach().softmax(1))
         return loss + self._taught(lesson, y) if self._learns else loss
 
     def _taught(self, logits: Tensor, y: Tensor) -> Tensor:

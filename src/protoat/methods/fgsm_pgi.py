@@ -21,7 +21,7 @@ from protoat.methods.image_memory import ImageMemory
 from protoat.methods.per_image import PerImage
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["FGSMPGI"]
 
@@ -114,12 +114,12 @@ class FGSMPGI(PerImage):
             self.kept.write(origin, perturbation=x_adv - x)
         return Examples(x, x_adv, y, (Examples(x, start, y),))
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         (before,) = examples.more
-        start = Views(before.x_adv, output_of(model, before.x_adv))
-        return Views(examples.x_adv, output_of(model, examples.x_adv), more=((start, before.y),))
+        start = Forwards(before.x_adv, output_of(model, before.x_adv))
+        return Forwards(examples.x_adv, output_of(model, examples.x_adv), more=((start, before.y),))
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        ((start, _),) = views.more
-        apart = F.mse_loss(at_least_float32(views.adv.logits), at_least_float32(start.adv.logits))
-        return super().outer_loss(views, y) + self.consistency * apart
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        ((start, _),) = forwards.more
+        apart = F.mse_loss(at_least_float32(forwards.adv.logits), at_least_float32(start.adv.logits))
+        return super().loss(forwards, y) + self.consistency * apart

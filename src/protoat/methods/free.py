@@ -13,7 +13,7 @@ from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods.base import Method
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["FreeAT"]
 
@@ -53,12 +53,12 @@ class FreeAT(Method):
     def updates_per_batch(self) -> int:
         return self.replays
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         stored = self._sized_for(x)
         for _ in range(self.replays):
             delta = stored[: len(x)].clone().requires_grad_()
             x_adv = _cut(x + delta)
-            yield Views(x_adv, output_of(model, x_adv))
+            yield Forwards(x_adv, output_of(model, x_adv))
             if delta.grad is None:
                 raise RuntimeError(
                     "FreeAT found no gradient on its perturbation: call terms.total.backward() before the next update"

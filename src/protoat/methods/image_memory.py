@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.attacks.standing import leading
+from protoat.attacks.active import leading
 from protoat.data import Origin
 from protoat.errors import UserError
 from protoat.functional.distributed import max_over_processes, sum_over_processes

@@ -13,7 +13,7 @@ from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["MART"]
 
@@ -58,12 +58,12 @@ class MART(AdversarialTraining):
         super().__init__(attack, ramp_epochs=ramp_epochs)
         self.beta = beta
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        if views.clean is None:
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        if forwards.clean is None:
             raise UserError("the loss of MART needs the forward of the clean images (Views.clean)")
-        adv = views.adv.logits
-        consistency = misclassification_kl(views.clean.logits, adv, y)
+        adv = forwards.adv.logits
+        consistency = misclassification_kl(forwards.clean.logits, adv, y)
         return (boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency).mean()

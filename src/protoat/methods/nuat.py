@@ -13,7 +13,7 @@ from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial
 from protoat.threats import ThreatModel, check_threat
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 __all__ = ["NuAT", "nuclear_norm"]
 
@@ -105,14 +105,14 @@ class NuAT(OneStep):
             gradient, _, _ = input_gradient(problem.model, begun, problem.y, loss)
         return Examples(x, norm.project(begun + norm.step(gradient, eps, begun), x, eps), y)
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        if views.clean is None:
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        if forwards.clean is None:
             raise UserError("the loss of NuAT needs the forward of the clean images (Views.clean)")
-        apart = nuclear_norm(views.clean.logits - views.adv.logits) / len(y)
-        return cross_entropy(views.clean, y, self.label_smoothing).mean() + self.weight * apart
+        apart = nuclear_norm(forwards.clean.logits - forwards.adv.logits) / len(y)
+        return cross_entropy(forwards.clean, y, self.label_smoothing).mean() + self.weight * apart
 
 
 def nuclear_norm(difference: Tensor) -> Tensor:

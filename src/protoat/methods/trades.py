@@ -13,7 +13,7 @@ from protoat.functional.losses import cross_entropy
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["TRADES"]
 
@@ -59,22 +59,24 @@ class TRADES(AdversarialTraining):
         super().__init__(TPGD(threat, steps=steps, step_size=step_size, bn=bn), ramp_epochs=ramp_epochs)
         self.beta = beta
 
-    def forward(self, model: nn.Module, examples: Examples) -> Views:
+    def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
-        return trades_loss(views, y, self.beta, self.label_smoothing).mean()
+    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return trades_loss(forwards, y, self.beta, self.label_smoothing).mean()
 
 
-def trades_loss(views: Views, y: Tensor, beta: float | Tensor, label_smoothing: float = 0.0) -> Tensor:
+def trades_loss(forwards: Forwards, y: Tensor, beta: float | Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the clean view + `beta` (a number or (B,)) x ``KL(clean || adv)``, shape (B,).
 
     >>> import torch
     >>> from protoat.types import Output
     >>> clean, adv = (Output(torch.tensor([logits]), torch.zeros(1, 0)) for logits in ([2.0, 1.0], [1.0, 2.0]))
-    >>> trades_loss(Views(torch.zeros(1, 4), adv, clean), torch.tensor([0]), 6.0)
+    >>> trades_loss(Forwards(torch.zeros(1, 4), adv, clean), torch.tensor([0]), 6.0)
     tensor([3.0860])
     """
-    if views.clean is None:
+    if forwards.clean is None:
         raise UserError("the loss of TRADES needs the forward of the clean images (Views.clean)")
-    return cross_entropy(views.clean, y, label_smoothing) + beta * kl_divergence(views.clean.logits, views.adv.logits)
+    return cross_entropy(forwards.clean, y, label_smoothing) + beta * kl_divergence(
+        forwards.clean.logits, forwards.adv.logits
+    )

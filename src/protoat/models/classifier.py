@@ -1,4 +1,4 @@
-"""The frame of the package's own networks: check, normalise, features, linear head."""
+"""The base class of the package's networks: normalise, features, linear head."""
 
 from __future__ import annotations
 

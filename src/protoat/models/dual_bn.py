@@ -1,4 +1,4 @@
-"""Two sets of batch-norm layers over shared weights, for images of two distributions (clean and adversarial)."""
+"""Dual batch norm: two sets of batch-norm layers over shared weights."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_kind
 from protoat.errors import UserError
-from protoat.functional.kept import modes_kept
+from protoat.functional.preserve import preserve_modes
 from protoat.models.layout import (
     DIMENSIONS,
     Pool,
@@ -71,7 +71,7 @@ def with_embedding(
     if example is not None:
         check_kind(Tensor, example=example)
         try:
-            with modes_kept(model), torch.no_grad():
+            with preserve_modes(model), torch.no_grad():
                 model.eval()(example)
         except RuntimeError as error:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Finetuning of a part: everything else keeps its weights and its batch-norm statistics, whatever the mode."""
+"""Freezes all of a network but some layers, batch-norm statistics included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linear layer that turns embeddings into logits, of any classifier."""
+"""Finds the linear head of a classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what a layer gives becomes one vector for each image: by its values and layers where that tells, else asked."""
+"""Detects the layout of a feature map (NCHW, NHWC, tokens) and pools it to an embedding."""
 
 from __future__ import annotations
 

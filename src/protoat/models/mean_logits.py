@@ -1,4 +1,4 @@
-"""The mean of a random model, to be attacked and judged in its place."""
+"""The mean logits of a randomised model (expectation over transformation)."""
 
 from __future__ import annotations
 

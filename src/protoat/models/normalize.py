@@ -1,4 +1,4 @@
-"""Normalisation as a layer, so that everything outside a model works with pixels in [0, 1]."""
+"""Input normalisation as a layer, so that attacks work on pixels in [0, 1]."""
 
 from __future__ import annotations
 

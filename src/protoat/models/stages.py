@@ -1,4 +1,4 @@
-"""torchvision's ResNet for small images; in a file of its own, since torchvision takes seconds to import."""
+"""torchvision's ResNet stages for small images, imported lazily."""
 
 from __future__ import annotations
 

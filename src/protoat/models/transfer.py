@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a model: what fits goes in, what does not is named."""
+"""Loads weights of another architecture or framework into a model, and names what does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets: how much computing a table or figure may take, as changes of recipes that are stated beside its numbers."""
+"""Compute budgets of tables and figures, as overlays on recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks are carried out: in this process, in several of this machine, or as jobs of Slurm, by one interface."""
+"""Executors of tasks: this process, a process pool, or Slurm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records of a run answer a task.
+"""Finds the record of a run that answers a task.
 
 Those of the weights that count (`Run.weights_name`), on the recipe's test images, at the radius of its evaluation, of
 attacks with the very parameters that their names stand for now, on as many images as the task asks for.

@@ -1,4 +1,4 @@
-"""What a table or figure wants done: a run, whether it exists yet or not, and what shall be measured of it."""
+"""Jobs and tasks: a run that may not exist yet, and what is to be measured of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does what a table or figure needs and is not done yet: trains, resumes, measures, audits; nothing twice."""
+"""Carries out one task: trains, resumes, measures and audits what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries out many tasks: what waits for what, what ran, what failed."""
+"""Launches many tasks in the order of their dependencies and collects failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the rows of the paper's tables and figures are trained, on which data, at which budget: each becomes a `Job`."""
+"""The rows of the paper's tables and figures as jobs."""
 
 from __future__ import annotations
 

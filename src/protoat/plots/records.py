@@ -1,4 +1,4 @@
-"""The evaluation that a figure is drawn from."""
+"""Reads the evaluation a plot is drawn from."""
 
 from __future__ import annotations
 

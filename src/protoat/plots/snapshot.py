@@ -1,4 +1,4 @@
-"""A page as a picture for papers and slides: PNG, or PDF that stays sharp, as a headless browser shows it."""
+"""Renders a page to PNG or PDF in a headless browser."""
 
 from __future__ import annotations
 

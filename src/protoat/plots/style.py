@@ -1,4 +1,4 @@
-"""What all figures look like: colours, names of runs, titles, bars of intervals."""
+"""The style of all plots: colours, run names, error bars."""
 
 from __future__ import annotations
 

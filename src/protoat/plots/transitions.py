@@ -1,4 +1,4 @@
-"""Tables of where images lie, as heat maps: prototypes against true modes, and before against after an attack."""
+"""Heat maps of prototypes against modes, and of images before against after an attack."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from protoat.pixels import Pixels
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import acl_projector
 from protoat.threats import ThreatModel
-from protoat.types import Output, Views
+from protoat.types import Forwards, Output
 
 __all__ = ["ACL", "ContrastMode"]
 
@@ -95,19 +95,19 @@ class ACL(Contrastive):
     def build_projector(self, embedding_dim: int) -> nn.Module:
         return dual_batch_norm(acl_projector(embedding_dim, width=self.width))
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         views, generator = self.two_views(x)
         both = views.flatten(0, 1)
         clean = self._forward(model, both, "clean") if self.mode in ("S2S", "DS") else None
         if self.mode == "S2S":
             assert clean is not None
-            yield Views(both, adv=clean)
+            yield Forwards(both, adv=clean)
         elif self.mode == "A2S":
             x_adv = self.attack_first(model, views[0], views[1], generator)
-            yield Views(x_adv, adv=self._forward(model, x_adv, "adv"), clean=self._forward(model, views[1], "clean"))
+            yield Forwards(x_adv, adv=self._forward(model, x_adv, "adv"), clean=self._forward(model, views[1], "clean"))
         else:
             x_adv = self.attack_both(model, both, generator)
-            yield Views(x_adv, adv=self._forward(model, x_adv, "adv"), clean=clean)
+            yield Forwards(x_adv, adv=self._forward(model, x_adv, "adv"), clean=clean)
 
     def attack_both(self, model: nn.Module, both: Tensor, generator: torch.Generator) -> Tensor:
         """Both views of each image (2 B, ...), driven apart as the adversarial branch sees them."""
@@ -129,7 +129,7 @@ class ACL(Contrastive):
         with batch_norm_branch(model, "adv"):
             return self.drive_apart(model, first, generator, apart)
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, views: Forwards, y: Tensor) -> Tensor:
         if self.mode == "S2S":
             return self._contrast_in("clean", views.adv.embedding)
         if self.mode == "A2A":

@@ -1,4 +1,4 @@
-"""What ACL and RoCL share: views of a batch, and an adversary that drives the views of an image apart."""
+"""The base class of contrastive pre-training: two views, and an adversary that drives them apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoat.attacks.base import attacking
 from protoat.data.views import RandomView
 from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
-from protoat.functional.distributed import bare
+from protoat.functional.distributed import unwrap_model
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models.head import linear_head
@@ -32,7 +32,7 @@ class Contrastive(Method):
     ``fit(encoder, loader, Objective(method), ...)`` trains ``encoder = method.encoder(model)`` as any method does, and
     ``method.classifier(encoder)`` is what is fine-tuned. The projector learns with the encoder and is dropped
     afterwards. With several processes each contrasts its own share of a batch. A subclass writes `build_projector`,
-    `updates` and `outer_loss`.
+    `updates` and `loss`.
 
     Args:
         threat: norm and radius of the instance-wise attack.
@@ -129,7 +129,7 @@ class Contrastive(Method):
     @staticmethod
     def embed(model: nn.Module, x: Tensor) -> Tensor:
         """Embeddings in eval mode, without gradient: what an image that does not move looks like to the attack."""
-        network = bare(model)
+        network = unwrap_model(model)
         with attacking(network), torch.no_grad():
             return output_of(network, x).embedding
 

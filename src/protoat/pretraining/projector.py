@@ -1,4 +1,4 @@
-"""Heads that map embeddings to the space in which contrastive pre-training compares views."""
+"""Projection heads for contrastive pre-training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders that the scripts of ACL's and RoCL's authors have trained, under the names of torchvision's ResNet."""
+"""Reads the public encoders of ACL and RoCL."""
 
 from __future__ import annotations
 

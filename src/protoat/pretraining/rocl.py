@@ -14,7 +14,7 @@ from protoat.pixels import Pixels
 from protoat.pretraining.contrastive import Contrastive
 from protoat.pretraining.projector import rocl_projector
 from protoat.threats import ThreatModel
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["RoCL"]
 
@@ -77,12 +77,12 @@ class RoCL(Contrastive):
     def build_projector(self, embedding_dim: int) -> nn.Module:
         return rocl_projector(embedding_dim, hidden=self.hidden, out=self.out)
 
-    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Views]:
+    def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         (first, second), generator = self.two_views(x)
         x_adv = self.attack_views(model, first, second, generator)
         three = output_of(model, torch.cat([first, second, x_adv]))
         pair = output_of(model, torch.cat([x_adv, second]))
-        yield Views(x_adv, adv=pair, clean=three)
+        yield Forwards(x_adv, adv=pair, clean=three)
 
     def attack_views(self, model: nn.Module, first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
         """`first`, moved so that the model sees it far from `second`."""
@@ -91,6 +91,6 @@ class RoCL(Contrastive):
             model, first, generator, lambda output: self.contrast(torch.cat([output.embedding, partner]), 2)
         )
 
-    def outer_loss(self, views: Views, y: Tensor) -> Tensor:
+    def loss(self, views: Forwards, y: Tensor) -> Tensor:
         assert views.clean is not None
         return self.contrast(views.clean.embedding, 3) + self.contrast(views.adv.embedding, 2) / self.regularizer_scale

@@ -1,4 +1,4 @@
-"""Tensors out of a weights file, as training scripts and libraries save them; no code is ever unpickled."""
+"""Reads tensors from weights files without unpickling code."""
 
 from __future__ import annotations
 

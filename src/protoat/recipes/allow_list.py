@@ -1,4 +1,4 @@
-"""Which code a recipe that comes from outside may name: ours, and what the user has named.
+"""The allow-list of names in recipes from outside: protoat's own and what the user trusts.
 
 A parser imports whatever text stands where a class or a function may stand, and calls it. So a recipe is looked at as
 plain values before: every text in it is the name of a choice of ours, a word, a number or the place of files. All else

@@ -1,4 +1,4 @@
-"""The classes that a recipe may name, by key: what this package has of each kind, and torch's optimizers."""
+"""The classes that a recipe may name, by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: which settings of a recipe decide on the weights it ends with, and their SHA-256."""
+"""The fingerprint of a run: a hash of the settings that determine its weights."""
 
 from __future__ import annotations
 

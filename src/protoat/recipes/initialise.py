@@ -1,4 +1,4 @@
-"""The choice of weights that training starts from, as a part of a recipe."""
+"""The part of a recipe that says which weights training starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code of the user's own: what they have named, and where it is found."""
+"""User code named on the command line or by `trust=`, and where it is imported from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records whose parts contradict each other: what no measurement could have written."""
+"""Consistency checks between the parts of a record."""
 
 from __future__ import annotations
 

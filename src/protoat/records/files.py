@@ -1,4 +1,4 @@
-"""Records as they lie on the disk: read within limits, compared with their checksums, and checked for sense."""
+"""Reads records: size limits, checksums, schema, consistency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain values against typed classes: what a record must hold before anything relies on it."""
+"""Validates plain JSON values against typed classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each kind of record holds. Classes in pairs: the first names what must be there, the second what may be."""
+"""The typed classes of each kind of record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric-learning regularizer is: a module that owns its prototypes."""
+"""The base class of metric-learning regularizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from protoat.memory import Memory
 from protoat.reprs import constructor_repr
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["Regularizer"]
 
@@ -35,7 +35,7 @@ class Regularizer(Memory, ABC):
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         """Unweighted scalar term of embeddings (B, D) with labels (B,); for use in any training loop."""
 
-    def term(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor:
+    def term(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor:
         """Unweighted scalar term of one step. One that needs more than the adversarial embeddings overrides this.
 
         Args:
@@ -44,7 +44,7 @@ class Regularizer(Memory, ABC):
             y: (B,) labels.
             views: the forwards the method has made.
         """
-        return self(views.adv.embedding, y)
+        return self(forwards.adv.embedding, y)
 
     def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
         """Called after pass `epoch` (from 1) of `epochs`; returns facts for the log, as JSON values."""

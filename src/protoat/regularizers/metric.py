@@ -1,4 +1,4 @@
-"""Losses of pytorch-metric-learning as regularizers. The library is needed to build one, not to import this."""
+"""Losses of pytorch-metric-learning as regularizers."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.errors import UserError
-from protoat.functional.distributed import bare
+from protoat.functional.distributed import unwrap_model
 from protoat.functional.forward import output_of
-from protoat.functional.kept import modes_kept
 from protoat.functional.precision import at_least_float32
+from protoat.functional.preserve import preserve_modes
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
-from protoat.types import Views
+from protoat.types import Forwards
 
 __all__ = ["TLA", "Triplets"]
 
@@ -105,14 +105,14 @@ class TLA(Regularizer):
         negative = embedding[hardest_negative(embedding, embedding, y, y)]
         return self._triplet(embedding, positive, negative, self.margin)
 
-    def term(self, model: nn.Module, x: Tensor, y: Tensor, views: Views) -> Tensor:
+    def term(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor:
         pool_x, pool_y = self._pool(x.detach(), y)
-        anchor = views.adv.embedding
-        negative_x = pool_x[self._mine(model, views.x_adv.detach(), y, pool_x, pool_y)]
+        anchor = forwards.adv.embedding
+        negative_x = pool_x[self._mine(model, forwards.x_adv.detach(), y, pool_x, pool_y)]
         negative = output_of(model, negative_x).embedding
         term = anchor.new_zeros((), dtype=torch.float32)
         if self.triplets != "A1_Ap_B":
-            clean = (output_of(model, x.detach()) if views.clean is None else views.clean).embedding
+            clean = (output_of(model, x.detach()) if forwards.clean is None else forwards.clean).embedding
             term = term + self._triplet(anchor, clean, negative, self.margin_same_image)
             if self.match_l2:
                 apart = at_least_float32(anchor) - at_least_float32(clean)
@@ -131,8 +131,8 @@ class TLA(Regularizer):
     @torch.no_grad()
     def _mine(self, model: nn.Module, x_adv: Tensor, y: Tensor, pool_x: Tensor, pool_y: Tensor) -> Tensor:
         """Index in the pool of each image's negative; eval mode lets the features be computed in parts."""
-        network = bare(model)
-        with modes_kept(network):
+        network = unwrap_model(model)
+        with preserve_modes(network):
             network.eval()
             parts = torch.cat([x_adv, pool_x]).split(len(x_adv))
             features = torch.cat([output_of(network, part).embedding for part in parts])

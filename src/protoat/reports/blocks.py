@@ -1,4 +1,4 @@
-"""What a page of a report is made of, before it is HTML."""
+"""The building blocks of a report, before they are HTML."""
 
 from __future__ import annotations
 

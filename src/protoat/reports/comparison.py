@@ -1,4 +1,4 @@
-"""Several runs side by side, and what may be said of their differences."""
+"""Compares several runs and states which differences are significant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML report: everything that records say of runs, in one file."""
+"""The HTML report of one or several runs, in one file."""
 
 from __future__ import annotations
 

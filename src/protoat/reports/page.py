@@ -1,4 +1,4 @@
-"""From sections to one HTML file that needs nothing else."""
+"""Renders sections to one self-contained HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that did not come out of a run: built by any code, or by timm or torchvision, with weights from a file."""
+"""Builds models that are no run: user code, timm or torchvision, with weights from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a subject to ``audit.json``."""
+"""Audits a target and writes ``audit.json``."""
 
 from __future__ import annotations
 

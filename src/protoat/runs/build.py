@@ -32,7 +32,7 @@ from protoat.runs.run import Run
 from protoat.training import Averaging, parameter_groups
 from protoat.training.optimizer_state import check_usable
 
-__all__ = ["Parts", "build", "hand_over"]
+__all__ = ["Parts", "build", "load_pretrained"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def build(recipe: Recipe) -> Parts:
         check_network(model, images.num_classes, images.shape)
         if recipe.initialise is not None:
             with trusting(recipe.trust):
-                model, initialised = hand_over(model, recipe.initialise)
+                model, initialised = load_pretrained(model, recipe.initialise)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
         objective = _objective(recipe, method, model, images)
@@ -140,7 +140,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     )
 
 
-def hand_over(model: nn.Module, choice: Initialise) -> tuple[nn.Module, dict[str, Any]]:
+def load_pretrained(model: nn.Module, choice: Initialise) -> tuple[nn.Module, dict[str, Any]]:
     """`model` with the weights that `choice` names, frozen where they shall stay, and a record of what matched.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which folders are ours: those that `protoat.runs.store.claim` has made, known by what stands in run.json."""
+"""Tells run folders made by protoat from other folders, by the marker in run.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be removed from a store: runs that the user names, and what nobody needs any more, if it is ours."""
+"""Removes runs, and checkpoints that complete runs no longer need."""
 
 from __future__ import annotations
 

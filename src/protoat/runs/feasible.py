@@ -1,4 +1,4 @@
-"""Refuses, before anything is written, what is no network, and sizes that no memory here holds."""
+"""Checks before a run is written: the network is one, and sizes fit into memory."""
 
 from __future__ import annotations
 

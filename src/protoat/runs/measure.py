@@ -1,4 +1,4 @@
-"""From a subject to ``evaluation.json``."""
+"""Evaluates a target and writes ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.look import look_at
 from protoat.evaluation.measurement import Advance
-from protoat.evaluation.pieces import InPieces
+from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.evaluation.report import worst_case
 from protoat.evaluation.threat_lint import Finding, lint
@@ -130,7 +130,9 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     if not len(subject.data):
         raise UserError("the data holds no images")
     few = torch.arange(min(4, len(subject.data)))
-    look_at(InPieces(subject.model), subject.data, few, torch.device("cpu"))  # refuses what cannot be measured at all
+    look_at(
+        MicroBatched(subject.model), subject.data, few, torch.device("cpu")
+    )  # refuses what cannot be measured at all
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says
     findings = list(lint(subject.model, subject.data, subject.threat, attacks, pixels_known=trained_here))
     if subject.inventory is not None:

@@ -1,4 +1,4 @@
-"""Attacks by the words of a command line, those included that need a run: its prototypes, or its model to transfer."""
+"""Attacks by name, including those that need a run (adaptive, transfer)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes of batches on disk, so that a measurement that was killed goes on where it stopped."""
+"""Stores outcomes batch by batch, so that an interrupted evaluation resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear evaluation: how much of the classes a linear layer reads off an encoder that no longer learns."""
+"""Linear evaluation of an encoder, standard and robust."""
 
 from __future__ import annotations
 

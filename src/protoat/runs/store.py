@@ -1,4 +1,4 @@
-"""Run folders: what makes one the home of a recipe, and how its records are written."""
+"""The files of a run folder: claiming it, writing records, listing runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All reading and writing in folders of ours: whole or not at all, within a limit, and never through a link.
+"""Safe file access: atomic writes, size limits, no links followed.
 
 A run folder may come from anywhere. So each name below it is looked up in an open folder, where nobody can put a link
 in its place meanwhile, and what is no regular file is refused. How the folder itself is reached is the user's choice:

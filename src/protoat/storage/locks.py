@@ -1,4 +1,4 @@
-"""One process at a time writes into a run folder, all that lies in it included."""
+"""The lock of a run folder: one writing process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums of the files in a folder of records: ``manifest.json``, right at whatever moment a process is killed.
+"""``manifest.json``: checksums of the files of a record, right after a kill at any moment.
 
 While a file is being replaced the manifest names the checksums of the old and of the new one; afterwards that of the
 new one alone. A file that the manifest does not name is of an earlier version, and nothing is said of it; one that it

@@ -1,4 +1,4 @@
-"""JSON and YAML that may come from anybody: bounded in size and depth, aliases counted, plain values only."""
+"""Parses JSON and YAML from outside within limits of size, depth and aliases."""
 
 from __future__ import annotations
 

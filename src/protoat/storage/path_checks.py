@@ -1,4 +1,4 @@
-"""Where files are to be read and written: what cannot be is said before any work, without torch."""
+"""Checks of output paths before any work, without torch."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _measured(learner: Learner, images: Tensor, labels: Tensor) -> AttackPrecisi
     device = learner.accelerator.device
     x, y = images.to(device), labels.to(device)
     attack = PGD(learner.objective.method.threat, steps=1, random_start=False)
-    chosen, ratio = faster_precision(lambda: attack.craft(learner.bare, x, y), device)
+    chosen, ratio = faster_precision(lambda: attack.craft(learner.unwrapped, x, y), device)
     slower = max_over_processes(torch.tensor(float(chosen == "fp32"), device=device))
     precision: AttackPrecision = "fp32" if float(slower) else "bf16"
     logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", precision, ratio)

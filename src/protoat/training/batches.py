@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from protoat.data.batch_format import as_batch, origin_of
 from protoat.errors import UserError
 from protoat.functional.images import check_images
-from protoat.functional.kept import host_random_state_kept
+from protoat.functional.preserve import preserve_host_random_state
 from protoat.training.loader_memory import LoaderMemory, is_stateful
 from protoat.training.memory_format import MemoryFormat
 from protoat.training.nested import pack, unpack
@@ -166,7 +166,7 @@ def first_batch(
     memory = LoaderMemory(loader if before is None and not own else None)
     state = memory.state()
     try:
-        with host_random_state_kept(device), workers_spared(loader):
+        with preserve_host_random_state(device), workers_spared(loader):
             iterator = loader.iterate(0) if own else _fresh(loader, before is not None)
             if iterator is loader:
                 raise UserError(f"the {what} loader can be read only once; pass one that begins anew in each epoch")

@@ -1,4 +1,4 @@
-"""Checkpoints written before methods were modules: their tensors under the names of today."""
+"""Renames the tensors of checkpoints written by earlier versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported weights on the disk: whether they are what was written, and how to get them back where they are not."""
+"""Verifies exported weights, and restores damaged ones from their checkpoint."""
 
 from __future__ import annotations
 

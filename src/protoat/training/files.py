@@ -1,4 +1,4 @@
-"""Writes that every process of a run makes, or none."""
+"""File writes in which every process of a run succeeds, or none."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.errors import UserError
-from protoat.functional.kept import host_random_state_kept
+from protoat.functional.preserve import preserve_host_random_state
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.attack_precision import chosen_precision
@@ -184,7 +184,7 @@ def fit(
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(working_on(folder))
-        stack.enter_context(host_random_state_kept(accelerator.device))
+        stack.enter_context(preserve_host_random_state(accelerator.device))
         dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
         batches = Batches(
             train,

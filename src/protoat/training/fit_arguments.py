@@ -1,4 +1,4 @@
-"""What `fit` may be given."""
+"""Checks of the arguments of `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: every setting that `fit` can see, as JSON values."""
+"""The settings of `fit` that a resumed run must share, as JSON values."""
 
 from __future__ import annotations
 

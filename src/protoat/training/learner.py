@@ -64,7 +64,7 @@ class Learner:
         _check_built(model)
         optimizer_state.check_covered(model, objective, optimizer)
         self.accelerator = accelerator
-        self.bare = model
+        self.unwrapped = model
         self.raw_optimizer = optimizer
         self.objective = objective.to(accelerator.device)
         self.scheduled = scheduled
@@ -95,7 +95,7 @@ class Learner:
     @property
     def deployed(self) -> nn.Module:
         """The model that is measured and exported: the average, once it has taken the model in."""
-        return self.bare if self.average is None or not int(self.average.n_averaged) else self.average.module
+        return self.unwrapped if self.average is None or not int(self.average.n_averaged) else self.average.module
 
     @property
     def base_lr(self) -> float:
@@ -122,8 +122,8 @@ class Learner:
     def average_weights(self) -> None:
         """The average takes the model in. Never within a batch, when a method may hold weights displaced."""
         if self.average is not None:
-            self.average.update_parameters(self.bare)
-            for module, mean in zip(self.bare.modules(), self.average.module.modules(), strict=True):
+            self.average.update_parameters(self.unwrapped)
+            for module, mean in zip(self.unwrapped.modules(), self.average.module.modules(), strict=True):
                 if type(module).get_extra_state is not nn.Module.get_extra_state:
                     mean.set_extra_state(copy.deepcopy(module.get_extra_state()))
 
@@ -158,13 +158,13 @@ class Learner:
         Raises:
             NonFiniteLossError: its term is ``"weights"``.
         """
-        for parameter in (*self.bare.parameters(), *self.objective.parameters()):
+        for parameter in (*self.unwrapped.parameters(), *self.objective.parameters()):
             if not bool(parameter.isfinite().all()):
                 raise NonFiniteLossError("weights", float("nan"), update, epoch)
 
     def synchronise_batch_norm(self) -> None:
         """Gives every process the mean of all processes' running statistics."""
-        for model in (self.bare, *([] if self.average is None else [self.average])):
+        for model in (self.unwrapped, *([] if self.average is None else [self.average])):
             for module in model.modules():
                 for statistic in (module.running_mean, module.running_var) if isinstance(module, _BatchNorm) else ():
                     if statistic is not None:
@@ -173,11 +173,11 @@ class Learner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Tensors common to all processes, tensors of this process (they win), and JSON values."""
         optimizer, plain = optimizer_state.flatten(self.optimizer)
-        common = prefixed("model", tensors_of(self.bare)) | prefixed("optimizer", optimizer)
+        common = prefixed("model", tensors_of(self.unwrapped)) | prefixed("optimizer", optimizer)
         lasting = learned(self.objective)
         passing = {key: value for key, value in self.objective.state_dict().items() if key not in lasting}
         own = prefixed("objective", lasting) | prefixed("process", passing)
-        own |= prefixed("model", _buffers(self.bare))
+        own |= prefixed("model", _buffers(self.unwrapped))
         if self.average is not None:
             common |= prefixed("average", tensors_of(self.average))
             own |= prefixed("average", _buffers(self.average))
@@ -187,7 +187,7 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
         tensors = renamed(tensors, self.objective.method)
-        load_tensors(self.bare, part("model", tensors))
+        load_tensors(self.unwrapped, part("model", tensors))
         optimizer_state.unflatten(self.optimizer, part("optimizer", tensors), plain["optimizer"])
         device = self.accelerator.device
         own = part("objective", tensors) | part("process", tensors)
@@ -207,8 +207,8 @@ class Learner:
         traceback: TracebackType | None,
     ) -> None:
         for name in _MARKS:
-            self.bare.__dict__.pop(name, None)
-        self.bare.__dict__.update(self._marks)
+            self.unwrapped.__dict__.pop(name, None)
+        self.unwrapped.__dict__.update(self._marks)
         self.modes.restore()
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             if not self.scheduled:

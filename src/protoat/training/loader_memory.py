@@ -1,4 +1,4 @@
-"""What a loader of the caller's remembers from one pass to the next: its generators, its samplers, its own state."""
+"""The state of a caller's loader between epochs: generators, samplers, its own `state_dict`."""
 
 from __future__ import annotations
 

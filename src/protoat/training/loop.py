@@ -70,17 +70,17 @@ class Loop:
             self._heed_stop(saved=True)
         self.saver.export("last", {"epoch": self.state.epoch, "update": self.state.update})
         if self.learner.average is not None:
-            self.learner.bare.load_state_dict(self.learner.deployed.state_dict())
+            self.learner.unwrapped.load_state_dict(self.learner.deployed.state_dict())
 
     def _epoch(self) -> None:
         state = self.state
         started = time.perf_counter() - state.seconds
         self.learner.modes.train()
-        self.learner.model.training = self.learner.bare.training  # of what wraps it
+        self.learner.model.training = self.learner.unwrapped.training  # of what wraps it
         self.sums.restart(state.sums, state.count)
         self.saver.begin_epoch()
         objective, length = self.learner.objective, len(self.batches)
-        epoch = objective.epoch(state.epoch + 1, self.epochs, self.learner.bare, self.learner.raw_optimizer)
+        epoch = objective.epoch(state.epoch + 1, self.epochs, self.learner.unwrapped, self.learner.raw_optimizer)
         for batch in epoch.batches(self.batches.epoch(state.epoch, state.batch), length=length, done=state.batch):
             self._batch(batch)
             state.seconds = time.perf_counter() - started
@@ -157,7 +157,7 @@ class Loop:
     def _worst_class(self) -> float:
         if self.validation is None:
             raise UserError("this averaging asks for held-out images; pass validation")
-        return self.validation.worst_class(self.learner.bare)
+        return self.validation.worst_class(self.learner.unwrapped)
 
     def _seeded(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:
         with closing(self.batches.epoch(epoch)) as batches:

@@ -1,4 +1,4 @@
-"""How images and weights lie in memory, and which networks that suits."""
+"""Memory formats (channels last), and which networks they suit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``, one line for each epoch, and the same numbers for TensorBoard and Accelerate's trackers."""
+"""``metrics.jsonl``, TensorBoard and Accelerate's trackers."""
 
 from __future__ import annotations
 

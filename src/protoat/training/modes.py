@@ -1,4 +1,4 @@
-"""The mode of each module while a model trains: what its owner set, and what the model's own `train` says."""
+"""Train and eval modes of modules during training, respecting what the caller froze."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State that a caller brought (of schedulers, generators, samplers, modules) as tensors, without a pickle."""
+"""Serialises nested state of schedulers and samplers as tensors and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is: everything besides tensors, as JSON values."""
+"""The progress of a run, as JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a run stores: checkpoints to resume from, the state an epoch may return to, exported weights."""
+"""Writes everything a run stores: checkpoints, rollback states, exported weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The random state of each moment of a run is a function of where the run is, so none of it needs to be stored."""
+"""Seeds every update from the run's seed, so that no random state is stored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from protoat.functional.kept import set_random_state
+from protoat.functional.preserve import set_random_state
 
 __all__ = ["derived_seed", "seed_everything", "seed_global"]
 

@@ -1,4 +1,4 @@
-"""A polite answer to SIGINT and SIGTERM."""
+"""Graceful handling of SIGINT and SIGTERM."""
 
 from __future__ import annotations
 

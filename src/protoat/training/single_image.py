@@ -1,4 +1,4 @@
-"""A last batch of one image, of which some batch norms can take no statistics, is found before training begins."""
+"""Refuses a last batch of one image under batch norm before training begins."""
 
 from __future__ import annotations
 

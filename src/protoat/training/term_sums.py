@@ -1,4 +1,4 @@
-"""Means of the loss terms over an epoch, and the watch for a loss that is no longer a number."""
+"""Epoch means of the loss terms, and the check for non-finite losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scheduler of torch's as a schedule: it moves the optimizer's rates itself, and its state is kept."""
+"""Wraps a torch scheduler as a schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal to a whole group of processes leaves the workers of a `DataLoader` at work until the step is saved."""
+"""Keeps `DataLoader` workers alive until a checkpoint is saved after a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check of an audit is, and when a figure is beyond its limit."""
+"""The base class of audit checks, and the threshold rule they share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from scipy.stats import binomtest
 from torch import Tensor
 
-from protoat.evaluation.masking_audit.context import Lab
+from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.paired import Paired
 
 __all__ = ["Check", "Status", "Verdict", "all_of", "complete", "judged", "not_above", "not_run", "percent", "too_many"]
@@ -36,7 +36,7 @@ class Check(NamedTuple):
 
     id: str
     title: str
-    run: Callable[[Lab], Verdict]
+    run: Callable[[AuditContext], Verdict]
     follows_gradients: bool = True
 
 

@@ -1,4 +1,4 @@
-"""Where a model is examined: a fixed part of the images, and attacks that are run once and looked at by many."""
+"""What the checks of an audit share: model, images, and a cache of attacks already run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.look import look_at
+from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order
-from protoat.evaluation.pieces import InPieces
 from protoat.evaluation.record import Evaluation
 from protoat.evaluation.robustness import evaluate
 from protoat.threats import ThreatModel
 
-__all__ = ["Crafted", "Lab", "Surrogate"]
+__all__ = ["AuditContext", "Crafted", "Surrogate"]
 
 _FEW = 250
 
@@ -47,7 +47,7 @@ class Crafted(NamedTuple):
     correct: Tensor
 
 
-class Lab:
+class AuditContext:
     """A model, some of its test images, and everything that was found out about them so far.
 
     Args:
@@ -86,7 +86,7 @@ class Lab:
         self.whole = data
         self.data = data.subset(self.indices.to(data.labels.device))
         self.model = model
-        self.network = InPieces(model)
+        self.network = MicroBatched(model)
         self.threat = threat
         self.batch_size = batch_size
         self.adaptive = adaptive
@@ -130,7 +130,7 @@ class Lab:
         """The radius from which every image of the box can be reached."""
         return self.threat.geometry.across(self.data.images[0].numel())
 
-    def standing(self, name: str, attack: Attack | None = None, *, few: bool = False) -> Tensor:
+    def correct_under(self, name: str, attack: Attack | None = None, *, few: bool = False) -> Tensor:
         """Images that stay right under an attack, (N,) or, of the first few, (M,) bool on the CPU.
 
         Args:
@@ -146,23 +146,25 @@ class Lab:
         return self._known[name, few]
 
     def among(self, rows: Tensor, name: str, attack: Attack | None = None) -> Tensor:
-        """Which of the images at `rows`, (M,) int64, stand under an attack, (M,) bool; always measured anew."""
+        """Robust images among `rows`, (M,) int64, under an attack, (M,) bool; never cached."""
         self._advance(name)
         attack = attack_of_name(name, self.threat) if attack is None else attack
         part = self.data.subset(rows.to(self.data.labels.device))
         return evaluate(self.model, part, {name: attack}, batch_size=self.batch_size)[name].correct_mask
 
     def white_box(self, *, few: bool = False) -> Tensor:
-        """Images that stand under all attacks that follow gradients; of a few, under a longer one as well."""
+        """Robust images under all gradient attacks; with `few`, under a longer one as well."""
         names = ["pgd20", "pgd100", "apgd-t20", *(["apgd-t"] if few else [])]
         if self.threat.geometry.sparse:  # which pixels sparse steps move hangs on the start
             names.append("apgd-ce50x5")
-        return torch.stack([self.standing(name, few=few) for name in names]).all(0)
+        return torch.stack([self.correct_under(name, few=few) for name in names]).all(0)
 
     def transferred(self, surrogate: Surrogate) -> tuple[str, Tensor]:
         """Name and outcome of adversarial images made on another model."""
         name = f"transfer:{surrogate.name}"
-        return name, self.standing(name, Transfer(PGD(self.threat, steps=50), surrogate.model, name=surrogate.name))
+        return name, self.correct_under(
+            name, Transfer(PGD(self.threat, steps=50), surrogate.model, name=surrogate.name)
+        )
 
     @cached_property
     def reported(self) -> tuple[Tensor, Tensor] | None:

@@ -1,4 +1,4 @@
-"""Checks that compare attacks: gradients that are of use beat single steps, guesses and other models' gradients."""
+"""Audit checks that compare attacks: gradient attacks must beat single steps, noise and transfer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protoat.attacks import PGD
 from protoat.evaluation.masking_audit.check import Check, Verdict, all_of, judged, not_above, not_run, percent, too_many
-from protoat.evaluation.masking_audit.context import Lab, Surrogate
+from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 
 __all__ = ["CHECKS"]
 
@@ -18,27 +18,27 @@ _RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 _NO_SURROGATE = "needs another model: --surrogate RUN"
 
 
-def iterative_beats_single_step(lab: Lab) -> Verdict:
-    pgd, fgsm = lab.standing("pgd20"), lab.standing("fgsm")
+def iterative_beats_single_step(context: AuditContext) -> Verdict:
+    pgd, fgsm = context.correct_under("pgd20"), context.correct_under("fgsm")
     return not_above(("pgd20", pgd), ("fgsm", fgsm), 1.0, "one step beats twenty, so gradients mislead")
 
 
-def white_box_beats_black_box(lab: Lab) -> Verdict:
+def white_box_beats_black_box(context: AuditContext) -> Verdict:
     """Square on a few images and, where there are other models, their adversarial images on all."""
     trouble = "it needs no gradient of the model, and does better than those that have it"
-    square = ("square", lab.standing("square", few=True))
-    found = [not_above(("white box", lab.white_box(few=True)), square, 1.0, trouble)]
-    return all_of(found + _transfers(lab, trouble))
+    square = ("square", context.correct_under("square", few=True))
+    found = [not_above(("white box", context.white_box(few=True)), square, 1.0, trouble)]
+    return all_of(found + _transfers(context, trouble))
 
 
-def _transfers(lab: Lab, trouble: str) -> list[Verdict]:
-    references = map(lab.transferred, lab.surrogates)
-    return [not_above(("white box", lab.white_box()), reference, 1.0, trouble) for reference in references]
+def _transfers(context: AuditContext, trouble: str) -> list[Verdict]:
+    references = map(context.transferred, context.surrogates)
+    return [not_above(("white box", context.white_box()), reference, 1.0, trouble) for reference in references]
 
 
-def unbounded_attack_breaks_everything(lab: Lab) -> Verdict:
-    name = _at("pgd100x5", lab.anywhere)
-    left = lab.standing(name)
+def unbounded_attack_breaks_everything(context: AuditContext) -> Verdict:
+    name = _at("pgd100x5", context.anywhere)
+    left = context.correct_under(name)
     count = int(left.sum())
     beyond = too_many(count, len(left), 0.001)
     trouble = ", though it may turn each image into any other: the attack is led astray" if beyond else ""
@@ -46,12 +46,12 @@ def unbounded_attack_breaks_everything(lab: Lab) -> Verdict:
     return judged(not beyond, reason, images=len(left), **{name: count}, limit_share=0.001)
 
 
-def noise_finds_nothing(lab: Lab) -> Verdict:
-    rows = lab.white_box().nonzero()[:, 0]
+def noise_finds_nothing(context: AuditContext) -> Verdict:
+    rows = context.white_box().nonzero()[:, 0]
     if not len(rows):
         return not_run("needs an image that withstands gradients, and none does")
     rows = rows[torch.linspace(0, len(rows) - 1, min(100, len(rows))).long()]
-    noises = {name: lab.among(rows, name) for name in ("noise5000", "corner5000")}
+    noises = {name: context.among(rows, name) for name in ("noise5000", "corner5000")}
     broken = int((~torch.stack([*noises.values()]).all(0)).sum())
     beyond = too_many(broken, len(rows), 0.005)
     trouble = ": gradients do not find what a blind search finds" if beyond else ""
@@ -60,22 +60,22 @@ def noise_finds_nothing(lab: Lab) -> Verdict:
     return judged(not beyond, reason, images=len(rows), broken=broken, **figures, limit_share=0.005)
 
 
-def larger_radius_breaks_more(lab: Lab) -> Verdict:
-    curve = _curve(lab)
+def larger_radius_breaks_more(context: AuditContext) -> Verdict:
+    curve = _curve(context)
     pairs = combinations(curve.items(), 2)
     found = [not_above(wide, narrow, 1.0, "a larger radius must not help the model") for narrow, wide in pairs]
     worst = next((verdict for verdict in found if verdict.status == "fail"), None)
     shares = ", ".join(f"{percent(left)} at {name.partition('@')[2] or 'eps'}" for name, left in curve.items())
     reason = worst.reason if worst else f"pgd20 leaves {shares}"
     counts = {name: int(left.sum()) for name, left in curve.items()}
-    return judged(worst is None, reason, images=len(lab), **counts, limit_points=1.0)
+    return judged(worst is None, reason, images=len(context), **counts, limit_points=1.0)
 
 
-def _curve(lab: Lab) -> dict[str, Tensor]:
-    """Images that stand under PGD-20 of growing radius, by the attack's name."""
-    radii = dict.fromkeys(min(factor * lab.threat.eps, lab.anywhere) for factor in _RADII)
-    names = ["pgd20" if radius == lab.threat.eps else _at("pgd20", radius) for radius in radii]
-    return {name: lab.standing(name) for name in names}
+def _curve(context: AuditContext) -> dict[str, Tensor]:
+    """Robust images under PGD-20 of growing radius, by the attack's name."""
+    radii = dict.fromkeys(min(factor * context.threat.eps, context.anywhere) for factor in _RADII)
+    names = ["pgd20" if radius == context.threat.eps else _at("pgd20", radius) for radius in radii]
+    return {name: context.correct_under(name) for name in names}
 
 
 def _at(attack: str, radius: float) -> str:
@@ -83,113 +83,116 @@ def _at(attack: str, radius: float) -> str:
     return f"{attack}@{radius:.6g}"
 
 
-def more_steps_change_nothing(lab: Lab) -> Verdict:
-    short, long = lab.standing("pgd50"), lab.standing("pgd100")
+def more_steps_change_nothing(context: AuditContext) -> Verdict:
+    short, long = context.correct_under("pgd50"), context.correct_under("pgd100")
     return not_above(("pgd50", short), ("pgd100", long), 1.0, "the attack has not converged, so report more steps")
 
 
-def more_restarts_change_nothing(lab: Lab) -> Verdict:
+def more_restarts_change_nothing(context: AuditContext) -> Verdict:
     """Restarts on top of the white-box attacks: what one of these finds needs no lucky start."""
-    ten = lab.white_box() & lab.standing("pgd20x10")
+    ten = context.white_box() & context.correct_under("pgd20x10")
     rows, twenty = ten.nonzero()[:, 0], ten.clone()
     if len(rows):
-        twenty[rows] = lab.among(rows, "pgd20x10", PGD(lab.threat, steps=20, restarts=10, seed=1))
+        twenty[rows] = context.among(rows, "pgd20x10", PGD(context.threat, steps=20, restarts=10, seed=1))
     trouble = "starts matter this much, so report more restarts"
     names = ("white box and 10 restarts", "white box and 20 restarts")
     return not_above((names[0], ten), (names[1], twenty), 0.5, trouble)
 
 
-def high_distortion_leaves_chance(lab: Lab) -> Verdict:
-    name = _at("pgd100", 0.5 * lab.anywhere)
-    left = lab.standing(name)
-    chance = float(torch.bincount(lab.y).max() / len(lab))
+def high_distortion_leaves_chance(context: AuditContext) -> Verdict:
+    name = _at("pgd100", 0.5 * context.anywhere)
+    left = context.correct_under(name)
+    chance = float(torch.bincount(context.y).max() / len(context))
     beyond = too_many(int(left.sum()), len(left), min(chance + 0.03, 1.0))
     trouble = ", though every image can be made grey: the attack is led astray" if beyond else ""
     reason = f"{name} leaves {percent(left)}, chance is {100 * chance:.1f} %{trouble}"
     return judged(not beyond, reason, images=len(left), **{name: int(left.sum())}, chance=chance, limit_points=3.0)
 
 
-def curve_runs_from_clean_to_zero(lab: Lab) -> Verdict:
-    clean, tiny = lab.standing("clean"), _at("pgd20", lab.threat.eps / 1000)
+def curve_runs_from_clean_to_zero(context: AuditContext) -> Verdict:
+    clean, tiny = context.correct_under("clean"), _at("pgd20", context.threat.eps / 1000)
     trouble = "next to no change of the image changes answers"
-    start = not_above(("clean", clean), (tiny, lab.standing(tiny)), 1.0, trouble)
-    found = all_of([start, larger_radius_breaks_more(lab), unbounded_attack_breaks_everything(lab)])
+    start = not_above(("clean", clean), (tiny, context.correct_under(tiny)), 1.0, trouble)
+    found = all_of([start, larger_radius_breaks_more(context), unbounded_attack_breaks_everything(context)])
     reason = f"from {percent(clean)} without attack to none without limit, never rising"
     return found._replace(reason=reason) if found.status == "pass" else found
 
 
-def weaker_attacks_break_nothing_else(lab: Lab) -> Verdict:
+def weaker_attacks_break_nothing_else(context: AuditContext) -> Verdict:
     names = ("fgsm", "pgd20", "pgd100", "apgd-t20")
     only = {}
     for weak, strong in pairwise(names):
-        only[f"{weak}, not {strong}"] = int((lab.standing(strong) & ~lab.standing(weak)).sum())
+        only[f"{weak}, not {strong}"] = int((context.correct_under(strong) & ~context.correct_under(weak)).sum())
     most = max(only, key=lambda name: only[name])
-    beyond = too_many(only[most], len(lab), 0.02)
+    beyond = too_many(only[most], len(context), 0.02)
     trouble = ": the stronger attack is not stronger" if beyond else ""
-    reason = f"at most {only[most]} of {len(lab)} images are broken by the weaker of two only ({most}){trouble}"
-    return judged(not beyond, reason, images=len(lab), broken_by=only, limit_share=0.02)
+    reason = f"at most {only[most]} of {len(context)} images are broken by the weaker of two only ({most}){trouble}"
+    return judged(not beyond, reason, images=len(context), broken_by=only, limit_share=0.02)
 
 
-def gradient_free_attack_adds_little(lab: Lab) -> Verdict:
-    """Images that Square alone breaks; and whether the reported worst case stands above Square."""
-    white, square = lab.white_box(few=True), lab.standing("square", few=True)
+def gradient_free_attack_adds_little(context: AuditContext) -> Verdict:
+    """Images that Square alone breaks; and whether the reported worst case is above Square."""
+    white, square = context.white_box(few=True), context.correct_under("square", few=True)
     only = int((white & ~square).sum())
     beyond = too_many(only, len(white), 0.02)
     reason = (
         f"square breaks {only} of {len(white)} images that no gradient breaks" + ": put it into the worst case" * beyond
     )
     found = [judged(not beyond, reason, images=len(white), square=int(square.sum()), only=only, limit_share=0.02)]
-    if lab.reported is not None:
-        known, right = lab.reported[0][lab.few], lab.reported[1][lab.few]
+    if context.reported is not None:
+        known, right = context.reported[0][context.few], context.reported[1][context.few]
         claim = ("reported worst case", right[known])
         found.append(not_above(claim, ("square", square[known]), 1.0, "the reported number is too high"))
     return all_of(found)
 
 
-def transfer_is_weaker(lab: Lab) -> Verdict:
-    if not lab.surrogates:
+def transfer_is_weaker(context: AuditContext) -> Verdict:
+    if not context.surrogates:
         return not_run(_NO_SURROGATE)
-    return all_of(_transfers(lab, "images made on another model break more than the model's own gradients"))
+    return all_of(_transfers(context, "images made on another model break more than the model's own gradients"))
 
 
-def targeted_attack_is_as_strong(lab: Lab) -> Verdict:
-    targeted, untargeted = lab.standing("apgd-t20"), lab.standing("pgd20")
+def targeted_attack_is_as_strong(context: AuditContext) -> Verdict:
+    targeted, untargeted = context.correct_under("apgd-t20"), context.correct_under("pgd20")
     trouble = "aiming at each wrong class in turn must not be weaker"
     return not_above(("apgd-t20", targeted), ("pgd20", untargeted), 1.0, trouble)
 
 
-def undefended_model_breaks(lab: Lab) -> Verdict:
+def undefended_model_breaks(context: AuditContext) -> Verdict:
     """The published limit is for a radius at which images of an undefended model cannot survive, so it may grow."""
-    undefended = [surrogate for surrogate in lab.surrogates if surrogate.undefended]
+    undefended = [surrogate for surrogate in context.surrogates if surrogate.undefended]
     if not undefended:
         return not_run("needs a model without any defence: --surrogate RUN, of a run with the method Standard")
-    return all_of([_breaks(lab, surrogate) for surrogate in undefended])
+    return all_of([_breaks(context, surrogate) for surrogate in undefended])
 
 
-def _breaks(lab: Lab, surrogate: Surrogate) -> Verdict:
+def _breaks(context: AuditContext, surrogate: Surrogate) -> Verdict:
     left = {}
     for factor in (1.0, 2.0, 4.0):
-        radius = min(factor * lab.threat.eps, lab.anywhere)
-        attack = PGD(replace(lab.threat, eps=radius), steps=20)
+        radius = min(factor * context.threat.eps, context.anywhere)
+        attack = PGD(replace(context.threat, eps=radius), steps=20)
         right = torch.cat(
-            [attack.judged(surrogate.model, attack.craft(surrogate.model, *b), b[1]).correct for b in lab.batches()]
+            [attack.judged(surrogate.model, attack.craft(surrogate.model, *b), b[1]).correct for b in context.batches()]
         )
         left[_at("pgd20", radius)] = count = int(right.sum())
-        beyond = too_many(count, len(lab), 0.01)
+        beyond = too_many(count, len(context), 0.01)
         if not beyond:
             break
     trouble = ": the attack does not even break a model without defence" if beyond else ""
     reason = f"{_at('pgd20', radius)} leaves {percent(right)} on {surrogate.name}{trouble}"
-    return judged(not beyond, reason, images=len(lab), surrogate=surrogate.name, **left, limit_share=0.01)
+    return judged(not beyond, reason, images=len(context), surrogate=surrogate.name, **left, limit_share=0.01)
 
 
-def adaptive_attacks_add_little(lab: Lab) -> Verdict:
-    if not lab.adaptive:
+def adaptive_attacks_add_little(context: AuditContext) -> Verdict:
+    if not context.adaptive:
         return not_run("needs attacks that know the defence: prototypes of a SoftTriple run (library: adaptive=)")
     trouble = "an attack that knows the defence breaks more, so its number is the one to report"
-    white = ("white box", lab.white_box())
+    white = ("white box", context.white_box())
     return all_of(
-        [not_above(white, (name, lab.standing(name, attack)), 1.0, trouble) for name, attack in lab.adaptive.items()]
+        [
+            not_above(white, (name, context.correct_under(name, attack)), 1.0, trouble)
+            for name, attack in context.adaptive.items()
+        ]
     )
 
 

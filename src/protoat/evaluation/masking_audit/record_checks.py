@@ -1,4 +1,4 @@
-"""Checks of what was reported: an ``evaluation.json`` that a sceptic can follow."""
+"""Audit checks of a recorded evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from protoat.evaluation.masking_audit.check import Check, Verdict, complete, judged, not_run
-from protoat.evaluation.masking_audit.context import Lab
+from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.record import Evaluation
 
 __all__ = ["CHECKS", "NO_RECORD"]
@@ -25,12 +25,14 @@ _KINDS = {
 _SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")
 
 
-def _of_record(look: Callable[[Lab, Evaluation], Verdict], absent: Verdict) -> Callable[[Lab], Verdict]:
+def _of_record(
+    look: Callable[[AuditContext, Evaluation], Verdict], absent: Verdict
+) -> Callable[[AuditContext], Verdict]:
     """A check that needs the record, with its verdict where there is none."""
-    return lambda lab: absent if lab.record is None else look(lab, lab.record)
+    return lambda context: absent if context.record is None else look(context, context.record)
 
 
-def _clean(lab: Lab, record: Evaluation) -> Verdict:
+def _clean(context: AuditContext, record: Evaluation) -> Verdict:
     clean = [found.count for found in record.attacks.values() if found.parameters["attack"] is None]
     if not clean:
         return complete(False, "clean accuracy is not in the record; measure it: --attacks clean")
@@ -38,7 +40,7 @@ def _clean(lab: Lab, record: Evaluation) -> Verdict:
     return complete(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
 
 
-def _worst_case(lab: Lab, record: Evaluation) -> Verdict:
+def _worst_case(context: AuditContext, record: Evaluation) -> Verdict:
     worst = record.worst_case
     if worst is None:
         return not_run(NO_RECORD)
@@ -53,17 +55,17 @@ def _worst_case(lab: Lab, record: Evaluation) -> Verdict:
     return judged(right, reason + trouble, images=total, worst_case=reported, strongest=least, wrong=wrong)
 
 
-def _diverse(lab: Lab, record: Evaluation) -> Verdict:
+def _diverse(context: AuditContext, record: Evaluation) -> Verdict:
     found = {word for parameters in _attacks(record) for word in _words(parameters)}
     missing = [kind for kind, words in _KINDS.items() if not found.intersection(words)]
     reason = f"no attack of the kind {', '.join(missing)}; measure aa" if missing else "all four kinds of attacks"
     return complete(not missing, reason, missing=missing)
 
 
-def _beyond_training(lab: Lab, record: Evaluation) -> Verdict:
+def _beyond_training(context: AuditContext, record: Evaluation) -> Verdict:
     def known(parameters: Parameters) -> bool:
-        trained = lab.training is not None and all(
-            parameters.get(key) == lab.training.get(key) for key in ("attack", "steps", "step_size", "loss")
+        trained = context.training is not None and all(
+            parameters.get(key) == context.training.get(key) for key in ("attack", "steps", "step_size", "loss")
         )
         return trained or parameters["attack"] in _SINGLE_STEP
 
@@ -72,7 +74,7 @@ def _beyond_training(lab: Lab, record: Evaluation) -> Verdict:
     return complete(new > 0, reason, attacks=new)
 
 
-def _parameters_are_there(lab: Lab, record: Evaluation) -> Verdict:
+def _parameters_are_there(context: AuditContext, record: Evaluation) -> Verdict:
     missing = {}
     for parameters in _attacks(record):
         needed = {"norm", "eps", "seed", "bn"}

@@ -1,4 +1,4 @@
-"""The audit: does a model withstand attacks, or does it only mislead them?"""
+"""The gradient-masking audit: runs its checks and reports the outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoat.errors import UserError
 from protoat.evaluation.look import in_place, labelled_images
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
 from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
-from protoat.evaluation.masking_audit.context import Lab, Surrogate
+from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
@@ -206,7 +206,7 @@ def audit(
 
     network = as_module(model)
     with in_place(network, device) as (pieces, where):
-        lab = Lab(
+        context = AuditContext(
             network,
             labelled_images(pieces, data, modes, where),
             threat,
@@ -218,12 +218,12 @@ def audit(
             training=training,
             advance=starts,
         )
-        with examined(), hidden_parts_in_eval(lab.examination.hidden):
+        with examined(), hidden_parts_in_eval(context.examination.hidden):
             results = []
             for check in CHECKS:
                 at = check.id
-                results.append(_result(check, lab) if at in chosen else _of(check, not_run(NOT_ASKED), 0.0))
-    return AuditReport(tuple(results), len(lab), threat, lab.examination.findings)
+                results.append(_result(check, context) if at in chosen else _of(check, not_run(NOT_ASKED), 0.0))
+    return AuditReport(tuple(results), len(context), threat, context.examination.findings)
 
 
 def _numbers(only: Collection[str] | None) -> set[str]:
@@ -234,12 +234,12 @@ def _numbers(only: Collection[str] | None) -> set[str]:
     return set(known if only is None else only)
 
 
-def _result(check: Check, lab: Lab) -> CheckResult:
+def _result(check: Check, context: AuditContext) -> CheckResult:
     started = time.perf_counter()
-    if check.follows_gradients and not lab.differentiable:
+    if check.follows_gradients and not context.differentiable:
         verdict = not_run("needs gradients, and none come back to the image; see C16")
     else:
-        verdict = check.run(lab)
+        verdict = check.run(context)
     return _of(check, verdict, time.perf_counter() - started)
 
 

@@ -141,7 +141,7 @@ def _of_model(model: nn.Module, facts: _Facts, embedding: int) -> list[str]:
 
 
 def _base_loss(method: Method) -> str:
-    return "cross-entropy" if type(method).outer_loss is Method.outer_loss else f"as {type(method).__name__} defines it"
+    return "cross-entropy" if type(method).loss is Method.loss else f"as {type(method).__name__} defines it"
 
 
 def _views(recipe: Recipe, method: Method) -> str:

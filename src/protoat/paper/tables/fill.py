@@ -1,4 +1,4 @@
-"""A table with what the records of a store say; and the tasks it takes to say all."""
+"""Fills a table from the records of a store, and lists the tasks that are missing."""
 
 from __future__ import annotations
 

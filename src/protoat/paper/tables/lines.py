@@ -1,4 +1,4 @@
-"""Columns that several tables have."""
+"""Columns shared by several tables."""
 
 from protoat.paper.tables.table import Line
 

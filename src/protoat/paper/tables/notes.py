@@ -1,4 +1,4 @@
-"""Where the tables are not what the paper did, or where it does not say what it did: sentences below them.
+"""Footnotes of the tables: deviations from the paper and its ambiguities.
 
 A note says which cells it is about, and stands below a table that shows one of them.
 """

@@ -1,4 +1,4 @@
-"""What a cell reads off the record of a run."""
+"""Reads the value of a cell from the record of a run."""
 
 from __future__ import annotations
 

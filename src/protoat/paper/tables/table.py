@@ -1,4 +1,4 @@
-"""What a table is: rows and columns that say together what each cell measures, and what the paper printed there."""
+"""The declaration of a table: rows, columns, measurements, and the paper's printed values."""
 
 from __future__ import annotations
 

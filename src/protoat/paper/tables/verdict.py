@@ -1,4 +1,4 @@
-"""What the numbers of a table allow to say: a spread for each cell, and who cannot be told apart from the best."""
+"""What a table's numbers support: spreads over seeds, and which rows are indistinguishable from the best."""
 
 from __future__ import annotations
 

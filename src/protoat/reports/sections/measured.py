@@ -1,4 +1,4 @@
-"""What attacks leave: of all images, of each class and mode, of linear heads."""
+"""Report sections on accuracy: overall, by class, by mode, linear probes."""
 
 from __future__ import annotations
 

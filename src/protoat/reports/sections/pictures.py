@@ -1,4 +1,4 @@
-"""What is computed from weights and images: the map of embeddings, retrieval."""
+"""Report sections computed from weights and images: embedding map, retrieval."""
 
 from __future__ import annotations
 

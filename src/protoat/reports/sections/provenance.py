@@ -1,4 +1,4 @@
-"""Whether to believe the numbers, and how to get them again: audit, lint, recipe, environment, commands."""
+"""Report sections on provenance: audit, lint, recipe, environment, commands."""
 
 from __future__ import annotations
 

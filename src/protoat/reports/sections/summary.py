@@ -1,4 +1,4 @@
-"""What was trained, how robust it is, and what nobody has looked at yet."""
+"""The summary of a report, and what has not been measured."""
 
 from __future__ import annotations
 

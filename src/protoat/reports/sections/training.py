@@ -1,4 +1,4 @@
-"""How training went: curves, and what became of the prototypes."""
+"""Report sections on training: curves and prototypes."""
 
 from __future__ import annotations
 

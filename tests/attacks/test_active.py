@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from protoat.attacks.active import is_adversarial, select, worst_case
 from protoat.attacks.base import Problem
-from protoat.attacks.standing import fallen, select, worst_case
 from protoat.functional.norms import norm_of
 from protoat.types import Output
 
@@ -27,8 +27,8 @@ def problem(values: list[float], eps: float | Tensor = 1.0, targets: Tensor | No
 def test_fallen_means_left_or_reached() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
     case = problem([0.1, 0.1, 0.1])
-    assert fallen(case, logits).tolist() == [False, True, True]
-    assert fallen(case._replace(targets=torch.tensor([1, 1, 1])), logits).tolist() == [False, True, False]
+    assert is_adversarial(case, logits).tolist() == [False, True, True]
+    assert is_adversarial(case._replace(targets=torch.tensor([1, 1, 1])), logits).tolist() == [False, True, False]
 
 
 def test_select_takes_every_row_wise_field() -> None:
@@ -57,7 +57,7 @@ def test_another_attack_never_raises_the_accuracy(
         result = worst_case(case, norm_of("linf"), runs, batch_size=batch_size)
         assert bool(((result - case.x).abs() <= 0.5).all())
         assert bool(((result >= 0) & (result <= 1)).all())
-        return int((~fallen(case, model(result).logits)).sum())
+        return int((~is_adversarial(case, model(result).logits)).sum())
 
     assert accuracy([*moves, extra]) <= accuracy(moves) <= accuracy([])
 

@@ -1,4 +1,4 @@
-"""Forwards cut into pieces that fit into memory, without any change to what is computed."""
+"""Micro-batching: splits a forward that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.types import Output
 
-__all__ = ["InPieces"]
+__all__ = ["MicroBatched"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class InPieces(nn.Module):
+class MicroBatched(nn.Module):
     """A model that takes a batch of any size, in pieces of at most `size` images once memory has run out.
 
     An attack still sees one batch and draws the same random numbers, so outcomes do not depend on the pieces. Each
@@ -34,7 +34,7 @@ class InPieces(nn.Module):
     Attributes:
         size: most images in one forward of `network`; None while whole batches fit.
 
-    >>> model = InPieces(nn.Flatten())
+    >>> model = MicroBatched(nn.Flatten())
     >>> model.size = 2
     >>> model(torch.zeros(5, 1, 2, 2)).logits.shape
     torch.Size([5, 4])

@@ -1,4 +1,4 @@
-"""Contexts that leave what is the caller's as they found it, also on errors."""
+"""Contexts that preserve the random state and the modes of modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["host_random_state_kept", "modes_kept", "random_state_kept", "set_random_state"]
+__all__ = ["preserve_host_random_state", "preserve_modes", "preserve_random_state", "set_random_state"]
 
 
 def set_random_state(device: torch.device, seed: int) -> None:
@@ -22,7 +22,7 @@ def set_random_state(device: torch.device, seed: int) -> None:
 
 
 @contextmanager
-def random_state_kept(device: torch.device, seed: int | None = None) -> Iterator[None]:
+def preserve_random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Gives torch's global random state, on the CPU and on `device`, back at the end.
 
     Args:
@@ -30,7 +30,7 @@ def random_state_kept(device: torch.device, seed: int | None = None) -> Iterator
         seed: what random numbers are drawn from inside; None goes on from the caller's state.
 
     >>> before = torch.get_rng_state()
-    >>> with random_state_kept(torch.device("cpu"), seed=1):
+    >>> with preserve_random_state(torch.device("cpu"), seed=1):
     ...     _ = torch.rand(3)
     >>> torch.equal(torch.get_rng_state(), before)
     True
@@ -42,11 +42,11 @@ def random_state_kept(device: torch.device, seed: int | None = None) -> Iterator
 
 
 @contextmanager
-def host_random_state_kept(device: torch.device) -> Iterator[None]:
+def preserve_host_random_state(device: torch.device) -> Iterator[None]:
     """Gives the global random states of torch, NumPy and ``random`` back at the end."""
     ours, theirs = random.getstate(), np.random.get_state()
     try:
-        with random_state_kept(device):
+        with preserve_random_state(device):
             yield
     finally:
         random.setstate(ours)
@@ -54,11 +54,11 @@ def host_random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
+def preserve_modes(model: nn.Module) -> Iterator[None]:
     """Gives every module of `model` back the mode it is in, training or not.
 
     >>> net = nn.Sequential(nn.Dropout())
-    >>> with modes_kept(net):
+    >>> with preserve_modes(net):
     ...     _ = net.eval()
     >>> net.training, net[0].training
     (True, True)

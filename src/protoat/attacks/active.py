@@ -1,4 +1,4 @@
-"""Which images still stand, and running attacks on those only."""
+"""Runs attacks on the images that are not yet adversarial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoat.attacks.base import Problem
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
 
-__all__ = ["fallen", "leading", "select", "worst_case"]
+__all__ = ["is_adversarial", "leading", "select", "worst_case"]
 
 Run = Callable[[Problem, Tensor], Tensor]
 
@@ -31,7 +31,7 @@ def select(problem: Problem, rows: Tensor) -> Problem:
     )
 
 
-def fallen(problem: Problem, logits: Tensor) -> Tensor:
+def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:
     """(B,) bool: the label was left or, where the problem has targets, the target was reached."""
     classes = predicted(logits)
     return classes != problem.y if problem.targets is None else classes == problem.targets
@@ -39,13 +39,13 @@ def fallen(problem: Problem, logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size: int | None = None) -> Tensor:
-    """Runs each attack on the images that all earlier ones left standing, so no attack can raise the accuracy.
+    """Runs each attack on the images that no earlier one made adversarial: the worst case of all.
 
     Args:
         problem: images, labels, radius and model.
         norm: the ball that results are projected into before they are judged.
-        runs: each takes the problem of the standing images and their rows in the batch, and returns images.
-        batch_size: images in one forward; each run gets full batches of standing images. All at once by default.
+        runs: each takes the problem of the active images and their rows in the batch, and returns images.
+        batch_size: images in one forward; each run gets full batches of active images. All at once by default.
 
     Returns:
         (B, ...) images: the first that felled each image, the last tried where none did, the clean one where the model
@@ -54,16 +54,16 @@ def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size:
     size = batch_size or max(len(problem.x), 1)
     worst = problem.x.clone()
     rows = torch.arange(len(worst), device=worst.device)
-    standing = torch.cat(
-        [part[~fallen(select(problem, part), problem.model(worst[part]).logits)] for part in rows.split(size)]
+    active = torch.cat(
+        [part[~is_adversarial(select(problem, part), problem.model(worst[part]).logits)] for part in rows.split(size)]
     )
     for run in runs:
         left = []
-        for part in standing.split(size) if len(standing) else ():
+        for part in active.split(size) if len(active) else ():
             piece = select(problem, part)
             with torch.enable_grad():
                 x_adv = run(piece, part)
             worst[part] = x_adv = norm.project(x_adv.detach(), piece.x, piece.eps)
-            left.append(part[~fallen(piece, problem.model(x_adv).logits)])
-        standing = torch.cat(left) if left else standing
+            left.append(part[~is_adversarial(piece, problem.model(x_adv).logits)])
+        active = torch.cat(left) if left else active
     return worst
