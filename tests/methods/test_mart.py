@@ -92,5 +92,5 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="beta=-5 must not be negative"):
         MART(Linf(EPS), beta=-5.0)
     adv = Output(torch.zeros(2, 3), torch.zeros(2, 0))
-    with pytest.raises(ValueError, match=r"Views\.clean"):
+    with pytest.raises(ValueError, match=r"Forwards\.clean"):
         MART(Linf(EPS)).loss(Forwards(torch.zeros(2, 1), adv), torch.tensor([0, 1]))

@@ -111,5 +111,5 @@ def test_a_negative_beta_is_refused() -> None:
 
 def test_the_loss_says_when_the_clean_forward_is_missing() -> None:
     adv = Output(torch.zeros(2, 3), torch.zeros(2, 0))
-    with pytest.raises(ValueError, match=r"Views\.clean"):
+    with pytest.raises(ValueError, match=r"Forwards\.clean"):
         TRADES(Linf(EPS)).loss(Forwards(torch.zeros(2, 1), adv), torch.tensor([0, 1]))

@@ -150,7 +150,7 @@ class BiaMAT(OneStep):
     def _auxiliary_loss(self, forwards: Forwards, y: Tensor, classes: int) -> Tensor:
         """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""
         if forwards.clean is None:
-            raise UserError("the loss of BiaMAT needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of BiaMAT needs the forward of the clean images (Forwards.clean)")
         clean, adv = forwards.clean.logits, forwards.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
         known, smoothing = y.clamp_min(0), self.label_smoothing

@@ -63,7 +63,7 @@ class MART(AdversarialTraining):
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         if forwards.clean is None:
-            raise UserError("the loss of MART needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of MART needs the forward of the clean images (Forwards.clean)")
         adv = forwards.adv.logits
         consistency = misclassification_kl(forwards.clean.logits, adv, y)
         return (boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency).mean()

@@ -110,7 +110,7 @@ class NuAT(OneStep):
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         if forwards.clean is None:
-            raise UserError("the loss of NuAT needs the forward of the clean images (Views.clean)")
+            raise UserError("the loss of NuAT needs the forward of the clean images (Forwards.clean)")
         apart = nuclear_norm(forwards.clean.logits - forwards.adv.logits) / len(y)
         return cross_entropy(forwards.clean, y, self.label_smoothing).mean() + self.weight * apart
 

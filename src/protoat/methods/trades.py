@@ -76,7 +76,7 @@ def trades_loss(forwards: Forwards, y: Tensor, beta: float | Tensor, label_smoot
     tensor([3.0860])
     """
     if forwards.clean is None:
-        raise UserError("the loss of TRADES needs the forward of the clean images (Views.clean)")
+        raise UserError("the loss of TRADES needs the forward of the clean images (Forwards.clean)")
     return cross_entropy(forwards.clean, y, label_smoothing) + beta * kl_divergence(
         forwards.clean.logits, forwards.adv.logits
     )
