@@ -54,7 +54,7 @@ class Epoch:
 
         Args:
             loader: of anything.
-            length: batches in the pass; default ``len(loader)``.
+            length: batches in the pass; default ``done + len(loader)``.
             done: batches of this pass that came before the first one of `loader`.
 
         Raises:
@@ -63,7 +63,7 @@ class Epoch:
         if length is None:
             if not isinstance(loader, Sized):
                 raise TypeError(f"a {type(loader).__name__} has no length; write epoch.batches(loader, length=...)")
-            length = len(loader)
+            length = done + len(loader)
         self._begun = True
         for index, batch in enumerate(loader, done):
             self._parts[0].at_epoch(self.number - 1 + index / length, self.epochs)

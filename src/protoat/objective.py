@@ -121,14 +121,17 @@ class Objective(nn.Module):
     def __repr__(self) -> str:
         return constructor_repr(self)
 
-    def losses(self, model: nn.Module, x: Tensor, y: Tensor, origin: Origin | None = None) -> Iterator[LossTerms]:
+    def losses(
+        self, model: nn.Module, x: Tensor, y: Tensor, origin: Origin | Tensor | None = None
+    ) -> Iterator[LossTerms]:
         """The weighted terms of each optimizer step; the caller runs ``backward`` and ``step`` before the next.
 
         Args:
             model: images -> `Output` or logits.
             x: (B, ...) images in [0, 1].
             y: (B,) class numbers, integers of any width.
-            origin: which images these are, for a method that keeps something of each (``method.per_image``).
+            origin: which images these are, for a method that keeps something of each (``method.per_image``); (B,)
+                integers where no augmentation moved them.
 
         Raises:
             ValueError: images that are no floats in [0, 1], labels that are no classes of the model, or no `origin`
@@ -139,7 +142,7 @@ class Objective(nn.Module):
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)
         self._warn_of_eval_mode(model)
-        self.method.at_images(origin)
+        self.method.at_images(Origin(origin) if isinstance(origin, Tensor) else origin)
         self.method.label_smoothing = self.label_smoothing
         for forwards in self.method.updates(model, x, y):
             classes = forwards.adv.logits.shape[1]
@@ -230,10 +233,8 @@ class Objective(nn.Module):
         parts: list[Any] = [model, self] if optimizer is None else [model, self, optimizer]
         if optimizer is not None:
             self._warn_of_the_unlearned(optimizer)
-        # Only a method that looks at the end of a pass can ask to take it back.
-        looks = type(self.method).end_epoch is not Method.end_epoch
         for number in range(done + 1, epochs + 1):
-            before = copy.deepcopy([part.state_dict() for part in parts]) if looks else []
+            before = copy.deepcopy([part.state_dict() for part in parts]) if self.method.may_stop else []
             epoch = self.epoch(number, epochs, model, optimizer)
             yield epoch
             self.stopped = epoch.end().stop

@@ -40,9 +40,10 @@ def slow_deepfool(model: nn.Module, x: Tensor, y: int, norm: str, steps: int) ->
             w, f = slopes[k] - slopes[y], (logits[k] - logits[y]).item()
             length = {"linf": w.abs().sum(), "l2": w.norm(), "l1": w.abs().max()}[norm].item()
             if best is None or abs(f) / length < best[0]:
-                best = abs(f) / length, w
+                best = abs(f) / length, w, abs(f)
         assert best is not None
-        total = total + (best[0] + 1e-4) * direction(best[1], point.detach(), norm)
+        way = direction(best[1], point.detach(), norm)
+        total = total + (best[2] / (best[1] * way).sum() + 1e-4) * way
         point = (x + 1.02 * total).clamp(0, 1)
     return point.detach()
 
@@ -56,6 +57,15 @@ def test_batch_is_the_slow_loop(digits: Callable[..., Any], threat: ThreatModel,
     for row in range(len(x)):
         slow = slow_deepfool(model, x[row : row + 1], int(y[row]), threat.norm, 50)
         torch.testing.assert_close(nearest.x_adv[row : row + 1], slow, atol=1e-4, rtol=1e-4)
+
+
+def test_a_steep_pixel_at_its_end_makes_no_step_shorter() -> None:
+    """Logits 0 and x0 + x1 / 100 - 1.005: x0 is 1 already, and x1 needs 0.3."""
+    layer = nn.Linear(2, 2)
+    layer.weight.data, layer.bias.data = torch.tensor([[0.0, 0.0], [1.0, 0.01]]), torch.tensor([0.0, -1.005])
+    model = nn.Sequential(nn.Flatten(), layer).eval()
+    x, y = torch.tensor([[[[1.0, 0.2]]]]), torch.tensor([0])
+    assert float(DeepFool(L1(1)).closest(model, x, y).distance) == pytest.approx(0.3, rel=0.03)
 
 
 @pytest.mark.parametrize(("threat", "name"), [(L2(1.0), "L2DeepFoolAttack"), (Linf(0.15), "LinfDeepFoolAttack")])

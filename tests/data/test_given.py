@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -219,3 +220,18 @@ def test_it_logs_through_the_package(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="protoat"):
         as_image_data(FORMS["a shuffling loader"])
     assert caplog.records[0].name.startswith("protoat.data")
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        DataLoader(TensorDataset(X, Y), batch_size=7, sampler=SubsetRandomSampler(range(N))),
+        DataLoader(TensorDataset(X, Y), batch_sampler=type("Own", (BatchSampler,), {})(RandomSampler(X), 7, False)),
+    ],
+)
+def test_modes_need_the_order_of_the_data_set(loader: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_images(loader)
+    assert "measured as they come" in caplog.text
+    with pytest.raises(ValueError, match=r"modes are in the order of the data set, and the loader draws images by"):
+        read_images(loader, modes=[0] * N)

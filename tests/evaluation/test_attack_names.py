@@ -21,7 +21,7 @@ from protoat.attacks import (
     UniformNoise,
 )
 from protoat.evaluation import attack_of_name
-from protoat.evaluation.attack_names import describe_names
+from protoat.evaluation.attack_names import describe_names, named_attacks
 from protoat.functional.margins import dlr
 from protoat.threats import L2, Linf
 
@@ -132,3 +132,12 @@ def test_further_names_are_called_with_their_numbers() -> None:
     assert (found.steps, found.threat.eps) == (5, 0.5)
     with pytest.raises(ValueError, match="did you mean 'own-attack'"):
         attack_of_name("own-atack", THREAT, more=more)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [([PGD(THREAT, steps=50), "pgd"], "pgd"), (["pgd10", "pgd10"], "pgd10"), ({"clean": FGSM(THREAT)}, "clean")],
+)
+def test_no_attack_takes_the_name_of_another(given: object, name: str) -> None:
+    with pytest.raises(ValueError, match=f"the name '{name}' is"):
+        named_attacks(given, THREAT)

@@ -26,7 +26,7 @@ from protoat.attacks import (
     Transfer,
     UniformNoise,
 )
-from protoat.data import ImageData
+from protoat.data import Digits, ImageData
 from protoat.evaluation import Count, evaluate, fair_order
 from protoat.evaluation.embedding import embed
 from protoat.evaluation.measurement import Advance
@@ -608,3 +608,11 @@ def test_few_classes_run_to_the_end(classes: int) -> None:
     assert report.worst_case.count.correct <= report["aa"].count.correct <= report["pgd"].count.correct
     assert report["clean"].accuracy > 0.8
     assert json.dumps(report.to_json())
+
+
+def test_a_report_is_a_mapping_of_its_attacks() -> None:
+    data = Digits().load("test")
+    report = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, ["fgsm"], threat=Linf(0.1), limit=20)
+    assert list(report) == ["clean", "fgsm"] and len(report) == 2
+    assert "fgsm" in report and "pgd10" not in report
+    assert dict(report) == report.attacks

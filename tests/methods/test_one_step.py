@@ -14,7 +14,7 @@ from protoat.data import Augment, ImageData, ImageLoader, Origin
 from protoat.errors import Interrupted
 from protoat.functional.batch import noise_like
 from protoat.functional.norms import norm_of
-from protoat.methods import ATTA, AWP, FGSMPGI, NFGSM, Method, NuAT
+from protoat.methods import ATTA, AWP, FGSMPGI, NFGSM, FastAT, Method, NuAT
 from protoat.methods.nuat import nuclear_norm
 from protoat.threats import L2, Linf
 from protoat.training import parameter_groups
@@ -322,3 +322,25 @@ def test_the_numbers_of_one_batch_do_not_serve_the_next() -> None:
 def test_settings_outside_their_range(build: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build()
+
+
+def test_perturbations_of_places_in_a_batch_are_not_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ``prior="batch"`` a row is another image in each process."""
+    shared = []
+    for prior in ("batch", "epoch"):
+        method = FGSMPGI(Linf(EPS), prior=prior)
+        monkeypatch.setattr(method.kept, "exchange", lambda prior=prior: shared.append(prior))
+        method.end_epoch(torch.nn.Identity())
+    assert shared == ["epoch"]
+
+
+def test_only_methods_that_may_roll_back_have_their_state_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (FastAT(Linf(EPS)), FastAT(Linf(EPS), guard=False), AWP(Linf(EPS)), NFGSM(Linf(EPS)), ATTA(Linf(EPS)))
+    assert [kind.may_stop for kind in kinds] == [True, False, False, False, False]
+
+
+def test_numbers_of_images_are_an_origin() -> None:
+    x, y = torch.rand(2, 1, 6, 6), torch.tensor([0, 1])
+    objective = Objective(FGSMPGI(Linf(EPS)))
+    next(objective.losses(Net(), x, y, torch.tensor([4, 1])))
+    assert torch.equal(objective.method.kept.written.nonzero().flatten(), torch.tensor([1, 4]))

@@ -79,5 +79,6 @@ class DeepFool(MinimalNormAttack):
 
     def _step(self, x_adv: Tensor, lead: Tensor, slope: Tensor) -> Tensor:
         """Shortest way across the plane ``lead + slope . d = 0``."""
-        length = lead.abs() / self.norm.dual(slope).clamp_min(1e-12) + 1e-4
-        return leading(length, slope) * self.norm.steepest(slope, x_adv)
+        direction = self.norm.steepest(slope, x_adv)
+        rise = (slope * direction).flatten(1).sum(1)  # the dual norm, where no pixel is left out
+        return leading(lead.abs() / rise.clamp_min(1e-12) + 1e-4, slope) * direction

@@ -114,7 +114,7 @@ def read_images(data: Any, *, modes: Any = None, dtypes: Collection[torch.dtype]
 
     Raises:
         TypeError: none of these.
-        ValueError: no images, or a batch of another form.
+        ValueError: no images, a batch of another form, or `modes` for a loader with a sampler of its own.
 
     >>> x, y = torch.tensor([0.0, 0.2, 0.25]).view(3, 1, 1, 1), torch.arange(3)
     >>> read_images((x[:2], y[:2])).images.dtype, read_images((x, y)).images.dtype
@@ -125,7 +125,7 @@ def read_images(data: Any, *, modes: Any = None, dtypes: Collection[torch.dtype]
         data = [data[:2]]
     names = _class_names(data)
     with preserve_host_random_state(torch.device("cpu")):
-        images, labels = _collected(_batches(data), dtypes)
+        images, labels = _collected(_batches(data, in_order=modes is not None), dtypes)
     return Given(images, labels, modes, names)
 
 
@@ -167,13 +167,13 @@ def _class_names(data: Any) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, Sequence) and not isinstance(names, str) else ()
 
 
-def _batches(data: Any) -> Iterator[Any]:
+def _batches(data: Any, *, in_order: bool) -> Iterator[Any]:
     if isinstance(data, str) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise TypeError(f"data is a {type(data).__name__}, expected {FORMS}")
     of_items = isinstance(data, Dataset)
     loader: Any = DataLoader(data, batch_size=_BATCH_SIZE) if of_items else data
     if isinstance(loader, DataLoader):
-        loader = _in_order(loader)
+        loader = _in_order(loader, needed=in_order)
         if _is_random(loader.dataset):
             logger.warning(
                 "images differ when they are read twice, as under augmentation: one draw of each is measured"
@@ -188,15 +188,24 @@ def _batches(data: Any) -> Iterator[Any]:
         raise UserError(f"the items of the data set make no batch ({reason}); give it transform=ToTensor()") from error
 
 
-def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """A loader of the same images in the order of the data set, where the given one only shuffles them."""
-    sampler: Any = loader.sampler
-    if type(loader.batch_sampler) is not BatchSampler or isinstance(loader.dataset, IterableDataset):
+def _in_order(loader: DataLoader[Any], *, needed: bool) -> DataLoader[Any]:
+    """A loader of the same images in the order of the data set, where the given one only shuffles them.
+
+    Raises:
+        ValueError: it draws images in an order of its own, and that of the data set is `needed`.
+    """
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return loader
+    sampler: Any = loader.sampler if type(loader.batch_sampler) is BatchSampler else loader.batch_sampler
     shuffles = (
         isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(sampler.data_source)
     )
     if not shuffles and not isinstance(sampler, SequentialSampler):
+        if needed:
+            raise UserError(
+                f"modes are in the order of the data set, and the loader draws images by {type(sampler).__name__}; "
+                "pass the data set itself, or a loader without a sampler"
+            )
         logger.warning("the loader draws images by %s: they are measured as they come", type(sampler).__name__)
     elif shuffles or loader.drop_last:
         what = "shuffles" if shuffles else "leaves out images at its end (drop_last)"

@@ -136,6 +136,8 @@ def named_attacks(attacks: Attacks, threat: ThreatModel | None = None) -> dict[s
                 f"attack {attack!r} is a {type(attack).__name__}, expected an attack or its name; {_EXAMPLE}"
             )
         check_kind(str, "each attack has a name", name=(name := name or _unused_name(attack, named)))
+        if name in named or (name == "clean" and attack is not None):
+            raise UserError(f"the name {name!r} is {'taken' if name in named else 'of clean images'}; {_EXAMPLE}")
         named[name] = attack
     if not named:
         raise UserError("there is no attack to measure; write 'clean' for clean accuracy")

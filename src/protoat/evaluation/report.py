@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,8 +99,8 @@ class AttackReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """An `AttackReport` for each attack, by name, on the same images; ``print`` shows it as a table.
+class Report(Mapping[str, AttackReport]):
+    """A mapping of attacks to an `AttackReport` each, on the same images; ``print`` shows it as a table.
 
     Attributes:
         attacks: by name.
@@ -127,6 +127,12 @@ class Report:
             why = [found.text for found in self.findings if found.code in ("not-applicable", "raised")]
             raise KeyError(f"{name!r} was not measured, only {', '.join(self.attacks)}; {'; '.join(why)}".rstrip("; "))
         return self.attacks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.attacks)
+
+    def __len__(self) -> int:
+        return len(self.attacks)
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")]

@@ -136,6 +136,10 @@ class AWP(Method):
         self.method.label_smoothing = self.label_smoothing
         return self.method.loss(forwards, y)
 
+    @property
+    def may_stop(self) -> bool:
+        return self.method.may_stop
+
     def end_epoch(self, model: nn.Module) -> str | None:
         return self.method.end_epoch(model)
 

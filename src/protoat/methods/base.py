@@ -114,6 +114,11 @@ class Method(Memory, ABC):
         """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
         return F.cross_entropy(at_least_float32(forwards.adv.logits), y, label_smoothing=self.label_smoothing)
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether `end_epoch` may ask to roll back, for which a loop keeps a copy of all state."""
+        return type(self).end_epoch is not Method.end_epoch
+
     def end_epoch(self, model: nn.Module) -> str | None:
         """Called after each pass over the data. A text is a reason to stop and roll back this pass."""
         return None

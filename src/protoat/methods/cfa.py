@@ -130,6 +130,10 @@ class CFA(AdversarialTraining):
         self.correct = self.correct.to(y.device).index_add(0, y, correct)
         self.seen = self.seen.to(y.device).index_add(0, y, torch.ones_like(correct))
 
+    @property
+    def may_stop(self) -> bool:
+        return False
+
     def end_epoch(self, model: nn.Module) -> str | None:
         if self.correct is not None and self.seen is not None:
             correct, seen = mean_over_processes(torch.stack([self.correct, self.seen]))

@@ -113,6 +113,10 @@ class Distillation(OneStep):
     def _cooled(self, output: Output) -> Tensor:
         return at_least_float32(output.logits) / self.temperature
 
+    @property
+    def may_stop(self) -> bool:
+        return False
+
     def end_epoch(self, model: nn.Module) -> str | None:
         for buffer in [] if self.teacher is None else self.teacher.buffers():
             if buffer.is_floating_point():

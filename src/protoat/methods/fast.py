@@ -81,6 +81,10 @@ class FastAT(AdversarialTraining):
             self.watched_x, self.watched_y = x.detach().clone(), y.clone()
         return super().examples(model, x, y)
 
+    @property
+    def may_stop(self) -> bool:
+        return self.guard is not None
+
     def end_epoch(self, model: nn.Module) -> str | None:
         x, y = self.watched_x, self.watched_y
         if self.guard is None or x is None or y is None:

@@ -57,7 +57,9 @@ class FGSMPGI(PerImage):
     Source: Jia et al., ECCV 2022, with their code for FGSM-MEP. Deviations: batch norm in eval mode while attacking;
     gradients are divided by each image's mean magnitude before they are summed up, as the paper writes it for one
     image, where the code divides by the norm of the whole batch; priors follow crops and flips, which the code does not
-    undo; they are rounded to half precision; the attack raises plain cross-entropy, also where training smooths labels
+    undo; they are rounded to half precision; the prior has a forward of its own, where the code reuses that of the
+    attack, so with ``bn="train"`` running statistics count it twice; priors drawn anew may lie outside [0, 1], as in
+    the code; the attack raises plain cross-entropy, also where training smooths labels
     (the code puts 0.6 on the label: ``label_smoothing`` 0.444 of ten classes).
 
     >>> from protoat.threats import Linf
@@ -101,14 +103,15 @@ class FGSMPGI(PerImage):
         drawn = norm.step(noise_like(x, "uniform", generator), self.eps)
         kept = self.kept.read(origin, x, perturbation=drawn)
         start = x + norm.into_ball(kept["perturbation"], self.eps)
+        inside = start.clamp(0, 1)
         with self.attack.posed(model, x, y, targets=None, eps=self.eps, generator=generator) as problem:
             gradient, _, _ = input_gradient(problem.model, start, problem.y, self.attack.loss)
         step = self.attack.step_size * (self.eps / self.threat.eps)
-        x_adv = norm.project(start + norm.step(gradient, step), x, self.eps)
+        x_adv = norm.project(start + norm.step(gradient, step, inside), x, self.eps)
         if self.prior == "momentum":
             size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(torch.float32).tiny)
             momentum = self.decay * kept["momentum"] + gradient / per_example(size, gradient)
-            following = norm.project(start + norm.step(momentum, step), x, self.eps)
+            following = norm.project(start + norm.step(momentum, step, inside), x, self.eps)
             self.kept.write(origin, perturbation=following - x, momentum=momentum)
         else:
             self.kept.write(origin, perturbation=x_adv - x)

@@ -52,6 +52,10 @@ class PerImage(OneStep):
     def per_image(self) -> bool:
         return True
 
+    @property
+    def may_stop(self) -> bool:
+        return False
+
     def at_images(self, origin: Origin | None = None) -> None:
         self._origin = origin
 
@@ -69,6 +73,6 @@ class PerImage(OneStep):
         self.passes += 1
         if self.reset_epochs is not None and int(self.passes) % self.reset_epochs == 0:
             self.kept.forget()
-        else:
+        elif self.per_image:
             self.kept.exchange()
         return None

@@ -21,7 +21,6 @@ __all__ = [
     "Log",
     "check",
     "checksums",
-    "is_listed",
     "is_manifest",
     "read_record_bytes",
     "rename_record",
@@ -59,11 +58,6 @@ def is_manifest(folder: Path) -> bool:
         return bool(checksums(folder))
     except ValueError:
         return False
-
-
-def is_listed(path: Path) -> bool:
-    """Whether the manifest beside a file has its checksum."""
-    return path.name in checksums(path.parent)
 
 
 def check(path: Path, digest: str) -> None:
