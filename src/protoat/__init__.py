@@ -66,7 +66,7 @@ _EXPORTS = {
         EMA FAWA LARS SWA Averaging CheckpointError Constant Cyclic DiskError FitResult Interrupted NonFiniteLossError
         Schedule StepDecay TorchSchedule WarmupCosine fit load_weights make_accelerator parameter_groups
     """,
-    "types": "Output",
+    "types": "Forwards Output",
 }
 _HOMES = {name: f"protoat.{home}" for home, names in _EXPORTS.items() for name in names.split()}
 

@@ -25,4 +25,5 @@ from protoat.threats import L2 as L2
 from protoat.threats import Linf as Linf
 from protoat.threats import ThreatModel as ThreatModel
 from protoat.training import *
+from protoat.types import Forwards as Forwards
 from protoat.types import Output as Output
