@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import APGD, PGD, Attack, CarliniWagnerL2, Square
+from protoat.attacks import PGD, Attack, Targeted, Transfer
 from protoat.attacks.precision import attacks_in, faster_precision, present_precision
 from protoat.methods import AWP, Method
 from protoat.pretraining import ACL, RoCL
@@ -78,31 +78,42 @@ def test_all_passes_are_float32_unless_asked() -> None:
     assert {dtype for _, dtype in run(PGD(THREAT, steps=4)).seen} == {torch.float32}
 
 
+ALONG_GRADIENTS = {"PGD", "BIM", "MIM", "FGSM", "FFGSM", "RFGSM"}
+
+
+@each_attack
+@pytest.mark.parametrize("exact_end", [False, True])
+def test_only_attacks_that_use_gradients_alone_pass_in_bfloat16(kind: type[Attack], exact_end: bool) -> None:
+    attack = of_attacks.build(kind, THREAT)
+    with attacks_in("bf16", exact_end=exact_end):
+        seen = {dtype for _, dtype in run(attack).seen}
+        assert present_precision() == "bf16"
+    assert present_precision() == "fp32"
+    assert (torch.bfloat16 in seen) == (
+        kind.__name__ in ALONG_GRADIENTS and (not exact_end or (hasattr(attack, "steps") and attack.steps > 1))
+    )
+
+
 def test_in_training_every_pass_is_bfloat16() -> None:
     with attacks_in("bf16"):
         assert run(PGD(THREAT, steps=4)).types(True) == [torch.bfloat16] * 4
-        assert set(run(Square(THREAT, queries=5)).types(False)) == {torch.bfloat16}
-    assert present_precision() == "fp32"
 
 
-@pytest.mark.parametrize("restarts", [1, 2])
-def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float32(restarts: int) -> None:
-    model = Noting().eval()
+def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float32() -> None:
+    model, x, y = Noting().eval(), *parts.trained()[1:]
     with attacks_in("bf16", exact_end=True):
-        found = run(PGD(Linf(0.001), steps=8, restarts=restarts))
-        assert found.types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * (8 * restarts - 6)]
-        assert set(found.types(False)) <= {torch.float32}
-        assert set(run(Square(THREAT, queries=5)).types(False)) == {torch.float32}
-        _, x, y = parts.trained()
-        PGD(THREAT, steps=1, restarts=1)(model, x, y)
+        assert run(PGD(THREAT, steps=8)).types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * 2]
+        PGD(THREAT, steps=4)(model, x, y)
         assert model.seen[-1][1] == torch.float32
 
 
-@pytest.mark.parametrize("kind", [APGD, CarliniWagnerL2])
-def test_ends_are_float32_of_attacks_that_make_more_passes_than_steps(kind: type[Attack]) -> None:
-    with attacks_in("bf16", exact_end=True):
-        types = run(kind(THREAT, steps=8)).types(True)  # type: ignore[call-arg]
-    assert torch.float32 in types and torch.bfloat16 in types
+def test_restarts_and_surrogates_are_float32() -> None:
+    surrogate = Noting().eval()
+    with attacks_in("bf16"):
+        assert {dtype for _, dtype in run(PGD(Linf(0.001), steps=8, restarts=2)).seen} == {torch.float32}
+        run(Transfer(PGD(THREAT, steps=4), surrogate, name="itself"))
+        run(Targeted(PGD(THREAT, steps=4), "next"))
+    assert [dtype for _, dtype in surrogate.seen] == [torch.float32] * 4
 
 
 @pytest.mark.parametrize("kind", [ACL, RoCL])

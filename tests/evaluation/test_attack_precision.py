@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import PGD, AutoAttack, Square
+from protoat.attacks import PGD, Attack, AutoAttack, Square, Transfer
 from protoat.data import Digits
 from protoat.evaluation import evaluate
-from protoat.threats import Linf
+from protoat.threats import L2, Linf, ThreatModel
 from tests.contracts import parts
+from tests.contracts import test_attack_contract as of_attacks
 
 THREAT = Linf(0.1)
 ATTACKS = {"pgd20": PGD(THREAT, steps=20), "square": Square(THREAT, queries=20)}
@@ -70,6 +71,58 @@ def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:
     for precision, keys in (("fp32", 2), ("bf16", 3), ("fp32", 3)):
         evaluate(model, data, {"pgd": PGD(THREAT, steps=4)}, limit=20, saved=Saved(), attack_precision=precision)
         assert len(kept) == keys
+
+
+def off_centre() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """A network whose logits are far from 0 and close to each other, so that bfloat16 often misjudges, with images."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    for parameter in net.parameters():
+        parameter.data *= 3
+    net[3].bias.data += 10
+    x = torch.rand(300, 1, 8, 8)
+    with torch.no_grad():
+        return net.eval(), (x, net(x).argmax(1))
+
+
+def test_bfloat16_misjudges_here() -> None:
+    net, (x, y) = off_centre()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert float((net(x).argmax(1) == y).float().mean()) < 0.98
+
+
+@pytest.mark.parametrize("threat", [Linf(0.06), L2(0.4)], ids=["linf", "l2"])
+@pytest.mark.parametrize("kind", of_attacks.ATTACKS, ids=lambda kind: kind.__name__)
+def test_no_attack_leaves_more_images_right(kind: type[Attack], threat: ThreatModel) -> None:
+    net, data = off_centre()
+    attack = Transfer(PGD(threat, steps=8), net, name="itself") if kind is Transfer else of_attacks.build(kind, threat)
+    exact, coarse = (
+        evaluate(net, data, {"it": attack}, attack_precision=precision)["it"] for precision in ("fp32", "bf16")
+    )
+    if "precision" in coarse.parameters:
+        assert coarse.count.correct <= exact.count.correct + 6
+    else:
+        assert torch.equal(coarse.correct_mask, exact.correct_mask)
+
+
+@pytest.mark.parametrize("name", ["pgd20", "mim10", "deepfool20", "fab20", "apgd20"])
+def test_neither_do_attacks_of_usual_length(name: str) -> None:
+    net, data = off_centre()
+    exact, coarse = (
+        evaluate(net, data, [name], threat=Linf(0.06), attack_precision=precision)[name].count.correct
+        for precision in ("fp32", "bf16")
+    )
+    assert coarse <= exact + 6
+
+
+def test_one_step_is_float32_and_says_so() -> None:
+    net, data = off_centre()
+    exact, coarse = (
+        evaluate(net, data, ["fgsm"], threat=THREAT, attack_precision=precision)["fgsm"]
+        for precision in ("fp32", "bf16")
+    )
+    assert exact.parameters == coarse.parameters
+    assert torch.equal(exact.correct_mask, coarse.correct_mask)
 
 
 def test_another_word_is_refused() -> None:

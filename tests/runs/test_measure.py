@@ -162,6 +162,21 @@ def test_other_weights_do_not_use_what_was_kept(subject: Subject) -> None:
     assert report["clean"].count.correct in (248, 252)  # one class for all
 
 
+def test_bfloat16_never_takes_the_place_of_float32(subject: Subject, said: Callable[[], str]) -> None:
+    coarse = measure(subject, ["pgd4"], limit=50, attack_precision="bf16")
+    assert coarse["pgd4"].parameters["precision"] == "bf16"
+    exact = measure(subject, ["pgd4"], limit=50)
+    assert "precision" not in exact["pgd4"].parameters
+    said()
+    kept = measure(subject, ["pgd4"], limit=50, attack_precision="bf16")
+    assert kept["pgd4"].to_json() == exact["pgd4"].to_json() == stored(subject)["attacks"]["pgd4"]
+    assert "pgd4: the record keeps what was measured in float32, not in bf16" in said()
+    more = measure(subject, ["pgd4"], limit=100, attack_precision="bf16")
+    assert more["pgd4"].parameters["precision"] == "bf16"
+    (aside,) = subject.folder.glob("evaluation-*.json")
+    assert json.loads(aside.read_text()) == kept.to_json()
+
+
 def test_the_budget_is_said_and_a_later_call_goes_on(subject: Subject, said: Callable[[], str]) -> None:
     measure(subject, ["fgsm"], batch_size=100, budget_seconds=1e-9)
     assert "the budget of 1e-09 s ended after 100 of 500 images; run the same command again" in said()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from protoat import Objective, fit
+from protoat.attacks import Attack, DeepFool
 from protoat.attacks.precision import present_precision
-from protoat.methods import PGDAT
+from protoat.methods import AWP, PGDAT, AdversarialTraining, FreeAT, Method, NuAT, Standard
+from protoat.pretraining import RoCL
 from protoat.threats import Linf
 from protoat.training import attack_precision as module
 from protoat.training import parameter_groups
@@ -33,8 +38,8 @@ class Noting(nn.Module):
         return logits
 
 
-def run(out: Path | None = None, epochs: int = 2, **options: Any) -> Noting:
-    net, goal = Noting(), Objective(PGDAT(Linf(0.1), steps=4))
+def run(out: Path | None = None, epochs: int = 2, goal: Objective | None = None, **options: Any) -> Noting:
+    net, goal = Noting(), goal or Objective(PGDAT(Linf(0.1), steps=4))
     optimizer = torch.optim.SGD(parameter_groups(net, goal, lr=0.1))
     fit(net, BATCHES, goal, epochs=epochs, optimizer=optimizer, out=out, progress=False, **options)
     return net
@@ -71,6 +76,32 @@ def test_auto_takes_what_is_faster_says_it_and_goes_on_with_it(
     run(tmp_path / "run", attack_precision="auto")  # done; on a machine where it is otherwise
     with pytest.raises(ValueError, match=f"attack_precision {faster} there, {other} here"):
         run(tmp_path / "run", attack_precision=other)
+
+
+@pytest.mark.parametrize("method", [Standard, FreeAT, partial(AdversarialTraining, DeepFool(Linf(0.1)))])
+def test_auto_times_nothing_where_no_attack_is_for_bfloat16(
+    method: Callable[[Linf], Method], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(module, "faster_precision")
+    with caplog.at_level(logging.INFO):
+        net = run(
+            goal=Objective(method() if isinstance(method, partial) else method(Linf(0.1))), attack_precision="auto"
+        )
+    assert "attacks run in" not in caplog.text
+    assert {dtype for _, dtype in net.seen} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", [partial(AWP, Linf(0.1)), partial(NuAT, Linf(0.1)), partial(RoCL, Linf(0.1))])
+def test_auto_finds_the_attacks_of_methods(method: Callable[[], Method]) -> None:
+    attack = method().attack
+    assert isinstance(attack, Attack) and attack.gradient_steps is not None
+
+
+def test_the_record_of_a_run_names_bfloat16(tmp_path: Path) -> None:
+    for precision, said in (("fp32", None), ("bf16", "bf16")):
+        run(tmp_path / precision, attack_precision=precision)
+        lines = (tmp_path / precision / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line).get("attack_precision") for line in lines] == [said, said]
 
 
 def test_the_real_probe_measures_this_network() -> None:

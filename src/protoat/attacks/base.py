@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.mode import BatchNormMode, attacking
-from protoat.attacks.precision import Passes
+from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.watched import Watched
 from protoat.errors import NoGradientError, UserError
 from protoat.functional.batch import Radius
@@ -129,6 +129,16 @@ class Attack(ABC):
         """Whether it needs gradients of the model that it is run on."""
         return True
 
+    @property
+    def gradient_steps(self) -> int | None:
+        """Steps of an attack that uses nothing of its passes but gradients, so that these may be in bfloat16.
+
+        None, as here, is an attack that decides by logits: when an image leaves, which of two is kept, what the next
+        step is. A decision in bfloat16 may be wrong in float32, so all its passes, and those of an attack within it, are
+        float32.
+        """
+        return None
+
     def check(self, images: tuple[int, ...], output: Output) -> None:
         """Refuses a model or images that this attack cannot be run on, before any time is spent.
 
@@ -228,14 +238,16 @@ class Attack(ABC):
         generator: torch.Generator | None,
     ) -> Iterator[Problem]:
         """The checked problem, with the model in attack mode for as long as the context lasts."""
-        with torch.inference_mode(False), torch.enable_grad():
+        steps = self.gradient_steps
+        exact = attacks_in("fp32") if steps is None else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), exact:
             x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, x)
             targets = None if targets is None else _usable(targets)
             self._check_targets(y, targets)
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             network = as_module(model)
-            watched = Watched(network, y, targets, Passes(getattr(self, "steps", None)))
+            watched = Watched(network, y, targets, Passes(steps))
             # A model that draws random numbers draws them from the attack's seed.
             with attacking(network, self.bn), preserve_random_state(x.device, generator.initial_seed() + 1):
                 yield Problem(watched, x, y, targets, eps, generator)

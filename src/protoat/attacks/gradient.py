@@ -117,6 +117,10 @@ class PGD(Attack):
         check_callable(loss=loss)
         self.loss = loss
 
+    @property
+    def gradient_steps(self) -> int | None:
+        return self.steps if self.restarts == 1 else None
+
     def run(self, problem: Problem) -> Tensor:
         if self.restarts == 1:
             return self._ascend(problem)

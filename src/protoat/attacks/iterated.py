@@ -91,6 +91,10 @@ class MIM(Attack):
         check_callable(loss=loss)
         self.loss = loss
 
+    @property
+    def gradient_steps(self) -> int:
+        return self.steps
+
     def run(self, problem: Problem) -> Tensor:
         norm, step = self.threat.geometry, self.step_size * (problem.eps / self.threat.eps)
         labels, sign = problem.goal

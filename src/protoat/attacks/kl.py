@@ -63,6 +63,11 @@ class TPGD(Attack):
             check_callable(loss=loss)
         self.loss = loss
 
+    @property
+    def gradient_steps(self) -> int | None:
+        """None for the divergence, which at the start is below what bfloat16 resolves, so that its gradient is noise."""
+        return None if self.loss is None else self.steps
+
     def run(self, problem: Problem) -> Tensor:
         norm, eps, x = self.threat.geometry, problem.eps, problem.x
         # A ramped or class-wise radius scales the step with it, as in PGD.

@@ -35,9 +35,10 @@ def attacks_in(precision: AttackPrecision, *, exact_end: bool = False) -> Iterat
 
     Args:
         precision: ``"bf16"``, or ``"fp32"``, which leaves passes as the network makes them.
-        exact_end: for results that are judged, not trained on: float32 are passes without a gradient, by which attacks
-            judge; the last quarter of an iterative attack's steps and its restarts; and all of an attack that does not
-            say how many steps it makes.
+        exact_end: for results that are judged, not trained on: passes without a gradient are float32, and so is the
+            last quarter of the steps.
+
+    An attack whose passes decide anything is float32 as a whole, see `Attack.gradient_steps`.
 
     >>> with attacks_in("bf16"):
     ...     present_precision()
@@ -59,21 +60,22 @@ class Passes:
     """The passes of one attack on one batch: for each, the context in which the network is to be called.
 
     Args:
-        steps: gradient steps of one run of the attack; None where it does not say.
+        steps: `Attack.gradient_steps`; None makes all passes float32.
+
+    Attributes:
+        coarse: whether any of them is to be in bfloat16.
     """
 
     def __init__(self, steps: int | None) -> None:
         chosen = _CHOSEN.get()
-        self.half = chosen.precision == "bf16"
         self.exact_end = chosen.exact_end
-        self.exact_from: float = torch.inf
-        if chosen.exact_end:
-            self.exact_from = 0 if steps is None else (1 - _EXACT) * steps
+        self.exact_from = (1 - _EXACT) * (steps or 0) if chosen.exact_end else torch.inf
+        self.coarse = chosen.precision == "bf16" and steps is not None and self.exact_from >= 1
         self._done = 0
 
     def __call__(self, images: Tensor) -> AbstractContextManager[object]:
         """The context for one forward of `images`."""
-        if not self.half:
+        if not self.coarse:
             return nullcontext()
         if not images.requires_grad:
             return nullcontext() if self.exact_end else torch.autocast(images.device.type, torch.bfloat16)

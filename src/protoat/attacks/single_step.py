@@ -91,6 +91,10 @@ class RFGSM(Attack):
         check_callable(loss=loss)
         self.loss = loss
 
+    @property
+    def gradient_steps(self) -> int:
+        return 1
+
     def run(self, problem: Problem) -> Tensor:
         norm, scale = self.threat.geometry, problem.eps / self.threat.eps
         noise = noise_like(problem.x, "normal", problem.generator)

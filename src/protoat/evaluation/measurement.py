@@ -17,7 +17,7 @@ from torch import Tensor
 
 from protoat.attacks import Attack
 from protoat.attacks.base import Problem
-from protoat.attacks.precision import present_precision
+from protoat.attacks.precision import Passes
 from protoat.data import ImageData
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.micro_batches import MicroBatched
@@ -155,5 +155,4 @@ def parameters_of(attack: Attack | None) -> dict[str, Any]:
     """Everything that defines an attack, as JSON values, with the precision of its passes where that is not float32."""
     if attack is None:
         return {"attack": None}
-    coarse = present_precision() == "bf16" and hasattr(attack, "steps")  # all of another one is float32
-    return attack.parameters() | ({"precision": "bf16"} if coarse else {})
+    return attack.parameters() | ({"precision": "bf16"} if Passes(attack.gradient_steps).coarse else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import copy
 from typing import ClassVar
 
 import torch
@@ -67,7 +68,7 @@ class Contrastive(Method):
         self.view = view
         self.steps = steps
         self.step_size = step_size
-        PGD(threat, steps=steps, step_size=step_size)  # refuses numbers that cannot be meant
+        self.attack = PGD(threat, steps=steps, step_size=step_size)  # its loss is that of each batch
 
     @abstractmethod
     def build_projector(self, embedding_dim: int) -> nn.Module:
@@ -137,7 +138,8 @@ class Contrastive(Method):
         self, model: nn.Module, x: Tensor, generator: torch.Generator, loss: Callable[[Output], Tensor]
     ) -> Tensor:
         """Images near `x` that raise a contrastive loss of the model's output; model and projector in eval mode."""
-        attack = PGD(self.threat, steps=self.steps, step_size=self.step_size, loss=lambda output, _: loss(output))
+        attack = copy(self.attack)
+        attack.loss = lambda output, _: loss(output)
         nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         with attacking(self.head):
             return attack.craft(model, x, nobody, eps=self.eps, generator=generator)

@@ -22,7 +22,7 @@ from protoat.evaluation.look import look_at
 from protoat.evaluation.measurement import Advance
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.record import Evaluation, Judged
-from protoat.evaluation.report import worst_case
+from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.threat_lint import Finding, lint
 from protoat.records.files import read_evaluation
 from protoat.runs.named_attacks import named_attacks
@@ -149,15 +149,27 @@ def _record(subject: Subject, report: Report, findings: Sequence[Finding], made_
     judged = subject.judged(len(report.indices))
     new = {name: replace(found, made_with=made_with) for name, found in report.attacks.items()}
     known = [before.attacks for before in Records(subject.folder).evaluations if before.subject == judged]
-    attacks = {**known[0], **new} if known else new
+    before = known[0] if known else {}
+    coarser = [name for name in new if name in before and _is_coarser(new[name], before[name])]
+    if coarser:
+        logger.warning("%s: the record keeps what was measured in float32, not in bf16", ", ".join(coarser))
+    attacks = before | {name: found for name, found in new.items() if name not in coarser}
     worst = worst_case(subject.data, report.indices, attacks, subject.threat)
     return Evaluation(judged, attacks, worst, tuple(findings), len(subject.data))
+
+
+def _is_coarser(new: AttackReport, before: AttackReport) -> bool:
+    """Whether a result of passes in bfloat16 would take the place of one in float32."""
+    return "precision" in new.parameters and "precision" not in before.parameters
 
 
 def _keep_if_lost(path: Path, before: Evaluation, record: Evaluation) -> None:
     """Puts a record aside that the new one does not continue."""
     changed = record.subject.changed(before.subject)
-    more = before.subject.images < record.subject.images and before.attacks.keys() <= record.attacks.keys()
+    more = before.subject.images < record.subject.images and all(
+        name in record.attacks and not _is_coarser(record.attacks[name], found)
+        for name, found in before.attacks.items()
+    )
     if not changed or (changed == ["images"] and more):
         return
     kept = _aside(path, before.subject)

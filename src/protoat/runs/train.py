@@ -123,9 +123,12 @@ def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> Me
 
 def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
     """What makes this run fast, in one line."""
-    bn = getattr(getattr(recipe.method(recipe.threat), "attack", None), "bn", None)
-    passes = "" if recipe.attack_precision == "fp32" else f", passes in {recipe.attack_precision}"
-    attacking = "" if bn is None else f"while attacking: parameters frozen, batch norm in {bn} mode{passes}; "
+    attack = getattr(recipe.method(recipe.threat), "attack", None)
+    attacking = ""
+    if isinstance(attack, Attack):
+        exact = recipe.attack_precision == "fp32" or attack.gradient_steps is None
+        passes = "" if exact else f", passes in {recipe.attack_precision}"
+        attacking = f"while attacking: parameters frozen, batch norm in {attack.bn} mode{passes}; "
     return (
         f"{accelerator.device.type} x {accelerator.num_processes}, {torch.get_num_threads()} threads; {attacking}"
         f"{recipe.precision}, {memory_format or 'contiguous'}, {'compiled' if recipe.compile else 'eager'}"

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from protoat.attacks import PGD
+from protoat.attacks import PGD, Attack
 from protoat.attacks.precision import AttackPrecision, faster_precision
 from protoat.errors import UserError
 from protoat.functional.distributed import max_over_processes
@@ -28,7 +28,8 @@ def chosen_precision(
     """The precision of a run's attacks.
 
     Args:
-        choice: what the run asks for; ``"auto"`` is the one it began with, else the faster one.
+        choice: what the run asks for; ``"auto"`` is the one it began with, else the faster one; ``"fp32"`` where
+            the method has no attack that bfloat16 is for.
         folder: of the run, if it has one.
         learner: holds the network that is timed.
         images, labels: a first batch.
@@ -41,7 +42,11 @@ def chosen_precision(
     if choice != "auto":
         return choice
     earlier = None if folder is None else _begun_with(folder, learner.accelerator)
-    return earlier or _measured(learner, images, labels)
+    if earlier is not None:
+        return earlier
+    attack = getattr(learner.objective.method, "attack", None)
+    coarse = isinstance(attack, Attack) and attack.gradient_steps is not None
+    return _measured(learner, images, labels) if coarse else "fp32"
 
 
 def _begun_with(folder: Path, accelerator: Accelerator) -> AttackPrecision | None:

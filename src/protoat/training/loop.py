@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from protoat.attacks.precision import present_precision
 from protoat.epochs import Epoch
 from protoat.errors import Interrupted, UserError
 from protoat.functional.distributed import mean_over_processes
@@ -128,6 +129,8 @@ class Loop:
         seed_global(self.device, "epoch end", self.seed, epoch)
         end = present.end()
         line["eps"] = learner.objective.method.eps
+        if present_precision() != "fp32":
+            line["attack_precision"] = present_precision()
         if end.stop is not None:
             self.saver.return_to_epoch_start()
             state.stopped = line["stopped"] = end.stop
