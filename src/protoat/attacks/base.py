@@ -134,8 +134,8 @@ class Attack(ABC):
         """Steps of an attack that uses nothing of its passes but gradients, so that these may be in bfloat16.
 
         None, as here, is an attack that decides by logits: when an image leaves, which of two is kept, what the next
-        step is. A decision in bfloat16 may be wrong in float32, so all its passes, and those of an attack within it, are
-        float32.
+        step is. Such a decision in bfloat16 may be wrong in float32, so all its passes are float32, also those of an
+        attack within it.
         """
         return None
 

@@ -65,7 +65,7 @@ class TPGD(Attack):
 
     @property
     def gradient_steps(self) -> int | None:
-        """None for the divergence, which at the start is below what bfloat16 resolves, so that its gradient is noise."""
+        """None for the divergence: at the start it is below what bfloat16 resolves, and its gradient is noise."""
         return None if self.loss is None else self.steps
 
     def run(self, problem: Problem) -> Tensor:

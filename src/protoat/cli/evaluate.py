@@ -52,7 +52,7 @@ def main(args: list[str]) -> None:
         "--attack-precision",
         type=AttackPrecision,
         default="fp32",
-        help="bf16 lets attacks that use gradients alone (PGD with one run and its relatives) pass through the network "
+        help="bf16 lets attacks that use gradients alone (PGD with one run, BIM, MIM) pass through the network "
         "in bfloat16, but for the last quarter of their steps; all else is float32. The record says so",
     )
     parser.add_argument(

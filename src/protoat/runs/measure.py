@@ -149,7 +149,7 @@ def _record(subject: Subject, report: Report, findings: Sequence[Finding], made_
     judged = subject.judged(len(report.indices))
     new = {name: replace(found, made_with=made_with) for name, found in report.attacks.items()}
     known = [before.attacks for before in Records(subject.folder).evaluations if before.subject == judged]
-    before = known[0] if known else {}
+    before = dict(known[0]) if known else {}
     coarser = [name for name in new if name in before and _is_coarser(new[name], before[name])]
     if coarser:
         logger.warning("%s: the record keeps what was measured in float32, not in bf16", ", ".join(coarser))
