@@ -74,9 +74,9 @@ def evaluate(
         budget_seconds: begin no further batch after this time. All attacks have then seen the same, fewer images.
         attack_precision: ``"bf16"`` lets attacks pass through the network in bfloat16, which processors with units for
             it do in half the time or less, and says so in the report. It concerns attacks that use gradients alone, of
-            one run: PGD, BIM and MIM. Their last quarter of steps and every judgement are float32; so is all of any other
-            attack, which decides by logits (APGD, AutoAttack, DeepFool, FAB, PGD with restarts) or whose gradient
-            bfloat16 drowns (TPGD).
+            one run: PGD, BIM and MIM. Their last quarter of steps and every judgement are float32; so is all of any
+            other attack, which decides by logits (APGD, AutoAttack, DeepFool, FAB, PGD with restarts) or whose
+            gradient bfloat16 drowns (TPGD).
         device: where the model is measured, and moved back from; default where it is.
         accelerator: shares batches over its processes; every process gets the whole report.
         saved: outcomes of batches that need not be measured again; new ones are put there.

@@ -135,8 +135,9 @@ def fit(
         attack_precision: of the passes that attacks make through the network, in training and validation: ``"fp32"``,
             as the network makes them; ``"bf16"``, under autocast, which takes half the time or less on processors and
             accelerators with units for it; ``"auto"``, whichever a timed pass of this very network shows to be faster
-            here, which is part of the run: a resumed one goes on as it began. Weights learn in the accelerator's
-            precision, validation judges in float32.
+            here, which is part of the run: a resumed one goes on as it began. It concerns attacks that use gradients
+            alone, see `Attack.gradient_steps`; weights learn in the accelerator's precision, validation judges in
+            float32.
         seed: of everything random in training.
         progress: show a progress bar; None shows it on a terminal only.
         tensorboard: write TensorBoard files into `out` when it is installed.
