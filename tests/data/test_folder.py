@@ -166,9 +166,7 @@ def test_links_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> N
 def test_mixed_size_names_two_and_image_size_mends_it(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
     save(tmp_path / "b" / "4.png", seed=1, shape=(9, 12, 3))
-    with pytest.raises(
-        ValueError, match=r"mixed size: .*a/0.png is 5x6 and .*b/4.png is 12x9; write --data.image_size 32"
-    ):
+    with pytest.raises(ValueError, match=r"mixed size: .*a/0.png is 5x6 and .*b/4.png is 12x9; write image_size=32"):
         ImageFolder(path=tmp_path).load("train")
     assert ImageFolder(path=tmp_path, image_size=4).load("train").shape == (3, 4, 4)
     with pytest.raises(ValueError, match="image_size=0 must be at least 1"):

@@ -19,6 +19,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("name", nargs="?", type=str | None, help="one data set; default all")
     parser.add_argument("--download", action="store_true", help="fetch the data set")
     parser.add_argument("--path", type=str | None, help="of ImageFolder: the folder")
+    parser.add_argument("--image_size", type=int | None, help="of ImageFolder: pixels a side, where images differ")
     parser.add_argument("--root", type=str | None, help="where to look; default PROTOAT_DATA or ~/.cache/protoat/data")
     options = parser.parse_args(args)
     sources = {name: getattr(data, name) for name in class_names("data")}
@@ -27,9 +28,9 @@ def main(args: list[str]) -> None:
     if options.download and options.name is None:
         raise UserError("--download fetches one data set at a time; name it: protoat data MNIST --download")
     chosen = [sources[options.name]] if options.name else list(sources.values())
-    if options.path is not None and options.name != "ImageFolder":
-        raise UserError("--path is of your own images; write protoat data ImageFolder --path FOLDER")
-    more = {} if options.path is None else {"path": options.path}
+    more = {key: options[key] for key in ("path", "image_size") if options[key] is not None}
+    if more and options.name != "ImageFolder":
+        raise UserError(f"--{next(iter(more))} is of your own images; write protoat data ImageFolder --path FOLDER")
     found = [source(root=options.root, **more) for source in chosen]
     if options.download:
         found[0].fetch()

@@ -34,7 +34,8 @@ def main(args: list[str]) -> None:
     if best:
         held_out = best.held_out
         say(f"best epoch {best.epoch} of {recipe.epochs}, on {held_out.images} held-out images: {held_out}")
-    say(f"files are in {out}; next: protoat evaluate {out}")
+    trust = "".join(f" --trust {name}" for name in recipe.trust)
+    say(f"files are in {out}; next: protoat evaluate {out}{trust}")
 
 
 def start(command: str, args: list[str], default: str, *, pretrains: bool = False) -> tuple[Recipe, Path]:

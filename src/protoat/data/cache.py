@@ -127,7 +127,7 @@ def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple
     except MemoryError:
         raise UserError(
             f"{len(paths)} images as large as {paths[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into memory; "
-            "write --data.image_size 224 (library: image_size=224) or less"
+            "write image_size=224 (protoat train: --data.image_size 224) or less"
         ) from None
 
     def fill(index: int) -> bool:
@@ -136,7 +136,7 @@ def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise UserError(
                 f"images of mixed size: {paths[0]} is {size(first)} and {paths[index]} is {size(image)}; "
-                "write --data.image_size 32 (library: image_size=32) to bring all to one size"
+                "write image_size=32 (protoat train: --data.image_size 32) to bring all to one size"
             )
         pixels[index] = image
         return grey

@@ -166,8 +166,11 @@ def _preparation(case: _Case) -> Iterator[Finding]:
             "(protoat.Normalize)"
         )
         yield Finding("preparation", "error" if certain else "warning", text)
-    elif binomtest(int(right.sum()), len(right), _chance(case.y), "greater").pvalue > 0.01:
-        text = f"the model is right on {accuracy:.0%} of clean images, no more than chance: are these its weights?"
+    elif binomtest(int(right.sum()), len(right), chance := _chance(case.y), "greater").pvalue > 0.01:
+        text = (
+            f"the model is right on {int(right.sum())} of {len(right)} clean images that were looked at, which is not "
+            f"shown to be above chance ({chance:.0%}): are these its weights?"
+        )
         yield Finding("chance", "warning", text)
 
 

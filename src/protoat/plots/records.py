@@ -22,6 +22,8 @@ def measured(folder: Path | str, known: Mapping[Path, Evaluation] | None = None)
     path = Path(folder)
     if known and path in known:
         return known[path]
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}")
     record = Records(path).evaluation
     if record is None:
         raise UserError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
