@@ -53,7 +53,8 @@ def _arguments(
 
 
 def _kept(name: str, holders: tuple[object, ...]) -> Any:
-    return next((getattr(holder, name) for holder in holders if hasattr(holder, name)), ...)
+    found = (getattr(holder, name) for holder in holders if hasattr(holder, name))
+    return next((value for value in found if not inspect.ismethod(value)), ...)
 
 
 def _listed(required: Sequence[Any], others: Mapping[str, Any]) -> str:
