@@ -429,3 +429,16 @@ def test_the_command_line_says_it_too(
         assert code == 2
         assert "the model raised RuntimeError: no eleven" in said
         assert ("Traceback" in said) == bool(extra)
+
+
+def test_the_look_at_a_model_passes_eight_images_at_most(data: ImageData) -> None:
+    passed: list[tuple[int, bool]] = []
+
+    def noted(x: Tensor) -> Tensor:
+        passed.append((len(x), x.requires_grad))
+        return x
+
+    PGD(THREAT, steps=1)(before(noted)(ten()), data.images.float() / 255, data.labels)
+    look = passed[: [size for size, _ in passed].index(len(data))]
+    assert 0 < sum(size for size, _ in look) <= 8
+    assert sum(backward for _, backward in look) == 1
