@@ -14,14 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from protoat.functional.prototypes import (
-    count_prototypes,
-    merge_prototypes,
-    prototype_similarity,
-    prototype_spread,
-    soft_triple,
-    soft_triple_terms,
-)
+from protoat.functional.merging import count_prototypes, merge_prototypes
+from protoat.functional.prototypes import prototype_similarity, prototype_spread, soft_triple, soft_triple_terms
 
 Vector = list[float]
 

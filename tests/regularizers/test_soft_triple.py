@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from protoat.functional.prototypes import merge_prototypes, prototype_spread, soft_triple
+from protoat.functional.merging import merge_prototypes
+from protoat.functional.prototypes import prototype_spread, soft_triple
 from protoat.regularizers import SoftTriple
 from protoat.regularizers import soft_triple as module
 

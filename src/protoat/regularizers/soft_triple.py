@@ -13,12 +13,8 @@ from torch.optim import Optimizer
 from protoat.arguments import check_number, check_whole
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
-from protoat.functional.prototypes import (
-    count_prototypes,
-    merge_prototypes,
-    prototype_similarity,
-    soft_triple_terms,
-)
+from protoat.functional.merging import count_prototypes, merge_prototypes
+from protoat.functional.prototypes import prototype_similarity, soft_triple_terms
 from protoat.regularizers.base import Regularizer
 
 __all__ = ["SoftTriple"]
