@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from protoat.evaluation.behaviour import eval_logits
 from protoat.methods import PGDAT, FreeAT, Method
 from protoat.models import with_embedding
 from protoat.threats import Linf
+from protoat.types import Output
 
 THREAT = Linf(0.1)
 X, Y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
@@ -71,3 +73,12 @@ def test_an_object_with_logits_has_no_embedding_to_regularise() -> None:
     objective = Objective(PGDAT(THREAT, steps=1), norm_weight=0.1)
     with pytest.raises(ValueError, match="returns logits only"):
         next(objective.losses(Returning(lambda logits: SimpleNamespace(logits=logits)), X, Y))
+
+
+def test_a_model_that_returns_output_is_exported_and_comes_back(tmp_path: Path) -> None:
+    model = with_embedding(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), "1", example=X)
+    program = torch.export.export(model.eval(), (X,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "model.pt2")
+    back = torch.export.load(tmp_path / "model.pt2").module()(X[:3])
+    assert isinstance(back, Output)
+    assert torch.allclose(back.embedding, model(X[:3]).embedding)

@@ -42,12 +42,13 @@ _EXPORTS = {
     """,
     "data": """
         CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
-        ImageFolder ImageLoader Inventory Origin RandomView Source Split TinyImageNet cache_folder regroup
+        ImageFolder ImageLoader Inventory Origin Preprocess RandomView Source Split TinyImageNet cache_folder regroup
         split_validation
     """,
     "errors": "UserError",
     "evaluation": """
-        AttackReport AuditReport Count Paired Report Surrogate attack_of_name audit evaluate fair_order lint
+        AttackReport AuditReport Count Paired Prediction Predictions Report Surrogate attack_of_name audit evaluate
+        fair_order lint predict
     """,
     "methods": """
         ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples

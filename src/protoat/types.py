@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from protoat.errors import UserError
 
@@ -21,6 +22,10 @@ class Output(NamedTuple):
 
     logits: Tensor
     embedding: Tensor
+
+
+# `torch.export.save` stores a model's outputs by this name.
+pytree._register_namedtuple(Output, serialized_type_name="protoat.types.Output")
 
 
 def as_output(result: Any) -> Output:
@@ -44,7 +49,7 @@ def as_output(result: Any) -> Output:
         raise UserError(
             f"the model returned a {type(result).__name__}, expected logits, an object that has them, or protoat.Output"
         )
-    return Output(logits, logits.new_empty(len(logits), 0))
+    return Output(logits, logits.new_empty(logits.shape[0], 0))
 
 
 class Forwards(NamedTuple):

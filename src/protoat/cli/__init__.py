@@ -20,6 +20,7 @@ _COMMANDS = {
     "table": "a table of the paper: do what runs are missing at a budget, and print its numbers beside ours",
     "figure": "a figure of the paper, or of runs, as HTML that opens from disk",
     "report": "one or several runs as one HTML file: attacks, modes, prototypes, map, audit, how to redo it",
+    "predict": "the class of pictures, by a run",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
     "rm": "remove run folders",

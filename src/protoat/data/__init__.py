@@ -11,6 +11,7 @@ from protoat.data.loader import ImageLoader
 from protoat.data.mnist import MNIST, FashionMNIST
 from protoat.data.modes import Groups, regroup, split_validation
 from protoat.data.origin import Origin
+from protoat.data.preprocess import Preprocess
 from protoat.data.tiny_imagenet import TinyImageNet
 from protoat.data.views import RandomView
 
@@ -29,6 +30,7 @@ __all__ = [
     "ImageLoader",
     "Inventory",
     "Origin",
+    "Preprocess",
     "RandomView",
     "Source",
     "Split",

@@ -168,11 +168,13 @@ class Source(ABC):
         augment: what is done to training images unless a recipe says otherwise.
         downloadable: whether there is a place to download from.
         labelled: whether classes count, of which there must then be two; set to False for pre-training.
+        background: colour under transparent pixels of its pictures; None is white.
     """
 
     augment: ClassVar[Augment] = Augment()
     downloadable: ClassVar[bool] = True
     labelled: bool = True
+    background: str | None = None
 
     def __init__(self, *, root: Path | str | None = None, download: bool = False) -> None:
         self.root = Path(root or os.environ.get("PROTOAT_DATA") or "~/.cache/protoat/data").expanduser()

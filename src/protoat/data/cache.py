@@ -15,12 +15,11 @@ from zlib import crc32
 import numpy as np
 import PIL
 import torch
-from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protoat.data.picture import RULES, colour_of, show
+from protoat.data.picture import RULES, colour_of, fitted, show
 from protoat.errors import UserError
 from protoat.storage.files import open_to_read
 
@@ -150,7 +149,7 @@ def _decode(path: Path, image_size: int | None, background: tuple[int, int, int]
     try:
         colour, grey = show(path, background)
         if image_size is not None:
-            colour = ImageOps.fit(colour, (image_size, image_size), Image.Resampling.BILINEAR)
+            colour = fitted(colour, image_size, image_size)
         return np.asarray(colour).transpose(2, 0, 1), grey
     except Exception as error:  # Pillow's decoders raise many kinds
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,6 @@ import io
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ _SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, 
 _PRIMARIES, _TRANSFERS = (1, 2, 5, 6, 7), (1, 2, 6, 13, 14, 15)
 
 
-def to_srgb(colours: Image.Image, info: Mapping[Any, Any], path: Path) -> Image.Image:
+def to_srgb(colours: Image.Image, info: Mapping[Any, Any], head: bytes) -> Image.Image:
     """Colours of a file (mode L, RGB or CMYK) as sRGB in mode L or RGB, by what the file says of them.
 
     An embedded profile counts first, then PNG's gamma. A profile that is damaged or of other channels is left out, as
@@ -35,12 +34,12 @@ def to_srgb(colours: Image.Image, info: Mapping[Any, Any], path: Path) -> Image.
     Args:
         colours: without transparency.
         info: what Pillow found beside the pixels.
-        path: the file, in whose header code points are looked for.
+        head: the first bytes of the file, in which code points are looked for.
 
     Raises:
         ValueError: colours that 8 bits of sRGB cannot hold (HDR, wide gamut), or PNG chromaticities of another gamut.
     """
-    primaries, transfer = _code_points(path)
+    primaries, transfer = _code_points(head)
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
         raise UserError(
             f"its colours are of wide gamut or high dynamic range (primaries {primaries}, transfer {transfer}), "
@@ -91,10 +90,8 @@ def _with_gamma(colours: Image.Image, info: Mapping[Any, Any]) -> Image.Image:
     return colours.point(table * len(colours.getbands()))
 
 
-def _code_points(path: Path) -> tuple[int, int]:
+def _code_points(head: bytes) -> tuple[int, int]:
     """Primaries and transfer of PNG's cICP or AVIF's colr box, (2, 2) (unspecified) where there are none."""
-    with path.open("rb") as file:
-        head = file.read(4096)
     if head.startswith(b"\x89PNG"):
         at = head.partition(b"IDAT")[0].find(b"cICP")
         return (head[at + 4], head[at + 5]) if 0 < at < len(head) - 6 else (2, 2)

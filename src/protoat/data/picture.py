@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageChops, ImageColor
+from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from protoat.data.colour import to_srgb
 from protoat.errors import UserError
 
-__all__ = ["RULES", "colour_of", "is_picture", "open_picture", "show"]
+__all__ = ["RULES", "PictureLike", "colour_of", "fitted", "is_picture", "open_picture", "show"]
+
+PictureLike: TypeAlias = Path | bytes | Image.Image
 
 RULES = 2  # to be raised whenever the same file gives other pixels than before, so that cached ones are not used
 
@@ -54,6 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEAD = 4096  # bytes of a file in which its colours are looked for
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -76,52 +80,87 @@ def colour_of(text: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
+def open_picture(file: Path | bytes) -> Iterator[Image.Image]:
     """A picture with its size and kind known and its pixels not yet decoded.
+
+    Args:
+        file: its path, or its bytes.
 
     Raises:
         ValueError: it is in none of the formats above, has more pixels than Pillow's limit, or several frames or pages.
         Exception: whatever a decoder of Pillow raises of a damaged file.
     """
-    if not path.stat().st_size:
+    if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
         raise UserError("it is empty")
     Image.init()
-    weak = [name for name, suffixes in _BY_SUFFIX.items() if path.suffix.lower() in suffixes]
-    with Image.open(path, formats=[name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]) as image:
+    suffix = "" if isinstance(file, bytes) else file.suffix.lower()
+    weak = [name for name, suffixes in _BY_SUFFIX.items() if suffix in suffixes]
+    formats = [name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
         pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
         if most is not None and pixels > most:
             raise UserError(f"it has {pixels} pixels, and Pillow's limit is {most}")
-        if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
-            raise UserError("it is animated or has several pages; keep the one that counts")
+        _check_single(image)
         yield image
 
 
-def show(path: Path, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
+def _check_single(image: Image.Image) -> None:
+    if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
+        raise UserError("it is animated or has several pages; keep the one that counts")
+
+
+def show(picture: PictureLike, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
     """The picture in mode RGB, and whether it is grey.
 
     Transparent pixels are laid over `background`; of 16 bits a channel the upper eight are kept; a palette, an
     embedded profile, PNG's gamma and the camera's orientation are applied.
 
+    Args:
+        picture: a file, its bytes, or a picture in memory, which is left as it is; of the last, what only the header
+            of a PNG or AVIF file says is not known.
+        background: red, green and blue.
+
     Raises:
         ValueError: pixels that have no such form: floats, 32-bit integers, Lab; see also `open_picture`.
         Exception: whatever a decoder of Pillow raises of a damaged file.
     """
-    with open_picture(path) as image, _one_large if image.width * image.height > _LARGE else nullcontext():
-        image.load()
-        colours, alpha = _colours_and_alpha(image, path)
-        info, mode, turn = image.info, image.mode, _turn(image)
-        if colours is not image:
-            image.close()  # frees its pixels
-        colours = to_srgb(colours, info, path)
-        grey = colours.mode == "L" or mode in ("1", "L", "LA", "La", *_DEEP_GREY) or _png(path)[1] in (0, 4)
-        shown = colours.convert("RGB")
-        if alpha is not None and alpha.getextrema() != (255, 255):
-            shown.paste(background, mask=ImageChops.invert(alpha))
-            grey = grey and len(set(background)) == 1
-        return shown if turn is None else shown.transpose(turn), grey
+    if isinstance(picture, Image.Image):
+        _check_single(picture)
+        return _shown(picture, b"", background, ours=False)
+    with open_picture(picture) as image, _one_large if image.width * image.height > _LARGE else nullcontext():
+        return _shown(image, _head(picture), background, ours=True)
 
 
-def _colours_and_alpha(image: Image.Image, path: Path) -> tuple[Image.Image, Image.Image | None]:
+def fitted(shown: Image.Image, height: int, width: int) -> Image.Image:
+    """Scaled (bilinear, with antialiasing) and centre-cropped to a size; a picture of that size as it is."""
+    return ImageOps.fit(shown, (width, height), Image.Resampling.BILINEAR)
+
+
+def _head(file: Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file[:_HEAD]
+    with file.open("rb") as opened:
+        return opened.read(_HEAD)
+
+
+def _shown(
+    image: Image.Image, head: bytes, background: tuple[int, int, int], *, ours: bool
+) -> tuple[Image.Image, bool]:
+    image.load()
+    colours, alpha = _colours_and_alpha(image, head)
+    info, mode, turn = image.info, image.mode, _turn(image)
+    if ours and colours is not image:
+        image.close()  # frees its pixels
+    colours = to_srgb(colours, info, head)
+    grey = colours.mode == "L" or mode in ("1", "L", "LA", "La", *_DEEP_GREY) or _png(head)[1] in (0, 4)
+    shown = colours.convert("RGB")
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        shown.paste(background, mask=ImageChops.invert(alpha))
+        grey = grey and len(set(background)) == 1
+    return shown if turn is None else shown.transpose(turn), grey
+
+
+def _colours_and_alpha(image: Image.Image, head: bytes) -> tuple[Image.Image, Image.Image | None]:
     """8-bit colours in mode L, RGB or CMYK, and their opacity in mode L, None where all is opaque."""
     mode, key = image.mode, image.info.get("transparency")
     if mode in _DEEP_GREY or (mode == "I" and image.format in ("PNG", "PPM")):
@@ -140,7 +179,7 @@ def _colours_and_alpha(image: Image.Image, path: Path) -> tuple[Image.Image, Ima
         return image.convert(image.mode[:-1]), image.getchannel("A")
     if image.mode not in ("L", "RGB", "CMYK"):
         raise UserError(f"its pixels are of type {mode!r}, expected 8 or 16 bits a channel")
-    return image, None if key is None else _opaque_but(image, key, path)
+    return image, None if key is None else _opaque_but(image, key, head)
 
 
 def _upper_eight(levels: Any, image: Image.Image) -> Any:
@@ -152,9 +191,9 @@ def _upper_eight(levels: Any, image: Image.Image) -> Any:
     return 255 - eight if inverted else eight
 
 
-def _opaque_but(image: Image.Image, key: Any, path: Path) -> Image.Image:
+def _opaque_but(image: Image.Image, key: Any, head: bytes) -> Image.Image:
     """The opacity of a picture one colour of which is transparent."""
-    depth, _ = _png(path)
+    depth, _ = _png(head)
     if depth == 16:
         raise UserError("one of its 16-bit colours is transparent, which 8 bits cannot tell from its neighbours")
     keys = [key] if isinstance(key, int) else list(key)
@@ -166,11 +205,9 @@ def _opaque_but(image: Image.Image, key: Any, path: Path) -> Image.Image:
     return differs
 
 
-def _png(path: Path) -> tuple[int, int]:
+def _png(head: bytes) -> tuple[int, int]:
     """Bits a sample and colour type of a PNG; (0, -1) of other files."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    return struct.unpack_from("BB", head, 24) if head.startswith(b"\x89PNG") and len(head) == 26 else (0, -1)
+    return struct.unpack_from("BB", head, 24) if head.startswith(b"\x89PNG") and len(head) >= 26 else (0, -1)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -4,6 +4,7 @@ from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
+from protoat.evaluation.predictions import Prediction, Predictions, predict
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.robustness import evaluate
 from protoat.evaluation.statistics import Count
@@ -15,6 +16,8 @@ __all__ = [
     "Count",
     "Finding",
     "Paired",
+    "Prediction",
+    "Predictions",
     "Report",
     "Surrogate",
     "attack_of_name",
@@ -22,4 +25,5 @@ __all__ = [
     "evaluate",
     "fair_order",
     "lint",
+    "predict",
 ]

@@ -181,7 +181,7 @@ class WithEmbedding(nn.Module):
         logits = as_output(result).logits
         if not outputs and self.layer is not None:
             raise UserError(f"layer {self.layer!r} did not run in the module's forward; name one that does")
-        if outputs and len(outputs[-1]) != len(logits):
+        if outputs and outputs[-1].shape[0] != logits.shape[0]:  # `len` would fix the size of batches in torch.export
             raise UserError(f"layer {self.layer!r} gave {len(outputs[-1])} rows for {len(logits)} images")
         return logits, outputs
 

@@ -8,14 +8,15 @@ import os
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from protoat.data import ImageData
+from protoat.data import ImageData, Preprocess
 from protoat.data.modes import in_order_of
 from protoat.errors import UserError
+from protoat.evaluation.predictions import Predictions, predict
 from protoat.evaluation.record import Evaluation
 from protoat.functional.forward import output_of
 from protoat.methods import Standard
@@ -102,11 +103,38 @@ class Run(RunRecords):
             model,
             data,
             self.threat,
-            self._regularizer(model, weights),
+            self.regularizer(model, which),
             self.path,
             identity_of(weights.path.name, weights.sha256, self.recipe.data, data),
             (str(self.path), *(() if which is None else ("--weights", which))),
             self.recipe.data.inventory(),
+        )
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture of any size and kind to what the network takes, as in training."""
+        return Preprocess(tuple(self.fact("shape")), self.recipe.data.background or "white")
+
+    def predict(self, images: Any, *, which: Which | None = None, batch_size: int = 256) -> Predictions:
+        """Classes, probabilities and nearest prototypes of pictures.
+
+        Args:
+            images: paths, bytes of files, PIL pictures, NumPy arrays or tensors; one, or several in a list. What is
+                done to them is said in `protoat.Preprocess`.
+            which: see `weights`.
+            batch_size: images at once.
+
+        Raises:
+            ValueError: see `classifier` and `protoat.predict`.
+        """
+        model = self.model if which is None else self.classifier(which)
+        return predict(
+            model,
+            images,
+            preprocess=self.preprocess,
+            class_names=self.class_names,
+            regularizer=self.regularizer(model, which),
+            batch_size=batch_size,
         )
 
     @cached_property
@@ -120,15 +148,23 @@ class Run(RunRecords):
             now = list(data.class_names)
             raise UserError(f"{self.path} was trained on classes {trained_on}, and the data now has {now}") from error
 
-    def _regularizer(self, model: nn.Module, weights: Weights) -> Regularizer | None:
-        """The regularizer with what it has learned."""
-        recipe, data = self.recipe, self.test_images
+    def regularizer(self, model: nn.Module, which: Which | None = None) -> Regularizer | None:
+        """The regularizer with what it has learned; None where the run has none.
+
+        Args:
+            model: of this run, which says the size of embeddings.
+            which: see `weights`.
+
+        Raises:
+            ValueError: see `weights`.
+        """
+        recipe = self.recipe
         if recipe.regularizer is None:
             return None
         with torch.no_grad():
-            embedding = output_of(model, torch.zeros(1, *data.shape)).embedding
-        regularizer = recipe.regularizer(data.num_classes, embedding.shape[1])
-        weights.load_objective(Objective(Standard(recipe.threat), regularizer))
+            embedding = output_of(model, torch.zeros(1, *self.fact("shape"))).embedding
+        regularizer = recipe.regularizer(self.fact("num_classes"), embedding.shape[1])
+        self.weights(which).load_objective(Objective(Standard(recipe.threat), regularizer))
         return regularizer.eval()
 
     def weights(self, which: Which | None = None) -> Weights:

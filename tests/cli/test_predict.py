@@ -1,0 +1,127 @@
+"""``protoat predict``, and the same in the library."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import protoat as pa
+from protoat.cli import main
+from protoat.runs.run import Run
+from tests.whole import untrained
+
+IMAGES = pa.Digits().load("test").images[:5]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return untrained(tmp_path_factory.mktemp("predict") / "run")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for place, image in enumerate(IMAGES):
+        path = tmp_path / "shots" / ("deep" if place == 4 else ".") / f"{place + 8}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(path)
+    (tmp_path / "shots" / "notes.txt").write_text("no picture")
+    (tmp_path / "shots" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "shots"
+
+
+def test_the_library_says_what_the_network_and_the_prototypes_say(run: Run) -> None:
+    found = run.predict(IMAGES, batch_size=2)
+    with torch.no_grad():
+        logits, embedding = run.model(IMAGES / 255)
+    assert torch.allclose(found.logits, logits, atol=1e-6)
+    assert [each.label for each in found] == logits.argmax(1).tolist() == found.labels.tolist()
+    prototypes = run.regularizer(run.model).prototypes
+    for row, each in enumerate(found):
+        cosines = F.cosine_similarity(prototypes[each.label], embedding[row], dim=1)  # (K, D) and (D,)
+        assert each.class_name == run.class_names[each.label]
+        assert each.prototype == f"{each.class_name}, {int(cosines.argmax())}"
+        assert each.probability == pytest.approx(float(logits[row].softmax(0)[each.label]), abs=1e-6)
+    assert [*found[1:3]] == [found[1], found[2]]
+    assert len(run.predict(IMAGES[0])) == 1
+    assert not run.predict([])
+
+
+def test_files_folders_patterns_and_lists_name_pictures(
+    run: Run, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*words: str) -> list[dict[str, str]]:
+        capsys.readouterr()
+        assert main(["predict", str(run.path), *words, "--format", "csv"]) == 0
+        return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+    whole = said(str(pictures))
+    assert [Path(row["picture"]).name for row in whole] == ["8.png", "9.png", "10.png", "11.png", "12.png"]
+    assert [row["class"] for row in whole] == [each.class_name for each in run.predict(IMAGES)]
+    assert said(f"{pictures}/1?.png") == whole[2:4]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{pictures}/9.png\n\n{pictures}/deep/12.png\n"))
+    assert said("-", f"{pictures}/8.png") == [whole[1], whole[4], whole[0]]
+
+
+def test_json_goes_to_a_file_and_holds_every_probability(run: Run, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "said.json"
+    assert main(["predict", str(run.path), str(pictures / "8.png"), "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert sum(row["probabilities"].values()) == pytest.approx(1)
+    assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["class_name"]]
+
+
+def test_a_table_is_for_the_terminal(run: Run, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run.path), str(pictures / "8.png")]) == 0
+    assert "nearest prototype" in capsys.readouterr().out
+
+
+@pytest.fixture
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("no picture")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.png"], "there is no picture nothing.png"),
+        (["shots/none*.png"], "there is no picture shots/none"),
+        (["empty"], "folder empty holds no pictures"),
+        (["notes.txt"], "notes.txt cannot be read as an image"),
+        (["notes.txt", "--out", "x.txt"], "a table goes to the terminal"),
+        (["notes.txt", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
+        (["notes.txt", "--weights", "first"], "--weights 'first' of a run is unknown"),
+    ],
+)
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_mistake_is_one_line(words: list[str], said: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run.path), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_logits_that_say_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="logits for image 3 are no numbers"):
+        pa.predict(
+            lambda x: torch.where(x.mean((1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.5, torch.nan, torch.ones(len(x), 2)),
+            [torch.zeros(1, 8, 8)] * 3 + [torch.ones(1, 8, 8)],
+            preprocess=pa.Preprocess((1, 8, 8)),
+            class_names=["a", "b"],
+            batch_size=2,
+        )
+    with pytest.raises(ValueError, match="3 logits, and there are 2 class names"):
+        pa.predict(
+            lambda x: torch.zeros(len(x), 3),
+            torch.zeros(1, 1, 8, 8),
+            preprocess=pa.Preprocess((1, 8, 8)),
+            class_names=["a", "b"],
+        )
