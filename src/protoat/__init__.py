@@ -55,8 +55,9 @@ _EXPORTS = {
         FastAT FreeAT Method NuAT OneStep Standard
     """,
     "models": """
-        DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits Normalize ResNet18 ResNet50 SecondBatchNorm
-        WithEmbedding batch_norm_branch dual_batch_norm freeze_all_but keep_branch linear_head with_embedding
+        DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits MultiPrototypeHead Normalize ResNet18 ResNet50
+        SecondBatchNorm WithEmbedding batch_norm_branch classifier_head dual_batch_norm freeze_all_but keep_branch
+        multi_prototype_head with_embedding with_head
     """,
     "objective": "Objective",
     "pretraining": "ACL Contrastive RoCL",

@@ -8,7 +8,15 @@ from typing import Any
 
 from protoat.errors import UserError
 
-__all__ = ["check_callable", "check_flag", "check_kind", "check_number", "check_seed", "check_whole"]
+__all__ = [
+    "check_callable",
+    "check_flag",
+    "check_kind",
+    "check_number",
+    "check_seed",
+    "check_whole",
+    "counts_per_class",
+]
 
 _SEEDS = 2**63
 
@@ -135,6 +143,28 @@ def check_kind(kind: type, advice: str = "", /, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, kind):
             raise TypeError(f"{_wrong_kind(name, value, f'a {kind.__name__}')}{_tail(advice)}")
+
+
+def counts_per_class(num_classes: int, **values: Any) -> list[int]:
+    """One count for each class, given as such or as a number for all.
+
+    Args:
+        num_classes: C.
+        **values: the argument under its name.
+
+    Raises:
+        ValueError: another number of counts, or one that is no whole number of at least 1.
+
+    >>> counts_per_class(3, prototypes_per_class=2)
+    [2, 2, 2]
+    """
+    [(name, value)] = values.items()
+    counts = list(value) if isinstance(value, list | tuple) else [value] * num_classes
+    if len(counts) != num_classes:
+        raise UserError(f"{name} has {len(counts)} numbers, expected one for each of {num_classes} classes")
+    for count in counts:
+        check_whole(**{name: count})
+    return counts
 
 
 def _wrong_kind(name: str, value: Any, expected: str) -> ValueError:

@@ -47,6 +47,7 @@ OTHERS = [
     pa.ACL(THREAT, mode="A2A", view=RandomView(flip=True)),
     pa.RoCL(pa.L2(0.5), hidden=16),
     pa.SoftTriple(2, 16, prototypes_per_class=[3, 4], merge_threshold=None),
+    pa.MultiPrototypeHead(16, 2, prototypes_per_class=[3, 4], similarity="cosine"),
     pa.Objective(pa.PGDAT(THREAT, steps=7), pa.SoftTriple(10, 512, gamma=0.2), weight=0.1, norm_weight=1e-3),
     pa.Objective(pa.Standard(THREAT), norm="weights", dml_input="adv"),
     pa.ImageFolder(path="pictures", image_size=32, classes=["b", "a"]),

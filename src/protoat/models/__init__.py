@@ -10,9 +10,10 @@ from protoat.models.dual_bn import (
 )
 from protoat.models.embedding import WithEmbedding, with_embedding
 from protoat.models.freeze import FrozenBatchNorm, freeze_all_but
-from protoat.models.head import linear_head
+from protoat.models.head import classifier_head, multi_prototype_head, with_head
 from protoat.models.lenet import LeNet
 from protoat.models.mean_logits import MeanLogits
+from protoat.models.multi_prototype import MultiPrototypeHead
 from protoat.models.normalize import Normalize
 from protoat.models.resnet import ResNet18, ResNet50
 
@@ -22,15 +23,18 @@ __all__ = [
     "ImageClassifier",
     "LeNet",
     "MeanLogits",
+    "MultiPrototypeHead",
     "Normalize",
     "ResNet18",
     "ResNet50",
     "SecondBatchNorm",
     "WithEmbedding",
     "batch_norm_branch",
+    "classifier_head",
     "dual_batch_norm",
     "freeze_all_but",
     "keep_branch",
-    "linear_head",
+    "multi_prototype_head",
     "with_embedding",
+    "with_head",
 ]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from protoat.errors import UserError
 from protoat.models.dual_bn import replaced
-from protoat.models.head import linear_head
+from protoat.models.head import classifier_head
 
 __all__ = ["FrozenBatchNorm", "LearningPart", "freeze_all_but"]
 
@@ -50,7 +50,7 @@ def freeze_all_but(model: nn.Module, part: LearningPart) -> nn.Module:
 
     Args:
         model: a classifier.
-        part: ``"all"`` freezes nothing; ``"head"`` leaves the last linear layer; ``"last_block"`` also what stands
+        part: ``"all"`` freezes nothing; ``"head"`` leaves the head; ``"last_block"`` also what stands
             before it: the last child with weights of ``model.features``, or else of the model; a ResNet's fourth stage.
 
     Raises:
@@ -64,7 +64,7 @@ def freeze_all_but(model: nn.Module, part: LearningPart) -> nn.Module:
         raise UserError(f"finetune={part!r} is unknown; write 'all', 'last_block' or 'head'")
     if part == "all":
         return model
-    learning = [linear_head(model)] if part == "head" else [linear_head(model), _last_block(model)]
+    learning = [classifier_head(model)] if part == "head" else [classifier_head(model), _last_block(model)]
     kept = {module for one in learning for module in one.modules()}
     for module in model.modules():
         if module not in kept:
@@ -74,7 +74,7 @@ def freeze_all_but(model: nn.Module, part: LearningPart) -> nn.Module:
 
 
 def _last_block(model: nn.Module) -> nn.Module:
-    head = linear_head(model)
+    head = classifier_head(model)
     body = getattr(model, "features", model)
     blocks = [block for block in body.children() if any(True for _ in block.parameters()) and block is not head]
     if not blocks or head in blocks[-1].modules():

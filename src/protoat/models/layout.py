@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.errors import UserError
+from protoat.models.multi_prototype import MultiPrototypeHead
 
 __all__ = ["DIMENSIONS", "Pool", "Trace", "check_embedding", "check_pool", "choose", "is_pooled", "pooled", "tensor_of"]
 
@@ -27,7 +28,7 @@ class Trace:
     """What ran in one forward, in order, as far as it tells where channels are.
 
     Attributes:
-        linear: each linear layer by name, with its last input and output.
+        linear: each linear layer, and a `MultiPrototypeHead`, by name, with its last input and output.
         leaf: the layer with channels that ran last so far.
         channels_last: whether a layer ran on maps whose channels come last.
     """
@@ -46,7 +47,7 @@ class Trace:
         self.leaf = part
         if not isinstance(output, Tensor):
             return
-        if isinstance(part, nn.Linear) and arguments:
+        if isinstance(part, nn.Linear | MultiPrototypeHead) and arguments:
             self.linear[self._names[part]] = (arguments[0], output)
         if type(part) in (nn.Linear, nn.LayerNorm) and output.dim() == 4:
             self.channels_last = True
@@ -69,6 +70,7 @@ def _channels(part: nn.Module) -> int | None:
         ((nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d), "num_features"),
         (nn.GroupNorm, "num_channels"),
         (nn.Linear, "out_features"),
+        (MultiPrototypeHead, "num_classes"),
     ):
         if isinstance(part, kinds):
             return int(getattr(part, name))

@@ -19,7 +19,7 @@ from protoat.functional.contrastive import nt_xent
 from protoat.functional.distributed import unwrap_model
 from protoat.functional.forward import output_of
 from protoat.methods import Method
-from protoat.models.head import linear_head
+from protoat.models.head import classifier_head
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Output
@@ -76,7 +76,7 @@ class Contrastive(Method):
 
     def encoder(self, model: nn.Module) -> nn.Module:
         """`model` in the form that this method trains; its head is frozen, because without labels nothing trains it."""
-        linear_head(model).requires_grad_(False)
+        classifier_head(model).requires_grad_(False)
         return model
 
     def classifier(self, encoder: nn.Module) -> nn.Module:

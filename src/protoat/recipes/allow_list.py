@@ -144,7 +144,7 @@ def _is_harmless(text: str, parts: list[str], *, named: bool) -> bool:
         return False  # on a command line it would be an option
     if parts[:1] == ["groups"] and not named:
         return True  # names of classes, among which "model" may be
-    if kind in CLASS_KEYS:
+    if kind in CLASS_KEYS and parts[:-1] != ["initialise"]:
         return text in allowed_names(kind)
     if named or kind in _GROUPS:
         return False

@@ -23,6 +23,7 @@ _PACKAGES = {f"protoat.{name}": f"{home.__name__}.{name}" for home in HOMES for 
 CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
     "data": (Source, (data,)),
     "model": (models.ImageClassifier, (models,)),
+    "head": (torch.nn.Module, (models.multi_prototype,)),
     "method": (Method, (methods,)),
     "regularizer": (Regularizer, (regularizers,)),
     "optimizer": (torch.optim.Optimizer, (torch.optim, training)),
@@ -44,7 +45,8 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     >>> sorted(choices_of("averaging"))
     ['EMA', 'FAWA', 'SWA', 'none']
     """
-    key = key.rpartition(".")[2]  # a method inside another one is chosen by the same names
+    # A method inside another one is chosen by the same names; `initialise.head` is a word.
+    key = "" if key == "initialise.head" else key.rpartition(".")[2]
     base, homes = CLASSES.get(key, (None, ()))
     if key == "method" and pretrains:
         homes = (pretraining,)
@@ -53,7 +55,7 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
     named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
-    return named | {"none": None} if key in ("regularizer", "schedule", "averaging") else named
+    return named | {"none": None} if key in ("head", "regularizer", "schedule", "averaging") else named
 
 
 def with_packages(content: Any) -> Any:

@@ -22,7 +22,7 @@ _NO_PART_OF_A_RUN = (
     *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
 )
 _ROOT = "data.init_args.root"
-_PROTOTYPES = "regularizer.init_args.prototypes_per_class"
+_PROTOTYPES = tuple(f"{key}.init_args.prototypes_per_class" for key in ("head", "regularizer"))
 _OF_A_REGULARIZER = frozenset({"weight", "norm_weight", "norm", "dml_input"})
 _HOW_TO_START = {
     entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")
@@ -80,9 +80,10 @@ def settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
         del values["averaging"]
         values |= {"averaging.class_path": "protoat.training.EMA"}
         values |= {f"averaging.init_args.{key}": value for key, value in vars(EMA(decay=decay)).items()}
-    counts = values.get(_PROTOTYPES)
-    if isinstance(counts, list) and counts and counts == counts[:1] * len(counts):
-        values[_PROTOTYPES] = counts[0]
+    for key in _PROTOTYPES:
+        counts = values.get(key)
+        if isinstance(counts, list) and counts and counts == counts[:1] * len(counts):
+            values[key] = counts[0]
     if str(values.get("data.class_path")).endswith(".ImageFolder"):
         values[_ROOT] = recipe["data"]["init_args"]["root"]  # it says which images
     return {key: value for key, value in values.items() if value is not None and _LATER.get(key) != value}

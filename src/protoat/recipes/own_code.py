@@ -23,7 +23,18 @@ __all__ = [
 ]
 
 # Keys of a recipe whose value is a class or a function.
-CLASS_KEYS = ("data", "model", "method", "regularizer", "optimizer", "schedule", "averaging", "auxiliary", "loss")
+CLASS_KEYS = (
+    "data",
+    "model",
+    "head",
+    "method",
+    "regularizer",
+    "optimizer",
+    "schedule",
+    "averaging",
+    "auxiliary",
+    "loss",
+)
 # Arguments of data that are places of files and names which users give, never code.
 FREE_KEYS = ("root", "path", "classes", "background")
 _NAMING = (*CLASS_KEYS, "trust", "attack", "attacks")

@@ -37,7 +37,7 @@ __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "share
 
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
-_STARTS_ANEW = ("method", "regularizer", "optimizer", "schedule")
+_STARTS_ANEW = ("head", "method", "regularizer", "optimizer", "schedule")
 
 
 def read_recipe(
@@ -108,7 +108,10 @@ def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: 
         f"the published values of a method or regularizer over it ({', '.join(overlay_names())})",
     )
     parser.add_class_arguments(
-        Recipe, skip={f"regularizer.init_args.{name}" for name in ("num_classes", "embedding_dim")}
+        Recipe,
+        skip={
+            f"{key}.init_args.{name}" for key in ("head", "regularizer") for name in ("num_classes", "embedding_dim")
+        },
     )
     parser.add_trust()
     return parser

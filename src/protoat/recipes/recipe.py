@@ -12,6 +12,7 @@ from torch import nn
 from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data import Augment, Groups, Source
 from protoat.methods import Method
+from protoat.models import MultiPrototypeHead
 from protoat.pretraining import Contrastive
 from protoat.recipes.initialise import Initialise
 from protoat.regularizers import Regularizer
@@ -25,8 +26,8 @@ __all__ = ["KEYS", "Recipe"]
 class Recipe:
     """Every choice that could change the number a run ends with.
 
-    Where a field is a class with some of its arguments (method, model, regularizer, optimizer), the run supplies the
-    others: threat model, number of classes, image shape, embedding size, parameters.
+    Where a field is a class with some of its arguments (method, model, head, regularizer, optimizer), the run supplies
+    the others: threat model, number of classes, image shape, embedding size, parameters.
 
     Args:
         data: a data source, such as MNIST; `data.root` says where to look for its files.
@@ -40,6 +41,7 @@ class Recipe:
         augment: padding and flip of training images; none takes the data source's own.
         validation_size: training images held out to choose the best checkpoint; 0 holds out none.
         validate_every: epochs between validations.
+        head: in place of the linear head, such as MultiPrototypeHead; none keeps it.
         regularizer: metric term such as SoftTriple, or none. Without it `weight` and `norm_weight` have no effect.
         weight: of the metric term, the paper's lambda_1.
         norm_weight: of the norm term, the paper's lambda_2.
@@ -78,6 +80,7 @@ class Recipe:
     augment: Augment | None = None
     validation_size: int = 0
     validate_every: int = 1
+    head: Callable[[int, int], MultiPrototypeHead] | None = None
     regularizer: Callable[[int, int], Regularizer] | None = None
     weight: float = 0.5
     norm_weight: float = 0.0

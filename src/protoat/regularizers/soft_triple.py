@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protoat.arguments import check_number, check_whole
+from protoat.arguments import check_number, check_whole, counts_per_class
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
@@ -88,16 +88,7 @@ class SoftTriple(Regularizer):
         super().__init__()
         self.num_classes, self.embedding_dim = num_classes, embedding_dim
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
-        if not isinstance(prototypes_per_class, list | tuple):
-            check_whole(prototypes_per_class=prototypes_per_class)
-            prototypes_per_class = [prototypes_per_class] * num_classes
-        counts = list(prototypes_per_class)
-        if len(counts) != num_classes:
-            raise UserError(
-                f"prototypes_per_class has {len(counts)} numbers, expected one for each of {num_classes} classes"
-            )
-        for count in counts:
-            check_whole(prototypes_per_class=count)
+        counts = counts_per_class(num_classes, prototypes_per_class=prototypes_per_class)
         check_number("(0, inf)", scale=scale, gamma=gamma)
         check_number("[0, inf)", margin=margin, tau=tau)
         if merge_threshold is not None:

@@ -16,7 +16,7 @@ from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods import Method
-from protoat.models import freeze_all_but, linear_head
+from protoat.models import MultiPrototypeHead, classifier_head, freeze_all_but
 from protoat.models.transfer import transfer
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
@@ -146,7 +146,7 @@ def load_pretrained(model: nn.Module, choice: Initialise) -> tuple[nn.Module, di
     Raises:
         ValueError: see `Run.network` and `read_tensors`; or nothing matches.
     """
-    file, branch, head = choice.file, choice.branch, linear_head(model)
+    file, branch, head = choice.file, choice.branch, classifier_head(model)
     heads = [f"{name}.{key}" for name, part in model.named_modules() if part is head for key in head.state_dict()]
     if choice.run is not None:
         with torch.random.fork_rng():  # what is drawn next does not depend on this choice
@@ -162,6 +162,8 @@ def load_pretrained(model: nn.Module, choice: Initialise) -> tuple[nn.Module, di
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     if choice.head == "zero":
+        if isinstance(head, MultiPrototypeHead) and head.prototypes.shape[1] > 1:
+            raise UserError("at zero no gradient tells the prototypes of a class apart; write initialise.head=random")
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
     logger.info("%s: %s", file, report)

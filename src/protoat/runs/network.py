@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from protoat.errors import UserError
+from protoat.models.head import classifier_head, head_sizes, with_head
 from protoat.recipes.recipe import Recipe
 
 __all__ = ["build_network"]
@@ -20,7 +21,10 @@ def build_network(recipe: Recipe, num_classes: int, shape: tuple[int, int, int])
     if height != width:
         raise UserError(f"images are {height}x{width}; models expect squares, so write data.image_size")
     try:
-        return recipe.model(num_classes, channels, height)
+        model = recipe.model(num_classes, channels, height)
+        if recipe.head is None:
+            return model
+        return with_head(model, recipe.head(*head_sizes(classifier_head(model))))
     except Exception as error:
         if not recipe.trust:
             raise
