@@ -42,8 +42,8 @@ _EXPORTS = {
     """,
     "data": """
         CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
-        ImageFolder ImageLoader Inventory Origin Preprocess RandomView Source Split TinyImageNet cache_folder regroup
-        split_validation
+        ImageFolder ImageLoader Inventory Origin Preprocess RandomView Source Split TinyImageNet cache_folder
+        long_tailed regroup split_validation
     """,
     "errors": "UserError",
     "evaluation": """

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protoat.data import Groups, ImageData, regroup, split_validation
+from protoat.data import Groups, ImageData, long_tailed, regroup, split_validation
 
 
 def make(labels: list[int], classes: int) -> ImageData:
@@ -166,3 +166,22 @@ def test_classes_that_are_numbers_may_be_written_as_numbers(names: dict[Any, Any
     joined = regroup(data, names)
     assert joined.class_names == tuple(map(str, names))
     assert joined.labels.tolist() == [0, 1, 0, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=6, max_size=6), st.floats(1.01, 200), st.integers(0, 9))
+def test_the_last_mode_of_each_class_is_the_rarest(counts: list[int], factor: float, seed: int) -> None:
+    data = regroup(make([mode for mode, count in enumerate(counts) for _ in range(count)], 6), 2)
+    thinned = long_tailed(data, factor, seed)
+    for mode, count in enumerate(counts):
+        left = int((thinned.modes == mode).sum())
+        assert left == max(1, round(count * factor ** -((mode % 3) / 2)))
+    assert ids(thinned) == sorted(ids(thinned)) and thinned.mode_names == data.mode_names
+    assert torch.equal(thinned.labels, thinned.modes // 3)
+
+
+def test_classes_of_one_mode_have_no_tail() -> None:
+    with pytest.raises(ValueError, match="class 'class 0' has one mode; join classes by groups"):
+        long_tailed(make([0, 1] * 3, 2), 10, seed=0)
+    with pytest.raises(ValueError, match=r"factor=1.*\(1, inf\)"):
+        long_tailed(regroup(make([0, 1, 2, 3], 4), 2), 1, seed=0)

@@ -9,7 +9,7 @@ from protoat.data.folder import ImageFolder
 from protoat.data.inventory import Inventory
 from protoat.data.loader import ImageLoader
 from protoat.data.mnist import MNIST, FashionMNIST
-from protoat.data.modes import Groups, regroup, split_validation
+from protoat.data.modes import Groups, long_tailed, regroup, split_validation
 from protoat.data.origin import Origin
 from protoat.data.preprocess import Preprocess
 from protoat.data.tiny_imagenet import TinyImageNet
@@ -36,6 +36,7 @@ __all__ = [
     "Split",
     "TinyImageNet",
     "cache_folder",
+    "long_tailed",
     "regroup",
     "split_validation",
 ]

@@ -1,4 +1,4 @@
-"""Classes with several modes: joining classes, and holding images out mode by mode."""
+"""Classes with several modes: joining classes, thinning modes, and holding images out mode by mode."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 
-from protoat.arguments import check_seed, check_whole
+from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
 from protoat.errors import UserError
 
-__all__ = ["Groups", "in_order_of", "regroup", "split_validation"]
+__all__ = ["Groups", "in_order_of", "long_tailed", "regroup", "split_validation"]
 
 Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str | int]] | Mapping[str, int]
 
@@ -176,15 +176,60 @@ def split_validation(data: ImageData, count: int, seed: int) -> tuple[ImageData,
     if not 0 < count < len(data):
         raise UserError(f"{count} validation images out of {len(data)}; write a number from 1 to {len(data) - 1}")
     check_whole(validation_size=count)
-    modes = data.modes.cpu()
-    sizes = torch.bincount(modes, minlength=len(data.mode_names))
+    sizes = _sizes(data)
     shares = count * sizes // len(data)
     # The images that rounding down left over go to the modes that lost most by it.
     rest = count * sizes % len(data)
     shares[rest.argsort(descending=True, stable=True)[: count - int(shares.sum())]] += 1
+    held_out = _drawn_by_mode(data, shares, seed)
+    return tuple(data.subset(part.nonzero()[:, 0].to(data.labels.device)) for part in (~held_out, held_out))  # type: ignore[return-value]
+
+
+def long_tailed(data: ImageData, factor: float, seed: int) -> ImageData:
+    """Thins the modes of each class, so that the last is `factor` times as rare as the first.
+
+    Args:
+        data: training images, each class of which has several modes.
+        factor: above 1. Of K modes of a class, in the order of their numbers, mode k keeps the share
+            ``factor ** (-k / (K - 1))`` of its images, and at least one.
+        seed: which images are kept.
+
+    Returns:
+        Fewer images, in the order of `data`.
+
+    Raises:
+        ValueError: a factor of 1 or below, or a class of one mode.
+
+    Source: Cui et al., CVPR 2019 (CIFAR-10-LT), for modes in place of classes.
+
+    >>> data = ImageData(torch.zeros(80, 1, 2, 2, dtype=torch.uint8), torch.arange(80) % 4, ("a", "b", "c", "d"))
+    >>> long_tailed(regroup(data, 2), 10, seed=0).modes.bincount().tolist()
+    [20, 2, 20, 2]
+    """
+    check_seed(seed=seed)
+    check_number("(1, inf)", "10 leaves a tenth of the rarest mode", factor=factor)
+    sizes, owner = _sizes(data), data.mode_class.cpu()
+    share = torch.ones(len(sizes), dtype=torch.float64)
+    for label, name in enumerate(data.class_names):
+        own = (owner == label).nonzero()[:, 0]
+        if len(own) == 1:
+            raise UserError(f"class {name!r} has one mode; join classes by groups, or give none of long_tail")
+        share[own] = factor ** (-torch.arange(len(own), dtype=torch.float64) / max(len(own) - 1, 1))
+    kept = _drawn_by_mode(data, (share * sizes).round().long().clamp_min(1), seed)
+    return data.subset(kept.nonzero()[:, 0].to(data.labels.device))
+
+
+def _sizes(data: ImageData) -> torch.Tensor:
+    """(number of modes,) images of each mode."""
+    return torch.bincount(data.modes.cpu(), minlength=len(data.mode_names))
+
+
+def _drawn_by_mode(data: ImageData, counts: torch.Tensor, seed: int) -> torch.Tensor:
+    """(N,) bool: so many images of each mode, drawn by the seed."""
+    modes, sizes = data.modes.cpu(), _sizes(data)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(int(seed)))
     by_mode = order[modes[order].argsort(stable=True)]
     rank = torch.arange(len(data)) - (sizes.cumsum(0) - sizes)[modes[by_mode]]
-    held_out = torch.zeros(len(data), dtype=torch.bool)
-    held_out[by_mode] = rank < shares[modes[by_mode]]
-    return tuple(data.subset(part.nonzero()[:, 0].to(data.labels.device)) for part in (~held_out, held_out))  # type: ignore[return-value]
+    drawn = torch.zeros(len(data), dtype=torch.bool)
+    drawn[by_mode] = rank < counts[modes[by_mode]]
+    return drawn

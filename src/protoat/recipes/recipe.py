@@ -38,6 +38,9 @@ class Recipe:
         epochs: passes over the data.
         batch_size: images for each step, of all processes together.
         groups: join classes into this many blocks, or superclasses, or {new name: [class names]}; none keeps them.
+        long_tail: thin the modes of each class of the training images, the last to this many times fewer than the
+            first; none keeps all.
+        train_size: training images to draw, of each mode its share; none takes all.
         augment: padding and flip of training images; none takes the data source's own.
         validation_size: training images held out to choose the best checkpoint; 0 holds out none.
         validate_every: epochs between validations.
@@ -77,6 +80,8 @@ class Recipe:
     epochs: int
     batch_size: int = 128
     groups: Groups | None = None
+    long_tail: float | None = None
+    train_size: int | None = None
     augment: Augment | None = None
     validation_size: int = 0
     validate_every: int = 1
@@ -108,6 +113,10 @@ class Recipe:
         check_whole(validate_every=self.validate_every)
         check_seed(seed=self.seed)
         check_whole(0, "0 holds out no images", validation_size=self.validation_size)
+        if self.long_tail is not None:
+            check_number("(1, inf)", "none keeps all images", long_tail=self.long_tail)
+        if self.train_size is not None:
+            check_whole(1, "none takes all images", train_size=self.train_size)
         if self.clip_norm is not None:
             check_number("(0, inf)", "none clips nothing", clip_norm=self.clip_norm)
         if self.checkpoint_every is not None:

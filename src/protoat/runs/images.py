@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from protoat.data import ImageData, regroup, split_validation
+from protoat.data import ImageData, long_tailed, regroup, split_validation
 from protoat.errors import UserError
 from protoat.recipes.recipe import Recipe
 from protoat.runs.store import check_data
@@ -25,7 +25,7 @@ def load_images(recipe: Recipe, split: Literal["train", "test"]) -> ImageData:
 
 def training_images(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
     """The images that a run trains on, and those it holds out."""
-    images = load_images(recipe, "train")
+    images = _drawn(load_images(recipe, "train"), recipe)
     own = None if recipe.pretrains else recipe.data.load_validation()
     if own is not None:  # images that the data set sets apart for this, in place of some of train
         return images, own if recipe.groups is None else regroup(own, recipe.groups)
@@ -35,6 +35,18 @@ def training_images(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
         return split_validation(images, recipe.validation_size, recipe.seed)
     except ValueError as error:
         raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
+
+
+def _drawn(images: ImageData, recipe: Recipe) -> ImageData:
+    """Those of the training images that the recipe asks for."""
+    if recipe.long_tail is not None:
+        images = long_tailed(images, recipe.long_tail, recipe.seed)
+    count = recipe.train_size
+    if count is None or count == len(images):
+        return images
+    if count > len(images):
+        raise UserError(f"train_size={count} of {len(images)} training images; write at most that, or none for all")
+    return split_validation(images, count, recipe.seed)[1]
 
 
 def check_images(recipe: Recipe, folder: Path) -> None:
