@@ -37,8 +37,9 @@ _EXPORTS = {
     "attacks": """
         APGD APGDT BIM CWPGD FAB FABT FFGSM FGSM JSMA MIM PGD RFGSM TPGD ApproachWrong Attack AttackLoss AttackResult
         AutoAttack BatchNormMode CarliniWagnerL0 CarliniWagnerL2 CarliniWagnerLinf Closest CornerNoise DeepFool
-        EmbeddingDisplacement Finding LeaveOwn MeasurementWarning MinimalNormAttack Problem PrototypeClassifier
-        Square TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks draw_targets
+        EmbeddingDisplacement Finding LeaveMode LeaveOwn MeasurementWarning MinimalNormAttack Problem
+        PrototypeClassifier Square TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks
+        adaptive_head_attacks draw_targets
     """,
     "data": """
         CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData

@@ -176,7 +176,7 @@ def test_names_of_attacks_are_listed(printed) -> None:
         (["--attacks", "deepfool:all"], "attack 'deepfool:all': DeepFool has no targeted form"),
         (["--attacks", "pgd10@8"], "attack 'pgd10@8': eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),
         (["--attacks", "pgd0"], "attack 'pgd0': steps=0"),
-        (["--attacks", "adaptive"], "was not trained with SoftTriple"),
+        (["--attacks", "adaptive"], "has none, of SoftTriple or of a head"),
         (["--attacks", "transfer:nowhere"], "nowhere is not a run folder"),
         (["--threat.eps", "8"], "eps=8 is outside (0, 1]; pixels are in [0, 1], so write 8/255"),
         (["--n", "0"], "--n 0 must be more than 0"),

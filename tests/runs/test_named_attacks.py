@@ -11,11 +11,12 @@ import torch
 from protoat.attacks import APGD, FGSM, PGD, AutoAttack, EmbeddingDisplacement, Transfer
 from protoat.data import Digits, regroup
 from protoat.evaluation.attack_names import describe_names
+from protoat.models import LeNet, MultiPrototypeHead, with_head
 from protoat.paper.job import Job
 from protoat.recipes.reading import read_recipe
 from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks
 from protoat.runs.run import Run
-from protoat.runs.subject import Subject
+from protoat.runs.subject import Subject, blank_subject
 from protoat.runs.train import train
 from protoat.threats import Linf
 
@@ -99,7 +100,9 @@ def test_a_single_attack_passes_before_the_run_is_trained(run: Path) -> None:
     job = Job("planned", ("digits",), {"regularizer": {"init_args": {"prototypes_per_class": list(range(1, 11))}}})
     for name in ("pgd10@0.1", "aa", "adaptive-leave5", "protoat.attacks.FGSM", f"transfer:{run}"):
         check_one_attack(name, job.name, job.recipe)
-    with pytest.raises(ValueError, match="'adaptive-leave' needs prototypes, and planned was not trained with SoftTr"):
+    with pytest.raises(
+        ValueError, match="'adaptive-leave' needs prototypes, and planned has none, of SoftTriple or of a h"
+    ):
         planned = Job("planned", ("digits",), {"regularizer": None})
         check_one_attack("adaptive-leave", planned.name, planned.recipe)
 
@@ -128,8 +131,26 @@ def test_adaptive_attacks_know_the_prototypes_of_the_run(subject: Subject) -> No
     assert default_names(subject)[-1] == "adaptive"
     without = replace(subject, regularizer=None)
     assert "adaptive" not in default_names(without)
-    with pytest.raises(ValueError, match="was not trained with SoftTriple"):
+    with pytest.raises(ValueError, match="has none, of SoftTriple or of a head"):
         named_attacks(["adaptive"], without)
+
+
+def test_adaptive_attacks_know_the_prototypes_of_a_head(subject: Subject) -> None:
+    head = MultiPrototypeHead(100, 2, prototypes_per_class=[2, 3])
+    both = replace(subject, model=with_head(LeNet(2, image_size=8), head))
+    alone = replace(both, regularizer=None)
+    names = [f"adaptive-head-{name}5" for name in ("towards", "posterior", "leave", "approach")]
+    found = named_attacks(["adaptive5"], alone)
+    assert list(found) == [*names, "adaptive-displace5"] and default_names(alone)[-1] == "adaptive"
+    soft = [f"adaptive-{name}5" for name in ("combined", "leave", "approach", "displace")]
+    assert list(named_attacks(["adaptive5"], both)) == [*soft, *names]
+    assert torch.equal(found["adaptive-head-towards5"].head.prototypes, head.prototypes)
+    planned = read_recipe("digits-2", ["--regularizer", "none", "--head.prototypes_per_class", "[4, 5]"])
+    check_one_attack("adaptive-head-towards", "planned", planned)
+    told = named_attacks(["adaptive5"], blank_subject("planned", planned, 2, None))
+    assert [a.parameters() for a in told.values()] == [
+        {**a.parameters(), "eps": planned.threat.eps} for a in found.values()
+    ]
 
 
 def test_transfer_uses_the_model_of_another_run(run: Path, subject: Subject) -> None:

@@ -8,6 +8,7 @@ from protoat.attacks.adaptive import (
     WithSoftTriple,
     adaptive_attacks,
 )
+from protoat.attacks.adaptive_head import LeaveMode, adaptive_head_attacks
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.autoattack import AutoAttack
 from protoat.attacks.base import Attack, AttackLoss, AttackResult, BatchNormMode, Problem
@@ -56,6 +57,7 @@ __all__ = [
     "DeepFool",
     "EmbeddingDisplacement",
     "Finding",
+    "LeaveMode",
     "LeaveOwn",
     "MeasurementWarning",
     "MinimalNormAttack",
@@ -68,5 +70,6 @@ __all__ = [
     "UniformNoise",
     "WithSoftTriple",
     "adaptive_attacks",
+    "adaptive_head_attacks",
     "draw_targets",
 ]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.active import is_adversarial, select, worst_case
 from protoat.attacks.apgd_sparse import climb_sparse
 from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
-from protoat.attacks.targets import ranked_wrong_classes
+from protoat.attacks.targets import ranked_prototypes, ranked_wrong_classes
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted
 from protoat.functional.norms import Norm
@@ -176,7 +178,9 @@ class APGDT(Attack):
 
     Args:
         threat: norm and radius.
-        num_targets: wrong classes tried, by falling clean logit; all of them where the model has fewer.
+        head: one with ``sub_logits``, such as `MultiPrototypeHead`, whose wrong prototypes are the targets in place of
+            wrong classes: ``s_ck - z_y`` is climbed, of the scores that it gives the model's embedding. Copied.
+        num_targets: wrong classes or prototypes tried, by falling clean logit; all where there are fewer.
         steps: gradient steps for each target and restart.
         restarts: independent runs for each target.
         rho: as in `APGD`.
@@ -201,6 +205,7 @@ class APGDT(Attack):
         self,
         threat: ThreatModel,
         *,
+        head: nn.Module | None = None,
         num_targets: int = 9,
         steps: int = 100,
         restarts: int = 1,
@@ -211,6 +216,7 @@ class APGDT(Attack):
         super().__init__(threat, bn=bn, seed=seed)
         check_whole(steps=steps, restarts=restarts, num_targets=num_targets)
         check_number("[0, 1]", rho=rho)
+        self.head = None if head is None else copy.deepcopy(head).requires_grad_(False)
         self.num_targets = num_targets
         self.steps = steps
         self.restarts = restarts
@@ -218,13 +224,30 @@ class APGDT(Attack):
 
     def run(self, problem: Problem) -> Tensor:
         with torch.no_grad():
-            logits = problem.model(problem.x).logits
-        score = dlr_targeted if logits.shape[1] >= 4 else difference
-        ranked = ranked_wrong_classes(logits, problem.y)[:, : self.num_targets]
-        aims = ranked if problem.targets is None else problem.targets[:, None]
+            output = problem.model(problem.x)
+        score, aims = (
+            self._towards_classes(output, problem) if self.head is None else self._towards_prototypes(output, problem)
+        )
 
         def once(rank: int, part: Problem, rows: Tensor) -> Tensor:
             return climb(part, aims[rows, rank], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
 
         runs = [partial(once, rank) for rank in range(aims.shape[1]) for _ in range(self.restarts)]
         return worst_case(problem, self.threat.geometry, runs)
+
+    def _towards_classes(self, output: Output, problem: Problem) -> tuple[Score, Tensor]:
+        score = dlr_targeted if output.logits.shape[1] >= 4 else difference
+        ranked = ranked_wrong_classes(output.logits, problem.y)[:, : self.num_targets]
+        return score, ranked if problem.targets is None else problem.targets[:, None]
+
+    def _towards_prototypes(self, output: Output, problem: Problem) -> tuple[Score, Tensor]:
+        assert self.head is not None
+        head: Any = self.head.to(problem.x.device)
+
+        def score(output: Output, y: Tensor, aims: Tensor) -> Tensor:
+            sub = head.sub_logits(output.embedding)
+            reached = sub.flatten(1).gather(1, aims[:, None]).squeeze(1)
+            return reached - sub.logsumexp(2).gather(1, y[:, None]).squeeze(1)
+
+        sub = head.sub_logits(output.embedding)
+        return score, ranked_prototypes(sub, problem.y, problem.targets)[:, : self.num_targets]

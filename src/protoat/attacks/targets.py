@@ -14,7 +14,7 @@ from protoat.attacks.base import Attack, Problem
 from protoat.errors import UserError
 from protoat.types import Output
 
-__all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_wrong_classes"]
+__all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_prototypes", "ranked_wrong_classes"]
 
 TargetRule = Literal["least_likely", "next", "random", "all"]
 
@@ -31,6 +31,29 @@ def ranked_wrong_classes(logits: Tensor, y: Tensor) -> Tensor:
     """
     order = logits.argsort(dim=1, descending=True, stable=True)
     return order[order != y[:, None]].view(len(y), -1)
+
+
+def ranked_prototypes(sub: Tensor, y: Tensor, targets: Tensor | None = None) -> Tensor:
+    """The prototypes of wrong classes, or of the target class, by falling score, as ``class * K + place``.
+
+    Args:
+        sub: (B, C, K) scores of the prototypes for the clean images; minus infinity at places not in use.
+        y: (B,) labels.
+        targets: (B,) classes to reach, or None.
+
+    Returns:
+        (B, T), T the largest number of such prototypes; the first again in rows that have fewer.
+
+    >>> ranked_prototypes(torch.tensor([[[1.0, -torch.inf], [2.0, 3.0], [0.0, -1.0]]]), torch.tensor([2]))
+    tensor([[3, 2, 0]])
+    """
+    classes = torch.arange(sub.shape[1], device=sub.device)
+    ruled_out = classes == y[:, None] if targets is None else classes != targets[:, None]
+    scores, order = (
+        sub.masked_fill(ruled_out[:, :, None], -torch.inf).flatten(1).sort(dim=1, descending=True, stable=True)
+    )
+    none = scores.isneginf()
+    return torch.where(none, order[:, :1], order)[:, : int((~none).sum(1).max())]
 
 
 def draw_targets(

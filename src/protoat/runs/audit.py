@@ -14,8 +14,7 @@ from protoat.attacks import Attack
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.record import Evaluation
 from protoat.methods import Method, Standard
-from protoat.regularizers import SoftTriple
-from protoat.runs.named_attacks import named_attacks, surrogate_run
+from protoat.runs.named_attacks import has_prototypes, named_attacks, surrogate_run
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.store import origin, write_record
@@ -39,7 +38,7 @@ def audit_subject(
     """Audits a subject and writes ``audit.json`` into its folder, tied to its weights and data.
 
     What lies in the folder is used: the last evaluation of this very subject for the checks of what was reported, and
-    the recipe for the attack of training. The prototypes of a run with SoftTriple are attacked as well.
+    the recipe for the attack of training. Prototypes, of SoftTriple or of a head, are attacked as well.
 
     Args:
         subject: what is judged.
@@ -84,7 +83,7 @@ def fuller_audit(subject: Subject, report: AuditReport) -> AuditReport | None:
 
 
 def _adaptive(subject: Subject) -> dict[str, Attack]:
-    if not isinstance(subject.regularizer, SoftTriple):
+    if not has_prototypes(subject):
         return {}
     return {name: attack for name, attack in named_attacks(["adaptive20"], subject).items() if attack is not None}
 

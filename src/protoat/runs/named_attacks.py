@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks
+from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks, adaptive_head_attacks
 from protoat.errors import UserError
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
+from protoat.models import multi_prototype_head
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import SoftTriple
@@ -21,13 +22,22 @@ from protoat.runs.run import Run
 from protoat.runs.subject import Subject, blank_subject
 from protoat.threats import ThreatModel
 
-__all__ = ["HELP", "check_one_attack", "default_names", "named_attacks", "one_attack", "surrogate_run"]
+__all__ = [
+    "HELP",
+    "check_one_attack",
+    "default_names",
+    "has_prototypes",
+    "named_attacks",
+    "one_attack",
+    "surrogate_run",
+]
 
 HELP = f"""\
 clean                      No attack.
 {describe_names()}
-adaptive[N][xR]            Attacks that know the prototypes of a run with SoftTriple, all four: adaptive-combined,
-                           adaptive-leave, adaptive-approach, adaptive-displace.
+adaptive[N][xR]            All attacks that know the prototypes. Of SoftTriple: adaptive-combined, adaptive-leave,
+                           adaptive-approach; of a MultiPrototypeHead: adaptive-head-towards, adaptive-head-posterior,
+                           adaptive-head-leave, adaptive-head-approach; of both: adaptive-displace.
 transfer:RUN               Adversarial images made on the model of another run, with pgd50.
 transfer:ATTACK:RUN        The same with another attack.
 package.module.Class       Your own subclass of protoat.attacks.Attack.
@@ -41,7 +51,12 @@ All short names but clean may end in @RADIUS, such as pgd100x10@4/255, pgd20/2/2
 
 def default_names(subject: Subject) -> list[str]:
     """What is measured when nobody says what: AutoAttack beside two weaker ones, and whatever knows the prototypes."""
-    return ["clean", "fgsm", "pgd10", "aa", *(["adaptive"] if isinstance(subject.regularizer, SoftTriple) else [])]
+    return ["clean", "fgsm", "pgd10", "aa", *(["adaptive"] if has_prototypes(subject) else [])]
+
+
+def has_prototypes(subject: Subject) -> bool:
+    """Whether there are attacks that know its prototypes, of SoftTriple or of a head with several."""
+    return isinstance(subject.regularizer, SoftTriple) or multi_prototype_head(subject.model) is not None
 
 
 def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | None]:
@@ -95,23 +110,29 @@ def check_one_attack(name: str, run: str, recipe: Recipe) -> None:
 
 
 def _adaptive(subject: Subject) -> dict[str, Family]:
-    metric = subject.regularizer
-    if not isinstance(metric, SoftTriple):
-        return {}
+    metric, head = subject.regularizer, multi_prototype_head(subject.model)
 
-    def build(threat: ThreatModel, *, name: str, steps: int = 100, restarts: int = 1) -> Attack:
-        return adaptive_attacks(
-            threat,
-            metric.prototypes,
-            metric.active,
-            scale=metric.scale,
-            gamma=metric.gamma,
-            margin=metric.margin,
-            steps=steps,
-            restarts=restarts,
-        )[name]
+    def build(threat: ThreatModel, *, steps: int = 100, restarts: int = 1) -> dict[str, Attack]:
+        found: dict[str, Attack] = {}
+        if isinstance(metric, SoftTriple):
+            found |= adaptive_attacks(
+                threat,
+                metric.prototypes,
+                metric.active,
+                scale=metric.scale,
+                gamma=metric.gamma,
+                margin=metric.margin,
+                steps=steps,
+                restarts=restarts,
+            )
+        if head is not None:
+            found |= adaptive_head_attacks(threat, head, steps=steps, restarts=restarts)
+        return found
 
-    return {name: partial(build, name=name) for name in adaptive_attacks(subject.threat, metric.prototypes)}
+    def one(threat: ThreatModel, *, name: str, steps: int = 100, restarts: int = 1) -> Attack:
+        return build(threat, steps=steps, restarts=restarts)[name]
+
+    return {name: partial(one, name=name) for name in build(subject.threat)}
 
 
 def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[str]:
@@ -119,7 +140,7 @@ def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[
     if not name.startswith("adaptive"):
         return [name]
     if not adaptive:
-        raise UserError(f"attack {name!r} needs prototypes, and {subject.name} was not trained with SoftTriple")
+        raise UserError(f"attack {name!r} needs prototypes, and {subject.name} has none, of SoftTriple or of a head")
     numbers = name.removeprefix("adaptive")
     return [name] if numbers.startswith("-") else [f"{each}{numbers}" for each in adaptive]
 

@@ -15,6 +15,7 @@ from protoat.attacks import PrototypeClassifier
 from protoat.data import Groups, ImageData, Inventory, Source, regroup
 from protoat.errors import UserError
 from protoat.evaluation.record import Judged
+from protoat.models import MultiPrototypeHead
 from protoat.models.normalize import normalization
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
@@ -67,7 +68,9 @@ def blank_subject(name: str, recipe: Recipe, classes: int, regularizer: Regulari
     images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
     data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
     threat = recipe.evaluation_threat or recipe.threat
-    return Subject(name, nn.Identity(), data, threat, regularizer, Path(name), {})
+    # How many prototypes a head has, changes no attack's name or parameters.
+    model = nn.Identity() if recipe.head is None else MultiPrototypeHead(2, classes, prototypes_per_class=1)
+    return Subject(name, model, data, threat, regularizer, Path(name), {})
 
 
 def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subject:

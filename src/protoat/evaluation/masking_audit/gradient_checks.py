@@ -185,7 +185,9 @@ def _breaks(context: AuditContext, surrogate: Surrogate) -> Verdict:
 
 def adaptive_attacks_add_little(context: AuditContext) -> Verdict:
     if not context.adaptive:
-        return not_run("needs attacks that know the defence: prototypes of a SoftTriple run (library: adaptive=)")
+        return not_run(
+            "needs attacks that know the defence: prototypes of SoftTriple or of a head (library: adaptive=)"
+        )
     trouble = "an attack that knows the defence breaks more, so its number is the one to report"
     white = ("white box", context.white_box())
     return all_of(

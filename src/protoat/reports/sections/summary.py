@@ -105,7 +105,8 @@ def _unmeasured(records: Records, record: Evaluation) -> Iterator[Text]:
     kinds = {str(record.attacks[name].parameters.get("attack")) for name in entering}
     if "AutoAttack" not in kinds:
         yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
-    has_prototypes = records.run is not None and "prototypes" in str(records.run.choices.get("regularizer"))
+    choices = {} if records.run is None else records.run.choices
+    has_prototypes = any("prototypes" in str(choices.get(key)) for key in ("head", "regularizer"))
     if has_prototypes and not any(name.startswith("adaptive") for name in entering):
         yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
     if any(finding.severity == "error" for finding in record.findings or ()):
