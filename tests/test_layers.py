@@ -21,7 +21,7 @@ LAYERS = [
     {"functional"},
     {"threats"},
     {"models", "attacks", "regularizers", "data"},
-    {"methods"},
+    {"methods", "modes"},
     {"epochs"},
     {"objective"},
     {"training", "pretraining", "evaluation"},

@@ -6,6 +6,7 @@ from protoat import evaluation as evaluation
 from protoat import functional as functional
 from protoat import methods as methods
 from protoat import models as models
+from protoat import modes as modes
 from protoat import pretraining as pretraining
 from protoat import regularizers as regularizers
 from protoat import training as training
@@ -16,6 +17,7 @@ from protoat.errors import UserError as UserError
 from protoat.evaluation import *
 from protoat.methods import *
 from protoat.models import *
+from protoat.modes import *
 from protoat.objective import *
 from protoat.pretraining import *
 from protoat.regularizers import *

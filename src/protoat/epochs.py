@@ -1,4 +1,4 @@
-"""One pass over the data, in which a method and a regularizer know how far training is."""
+"""One pass over the data, in which method, regularizer and modes know how far training is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from protoat.methods import Method
+from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 
 __all__ = ["Epoch", "EpochEnd"]
@@ -42,10 +43,12 @@ class Epoch:
         *,
         number: int,
         epochs: int,
+        modes: Modes | None = None,
     ) -> None:
         self.number = number
         self.epochs = epochs
         self._parts = method, regularizer, model, optimizer
+        self._modes = modes
         self._begun = False
         self._end: EpochEnd | None = None
 
@@ -66,11 +69,11 @@ class Epoch:
             length = done + len(loader)
         self._begun = True
         for index, batch in enumerate(loader, done):
-            self._parts[0].at_epoch(self.number - 1 + index / length, self.epochs)
+            self._at(self.number - 1 + index / length)
             yield batch
 
     def end(self) -> EpochEnd:
-        """Runs what is due after the pass, once: the method's guard, the regularizer's merge.
+        """Runs what is due after the pass, once: the method's guard, the regularizer's merge, the modes' clustering.
 
         `Objective.epochs` does so before the next pass; a loop that measures the model before that calls it first.
 
@@ -84,10 +87,18 @@ class Epoch:
             )
         if self._end is None:
             method, regularizer, model, optimizer = self._parts
-            method.at_epoch(self.number, self.epochs)
+            self._at(self.number)
             stop = method.end_epoch(model)
             facts = {}
             if stop is None and regularizer is not None:
                 facts = regularizer.end_epoch(self.number, self.epochs, optimizer)
+            if stop is None and self._modes is not None:
+                facts |= self._modes.end_epoch(self.number, self.epochs, model)
             self._end = EpochEnd(stop, facts)
         return self._end
+
+    def _at(self, epoch: float) -> None:
+        """Tells how far training is, in passes over the data."""
+        self._parts[0].at_epoch(epoch, self.epochs)
+        if self._modes is not None:
+            self._modes.at_epoch(epoch, self.epochs)

@@ -19,6 +19,7 @@ __all__ = [
 
 _ADVICE = {
     "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
+    "mode": "lower the learning rate, the scale of the head or mode_weight",
     "metric": "lower the learning rate, prototype_lr_factor or the objective's weight",
     "norm": "lower the learning rate or the objective's norm_weight",
 }
@@ -36,8 +37,8 @@ class NonFiniteLossError(UserError, RuntimeError):
     """A term of the loss, or a weight, became infinite or not a number, so no further step can help.
 
     Attributes:
-        term: ``"base"``, ``"metric"``, ``"norm"``, ``"total"`` when only their sum overflowed, or ``"weights"``
-            when the loss was finite and its gradient was not.
+        term: ``"base"``, ``"metric"``, ``"norm"``, ``"mode"``, ``"total"`` when only their sum overflowed, or
+            ``"weights"`` when the loss was finite and its gradient was not.
         value: what it was.
         update: index of the optimizer step, from 0.
         epoch: from 1.

@@ -22,6 +22,7 @@ from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
 from protoat.functional.precision import at_least_float32
 from protoat.methods import Method
+from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.reprs import constructor_repr
 from protoat.types import Forwards, LossTerms
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Objective(nn.Module):
-    """Loss of a method + `weight` x metric term + `norm_weight` x norm term (paper, Eq. 5).
+    """Loss of a method + `weight` x metric term + `norm_weight` x norm term (paper, Eq. 5), with or without modes.
 
     A loop of your own goes through `epochs`, by which ramps grow, prototypes merge and guards look; `protoat.fit` does
     the same. `losses` alone, outside of it, trains at full strength.
@@ -54,16 +55,20 @@ class Objective(nn.Module):
             otherwise many releases of torch fail, because the second forward overwrites buffers that the first one's
             backward needs.
         label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy of the
-            method's loss; attacks, divergences and other terms stay as they are.
+            method's loss, and over all prototypes in that of modes; attacks, divergences and other terms stay as they
+            are.
+        modes: which mode each image has, such as `KnownModes`; the method's loss then weighs 1 - lambda, and the
+            cross-entropy of the modes of the images trained on weighs lambda. In a batch with images of unknown mode
+            lambda is scaled by the share of the others.
 
     Attributes:
         stopped: why `epochs` ended early, or None.
 
     Raises:
-        TypeError: no method, such as a class in place of an object, or no regularizer.
-        ValueError: a negative weight, a `label_smoothing` outside [0, 1) or for a method without labels, an unknown
-            reading, `dml_input` for a regularizer that chooses its own inputs (`TLA`), or, in use, a model without
-            embeddings.
+        TypeError: no method, such as a class in place of an object, no regularizer, or no modes.
+        ValueError: a negative weight, a `label_smoothing` outside [0, 1), that or `modes` for a method without labels,
+            an unknown reading, `dml_input` for a regularizer that chooses its own inputs (`TLA`), or, in use, a model
+            without embeddings or, for modes, without a `MultiPrototypeHead`.
 
     Source: paper, Eq. 5. The paper calls the last term weight decay while its optimizer has one too; as in TLA, from
     which the value comes, the default takes it as a penalty on embeddings. The paper does not say which embeddings the
@@ -93,6 +98,7 @@ class Objective(nn.Module):
         norm: Literal["embedding", "weights"] = "embedding",
         dml_input: Literal["adv", "clean", "both"] = "adv",
         label_smoothing: float = 0.0,
+        modes: Modes | None = None,
     ) -> None:
         super().__init__()
         check_kind(Method, "such as protoat.PGDAT(protoat.Linf(8/255))", method=method)
@@ -108,6 +114,10 @@ class Objective(nn.Module):
         check_number("[0, 1)", "0.1 is usual", label_smoothing=label_smoothing)
         if label_smoothing and not method.labelled:
             raise UserError(f"{type(method).__name__} learns without labels; leave label_smoothing at 0")
+        if modes is not None:
+            check_kind(Modes, "such as protoat.KnownModes(train)", modes=modes)
+            if not method.labelled:
+                raise UserError(f"{type(method).__name__} learns without labels; leave modes out")
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
@@ -115,6 +125,7 @@ class Objective(nn.Module):
         self.norm = norm
         self.dml_input = dml_input
         self.label_smoothing = float(label_smoothing)
+        self.modes = modes
         self.stopped: str | None = None
         self._warned_of_mode = False
 
@@ -130,26 +141,33 @@ class Objective(nn.Module):
             model: images -> `Output` or logits.
             x: (B, ...) images in [0, 1].
             y: (B,) class numbers, integers of any width.
-            origin: which images these are, for a method that keeps something of each (``method.per_image``); (B,)
+            origin: which images these are, for a method that keeps something of each, or for modes (`per_image`); (B,)
                 integers where no augmentation moved them.
 
         Raises:
             ValueError: images that are no floats in [0, 1], labels that are no classes of the model, or no `origin`
-                where the method needs one.
+                where the method or the modes need one.
         """
         x = check_images(x)
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)
         self._warn_of_eval_mode(model)
-        self.method.at_images(Origin(origin) if isinstance(origin, Tensor) else origin)
+        origin = Origin(origin) if isinstance(origin, Tensor) else origin
+        self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
+        modes = None if self.modes is None else self.modes.at(origin, y)
         for forwards in self.method.updates(model, x, y):
             classes = forwards.adv.logits.shape[1]
             if last >= classes and self.method.labelled:
                 raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
             base = self.method.loss(forwards, y)
-            yield LossTerms(base, self._metric(model, x, y, forwards), self._norm(model, forwards))
+            metric, norm, mode = self._metric(model, x, y, forwards), self._norm(model, forwards), None
+            if self.modes is not None and modes is not None and self.modes.weight:
+                base = base * (1 - self.modes.weight * (modes >= 0).float().mean())
+                own = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
+                mode = self.modes.weight * own.mean()
+            yield LossTerms(base, metric, norm, mode)
 
     def _warn_of_eval_mode(self, model: nn.Module) -> None:
         """Once, of a model that an evaluation between two epochs has left in eval mode."""
@@ -195,9 +213,20 @@ class Objective(nn.Module):
         """Optimizer steps for each batch."""
         return self.method.updates_per_batch
 
+    @property
+    def per_image(self) -> bool:
+        """Whether batches must say which images they hold, as those of ``ImageLoader(..., origins=True)`` do."""
+        return self.method.per_image or self.modes is not None
+
     def prepare(self, model: nn.Module) -> None:
-        """Lets the method build what it learns for this model; `parameter_groups` and `fit` call it."""
+        """Lets the method and the modes build what they need of this model; `parameter_groups` and `fit` call it.
+
+        Raises:
+            ValueError: modes whose loss the model's head cannot give.
+        """
         self.method.prepare(model)
+        if self.modes is not None:
+            self.modes.prepare(model)
 
     def prototypes(self) -> list[nn.Parameter]:
         """What the regularizer learns."""
@@ -205,7 +234,7 @@ class Objective(nn.Module):
 
     def epoch(self, number: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> Epoch:
         """Pass `number` (from 1) of `epochs`, for a loop that must do more at its end than `epochs` lets it."""
-        return Epoch(self.method, self.regularizer, model, optimizer, number=number, epochs=epochs)
+        return Epoch(self.method, self.regularizer, model, optimizer, number=number, epochs=epochs, modes=self.modes)
 
     def epochs(
         self, epochs: int, model: nn.Module, optimizer: Optimizer | None = None, *, done: int = 0

@@ -69,11 +69,18 @@ class Forwards(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """The weighted terms of one step; their sum is what is minimised (paper, Eq. 5)."""
+    """The weighted terms of one step; their sum is what is minimised (paper, Eq. 5).
+
+    Attributes:
+        base: of the method.
+        metric, norm: of the regularizer.
+        mode: of the modes, see `Modes`.
+    """
 
     base: Tensor
     metric: Tensor | None = None
     norm: Tensor | None = None
+    mode: Tensor | None = None
 
     @property
     def total(self) -> Tensor:

@@ -20,6 +20,7 @@ from protoat.regularizers import Regularizer
 from protoat.training import fit, parameter_groups
 from tests.contracts.test_method_contract import METHODS, REGULARIZERS, batch, net, objective, where
 from tests.methods import two_processes as of_some_methods
+from tests.modes import two_processes as of_modes
 from tests.two_processes import check as check_objective
 from tests.two_processes import equal_on_both
 
@@ -44,6 +45,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     check_objective()
     of_some_methods.check()
+    of_modes.check()
     for kind in METHODS:
         both_learn_the_same(kind, None)
     for regularizer in REGULARIZERS[1:]:

@@ -202,10 +202,16 @@ def test_empty_class_or_mode_folder_is_named(tmp_path: Path, empty: str) -> None
         ImageFolder(path=tmp_path).load("train")
 
 
-def test_images_beside_mode_folders(tmp_path: Path) -> None:
-    fill(tmp_path, "a/mode", "a", "b")
-    with pytest.raises(ValueError, match=r"class folder .*/a has images beside mode folders"):
-        ImageFolder(path=tmp_path).load("train")
+def test_images_beside_mode_folders_are_of_unknown_mode(tmp_path: Path) -> None:
+    fill(tmp_path, "a/mode", "a", "b", "c/(unknown)", "c")
+    source = ImageFolder(path=tmp_path)
+    halves = [source.load(split) for split in ("train", "test")]
+    for data in halves:
+        assert data.mode_names == ("a/(unknown)", "a/mode", "b", "c/(unknown)")
+        assert data.mode_class.tolist() == [0, 0, 1, 2]
+    of_mode = sum(torch.bincount(data.modes, minlength=4) for data in halves).tolist()
+    files = {name: len(list((tmp_path / name).glob("*.png"))) for name in ("a", "a/mode", "b", "c", "c/(unknown)")}
+    assert of_mode == [files["a"], files["a/mode"], files["b"], files["c"] + files["c/(unknown)"]]
 
 
 def test_fewer_than_two_classes(tmp_path: Path) -> None:

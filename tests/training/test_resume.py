@@ -22,7 +22,7 @@ import torch
 
 from protoat.attacks import PGD
 from protoat.methods import AWP, TRADES
-from protoat.training import CheckpointError, FitResult, checkpoint, fit
+from protoat.training import CheckpointError, FitResult, fit
 from protoat.training.run_state import RunState
 from tests import kills
 
@@ -94,8 +94,8 @@ class Killed(BaseException):
 class Batches:
     """A loader that dies before a given batch of a given epoch."""
 
-    def __init__(self, small: ModuleType, epoch: int, batch: int) -> None:
-        self.inner = small.loader()
+    def __init__(self, small: ModuleType, epoch: int, batch: int, **options: Any) -> None:
+        self.inner = small.loader(**options)
         self.moment = (epoch, batch)
 
     def __len__(self) -> int:
@@ -115,47 +115,17 @@ class Batches:
     ("method", "moment"),
     [
         *[("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
-        *[("acl", (1, 3)), ("rocl", (3, 2))],
+        *[("acl", (1, 3)), ("rocl", (3, 2)), ("known", (1, 3))],
     ],
 )
 def test_killed_before_a_batch(
     method: str, moment: tuple[int, int], tmp_path: Path, small: ModuleType, whole: Callable[[str], Path]
 ) -> None:
     with pytest.raises(Killed):
-        small.train(method, tmp_path, train=Batches(small, *moment))
+        small.train(method, tmp_path, train=Batches(small, *moment, origins=method in small.MODES))
     result = small.train(method, tmp_path)
     small.assert_same_outcome(tmp_path, whole(method))
     assert [line["epoch"] for line in result.metrics] == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("last", [False, True])
-def test_killed_as_an_old_checkpoint_is_removed(
-    last: bool,
-    tmp_path: Path,
-    small: ModuleType,
-    whole: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    discarded: list[str] = []
-
-    def discard(folder: Any, name: str) -> None:
-        discarded.append(name)
-        if len(discarded) == (removals if last else 2):
-            raise Killed
-        remove(folder, name)
-
-    remove = checkpoint._discard
-    removals = 0
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_discard", lambda *arguments: (discarded.append(""), remove(*arguments)))
-        small.train("pgd", tmp_path / "counted")
-    removals = len(discarded)
-    discarded.clear()
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(checkpoint, "_discard", discard)
-        small.train("pgd", tmp_path / "killed")
-    small.train("pgd", tmp_path / "killed")
-    small.assert_same_outcome(tmp_path / "killed", whole("pgd"))
 
 
 @pytest.mark.parametrize("method", ["acl", "rocl"])

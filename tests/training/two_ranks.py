@@ -58,8 +58,8 @@ class Run:
         self.small.train(method, self.out / name, train=train, accelerator=self.accelerator, **options)
         return checkpoint.load_latest(self.out / name / "checkpoints", self.accelerator)
 
-    def share(self) -> Any:
-        return self.small.loader(rank=self.rank, world_size=2, batch_size=20)
+    def share(self, **options: Any) -> Any:
+        return self.small.loader(rank=self.rank, world_size=2, batch_size=20, **options)
 
     def data_loader(self) -> torch.utils.data.DataLoader[Any]:
         data = self.small.digits(0, 90)

@@ -28,7 +28,8 @@ class ImageFolder(Source):
     """Images from ``class/*.png``, or from ``class/mode/*.png``, where the inner folder names the mode.
 
     Classes and modes are sorted by name, numbers by value (1, 2, 10) and before other names; a mode is called
-    ``class/mode``, so inner folders of two classes may share a name.
+    ``class/mode``, so inner folders of two classes may share a name. Images beside the mode folders of a class have the
+    mode ``class/(unknown)``, which is none in training (`KnownModes`).
 
     Pixels are those that a viewer shows: transparent ones are laid over `background`, of 16 bits a channel the upper
     eight are kept, embedded colour profiles, PNG's gamma and the camera's orientation are applied. What has no such
@@ -56,9 +57,9 @@ class ImageFolder(Source):
         download: not used, your own images cannot be downloaded.
 
     Raises:
-        ValueError: on loading: fewer than two classes, an empty class or mode folder, a class folder with both images
-            and mode folders, splits with different classes, a second half that goes by another name, `classes` that
-            are not those of the folder, images of mixed size, a file that cannot be read.
+        ValueError: on loading: fewer than two classes, an empty class or mode folder, splits with different classes, a
+            second half that goes by another name, `classes` that are not those of the folder, images of mixed size, a
+            file that cannot be read.
         DataNotFoundError: on loading: no such folder.
 
     The default augmentation suits photographs; switch it off where a mirror image means something else, as with digits.
@@ -148,8 +149,8 @@ class ImageFolder(Source):
             split_of = ["test" if held_out else "train" for held_out in out]
             splits = {"train": "four fifths by content", "test": "a fifth by content"}
         class_at = {name: index for index, name in enumerate(class_names)}
-        modes = {picture.mode_name: (class_at[picture.class_name], picture.path.parent.name) for picture in every}
-        mode_names = sorted(modes, key=lambda mode: (modes[mode][0], in_order(modes[mode][1])))
+        class_of = {picture.mode_name: class_at[picture.class_name] for picture in every}
+        mode_names = sorted(class_of, key=lambda mode: (class_of[mode], in_order(mode.rpartition("/")[2])))
         mode_at = {name: index for index, name in enumerate(mode_names)}
         data = ImageData(
             decode_once(

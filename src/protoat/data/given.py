@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from protoat.data.base import ImageData
+from protoat.data.base import UNKNOWN_MODE, ImageData
 from protoat.data.batch_format import as_batch
 from protoat.data.loader import ImageLoader
 from protoat.errors import UserError
@@ -38,7 +38,7 @@ class Given:
     Attributes:
         images: (N, ...) uint8 where every pixel is a multiple of 1/255 exactly, otherwise floats as they came.
         labels: (N,) int64.
-        modes: N integers or names, one for each image, or None.
+        modes: N integers or names, one for each image, None where it is unknown; or None.
         class_names: as the data set has them, or empty.
     """
 
@@ -56,7 +56,7 @@ class Given:
         names = self.class_names if len(self.class_names) == classes else tuple(map(str, range(classes)))
         if self.modes is None:
             return ImageData(self.images, self.labels, names)
-        told = [str(mode) for mode in np.asarray(self.modes).tolist()]
+        told = [UNKNOWN_MODE if mode is None else str(mode) for mode in np.asarray(self.modes).tolist()]
         if len(told) != len(self.labels):
             raise UserError(f"modes are {len(told)}, expected one for each of {len(self.labels)} images")
         pairs = list(zip(self.labels.tolist(), told, strict=True))

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from protoat.data.base import UNKNOWN_MODE
 from protoat.data.picture import is_picture
 from protoat.errors import UserError
 
@@ -44,7 +45,7 @@ def pictures(folder: Path, left_out: Counter[str]) -> Iterator[Picture]:
         left_out: what is not read is counted here, by the reason.
 
     Raises:
-        ValueError: a class folder without pictures, or with pictures beside mode folders; a name that is not UTF-8.
+        ValueError: a class folder without pictures; a name that is not UTF-8.
     """
     class_folders, beside = children(folder, left_out)
     if not class_folders:
@@ -54,13 +55,12 @@ def pictures(folder: Path, left_out: Counter[str]) -> Iterator[Picture]:
     for class_folder in class_folders:
         name = class_folder.name
         mode_folders, files = children(class_folder, left_out)
-        if mode_folders and files:
-            raise UserError(
-                f"class folder {class_folder} has images beside mode folders; put all of them into mode folders or none"
-            )
         modes = {name: (class_folder, files)}
         if mode_folders:
             modes = {f"{name}/{mode.name}": (mode, _flat(mode, left_out)) for mode in mode_folders}
+        if mode_folders and files:
+            unknown = f"{name}/{UNKNOWN_MODE}"
+            modes[unknown] = class_folder, [*files, *modes.get(unknown, (None, []))[1]]
         for mode_name, (holder, paths) in modes.items():
             if not paths:
                 inside = Counter[str]()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from protoat import data, methods, models, pretraining, regularizers, training
+from protoat import data, methods, models, modes, pretraining, regularizers, training
 from protoat.data import Source
 from protoat.methods import Method
+from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
 
-__all__ = ["CLASSES", "HOMES", "choices_of", "class_names", "with_packages"]
+__all__ = ["CLASSES", "HOMES", "WORDS", "choices_of", "class_names", "in_full", "with_packages"]
 
-HOMES: tuple[ModuleType, ...] = (data, methods, models, pretraining, regularizers, training)
+HOMES: tuple[ModuleType, ...] = (data, methods, models, modes, pretraining, regularizers, training)
 _PACKAGES = {f"protoat.{name}": f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
 
 # Of each key whose value is a class: what it is a subclass of, and where such are found.
@@ -26,11 +28,14 @@ CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
     "head": (torch.nn.Module, (models.multi_prototype,)),
     "method": (Method, (methods,)),
     "regularizer": (Regularizer, (regularizers,)),
+    "modes": (Modes, (modes,)),
     "optimizer": (torch.optim.Optimizer, (torch.optim, training)),
     "schedule": (Schedule, (training,)),
     "averaging": (Averaging, (training,)),
     "auxiliary": (Source, (data,)),
 }
+# Of such a key, words that stand for a class.
+WORDS = {"modes": {"known": "KnownModes"}}
 _NO_STEP_OF_OURS = ("LBFGS", "SparseAdam")  # one evaluates the loss several times, one takes sparse gradients only
 
 
@@ -55,7 +60,25 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
     named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
-    return named | {"none": None} if key in ("head", "regularizer", "schedule", "averaging") else named
+    return named | {"none": None} if key in ("head", "regularizer", "modes", "schedule", "averaging") else named
+
+
+def in_full(content: Any) -> Any:
+    """A recipe as plain values, in which words that stand for a class are its name.
+
+    >>> in_full({"modes": "known", "seed": 0})
+    {'modes': 'KnownModes', 'seed': 0}
+    """
+    if not isinstance(content, Mapping):
+        return content
+    found = dict(content)
+    for key, words in WORDS.items():
+        value = found.get(key)
+        if isinstance(value, str):
+            found[key] = words.get(value, value)
+        elif isinstance(value, Mapping) and isinstance(name := value.get("class_path"), str):
+            found[key] = {**value, "class_path": words.get(name, name)}
+    return found
 
 
 def with_packages(content: Any) -> Any:

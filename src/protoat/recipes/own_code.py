@@ -29,6 +29,7 @@ CLASS_KEYS = (
     "head",
     "method",
     "regularizer",
+    "modes",
     "optimizer",
     "schedule",
     "averaging",

@@ -23,7 +23,7 @@ from jsonargparse import ActionConfigFile, Namespace
 
 from protoat.errors import UserError
 from protoat.recipes.allow_list import check_names, foreign_names, without_downloads
-from protoat.recipes.choices import CLASSES, choices_of, with_packages
+from protoat.recipes.choices import CLASSES, WORDS, choices_of, in_full, with_packages
 from protoat.recipes.fingerprint import flat
 from protoat.recipes.initialise import Initialise, digest
 from protoat.recipes.own_code import named_in, trusted, trusting
@@ -37,7 +37,7 @@ __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "share
 
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
-_STARTS_ANEW = ("head", "method", "regularizer", "optimizer", "schedule")
+_STARTS_ANEW = ("head", "method", "regularizer", "modes", "optimizer", "schedule")
 
 
 def read_recipe(
@@ -137,8 +137,9 @@ class _RecipeParser(Parser):
     def parse_string(self, content: str, path: Any = "", *args: Any, **options: Any) -> Namespace:
         source = path or "the recipe"
         plain = _plain(content, source)
-        check_names(plain, str(source), keys=KEYS)
-        if (kept := without_downloads(plain)) != plain:
+        full = in_full(plain)
+        check_names(full, str(source), keys=KEYS)
+        if (kept := without_downloads(full)) != plain:
             content = yaml.safe_dump(kept, sort_keys=False)
         return super().parse_string(content, path, *args, **options)
 
@@ -149,6 +150,7 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     for place, (before, arg) in enumerate(pairwise(["", *args])):
         if re.fullmatch(r"--model=[\w.]+:\w+", f"{before}={arg}" if before == "--model" else arg):
             args[place] = arg.replace(":", ".")  # protoat evaluate spells it with a colon
+    args = [_in_full(before, arg) for before, arg in pairwise(["", *args])]
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     parser.named_classes = {option[2:]: value for option, value in pairwise(words) if option[2:] in _STARTS_ANEW}
     with trusting(named_in(args)):
@@ -156,9 +158,16 @@ def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
         return _begun(parser, parsed), parsed
 
 
+def _in_full(before: str, arg: str) -> str:
+    """A word of a command line; one that stands for a class is its name: ``--modes known``, ``--modes=known``."""
+    option, equals, word = arg.partition("=") if arg.startswith("--") else (before, "", arg)
+    name = WORDS.get(option.removeprefix("--"), {}).get(word)
+    return arg if name is None else f"{option}={name}" if equals else name
+
+
 def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
     """The recipe that `args` ask for, with other values in place of some of its own."""
-    parser.named_classes = {}
+    parser.named_classes, overrides = {}, in_full(overrides)
     with trusting(foreign_names(overrides)):
         parsed = parser.parse_args(list(args))
         _start_anew(parsed, _classes_in(overrides))

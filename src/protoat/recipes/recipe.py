@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from protoat.arguments import check_number, check_seed, check_whole
-from protoat.data import Augment, Groups, Source
+from protoat.data import Augment, Groups, ImageData, Source
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead
+from protoat.modes import Modes
 from protoat.pretraining import Contrastive
 from protoat.recipes.initialise import Initialise
 from protoat.regularizers import Regularizer
@@ -26,8 +27,8 @@ __all__ = ["KEYS", "Recipe"]
 class Recipe:
     """Every choice that could change the number a run ends with.
 
-    Where a field is a class with some of its arguments (method, model, head, regularizer, optimizer), the run supplies
-    the others: threat model, number of classes, image shape, embedding size, parameters.
+    Where a field is a class with some of its arguments (method, model, head, regularizer, modes, optimizer), the run
+    supplies the others: threat model, number of classes, image shape, embedding size, images, parameters.
 
     Args:
         data: a data source, such as MNIST; `data.root` says where to look for its files.
@@ -44,13 +45,14 @@ class Recipe:
         augment: padding and flip of training images; none takes the data source's own.
         validation_size: training images held out to choose the best checkpoint; 0 holds out none.
         validate_every: epochs between validations.
-        head: in place of the linear head, such as MultiPrototypeHead; none keeps it.
+        head: in place of the linear head, such as MultiPrototypeHead; none keeps it, or takes what `modes` need.
         regularizer: metric term such as SoftTriple, or none. Without it `weight` and `norm_weight` have no effect.
         weight: of the metric term, the paper's lambda_1.
         norm_weight: of the norm term, the paper's lambda_2.
         norm: what the norm term weighs, embedding or weights.
         dml_input: the embeddings the metric term sees, adv, clean or both.
-        label_smoothing: share of each label that is spread over all classes, in the method's cross-entropy alone.
+        label_smoothing: share of each label that is spread over all classes, in the cross-entropy of method and modes.
+        modes: which mode each training image has, known or discovered, see `KnownModes`; none trains on classes alone.
         prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
         initialise: weights to start from, `initialise.run` or `initialise.weights`; none draws them from `seed`.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
@@ -92,6 +94,7 @@ class Recipe:
     norm: Literal["embedding", "weights"] = "embedding"
     dml_input: Literal["adv", "clean", "both"] = "adv"
     label_smoothing: float = 0.0
+    modes: Callable[[ImageData], Modes] | None = None
     prototype_lr_factor: float = 1.0
     initialise: Initialise | None = None
     schedule: Schedule | None = None

@@ -182,6 +182,7 @@ class Facts(TypedDict, total=False):
     shape: list[int]
     class_names: list[str]
     mode_names: list[str]
+    prototypes_per_class: list[int]
     train_images: int
     validation_images: int
     data_sha256: list[str]

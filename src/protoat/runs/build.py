@@ -18,6 +18,7 @@ from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead, classifier_head, freeze_all_but
 from protoat.models.transfer import transfer
+from protoat.modes import Modes
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
 from protoat.pretraining.public import of_branch, torchvision_names
@@ -57,10 +58,11 @@ def build(recipe: Recipe) -> Parts:
         DataNotFoundError: the data is not there.
     """
     method = recipe.method(recipe.threat)
-    if isinstance(method, Contrastive) and (recipe.regularizer is not None or recipe.validation_size):
+    idle = (recipe.regularizer, recipe.modes, recipe.validation_size or None)
+    if isinstance(method, Contrastive) and idle != (None, None, None):
         raise UserError(
-            f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer or for held-out "
-            "images to do; write regularizer=none and validation_size=0"
+            f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer, for modes or "
+            "for held-out images to do; write regularizer=none and modes=none and validation_size=0"
         )
     images, validation = training_images(recipe)
     rule = recipe.averaging
@@ -70,17 +72,18 @@ def build(recipe: Recipe) -> Parts:
     initialised = None
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
+        modes = None if recipe.modes is None else recipe.modes(images)
         if not recipe.trust:  # what code of the user's own does twice is theirs to say
-            check_size(lambda: _network(recipe, recipe.method(recipe.threat), images), "the network")
+            check_size(lambda: _network(recipe, recipe.method(recipe.threat), images, modes), "the network")
         with within_memory("the network"):
-            model = build_network(recipe, images.num_classes, images.shape)
+            model = _built(recipe, images, modes)
         check_network(model, images.num_classes, images.shape)
         if recipe.initialise is not None:
             with trusting(recipe.trust):
                 model, initialised = load_pretrained(model, recipe.initialise)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
-        objective = _objective(recipe, method, model, images)
+        objective = _objective(recipe, method, model, images, modes)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
     if recipe.schedule is not None:
@@ -95,9 +98,14 @@ def build(recipe: Recipe) -> Parts:
     return Parts(images, validation, model, objective, _optimizer(recipe, groups), initialised)
 
 
-def _network(recipe: Recipe, method: Method, images: ImageData) -> nn.Module:
+def _built(recipe: Recipe, images: ImageData, modes: Modes | None) -> nn.Module:
+    prototypes = None if modes is None else modes.prototypes_per_class
+    return build_network(recipe, images.num_classes, images.shape, prototypes)
+
+
+def _network(recipe: Recipe, method: Method, images: ImageData, modes: Modes | None) -> nn.Module:
     """The network, and what a method of pre-training learns beside it."""
-    model = build_network(recipe, images.num_classes, images.shape)
+    model = _built(recipe, images, modes)
     if not isinstance(method, Contrastive):
         return model
     method.prepare(model)
@@ -113,10 +121,10 @@ def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
     return optimizer
 
 
-def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData) -> Objective:
+def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData, modes: Modes | None) -> Objective:
     method.check_classes(images.num_classes)
     if recipe.regularizer is None:
-        return Objective(method, label_smoothing=recipe.label_smoothing)
+        return Objective(method, label_smoothing=recipe.label_smoothing, modes=modes)
     with attacking(model), torch.no_grad():
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     if not embedding.shape[1]:
@@ -137,6 +145,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
         norm=recipe.norm,
         dml_input=recipe.dml_input,
         label_smoothing=recipe.label_smoothing,
+        modes=modes,
     )
 
 

@@ -228,7 +228,8 @@ class Run(RunRecords):
 
     def untrained(self) -> nn.Module:
         """The network as the recipe builds it, with weights of the present random state."""
-        return build_network(self.recipe, self.fact("num_classes"), tuple(self.fact("shape")))
+        shape = tuple(self.fact("shape"))
+        return build_network(self.recipe, self.fact("num_classes"), shape, self.facts.get("prototypes_per_class"))
 
     def with_evaluation(self, record: Evaluation | None) -> Run:
         """The same run with another of its evaluations."""

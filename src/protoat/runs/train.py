@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from torch import nn
 
 from protoat.attacks import Attack
-from protoat.data import ImageData, ImageLoader
+from protoat.data import ImageLoader
 from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.methods import Method
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
-from protoat.runs.build import build
+from protoat.runs.build import Parts, build
 from protoat.runs.images import data_facts
 from protoat.runs.store import check_free, claim, environment
 from protoat.storage.locks import on_main, working_on
@@ -51,13 +51,15 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
     check_free(out, recipe.text)
     parts = build(recipe)
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
-    loader = _loader(recipe, parts.train, accelerator)
+    loader = _loader(recipe, parts, accelerator)
     memory_format = _memory_format(recipe, parts.model, accelerator.device)
 
     def begin() -> None:
         facts = data_facts(parts.train, parts.validation)
         if found is not None:
             facts["inventory"] = found.to_json()
+        if parts.objective.modes is not None and (counts := parts.objective.modes.prototypes_per_class) is not None:
+            facts["prototypes_per_class"] = counts
         if parts.initialised is not None:
             facts["initialised"] = parts.initialised
         claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))
@@ -92,18 +94,18 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
         )
 
 
-def _loader(recipe: Recipe, images: ImageData, accelerator: Accelerator) -> ImageLoader:
+def _loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> ImageLoader:
     processes = accelerator.num_processes
     if recipe.batch_size % processes:
         raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
-    share = len(images) // processes
+    share = len(parts.train) // processes
     return ImageLoader(
-        images,
+        parts.train,
         drop_last=share > 1 and share % (recipe.batch_size // processes) == 1,  # batch norm cannot train on one image
         batch_size=recipe.batch_size // processes,
         augment=recipe.augment,
         seed=recipe.seed,
-        origins=recipe.method(recipe.threat).per_image,
+        origins=parts.objective.per_image,
         device=accelerator.device,
         rank=accelerator.process_index,
         world_size=processes,

@@ -104,9 +104,9 @@ def fit(
         model: images -> `Output` or logits; moved to the accelerator's device, not wrapped by the caller.
         train: `ImageLoader`, or any sized iterable of batches: ``(x, y)``, further entries left out, or a mapping with
             ``image`` and ``label`` (or ``images``, ``pixel_values``, ``img``; ``labels``, ``target``), of tensors or
-            NumPy arrays; x in [0, 1], or 8-bit, which is divided by 255; y integers of any width. A method that keeps
-            something of each image needs ``(x, y, index)``, or a key ``index``, too: the number of each image in the
-            data set, or its `Origin` (``ImageLoader(..., origins=True)``), without which it cannot undo augmentation.
+            NumPy arrays; x in [0, 1], or 8-bit, which is divided by 255; y integers of any width. Modes, and a method
+            that keeps something of each image, need ``(x, y, index)``, or a key ``index``: the number of each image in
+            the data set, or its `Origin` (``ImageLoader(..., origins=True)``), to undo augmentation.
             With several processes a torch `DataLoader` is shared out by Accelerate and other loaders serve each process
             its own part. A loader with ``set_epoch``, or whose sampler has it, is told each epoch. Workers of
             ``persistent_workers`` are begun anew in each epoch, because nothing could store what they draw.
@@ -194,7 +194,7 @@ def fit(
             memory_format=memory_format,
             dtypes=dtypes,
             labelled=objective.method.labelled,
-            per_image=objective.method.per_image,
+            per_image=objective.per_image,
         )
         learner = stack.enter_context(
             Learner(
@@ -271,7 +271,7 @@ def _warn_of_the_unreached(
 ) -> None:
     """What the settings ask for beyond the end of the run."""
     found = schedule.missed(epochs, updates) if isinstance(schedule, TorchSchedule) else schedule.unreached(epochs)
-    for part in (objective.method, objective.regularizer, rule):
+    for part in (objective.method, objective.regularizer, objective.modes, rule):
         found += [] if part is None else part.unreached(epochs)
     for text in found:
         logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)

@@ -50,6 +50,9 @@ def identity(
         "regularizer settings": None if objective.regularizer is None else settings(objective.regularizer),
         "objective": [objective.weight, objective.norm_weight, objective.norm, objective.dml_input],
         "label_smoothing": objective.label_smoothing,
+        "modes": None if objective.modes is None else type(objective.modes).__name__,
+        "modes settings": None if objective.modes is None else settings(objective.modes),
+        "modes of images": None if objective.modes is None else objective.modes.digest,
         "optimizer": type(learner.raw_optimizer).__name__,
         "optimizer settings": {
             f"group {number}": {name: _plain(value) for name, value in group.items() if name not in _NO_SETTINGS}

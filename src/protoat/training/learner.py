@@ -25,7 +25,7 @@ from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
 from protoat.training.earlier import renamed
 from protoat.training.memory_format import MemoryFormat
-from protoat.training.modes import Modes
+from protoat.training.modes import ModuleModes
 from protoat.training.weights import learned, load_tensors, part, prefixed, tensors_of
 
 __all__ = ["Learner"]
@@ -73,7 +73,7 @@ class Learner:
             for group in optimizer.param_groups
         ]
         self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
-        self.modes = Modes(model)
+        self.modes = ModuleModes(model)
         model.to(accelerator.device)
         if memory_format is not None:
             model.to(memory_format=torch.channels_last)

@@ -203,7 +203,8 @@ def _merit(measured: dict[str, Any]) -> tuple[float, float]:
 
 def _summary(line: dict[str, Any]) -> str:
     """One epoch in words; ``metrics.jsonl`` has all of it."""
-    terms = ", ".join(f"{name} {line[name]:.3f}" for name in ("base", "metric", "norm", "total") if name in line)
+    named = ("base", "metric", "norm", "mode", "total")
+    terms = ", ".join(f"{name} {line[name]:.3f}" for name in named if name in line)
     accuracies = {name: value for name, value in line.get("validation", {}).items() if isinstance(value, float)}
     measured = ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items())
     parts = [terms, f"eps {line['eps']:.3g}, lr {line['lr']:.3g}", measured and f"held out: {measured}"]

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["Modes"]
+__all__ = ["ModuleModes"]
 
 logger = logging.getLogger(__name__)
 
 
-class Modes:
+class ModuleModes:
     """Modes of a model as it came, and as it trains.
 
     A module that came in eval mode stays in it, so that ``net.bn1.eval()`` freezes a layer's statistics, and so does
@@ -22,7 +22,7 @@ class Modes:
 
     >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
     >>> _ = net[0].eval()
-    >>> modes = Modes(net)
+    >>> modes = ModuleModes(net)
     >>> modes.train(); net.training, net[0].training, net[1].training
     (True, False, True)
     """
