@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from protoat import Objective
 from protoat.methods import PGDAT, FreeAT
-from protoat.regularizers import TLA, ProxyAnchor, Triplet
+from protoat.regularizers import TLA, ProxyAnchor, SoftTriple, Triplet
 from protoat.threats import Linf
 from protoat.training import fit
 from protoat.types import Output
@@ -102,7 +102,27 @@ def fit_keeps_processes_together() -> None:
         equal_on_both(net.state_dict() | dict(objective.regularizer.named_parameters()), f"fit, {dml_input}")
 
 
+def projections_see_one_batch() -> None:
+    """Values, gradients and statistics with a part of a batch in each process are those of all of it in one."""
+    torch.manual_seed(0)
+    z = torch.randn(10, 8).relu()
+    parts = [slice(0, 6), slice(6, 10)]
+    own = parts[dist.get_rank()]
+    joint = SoftTriple(2, 8, projection="mlp").project
+    norms = [nn.BatchNorm1d(8, affine=layer.affine) if isinstance(layer, nn.BatchNorm1d) else None for layer in joint]
+    alone = nn.Sequential(*(norm or copy.deepcopy(layer) for norm, layer in zip(norms, joint, strict=True)))
+    mine, every = z[own].clone().requires_grad_(), z.clone().requires_grad_()
+    seen, expected = joint(mine), alone(every)
+    seen.sin().square().sum().backward()  # no loss of a part alone is that of the batch
+    expected.sin().square().sum().backward()
+    torch.testing.assert_close(seen, expected[own])
+    torch.testing.assert_close(mine.grad, every.grad[own], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(joint.state_dict(), alone.state_dict())
+    equal_on_both(joint.state_dict(), "projection")
+
+
 def check() -> None:
+    projections_see_one_batch()
     for name, (objective, forwards) in objectives().items():
         same_as_without_the_wrapper(name, objective, forwards)
     fit_keeps_processes_together()

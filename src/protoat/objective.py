@@ -198,7 +198,7 @@ class Objective(nn.Module):
         clean = (output_of(model, x) if forwards.clean is None else forwards.clean).embedding
         if self.dml_input == "clean":
             return self.weight * self.regularizer(clean, y)
-        return self.weight * self.regularizer(torch.cat([adversarial, clean]), torch.cat([y, y]))
+        return self.weight * self.regularizer.of_both(adversarial, clean, y)
 
     def _norm(self, model: nn.Module, forwards: Forwards) -> Tensor | None:
         if not self.norm_weight:
@@ -229,8 +229,13 @@ class Objective(nn.Module):
             self.modes.prepare(model)
 
     def prototypes(self) -> list[nn.Parameter]:
-        """What the regularizer learns."""
-        return [] if self.regularizer is None else list(self.regularizer.parameters())
+        """The parameters of the regularizer that have a learning rate of their own."""
+        return [] if self.regularizer is None else self.regularizer.with_own_rate()
+
+    def layers(self) -> list[nn.Parameter]:
+        """All other parameters, which learn as the network's: an auxiliary head, a projection."""
+        own = {id(prototype) for prototype in self.prototypes()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in own]
 
     def epoch(self, number: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> Epoch:
         """Pass `number` (from 1) of `epochs`, for a loop that must do more at its end than `epochs` lets it."""

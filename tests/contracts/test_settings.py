@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "method": TRADES,
     "mode": "A2A",
     "pairs_per_class": 3,
+    "projection": "mlp",
     "triplets": "A_Ap_B",
     "triplets_per_anchor": 3,
     "view": RandomView(flip=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import yaml
 
 from protoat.recipes import fingerprint as module
 from protoat.recipes.fingerprint import Difference, differences, fingerprint, later_defaults, settings
-from protoat.recipes.reading import read_recipe
+from protoat.recipes.reading import read_recipe, recipe_from_text
 from protoat.recipes.recipe import Recipe
+from protoat.recipes.shipped import recipe_path
+from protoat.runs.fingerprint import fingerprint_of_recipe
 
 
 def content(*options: str, config: str = "digits-2") -> dict[str, Any]:
@@ -57,6 +60,29 @@ def test_a_field_that_comes_later_changes_no_stored_run_at_its_default(monkeypat
     smoothed = {**later, "later_number": 0.1}
     assert fingerprint(smoothed) != fingerprint(stored)
     assert differences(smoothed, stored) == [Difference("later_number", 0.1, None)]
+
+
+@pytest.mark.parametrize("metric", ["SoftTriple", "ProxyNCA", "ProxyAnchor"])
+def test_a_stored_recipe_without_a_projection_had_none(metric: str) -> None:
+    of_paper = content("--regularizer", metric, "--regularizer.projection", "none")
+    stored = yaml.safe_load(yaml.safe_dump(of_paper))
+    del stored["regularizer"]["init_args"]["projection"]
+    assert fingerprint(stored) == fingerprint(of_paper) == fingerprint_of_recipe(stored)
+    assert recipe_from_text(yaml.safe_dump(stored)).text == yaml.safe_dump(of_paper, sort_keys=False, width=120)
+    now = content("--regularizer", metric)
+    assert now["regularizer"]["init_args"]["projection"] == "batchnorm"
+    assert differences(now, stored) == [Difference("regularizer.projection", "batchnorm", None)]
+
+
+def test_a_recipe_that_a_user_writes_has_the_projection_of_the_class(tmp_path: Path) -> None:
+    written = yaml.safe_load(recipe_path("digits-2").read_text())
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(written))
+    assert "batchnorm" in read_recipe(path).text
+    stored = content()
+    del stored["regularizer"]["init_args"]["projection"]
+    path.write_text(yaml.safe_dump(stored))
+    assert "batchnorm" not in read_recipe(path).text  # `--config runs/old/recipe.yaml` repeats that run
 
 
 def test_no_field_of_the_first_recipes_is_left_out_at_its_default() -> None:

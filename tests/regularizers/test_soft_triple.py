@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ from torch import Tensor
 
 from protoat.functional.merging import merge_prototypes
 from protoat.functional.prototypes import prototype_spread, soft_triple
-from protoat.regularizers import SoftTriple
+from protoat.regularizers import SoftTriple as Projected
 from protoat.regularizers import soft_triple as module
+
+SoftTriple = partial(Projected, projection=None)  # `test_projection.py` tests what stands between
 
 
 def batch(B: int = 12, C: int = 3, D: int = 8) -> tuple[Tensor, Tensor]:
     return torch.randn(B, D), torch.arange(B) % C
 
 
-def near_pairs(tau: float = 0.2, **options: Any) -> SoftTriple:
+def near_pairs(tau: float = 0.2, **options: Any) -> Projected:
     """Three classes; in class 0 the first two of three prototypes almost coincide, in class 2 all do."""
     metric = SoftTriple(3, 8, prototypes_per_class=3, tau=tau, **options)
     with torch.no_grad():
@@ -28,7 +31,7 @@ def near_pairs(tau: float = 0.2, **options: Any) -> SoftTriple:
     return metric
 
 
-def step(metric: SoftTriple, optimizer: torch.optim.Optimizer) -> None:
+def step(metric: Projected, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     metric(*batch()).backward()
     optimizer.step()

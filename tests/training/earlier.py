@@ -24,7 +24,10 @@ generator = torch.Generator().manual_seed(0)
 PIXELS = torch.randint(256, (12 * BATCHES, 1, 8, 8), generator=generator, dtype=torch.uint8)
 LABELS = torch.arange(12 * BATCHES) % 3
 RUNS: dict[str, tuple[Callable[[], Method], Callable[[], Regularizer | None]]] = {
-    "fast": (lambda: FastAT(THREAT, guard_drop=0.99), lambda: SoftTriple(3, 4, prototypes_per_class=2)),
+    "fast": (
+        lambda: FastAT(THREAT, guard_drop=0.99),
+        lambda: SoftTriple(3, 4, prototypes_per_class=2, projection=None),
+    ),
     "free": (lambda: FreeAT(THREAT, replays=1), lambda: TLA(3, 4, mul_num=2)),
     "dajat-awp": (lambda: AWP(THREAT, method=partial(DAJAT, steps=1)), lambda: None),
     "cfa-awp": (lambda: AWP(THREAT, method=partial(CFA, steps=1, start_epoch=1)), lambda: None),

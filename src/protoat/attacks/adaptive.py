@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -37,19 +38,30 @@ class PrototypeLoss(ABC):
         prototypes: (C, K, D); copied, so later training does not change the attack.
         active: (C, K) bool, the prototypes in use; all by default.
         gamma: temperature of the softmax over the prototypes of a class, as in training.
+        projection: what stands between embeddings and prototypes, such as `SoftTriple.project`; copied, in eval mode.
     """
 
-    def __init__(self, prototypes: Tensor, active: Tensor | None = None, *, gamma: float = 0.1) -> None:
+    def __init__(
+        self,
+        prototypes: Tensor,
+        active: Tensor | None = None,
+        *,
+        gamma: float = 0.1,
+        projection: nn.Module | None = None,
+    ) -> None:
         self.prototypes = prototypes.detach().clone()
         self.active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active.clone()
         check_number("(0, inf)", gamma=gamma)
         self.gamma = gamma
+        self.projection = _fixed(projection)
         self._called(gamma=gamma)
 
     def _called(self, **settings: float) -> None:
         """Fixes the name that `Attack.parameters` records."""
-        listed = ", ".join(f"{name}={value:g}" for name, value in settings.items())
-        self.__qualname__ = f"{type(self).__name__}({listed})"
+        listed = [f"{name}={value:g}" for name, value in settings.items()]
+        if kind := getattr(self.projection, "kind", None):
+            listed.append(f"projection={kind}")
+        self.__qualname__ = f"{type(self).__name__}({', '.join(listed)})"
 
     @abstractmethod
     def __call__(self, output: Output, y: Tensor) -> Tensor: ...
@@ -58,15 +70,19 @@ class PrototypeLoss(ABC):
         """Smoothed similarity S' to each class, (B, C)."""
         device = output.embedding.device
         return prototype_similarity(
-            output.embedding, self.prototypes.to(device), self.active.to(device), gamma=self.gamma
+            self.projected(output), self.prototypes.to(device), self.active.to(device), gamma=self.gamma
         )
+
+    def projected(self, output: Output) -> Tensor:
+        """Embeddings as the prototypes see them, (B, D)."""
+        return self.projection.to(output.embedding.device)(output.embedding)
 
 
 class WithSoftTriple(PrototypeLoss):
     """Cross-entropy of the head plus `weight` x SoftTriple: an adversary that raises the whole training loss.
 
     Args:
-        prototypes, active, gamma: as in `PrototypeLoss`.
+        prototypes, active, gamma, projection: as in `PrototypeLoss`.
         weight: of the SoftTriple term.
         scale, margin: of SoftTriple, as in training.
 
@@ -87,8 +103,9 @@ class WithSoftTriple(PrototypeLoss):
         scale: float = 20.0,
         gamma: float = 0.1,
         margin: float = 0.01,
+        projection: nn.Module | None = None,
     ) -> None:
-        super().__init__(prototypes, active, gamma=gamma)
+        super().__init__(prototypes, active, gamma=gamma, projection=projection)
         check_number("[0, inf)", weight=weight, margin=margin)
         check_number("(0, inf)", scale=scale)
         self.weight = weight
@@ -128,7 +145,7 @@ class ApproachWrong(PrototypeLoss):
         owner = self.active.nonzero()[:, 0].to(device)
         # Each prototype as a class of its own, so that its similarity is its cosine.
         each = self.prototypes[self.active][:, None].to(device)
-        cosine = prototype_similarity(output.embedding, each, torch.ones_like(each[..., 0], dtype=torch.bool))
+        cosine = prototype_similarity(self.projected(output), each, torch.ones_like(each[..., 0], dtype=torch.bool))
         return cosine.masked_fill(owner == y[:, None], -torch.inf).amax(1)
 
 
@@ -187,6 +204,11 @@ class EmbeddingDisplacement(Attack):
         return worst_case(problem, self.threat.geometry, [once] * self.restarts)
 
 
+def _fixed(projection: nn.Module | None) -> nn.Module:
+    """A copy that evaluates and does not learn."""
+    return nn.Identity() if projection is None else copy.deepcopy(projection).eval().requires_grad_(False)
+
+
 def _features(output: Output) -> Tensor:
     return at_least_float32(output.embedding if output.embedding.shape[1] else output.logits).flatten(1)
 
@@ -200,6 +222,7 @@ class PrototypeClassifier(nn.Module):
         active: (C, K) bool, the prototypes in use; all by default.
         gamma: temperature of the softmax over the prototypes of a class, as in training.
         scale: of the logits.
+        projection: what stands between embeddings and prototypes, such as `SoftTriple.project`; copied.
 
     >>> class Identity(nn.Module):
     ...     def forward(self, x):
@@ -219,10 +242,12 @@ class PrototypeClassifier(nn.Module):
         *,
         gamma: float = 0.1,
         scale: float = 20.0,
+        projection: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_number("(0, inf)", gamma=gamma, scale=scale)
         self.model = model
+        self.projection = _fixed(projection)
         self.gamma = gamma
         self.scale = scale
         active = torch.ones_like(prototypes[..., 0], dtype=torch.bool) if active is None else active
@@ -231,7 +256,7 @@ class PrototypeClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         embedding = output_of(self.model, x).embedding
-        similarity = prototype_similarity(embedding, self.prototypes, self.active, gamma=self.gamma)
+        similarity = prototype_similarity(self.projection(embedding), self.prototypes, self.active, gamma=self.gamma)
         return Output(self.scale * similarity, embedding)
 
 
@@ -244,6 +269,7 @@ def adaptive_attacks(
     scale: float = 20.0,
     gamma: float = 0.1,
     margin: float = 0.01,
+    projection: nn.Module | None = None,
     steps: int = 100,
     restarts: int = 1,
     seed: int = 0,
@@ -257,17 +283,19 @@ def adaptive_attacks(
         prototypes: (C, K, D).
         active: (C, K) bool, the prototypes in use; all by default.
         weight, scale, gamma, margin: of the SoftTriple term, as in training.
+        projection: what stands between embeddings and prototypes, such as `SoftTriple.project`.
         steps, restarts, seed: of each attack; all take the steps of APGD.
 
     >>> from protoat.threats import Linf
     >>> list(adaptive_attacks(Linf("8/255"), torch.eye(2)[:, None]))
     ['adaptive-combined', 'adaptive-leave', 'adaptive-approach', 'adaptive-displace']
     """
-    combined = WithSoftTriple(prototypes, active, weight=weight, scale=scale, gamma=gamma, margin=margin)
     losses = {
-        "combined": combined,
-        "leave": LeaveOwn(prototypes, active, gamma=gamma),
-        "approach": ApproachWrong(prototypes, active, gamma=gamma),
+        "combined": WithSoftTriple(
+            prototypes, active, weight=weight, scale=scale, gamma=gamma, margin=margin, projection=projection
+        ),
+        "leave": LeaveOwn(prototypes, active, gamma=gamma, projection=projection),
+        "approach": ApproachWrong(prototypes, active, gamma=gamma, projection=projection),
     }
     attacks: dict[str, Attack] = {
         f"adaptive-{name}": APGD(threat, loss=loss, steps=steps, restarts=restarts, seed=seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["max_over_processes", "mean_over_processes", "sum_over_processes", "unwrap_model"]
+__all__ = ["joint_sum", "max_over_processes", "mean_over_processes", "processes", "sum_over_processes", "unwrap_model"]
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -28,7 +29,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     >>> mean_over_processes(torch.tensor(0.5))
     tensor(0.5000)
     """
-    return sum_over_processes(value) / dist.get_world_size() if _several() else value
+    return sum_over_processes(value) / processes() if processes() > 1 else value
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -51,12 +52,37 @@ def max_over_processes(value: Tensor) -> Tensor:
     return _reduced(value, "MAX")
 
 
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def joint_sum(value: Tensor) -> Tensor:
+    """`sum_over_processes` that gradient flows through, from the losses of all processes to the values of each.
+
+    >>> import torch
+    >>> joint_sum(torch.tensor(2.0))
+    tensor(2.)
+    """
+    return _JointSum.apply(value) if processes() > 1 else value
+
+
+def processes() -> int:
+    """How many processes a distributed run has; 1 outside of one.
+
+    >>> processes()
+    1
+    """
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _JointSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _reduced(value, "SUM")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _reduced(gradients[0].contiguous(), "SUM")
 
 
 def _reduced(value: Tensor, operation: Literal["SUM", "MAX"]) -> Tensor:
-    if not _several():
+    if processes() == 1:
         return value
     result = value.clone()
     dist.all_reduce(result, getattr(dist.ReduceOp, operation))

@@ -48,6 +48,7 @@ __all__ = [
 Overrides = Mapping[str, Any]  # changes of a recipe, as its file has them
 
 _IMAGENET: Overrides = {"model": {"init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}}
+_NO_PROJECTION: Overrides = {"regularizer": {"init_args": {"projection": None}}}
 _NOT_NORMALISED: Overrides = {"model": {"init_args": {"mean": None, "std": None}}}
 
 
@@ -62,6 +63,7 @@ class Data:
         replays: of Free adversarial training (paper, section 4.2).
         fast_step: step size of Fast adversarial training, in radii of training, whatever a budget makes of these.
         pgd: changes of all rows but Fast and Free.
+        ours: changes of rows with SoftTriple.
         finetune: changes of rows that start from an encoder.
         tla: recipe of TLA over it.
         encoder: recipe that pre-trains on it, with the place of ``acl`` or ``rocl``; none where the paper has none.
@@ -75,6 +77,7 @@ class Data:
     replays: int = 8
     fast_step: float = 1.0  # paper, section 4.2: 8/255
     pgd: Overrides = field(default_factory=dict, hash=False)
+    ours: Overrides = field(default_factory=dict, hash=False)
     finetune: Overrides = field(default_factory=dict, hash=False)
     tla: str = "tla"
     encoder: str | None = "cifar10-{}"
@@ -95,7 +98,7 @@ MNIST = Data(
     acl={},
     rocl={},
 )
-MNIST_2 = replace(MNIST, recipe="mnist-2", label="MNIST-2", name="mnist-2")
+MNIST_2 = replace(MNIST, recipe="mnist-2", label="MNIST-2", name="mnist-2", ours=_NO_PROJECTION)
 MNIST_AS_WRITTEN = replace(MNIST, name="mnist-as-written", pgd={"method": {"init_args": {"step_size": 0.01}}})
 CIFAR10 = Data("cifar10", "CIFAR10", "cifar10")
 CIFAR100 = Data("cifar100", "CIFAR100", "cifar100", encoder_data="CIFAR100")
@@ -155,7 +158,7 @@ class Setup:
         return Job(
             _slug(data.name, self.name, budget.name, str(seed)),
             (data.recipe,) if self.layer is None else (data.recipe, self.layer(data)),
-            overlay(method, self.changes, *matching, short, {"seed": seed}),
+            overlay(method, data.ours if self.layer is None else {}, self.changes, *matching, short, {"seed": seed}),
             None if self.start is None else _encoder(self.start, data, budget),
         )
 

@@ -223,7 +223,7 @@ def nearest_images(
     if not 1 <= each <= len(seen.data):
         raise UserError(f"each={each} images are asked for, and there are {len(seen.data)}")
     metric = seen.metric
-    nearness = cosines(seen.clean.embedding, metric.prototypes.detach(), metric.active)
+    nearness = cosines(seen.projected(seen.clean), metric.prototypes.detach(), metric.active)
     counts = crosstab(seen.data.labels, seen.places, (len(metric.active), metric.active.shape[1]))
     rows = []
     for owner, place in metric.active.nonzero().tolist():

@@ -67,7 +67,7 @@ def retrieval(
 def _retrieved(seen: Pictured, k: int, attack: str) -> dict[str, _Found]:
     own = torch.arange(len(seen.data))
     return {
-        kind: _Found(queries, nearest_neighbours(queries.embedding, seen.clean.embedding, k, excluded=own))
+        kind: _Found(queries, nearest_neighbours(seen.projected(queries), seen.projected(seen.clean), k, excluded=own))
         for kind, queries in (("clean", seen.clean), ("attacked", seen.attacked(attack)))
     }
 

@@ -18,6 +18,7 @@ from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
 from protoat.recipes.parser import nearest
 from protoat.regularizers import SoftTriple
+from protoat.regularizers.projection import ProxyRegularizer
 from protoat.runs.named_attacks import one_attack
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject
@@ -117,8 +118,16 @@ class Pictured:
             raise UserError(f"{self.run} has no prototypes: it was not trained with SoftTriple; name a run that was")
         return found
 
+    def projected(self, embedded: Embedded) -> Tensor:
+        """(M, D) embeddings as the prototypes of the run see them, where it has some; else as they are."""
+        regularizer = self.subject.regularizer
+        if not isinstance(regularizer, ProxyRegularizer):
+            return embedded.embedding
+        with torch.no_grad():
+            return regularizer.projected(embedded.embedding)
+
     @cached_property
     def places(self) -> Tensor:
         """(M,) int64, the prototype of its own class that each clean image is nearest to."""
         metric = self.metric
-        return assign(self.clean.embedding, self.data.labels, metric.prototypes.detach(), metric.active)
+        return assign(self.projected(self.clean), self.data.labels, metric.prototypes.detach(), metric.active)

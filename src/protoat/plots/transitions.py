@@ -91,7 +91,7 @@ def transitions(run: Path | str, *, images: int | None = 1000, attack: str = "pg
 def _nearest_prototype(seen: Pictured, embedded: Embedded) -> Tensor:
     """Of all classes: (M,) int64 into the prototypes in use."""
     metric = seen.metric
-    return cosines(embedded.embedding, metric.prototypes.detach(), metric.active)[:, metric.active].argmax(1)
+    return cosines(seen.projected(embedded), metric.prototypes.detach(), metric.active)[:, metric.active].argmax(1)
 
 
 def _prototypes(seen: Pictured) -> list[str]:

@@ -12,7 +12,7 @@ from protoat.recipes.initialise import Initialise
 from protoat.recipes.recipe import Recipe
 from protoat.training import EMA
 
-__all__ = ["Difference", "differences", "fingerprint", "flat", "later_defaults", "settings"]
+__all__ = ["FIRST", "Difference", "differences", "fingerprint", "flat", "later_defaults", "settings"]
 
 # Where files are (weights are known by their SHA-256), and how often a run is saved.
 _NO_PART_OF_A_RUN = (
@@ -28,7 +28,7 @@ _HOW_TO_START = {
     entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")
 }
 # Fields of the first recipes, whose defaults are in the fingerprints of stored runs. No field is ever added here.
-_FIRST = (
+FIRST = (
     *("batch_size", "validation_size", "validate_every", "weight", "norm_weight", "norm", "dml_input"),
     *("prototype_lr_factor", "seed", "precision", "compile"),
 )
@@ -58,7 +58,7 @@ def later_defaults(kind: type[Recipe]) -> dict[str, Any]:
     False
     """
     known = {entry.name: entry.default for entry in fields(kind) if entry.init and entry.default is not MISSING}
-    return {name: value for name, value in known.items() if name not in _FIRST and value is not None}
+    return {name: value for name, value in known.items() if name not in FIRST and value is not None}
 
 
 _LATER = later_defaults(Recipe)

@@ -24,6 +24,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from protoat.errors import UserError
 from protoat.recipes.allow_list import check_names, foreign_names, without_downloads
 from protoat.recipes.choices import CLASSES, WORDS, choices_of, in_full, with_packages
+from protoat.recipes.earlier import completed
 from protoat.recipes.fingerprint import flat
 from protoat.recipes.initialise import Initialise, digest
 from protoat.recipes.own_code import named_in, trusted, trusting
@@ -139,7 +140,7 @@ class _RecipeParser(Parser):
         plain = _plain(content, source)
         full = in_full(plain)
         check_names(full, str(source), keys=KEYS)
-        if (kept := without_downloads(full)) != plain:
+        if (kept := completed(without_downloads(full))) != plain:
             content = yaml.safe_dump(kept, sort_keys=False)
         return super().parse_string(content, path, *args, **options)
 

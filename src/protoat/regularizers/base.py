@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -34,6 +35,14 @@ class Regularizer(Memory, ABC):
     @abstractmethod
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
         """Unweighted scalar term of embeddings (B, D) with labels (B,); for use in any training loop."""
+
+    def of_both(self, adversarial: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+        """Unweighted scalar term of adversarial and clean embeddings (B, D) of the same images, as one batch."""
+        return self(torch.cat([adversarial, clean]), torch.cat([y, y]))
+
+    def with_own_rate(self) -> list[nn.Parameter]:
+        """The parameters that learn at `prototype_lr_factor`; all others learn as those of the network."""
+        return list(self.parameters())
 
     def term(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor:
         """Unweighted scalar term of one step. One that needs more than the adversarial embeddings overrides this.

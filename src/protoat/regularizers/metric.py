@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
-from protoat.errors import UserError
 from protoat.regularizers.base import Regularizer
+from protoat.regularizers.projection import Kind, ProxyRegularizer
 
 __all__ = ["NPair", "ProxyAnchor", "ProxyNCA", "Triplet"]
 
@@ -27,7 +27,7 @@ def _library(part: str) -> Any:
 
 
 class _LibraryLoss(Regularizer):
-    """Runs a loss of the library outside autocast, in the type of its proxies, which it would otherwise convert."""
+    """Runs a loss of the library in float32, outside autocast."""
 
     def __init__(self, loss: nn.Module, num_classes: int, embedding_dim: int) -> None:
         super().__init__()
@@ -35,15 +35,24 @@ class _LibraryLoss(Regularizer):
         self.loss: Any = loss
 
     def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
-        proxies = getattr(self.loss, "proxies", None)
-        if proxies is not None and proxies.shape[1] != embedding.shape[1]:
-            raise UserError(
-                f"{type(self).__name__} was built with embedding_dim={proxies.shape[1]}, "
-                f"and the model's embeddings have {embedding.shape[1]} entries"
-            )
-        dtype = torch.float32 if proxies is None else proxies.dtype
         with torch.autocast(embedding.device.type, enabled=False):
-            return self._value(embedding.to(dtype), y)
+            return self._value(embedding.to(torch.float32), y)
+
+    @abstractmethod
+    def _value(self, embedding: Tensor, y: Tensor) -> Tensor: ...
+
+
+class _LibraryProxyLoss(ProxyRegularizer):
+    """Runs a loss of the library in the type of its proxies, which it would otherwise convert, outside autocast."""
+
+    def __init__(self, loss: nn.Module, num_classes: int, embedding_dim: int, projection: Kind | None) -> None:
+        super().__init__(embedding_dim, projection)
+        self.num_classes, self.embedding_dim = num_classes, embedding_dim
+        self.loss: Any = loss
+
+    def of_projected(self, embedding: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self._value(embedding.to(self.loss.proxies.dtype), y)
 
     @abstractmethod
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor: ...
@@ -150,7 +159,7 @@ class NPair(_LibraryLoss):
         return order[:-1][is_anchor], order[1:][is_anchor], place[:-1][is_anchor] // 2
 
 
-class ProxyNCA(_LibraryLoss):
+class ProxyNCA(_LibraryProxyLoss):
     """Proxy-NCA: one learnt proxy a class, cross-entropy on ``-softmax_scale * squared distance`` of unit vectors.
 
     Args:
@@ -159,6 +168,7 @@ class ProxyNCA(_LibraryLoss):
         softmax_scale: scale of the squared distances: 32 as in the Proxy-Anchor authors' comparison; 9 in the public
             Proxy-NCA code. The library's 1 leaves the logits at most 4 apart, an almost flat softmax. A result should
             state it.
+        projection: what stands between embeddings and proxies, as in `SoftTriple`; None as published.
 
     Raises:
         ImportError: pytorch-metric-learning is not installed.
@@ -172,18 +182,25 @@ class ProxyNCA(_LibraryLoss):
     torch.Size([10, 64])
     """
 
-    def __init__(self, num_classes: int, embedding_dim: int, *, softmax_scale: float = 32.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        softmax_scale: float = 32.0,
+        projection: Kind | None = "batchnorm",
+    ) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("(0, inf)", softmax_scale=softmax_scale)
         loss = _library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale)
-        super().__init__(loss, num_classes, embedding_dim)
+        super().__init__(loss, num_classes, embedding_dim, projection)
         self.softmax_scale = softmax_scale
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(-self.softmax_scale * self.loss.get_logits(embedding), y)
 
 
-class ProxyAnchor(_LibraryLoss):
+class ProxyAnchor(_LibraryProxyLoss):
     """Proxy-Anchor: each class's proxy as the anchor of all images of the batch, on cosines.
 
     The value is a sum over images inside a logarithm and not a mean: it lies near ``alpha * (margin - cos)``, far above
@@ -194,6 +211,7 @@ class ProxyAnchor(_LibraryLoss):
         embedding_dim: D.
         margin: by how much the cosine to the own proxy should exceed 0, and those to others stay below (authors: 0.1).
         alpha: scale of the cosines (authors: 32).
+        projection: what stands between embeddings and proxies, as in `SoftTriple`; None as published.
 
     Raises:
         ImportError: pytorch-metric-learning is not installed.
@@ -205,12 +223,20 @@ class ProxyAnchor(_LibraryLoss):
     torch.Size([10, 64])
     """
 
-    def __init__(self, num_classes: int, embedding_dim: int, *, margin: float = 0.1, alpha: float = 32.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        *,
+        margin: float = 0.1,
+        alpha: float = 32.0,
+        projection: Kind | None = "batchnorm",
+    ) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("[0, inf)", margin=margin)
         check_number("(0, inf)", alpha=alpha)
         loss = _library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha)
-        super().__init__(loss, num_classes, embedding_dim)
+        super().__init__(loss, num_classes, embedding_dim, projection)
         self.margin, self.alpha = margin, alpha
 
     def _value(self, embedding: Tensor, y: Tensor) -> Tensor:

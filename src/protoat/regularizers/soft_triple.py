@@ -15,14 +15,14 @@ from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
 from protoat.functional.prototypes import prototype_similarity, soft_triple_terms
-from protoat.regularizers.base import Regularizer
+from protoat.regularizers.projection import Kind, ProxyRegularizer
 
 __all__ = ["SoftTriple"]
 
 _LOGGED_THRESHOLDS = (0.05, 0.1, 0.2)
 
 
-class SoftTriple(Regularizer):
+class SoftTriple(ProxyRegularizer):
     """SoftTriple loss on embeddings + `tau` x the spread of each class's prototypes, which merge on a schedule.
 
     Args:
@@ -40,6 +40,8 @@ class SoftTriple(Regularizer):
             paper's schedule; merge later if yours drops later.
         merge_stop: share of a run in [0, 1] after which nothing is merged.
         merge_every: epochs from one merge to the next.
+        projection: what stands between embeddings and prototypes, see `Projection`: ``"batchnorm"``,
+            ``"linear+batchnorm"``, ``"mlp"``, or None, as in the paper.
 
     Attributes:
         prototypes: (C, K, D) parameter, K the largest count. Its shape never changes, so checkpoints, optimizer state
@@ -57,7 +59,8 @@ class SoftTriple(Regularizer):
     with a bound of ``1 / sqrt(CK)``: the directions are alike, but their length, about ``sqrt(D / 3CK)``, and with it
     the turn that one step of a given learning rate makes, depends on C, K and D. Under SGD a length L turns as far as
     unit vectors at ``1 / L^2`` of the rate (`prototype_lr_factor` of a recipe): 0.12 for C = 2, K = 10, D = 512, and
-    1.5 for the paper's MNIST. The paper does not say how prototypes merge; the rule is ours.
+    1.5 for the paper's MNIST. The paper does not say how prototypes merge; the rule is ours. So is the projection:
+    without it one prototype takes most images of a class, see docs/methods.md.
 
     >>> metric = SoftTriple(2, 16, prototypes_per_class=[3, 4])
     >>> metric.active.sum(1).tolist()
@@ -84,10 +87,11 @@ class SoftTriple(Regularizer):
         merge_start: float = 0.25,
         merge_stop: float = 0.9,
         merge_every: int = 1,
+        projection: Kind | None = "batchnorm",
     ) -> None:
-        super().__init__()
-        self.num_classes, self.embedding_dim = num_classes, embedding_dim
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
+        super().__init__(embedding_dim, projection)
+        self.num_classes, self.embedding_dim = num_classes, embedding_dim
         counts = counts_per_class(num_classes, prototypes_per_class=prototypes_per_class)
         check_number("(0, inf)", scale=scale, gamma=gamma)
         check_number("[0, inf)", margin=margin, tau=tau)
@@ -114,7 +118,7 @@ class SoftTriple(Regularizer):
             "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
         ]
 
-    def forward(self, embedding: Tensor, y: Tensor) -> Tensor:
+    def of_projected(self, embedding: Tensor, y: Tensor) -> Tensor:
         data, spread, assignment = soft_triple_terms(
             embedding, y, self.prototypes, self.active, scale=self.scale, gamma=self.gamma, margin=self.margin
         )
@@ -124,7 +128,7 @@ class SoftTriple(Regularizer):
 
     def similarity(self, embedding: Tensor) -> Tensor:
         """Smoothed similarity in [-1, 1] of embeddings (B, D) to every class, (B, C)."""
-        return prototype_similarity(embedding, self.prototypes, self.active, gamma=self.gamma)
+        return prototype_similarity(self.projected(embedding), self.prototypes, self.active, gamma=self.gamma)
 
     def predict(self, embedding: Tensor) -> Tensor:
         """Most similar class by prototypes, (B,). The deployed prediction is the head's; this is a second opinion."""

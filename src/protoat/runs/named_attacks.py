@@ -122,6 +122,7 @@ def _adaptive(subject: Subject) -> dict[str, Family]:
                 scale=metric.scale,
                 gamma=metric.gamma,
                 margin=metric.margin,
+                projection=metric.project,
                 steps=steps,
                 restarts=restarts,
             )

@@ -90,7 +90,12 @@ def with_prototype_head(subject: Subject, *, folder: Path | None = None) -> Subj
         subject,
         name=f"{subject.name}, by prototypes",
         model=PrototypeClassifier(
-            subject.model, metric.prototypes, metric.active, gamma=metric.gamma, scale=metric.scale
+            subject.model,
+            metric.prototypes,
+            metric.active,
+            gamma=metric.gamma,
+            scale=metric.scale,
+            projection=metric.project,
         ).eval(),
         folder=folder or subject.folder / "prototypes",
         identity=subject.identity | {"head": "prototypes"},

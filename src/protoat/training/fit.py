@@ -211,7 +211,7 @@ def fit(
         )
         images, labels = batches.first()
         if objective.method.labelled and smallest_batch(train) == 1:
-            check_single_image(model, images[:1].to(accelerator.device), learner.modes.learning)
+            check_single_image(model, images[:1].to(accelerator.device), learner.modes.learning, objective.regularizer)
         updates = epochs * len(batches) * objective.updates_per_batch
         if isinstance(schedule, TorchSchedule):
             each = validation is not None and validate_every == 1

@@ -74,6 +74,8 @@ class Learner:
         ]
         self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
         self.modes = ModuleModes(model)
+        metric = objective.regularizer
+        self.metric_modes = None if metric is None else ModuleModes(metric, "regularizer")
         model.to(accelerator.device)
         if memory_format is not None:
             model.to(memory_format=torch.channels_last)
@@ -101,6 +103,12 @@ class Learner:
     def base_lr(self) -> float:
         """The rate that a schedule moves: the first group's, or of the first that has one where that is 0."""
         return next((lr for lr in self.base_lrs if lr), 0.0)
+
+    def train(self) -> None:
+        """Puts model and regularizer into the modes in which they learn."""
+        self.modes.train()
+        if self.metric_modes is not None:
+            self.metric_modes.train()
 
     def step(self, loss: Tensor, lr: float | None) -> None:
         """One optimizer step at learning rate `lr` (None: as it is); every group keeps its ratio to `base_lr`."""
@@ -210,6 +218,8 @@ class Learner:
             self.unwrapped.__dict__.pop(name, None)
         self.unwrapped.__dict__.update(self._marks)
         self.modes.restore()
+        if self.metric_modes is not None:
+            self.metric_modes.restore()
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             if not self.scheduled:
                 group["lr"] = base

@@ -76,7 +76,7 @@ class Loop:
     def _epoch(self) -> None:
         state = self.state
         started = time.perf_counter() - state.seconds
-        self.learner.modes.train()
+        self.learner.train()
         self.learner.model.training = self.learner.unwrapped.training  # of what wraps it
         self.sums.restart(state.sums, state.count)
         self.saver.begin_epoch()

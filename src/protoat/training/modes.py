@@ -20,6 +20,10 @@ class ModuleModes:
     one that the model's own ``train`` leaves in it. A model of which no module came in train mode was measured before
     and is put into train mode as a whole, with a warning where that makes a difference.
 
+    Args:
+        model: whose modes are kept; or a regularizer.
+        name: what warnings call it.
+
     >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
     >>> _ = net[0].eval()
     >>> modes = ModuleModes(net)
@@ -27,7 +31,7 @@ class ModuleModes:
     (True, False, True)
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, name: str = "model") -> None:
         self.model = model
         self._came = [(module, module.training) for module in model.modules()]
         measured = not any(mode for _, mode in self._came)
@@ -36,8 +40,9 @@ class ModuleModes:
         self.restore()
         if measured and any(isinstance(module, _BatchNorm | _DropoutNd) for module, _ in self._came):
             logger.warning(
-                "the model came in eval mode and trains in train mode; to freeze batch norm or dropout, put these "
-                "layers alone into eval mode"
+                "the %s came in eval mode and trains in train mode; to freeze batch norm or dropout, put these "
+                "layers alone into eval mode",
+                name,
             )
 
     @property

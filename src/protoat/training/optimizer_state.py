@@ -30,7 +30,8 @@ def parameter_groups(
     """Groups for any torch optimizer: the network, and prototypes with their own rate and no weight decay.
 
     Args:
-        model: its trainable parameters form the first group, with those of the method (an auxiliary head).
+        model: its trainable parameters form the first group, with the layers that the objective learns (an auxiliary
+            head, the projection in front of prototypes).
         objective: its prototypes form the second, when it has some; its method is prepared for the model.
         lr: learning rate of the network.
         prototype_lr_factor: the prototypes' rate, as a multiple of `lr`; a schedule keeps the ratio.
@@ -49,7 +50,7 @@ def parameter_groups(
     check_number("[0, inf)", weight_decay=weight_decay)
     objective.prepare(model)
     network = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    network += objective.method.parameters()
+    network += objective.layers()
     groups: list[dict[str, Any]] = [{"params": network, "lr": lr, "weight_decay": weight_decay}]
     if prototypes := objective.prototypes():
         groups.append({"params": prototypes, "lr": lr * prototype_lr_factor, "weight_decay": 0.0})

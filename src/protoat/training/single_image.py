@@ -34,17 +34,21 @@ def smallest_batch(loader: Any) -> int | None:
     return int(size if drop_last or images % size == 0 else images % size)
 
 
-def check_single_image(model: nn.Module, image: Tensor, learning: Collection[nn.Module]) -> None:
+def check_single_image(
+    model: nn.Module, image: Tensor, learning: Collection[nn.Module], regularizer: nn.Module | None = None
+) -> None:
     """Refuses a model with a batch norm that sees one value of each channel when it is given one image.
 
     Args:
         image: (1, ...); one forward in eval mode, which changes nothing.
         learning: the modules that train in train mode.
+        regularizer: sees embeddings, so that each batch norm in it sees one value of each channel.
 
     Raises:
         ValueError: names the layer.
     """
-    alone: list[str] = []
+    parts = () if regularizer is None else regularizer.named_modules()
+    alone = [f"regularizer.{name}" for name, part in parts if isinstance(part, _BatchNorm) and part.training]
     modes = [(module, module.training) for module in model.modules()]
     hooks = [
         module.register_forward_pre_hook(
@@ -53,13 +57,12 @@ def check_single_image(model: nn.Module, image: Tensor, learning: Collection[nn.
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module in learning
     ]
-    if not hooks:
-        return
     try:
         for module, _ in modes:
             module.training = False
-        with torch.no_grad():
-            model(image)
+        if hooks:
+            with torch.no_grad():
+                model(image)
     finally:
         for hook in hooks:
             hook.remove()
