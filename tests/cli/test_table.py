@@ -35,7 +35,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_without_a_number_all_tables_are_listed(table) -> None:
     lines = table().splitlines()
-    assert [line.split()[:3] for line in lines] == [["protoat", "table", str(number)] for number in range(1, 10)]
+    assert [line.split()[:3] for line in lines] == [["protoat", "table", str(number)] for number in range(1, 12)]
 
 
 def test_a_dry_run_prints_commands_and_writes_nothing(table, tmp_path: Path) -> None:

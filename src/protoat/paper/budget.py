@@ -125,6 +125,7 @@ def _check_changes(path: Path, budget: Budget) -> None:
 
     The file comes from outside, so it names what a recipe may, and no more.
     """
+    from protoat.paper.mode_rows import DATA
     from protoat.recipes.allow_list import check_names  # torch takes seconds to import
     from protoat.recipes.reading import read_recipe
     from protoat.recipes.recipe import KEYS
@@ -136,16 +137,17 @@ def _check_changes(path: Path, budget: Budget) -> None:
     for name in budget.attacks.values():
         if not re.fullmatch(r"\w[\w:@/.-]*", str(name)) or "." in re.split("[/@:]", str(name))[0]:
             raise UserError(f"{path}, attacks: {name!r} is not the short name of an attack, such as pgd10")
-    if unknown := [name for name in budget.recipes if name not in recipe_names()]:
-        raise UserError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], recipe_names())}")
+    known = {name: name for name in recipe_names()} | {data.in_budgets: data.recipe for data in DATA}
+    if unknown := [name for name in budget.recipes if name not in known]:
+        raise UserError(f"{path}, recipes: {unknown[0]!r} is unknown; {nearest(unknown[0], known)}")
     general = replace(budget, recipes={})
     tried = [
         ("train", general, "cifar10", False),
         ("pretrain", general, "cifar10-acl", True),
-        *((f"recipes, {name}", budget, name, is_of_pretraining(name)) for name in budget.recipes),
+        *((f"recipes, {name}", budget, name, is_of_pretraining(known[name])) for name in budget.recipes),
     ]
     for section, changed, name, pretrains in tried:
         try:
-            read_recipe(name, changed.overrides(name, pretrains=pretrains))
+            read_recipe(known[name], changed.overrides(name, pretrains=pretrains))
         except ValueError as error:
             raise UserError(f"{path}, {section}: {error}") from error

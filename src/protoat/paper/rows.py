@@ -85,6 +85,11 @@ class Data:
     acl: Overrides = field(default_factory=lambda: _IMAGENET, hash=False)
     rocl: Overrides = field(default_factory=lambda: _NOT_NORMALISED, hash=False)
 
+    @property
+    def in_budgets(self) -> str:
+        """By what name a budget changes it among its recipes."""
+        return self.recipe
+
 
 MNIST = Data(
     recipe="mnist",
@@ -125,7 +130,8 @@ class Setup:
         changes: further changes, such as another regularizer.
         layer: recipe that is laid over that of the data.
         start: what pre-trains the encoder it starts from, ``acl`` or ``rocl``.
-        baseline: the same without prototypes, to tell what these cost.
+        baseline: the same without prototypes, to tell what these cost and bring.
+        ceiling: what a gain over the baseline is a share of.
         recipes: of the data that there is such a row for; none names all.
 
     >>> from protoat.paper.budget import read_budget
@@ -139,6 +145,7 @@ class Setup:
     layer: Callable[[Data], str] | None = None
     start: str | None = None
     baseline: Setup | None = None
+    ceiling: Setup | None = None
     recipes: tuple[str, ...] = ()
 
     def trains_on(self, data: Data) -> bool:
@@ -154,7 +161,7 @@ class Setup:
 
         matching = () if self.start is None else (data.finetune, data.acl if self.start == "acl" else data.rocl)
         method = self.method(data, budget)
-        short = budget.overrides(data.recipe, keep={"schedule"} & method.keys())
+        short = budget.overrides(data.in_budgets, keep={"schedule"} & method.keys())
         return Job(
             _slug(data.name, self.name, budget.name, str(seed)),
             (data.recipe,) if self.layer is None else (data.recipe, self.layer(data)),

@@ -27,6 +27,7 @@ __all__ = [
     "check_one_attack",
     "default_names",
     "has_prototypes",
+    "knows_prototypes",
     "named_attacks",
     "one_attack",
     "surrogate_run",
@@ -57,6 +58,13 @@ def default_names(subject: Subject) -> list[str]:
 def has_prototypes(subject: Subject) -> bool:
     """Whether there are attacks that know its prototypes, of SoftTriple or of a head with several."""
     return isinstance(subject.regularizer, SoftTriple) or multi_prototype_head(subject.model) is not None
+
+
+def knows_prototypes(recipe: Recipe) -> bool:
+    """Whether there will be such attacks on a run of a recipe; told without images."""
+    with torch.random.fork_rng():
+        regularizer = None if recipe.regularizer is None else recipe.regularizer(2, 2)
+        return has_prototypes(blank_subject("", recipe, 2, regularizer))
 
 
 def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | None]:

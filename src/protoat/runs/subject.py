@@ -68,8 +68,9 @@ def blank_subject(name: str, recipe: Recipe, classes: int, regularizer: Regulari
     images = torch.zeros(classes, 1, 1, 1, dtype=torch.uint8)
     data = ImageData(images, torch.arange(classes), tuple(map(str, range(classes))))
     threat = recipe.evaluation_threat or recipe.threat
-    # How many prototypes a head has, changes no attack's name or parameters.
-    model = nn.Identity() if recipe.head is None else MultiPrototypeHead(2, classes, prototypes_per_class=1)
+    # How many prototypes a head has changes no attack's name or parameters.
+    several = recipe.head is not None or getattr(recipe.modes, "keywords", {}).get("mode_weight", 0) != 0
+    model = MultiPrototypeHead(2, classes, prototypes_per_class=1) if several else nn.Identity()
     return Subject(name, model, data, threat, regularizer, Path(name), {})
 
 

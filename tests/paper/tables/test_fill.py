@@ -74,12 +74,12 @@ def test_an_audit_is_read_with_its_failures(tmp_path: Path) -> None:
     about = {"subject": {"weights": "best.safetensors"}, "threat": {"norm": "linf", "eps": 0.1}, "images": 200}
     checks = [checked("A1", "fail"), checked("A2", "pass"), checked("C9", "not run")]
     (tmp_path / "audit.json").write_text(json.dumps(about | {"checks": checks}))
-    assert read("audit", record(tmp_path, 1, 1, 1), "").text == "FAILED A1 (2 of 3 checks on 200 images)"
+    assert read("audit", [record(tmp_path, 1, 1, 1)], "").text == "FAILED A1 (2 of 3 checks on 200 images)"
     (tmp_path / "audit.json").write_text(json.dumps(about | {"checks": checks[1:2]}))
-    assert read("audit", record(tmp_path, 1, 1, 1), "").text == "passed (1 of 1 checks on 200 images)"
+    assert read("audit", [record(tmp_path, 1, 1, 1)], "").text == "passed (1 of 1 checks on 200 images)"
     checks = [checks[1], checked("C10", "incomplete")]
     (tmp_path / "audit.json").write_text(json.dumps(about | {"checks": checks}))
-    assert read("audit", record(tmp_path, 1, 1, 1), "").text == "record incomplete: C10 (2 of 2 checks on 200 images)"
+    assert read("audit", [record(tmp_path, 1, 1, 1)], "").text == "record incomplete: C10 (2 of 2 checks on 200 images)"
 
 
 def test_a_data_set_and_an_attack_narrow_each_other() -> None:

@@ -18,6 +18,7 @@ _COLUMNS = [
     *("correct", "total", "interval_low", "interval_high", "number", "text", "verdict", "paper"),
     *("budget", "reproduction", "folder", "command"),
 ]
+_WITHOUT_ATTACK = ("minutes", "overhead", "prototypes", "audit")
 _REASON = {"no difference shown": "intervals overlap: no difference shown"}  # which is not a test
 
 
@@ -54,7 +55,7 @@ def _about(table: Filled, row: Line, column: Line, cell: Cell) -> dict[str, obje
         "column": column.label,
         "data": cell.data.label,
         "setup": cell.setup.name,
-        "attack": table.attack(cell) if cell.read in ("accuracy", "worst class", "worst mode") else "",
+        "attack": "" if cell.read in _WITHOUT_ATTACK else table.attack(cell),
         "reading": cell.read,
         "ours_only": row.ours or column.ours or not table.table.paper,
         "paper": table.table.printed(row, column) or "",
@@ -72,4 +73,6 @@ def _numbers(value: Measured | None) -> dict[str, object]:
         numbers |= {"correct": count.correct, "total": count.total, "interval_low": low, "interval_high": high}
     if value.reading.number is not None:
         numbers["number"] = value.reading.number
+    if value.reading.outcome is not None:
+        numbers["number"] = 100 * value.reading.outcome.value
     return numbers

@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from protoat.evaluation.statistics import percentage
+from protoat.paper.render.estimated import estimated
 from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
 from protoat.paper.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
@@ -124,8 +125,8 @@ def _stand_in(table: Filled, column: Line) -> str:
         cell = table.table.cell(row, column)
         if cell is not None and cell.read == "audit" and table.budget.checks is not None:
             return f" (here {len(table.budget.checks)} checks)"
-        if cell is not None and cell.attack != table.attack(cell):
-            return f" (here {table.attack(cell)})"
+        if cell is not None and (here := table.stands_in(cell)):
+            return f" (here {', '.join(here)})"
     return ""
 
 
@@ -159,6 +160,9 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
     if not values:
         return _MISSING
     words = list(dict.fromkeys(value.reading.text for value in values if value.reading.text))
+    if outcomes := [value.reading.outcome for value in values if value.reading.outcome is not None]:
+        ceilings = [value.reading.ceiling for value in values if value.reading.ceiling is not None]
+        return estimated(outcomes, ceilings) + _seeds_beside(len(outcomes), usual)
     accuracy = spread(values)
     if accuracy is not None:
         return ": ".join([*filter(None, ["; ".join(words)]), _percentages(accuracy, usual)])
@@ -180,6 +184,10 @@ def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
     return percentage(found.mean, found.interval, beside=deviation) + (f" ({', '.join(told)})" if told else "")
 
 
+def _seeds_beside(seeds: int, usual: tuple[int, int] | None) -> str:
+    return f" ({_of_seeds(seeds)})" if usual is None or usual[1] != seeds else ""
+
+
 def _of_seeds(seeds: int) -> str:
     return f"{seeds} seed{'s' * (seeds > 1)}"
 
@@ -196,6 +204,13 @@ def _reading(table: Filled) -> list[str]:
                 "Wilson's over the images of one where that is wider; " * several
             )
             + "of one run Wilson's, over its images, which knows nothing of other seeds."
+        )
+    if any(value.reading.outcome is not None for _, _, cell in table.cells() for value in table.values(cell)):
+        lines.append(
+            "Balanced accuracies and gains: in brackets the 95 % bootstrap interval over images, or Student's over "
+            "seeds where that is wider. Gains are in points, of the same seed on the same images; p is of a paired "
+            "t-test over seeds, uncorrected. A share of the ceiling is the mean gain over that of the ceiling, where "
+            "the interval of the latter is above zero."
         )
     if any(table.table.printed(row, column) for row, column, _ in table.cells()):
         lines.append("Columns called 'paper' repeat the numbers that the paper prints.")

@@ -15,8 +15,10 @@ from protoat.paper.budget import Budget
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished
 from protoat.paper.rows import Data, Setup
-from protoat.paper.tables.readings import Reading, minutes, read
+from protoat.paper.tables.lines import WORST_CASE
+from protoat.paper.tables.readings import Reading, read
 from protoat.paper.tables.table import Cell, Line, Table
+from protoat.runs.named_attacks import knows_prototypes
 from protoat.runs.run import Run
 
 __all__ = ["Filled", "Measured", "filled"]
@@ -91,7 +93,7 @@ class Filled:
                 if (run := done[task]) is None:
                     return None
                 runs.append(run)
-            reading = _overhead(*runs) if cell.read == "overhead" else read(cell.read, runs[0], self.attack(cell))
+            reading = read(cell.read, runs, self.attack(cell))
             return Measured(seed, runs[0], reading)
 
         return {
@@ -107,23 +109,33 @@ class Filled:
             return None
 
     def _tasks(self, cell: Cell, seed: int) -> list[Task]:
-        """What one value takes: a run, with `overhead` two."""
-        job = self.job(cell, seed)
-        if cell.read in ("minutes", "prototypes"):
-            return [Task(job)]
-        if cell.read == "overhead":
-            assert cell.setup.baseline is not None
-            return [Task(job), Task(self._job(cell.setup.baseline, cell.data, seed))]
+        """What one value takes: a run, and those it is compared with."""
+        setups = [cell.setup, *(other for other in cell.beside if other is not None)]
+        jobs = [self._job(setup, cell.data, seed) for setup in setups]
+        if cell.read in ("minutes", "overhead", "prototypes"):
+            return [Task(job) for job in jobs]
         if cell.read == "audit":
-            return [self._task(job, (), audit=True)]
-        return [self._task(job, (self.attack(cell),))]
+            return [self._task(job, (), audit=True) for job in jobs]
+        return [self._task(job, self.attacks(cell, job)) for job in jobs]
 
     def _task(self, job: Job, attacks: tuple[str, ...], *, audit: bool = False) -> Task:
         return Task(job, attacks, self.budget.images, audit, self.budget.checks if audit else None)
 
     def attack(self, cell: Cell) -> str:
-        """The attack of a cell, or what stands in for it at this budget."""
+        """The attack of a cell, or what stands in for it at this budget; what a record calls a worst case."""
         return self.budget.attacks.get(cell.attack, cell.attack)
+
+    def attacks(self, cell: Cell, job: Job) -> tuple[str, ...]:
+        """What is measured for a cell: of a worst case AutoAttack, and attacks on prototypes where a run has such."""
+        names: tuple[str, ...] = (cell.attack,)
+        if cell.attack == WORST_CASE:
+            names = ("aa", "adaptive") if knows_prototypes(job.recipe) else ("aa",)
+        return tuple(self.budget.attacks.get(name, name) for name in names)
+
+    def stands_in(self, cell: Cell) -> list[str]:
+        """What stands in for the attacks of a cell at this budget."""
+        names = ("aa", "adaptive") if cell.attack == WORST_CASE else (cell.attack,)
+        return [self.budget.attacks[name] for name in names if name in self.budget.attacks]
 
     def job(self, cell: Cell, seed: int) -> Job:
         """The run of a cell."""
@@ -160,9 +172,3 @@ def filled(
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds={list(seeds)}: name each seed once, such as 0 1 2")
     return Filled(table, budget, tuple(seeds), store, table.chosen("rows", rows), table.chosen("columns", columns))
-
-
-def _overhead(run: Run, baseline: Run) -> Reading:
-    """Training time over that of the baseline, in per cent, for each epoch: one of them may have stopped early."""
-    ours, theirs = (minutes(each) / len(each.metrics) for each in (run, baseline))
-    return Reading(number=100 * (ours / theirs - 1))

@@ -2,7 +2,9 @@
 
 from protoat.paper.tables.table import Line
 
-__all__ = ["AUTOATTACK", "CLEAN", "FGSM", "PGD10"]
+__all__ = ["AUTOATTACK", "CLEAN", "FGSM", "PGD10", "WORST_CASE"]
+
+WORST_CASE = "worst case"  # as a record calls it
 
 CLEAN = Line("Clean", attack="clean")
 FGSM = Line("FGSM", attack="fgsm")

@@ -1,52 +1,103 @@
-"""Reads the value of a cell from the record of a run."""
+"""What a cell tells of the records of runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
 
 from protoat.evaluation import AttackReport
+from protoat.evaluation.estimate import Outcome, Over
+from protoat.evaluation.order import fair_order
 from protoat.evaluation.statistics import Count
 from protoat.runs.run import Run
 
-__all__ = ["Reading", "minutes", "read"]
+__all__ = ["Reading", "read"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A value of one run.
+    """A value of one seed.
 
     Attributes:
         count: images that stay right, of how many.
+        outcome: which images stay right, where groups of them count alike or a baseline is subtracted.
+        ceiling: the outcome that it is a share of.
         number: what is no count, such as minutes.
         text: the class or mode counted, or what is neither count nor number.
     """
 
     count: Count | None = None
+    outcome: Outcome | None = None
+    ceiling: Outcome | None = None
     number: float | None = None
     text: str = ""
 
 
-def read(what: str, run: Run, attack: str) -> Reading:
-    """A reading by its name (`protoat.paper.tables.table.Read`), except ``overhead``, which is of two runs."""
-    return _READ[what](run, attack)
+def read(what: str, runs: Sequence[Run], attack: str) -> Reading:
+    """A reading by its name (`protoat.paper.tables.table.Read`), of a run and those it is compared with."""
+    return _READ[what](runs, attack)
 
 
-def minutes(run: Run) -> float:
-    """Time spent in training, validation included."""
-    return sum(line.seconds for line in run.metrics) / 60
+def _accuracy(runs: Sequence[Run], attack: str) -> Reading:
+    return Reading(_entry(runs[0], attack).count)
 
 
-def _accuracy(run: Run, attack: str) -> Reading:
-    return Reading(_entry(run, attack).count)
-
-
-def _worst(kind: str) -> Callable[[Run, str], Reading]:
-    def of(run: Run, attack: str) -> Reading:
-        name, count = getattr(_entry(run, attack), kind)
+def _worst(kind: str) -> Callable[[Sequence[Run], str], Reading]:
+    def of(runs: Sequence[Run], attack: str) -> Reading:
+        name, count = getattr(_entry(runs[0], attack), kind)
         return Reading(count, text=name)
 
     return of
+
+
+def _balanced(runs: Sequence[Run], attack: str) -> Reading:
+    return Reading(outcome=Outcome(_entry(runs[0], attack).correct_mask, _groups(runs[0], "labels")))
+
+
+def _gain(over: Over) -> Callable[[Sequence[Run], str], Reading]:
+    def of(runs: Sequence[Run], attack: str) -> Reading:
+        run, baseline, *ceiling = runs
+        found = [_gained(each, baseline, attack, over) for each in (run, *ceiling)]
+        return Reading(outcome=found[0], ceiling=found[1] if ceiling else None)
+
+    return of
+
+
+def _gained(run: Run, baseline: Run, attack: str, over: Over) -> Outcome:
+    correct, before = (_entry(each, attack).correct_mask for each in (run, baseline))
+    groups = _groups(run, "modes") if over == "least" else torch.zeros(len(correct), dtype=torch.int64)
+    return Outcome(correct, groups, over, before)
+
+
+def _groups(run: Run, kind: str) -> Tensor:
+    """Class or mode of each image that was measured."""
+    assert run.evaluation is not None
+    subject = run.evaluation.subject
+    return _groups_of(_Images(run, str(subject.data_sha256)), kind)[: subject.images]
+
+
+class _Images:
+    """The test images of a run; the same for runs on the same images."""
+
+    def __init__(self, run: Run, digest: str) -> None:
+        self.run, self.digest = run, digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Images) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@lru_cache(maxsize=32)
+def _groups_of(images: _Images, kind: str) -> Tensor:
+    data = images.run.test_images
+    groups: Tensor = getattr(data, kind)
+    return groups.cpu()[fair_order(data)]
 
 
 def _entry(run: Run, attack: str) -> AttackReport:
@@ -54,28 +105,45 @@ def _entry(run: Run, attack: str) -> AttackReport:
     return run.evaluation[attack]
 
 
-def _minutes(run: Run, attack: str) -> Reading:
-    return Reading(number=minutes(run))
+def _minutes(runs: Sequence[Run], attack: str) -> Reading:
+    return Reading(number=minutes(runs[0]))
 
 
-def _prototypes(run: Run, attack: str) -> Reading:
-    counts = run.prototype_counts
+def minutes(run: Run) -> float:
+    """Time spent in training, validation included."""
+    return sum(line.seconds for line in run.metrics) / 60
+
+
+def _overhead(runs: Sequence[Run], attack: str) -> Reading:
+    """Training time over that of the baseline, in per cent, for each epoch: one of them may have stopped early."""
+    ours, theirs = (minutes(each) / len(each.metrics) for each in runs)
+    return Reading(number=100 * (ours / theirs - 1))
+
+
+def _prototypes(runs: Sequence[Run], attack: str) -> Reading:
+    counts = runs[0].prototype_counts
     return Reading(text="/".join(map(str, counts[-1][1])) if counts else "none")
 
 
-def _audit(run: Run, attack: str) -> Reading:
-    audit = run.audit
-    assert audit is not None, f"{run.path} is not audited"
+def _audit(runs: Sequence[Run], attack: str) -> Reading:
+    audit = runs[0].audit
+    assert audit is not None, f"{runs[0].path} is not audited"
     told = (("FAILED", audit.failed), ("record incomplete:", audit.incomplete))
     words = [f"{word} {', '.join(ids)}" for word, ids in told if ids]
     return Reading(text=f"{'; '.join(words) or 'passed'} ({audit.extent})")
 
 
-_READ: dict[str, Callable[[Run, str], Reading]] = {
+_READ: dict[str, Callable[[Sequence[Run], str], Reading]] = {
     "accuracy": _accuracy,
+    "balanced accuracy": _balanced,
     "worst class": _worst("worst_class"),
     "worst mode": _worst("worst_mode"),
+    "gain": _gain("mean"),
+    "gain in worst mode": _gain("least"),
+    "share of ceiling": _gain("mean"),
+    "share of ceiling in worst mode": _gain("least"),
     "minutes": _minutes,
+    "overhead": _overhead,
     "prototypes": _prototypes,
     "audit": _audit,
 }

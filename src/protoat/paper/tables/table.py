@@ -13,7 +13,20 @@ from protoat.recipes.parser import nearest
 
 __all__ = ["Cell", "Line", "Read", "Table", "under"]
 
-Read = Literal["accuracy", "worst class", "worst mode", "minutes", "overhead", "prototypes", "audit"]
+Read = Literal[
+    "accuracy",
+    "balanced accuracy",
+    "worst class",
+    "worst mode",
+    "gain",
+    "gain in worst mode",
+    "share of ceiling",
+    "share of ceiling in worst mode",
+    "minutes",
+    "overhead",
+    "prototypes",
+    "audit",
+]
 
 
 class Cell(NamedTuple):
@@ -23,6 +36,13 @@ class Cell(NamedTuple):
     data: Data
     attack: str
     read: Read
+
+    @property
+    def beside(self) -> list[Setup | None]:
+        """What else has to be trained, to compare with."""
+        if self.read.startswith("share"):
+            return [self.setup.baseline, self.setup.ceiling]
+        return [self.setup.baseline] if self.read == "overhead" or self.read.startswith("gain") else []
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,9 @@ class Line:
     @property
     def names_of_data(self) -> set[str]:
         """What its data may be called on a command line, in small letters."""
-        return {name.lower() for name in (self.data.label, self.data.name, self.data.recipe)} if self.data else set()
+        return (
+            {name.lower() for name in (self.data.label, self.data.name, self.data.in_budgets)} if self.data else set()
+        )
 
     @property
     def names(self) -> set[str]:
@@ -108,8 +130,8 @@ class Table:
         data = next(line.data for line in said if line.data is not None)
         attack = next((line.attack for line in said if line.attack is not None), "clean")
         read: Read = next((line.read for line in said if line.read is not None), "accuracy")
-        possible = setup.trains_on(data) and not (read == "overhead" and setup.baseline is None)
-        return Cell(setup, data, attack, read) if possible else None
+        cell = Cell(setup, data, attack, read)
+        return cell if setup.trains_on(data) and all(other is not None for other in cell.beside) else None
 
     def printed(self, row: Line, column: Line) -> str | None:
         """The paper's value, as it stands there."""

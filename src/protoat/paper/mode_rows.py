@@ -1,0 +1,145 @@
+"""Rows of the study of modes: plain training, prototypes, known and discovered modes, with and without weights.
+
+All train alike but for what a row is about, on few images, so that a run takes minutes on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protoat.paper.budget import Budget
+from protoat.paper.rows import Data, Setup
+from protoat.paper.tables.lines import CLEAN, WORST_CASE
+from protoat.paper.tables.notes import Note
+from protoat.paper.tables.table import Line, Table, under
+
+__all__ = ["DATA", "ROWS", "STRONG_ROWS", "StudyData", "study"]
+
+Overrides = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyData(Data):
+    """A data set of the study.
+
+    Attributes:
+        study: changes of every row, that make a run short.
+        strong: recipe of the strong base over it.
+    """
+
+    encoder: str | None = None
+    study: Overrides = field(default_factory=dict, hash=False)
+    strong: str = "strong"
+
+    @property
+    def in_budgets(self) -> str:
+        return self.name
+
+
+_MNIST: Overrides = {
+    "train_size": 10_000,
+    "threat": {"eps": 0.2},
+    "method": {"init_args": {"ramp_epochs": 4}},
+    "optimizer": {"class_path": "Adam", "init_args": {"lr": 1.0e-3}},
+    "schedule": {"class_path": "StepDecay", "init_args": {"milestones": [0.7]}},
+    "epochs": 10,
+}
+_PARITY: Overrides = {"groups": {"even": list("02468"), "odd": list("13579")}}
+_CIFAR: Overrides = {
+    "train_size": 10_000,
+    "threat": {"eps": "4/255"},
+    "method": {"class_path": "NFGSM", "init_args": {"ramp_epochs": 2}},
+    "model": {"init_args": {"width": 0.25}},
+    "optimizer": {"init_args": {"lr": 0.05}},
+    "schedule": {"class_path": "Cyclic", "init_args": {"lr_min": 0.0}},
+    "epochs": 5,
+}
+BLOCKS = StudyData("mnist-2", "MNIST-2", "modes-mnist-2", study=_MNIST, strong="strong-mnist")
+PARITY = replace(BLOCKS, label="MNIST odd/even", name="modes-mnist-parity", study={**_MNIST, **_PARITY})
+DIGITS_2 = StudyData("digits-2", "digits-2", "modes-digits-2")
+CIFAR = StudyData("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
+DATA = (BLOCKS, PARITY, DIGITS_2, CIFAR)
+
+
+def _plain(data: Data, budget: Budget) -> Overrides:
+    assert isinstance(data, StudyData)
+    return data.study
+
+
+def _strong(data: Data, budget: Budget) -> Overrides:
+    """The strong base brings its method; data, network and length are as over the plain one."""
+    assert isinstance(data, StudyData)
+    return {key: value for key, value in data.study.items() if key != "method"}
+
+
+def _layer(data: Data) -> str:
+    assert isinstance(data, StudyData)
+    return data.strong
+
+
+def _class(name: str, **arguments: Any) -> Overrides:
+    return {"class_path": name, "init_args": arguments}
+
+
+_ALONE: Overrides = {"regularizer": None}
+# Without mode labels nobody knows how many modes there are, so classes of five have ten prototypes.
+_WAYS: dict[str, tuple[str, Overrides]] = {
+    "plain": ("Plain", _ALONE),
+    "soft-triple": ("SoftTriple, as in the paper", {}),
+    "logsumexp": ("Logsumexp head", {**_ALONE, "head": _class("MultiPrototypeHead", prototypes_per_class=10)}),
+    "known": ("Known modes", {**_ALONE, "modes": _class("KnownModes")}),
+}
+
+
+def _rows(base: Setup) -> tuple[Line, ...]:
+    """Every way to train over a base, each compared with plain training and with the ceiling, known modes."""
+    start = "strong-" * (base.layer is not None)
+    setups = {name: replace(base, name=start + name, changes=changes) for name, (_, changes) in _WAYS.items()}
+    plain, ceiling = setups["plain"], replace(setups["known"], baseline=setups["plain"])
+    compared = {name: replace(setup, baseline=plain, ceiling=ceiling) for name, setup in setups.items()}
+    compared |= {"plain": plain, "known": ceiling}
+    return tuple(Line(label, compared[name]) for name, (label, _) in _WAYS.items())
+
+
+def study(base: str, rows: tuple[Line, ...]) -> Table:
+    """The table of the rows over a base, with a sheet for each data set."""
+    columns = (
+        CLEAN,
+        Line("Robust", attack=WORST_CASE),
+        Line("Balanced", attack=WORST_CASE, read="balanced accuracy"),
+        Line("Worst mode", attack=WORST_CASE, read="worst mode"),
+        Line("Gain", attack=WORST_CASE, read="gain"),
+        Line("Gain in worst mode", attack=WORST_CASE, read="gain in worst mode"),
+        Line("Share of ceiling", attack=WORST_CASE, read="share of ceiling"),
+        Line("Share in worst mode", attack=WORST_CASE, read="share of ceiling in worst mode"),
+    )
+    return Table(
+        title=f"What modes bring over a base of {base}: accuracy (%) under AutoAttack and attacks on prototypes",
+        rows=rows,
+        columns=tuple(column for data in DATA for column in under(data, columns)),
+        notes=_NOTES,
+    )
+
+
+_NOTES = (
+    Note("The paper has no such table; these rows are short runs of their own, the same at budgets cpu and paper."),
+    Note(
+        "Robust: right under every attack of AutoAttack and, of runs with prototypes in the head or of SoftTriple, "
+        "under the attacks that know these. Balanced: mean over classes.",
+        attacks=(WORST_CASE,),
+    ),
+    Note(
+        "Gains are over the row Plain of the same seed, on the same images; in the worst mode, the least accuracy of a "
+        "mode less the least there, which may be of another mode.",
+        reads=("gain*", "share*"),
+    ),
+    Note(
+        "The ceiling is the row Known modes: what true labels of modes bring. Where they bring nothing, no method that "
+        "finds modes can.",
+        reads=("share*",),
+    ),
+)
+ROWS = _rows(Setup("plain", _plain))
+STRONG_ROWS = _rows(Setup("strong", _strong, layer=_layer))
