@@ -24,6 +24,7 @@ from protoat.attacks import (
     CarliniWagnerL0,
     CarliniWagnerL2,
     CarliniWagnerLinf,
+    FastEnsemble,
     Square,
     Targeted,
     Transfer,
@@ -42,7 +43,7 @@ ROWS: dict[type[Attack], Callable[[ThreatModel], Attack]] = {
     Transfer: lambda threat: Transfer(PGD(threat, steps=3), parts.trained()[0], name="itself"),
 }
 # Searches too long for a test, made short; everything else is as it comes.
-SHORT = {"steps": 3, "queries": 20, "search_steps": 2, "draws": 5}
+SHORT = {"steps": 3, "queries": 20, "search_steps": 2, "draws": 5, "escalate": False}
 # Adam in the tanh space covers no ground in three steps.
 TIGHTENING = {"steps": 30, "initial_const": 1.0, "largest_const": 8.0, "learning_rate": 0.1}
 LONGER: dict[type[Attack], dict[str, Any]] = {
@@ -71,7 +72,7 @@ def build(kind: type[Attack], threat: ThreatModel = LINF, **options: Any) -> Att
     known = signature(kind).parameters
     chosen = SHORT | LONGER.get(kind, {}) | options
     attack = kind(threat, **{key: value for key, value in chosen.items() if key in known})
-    if isinstance(attack, AutoAttack):
+    if isinstance(attack, AutoAttack | FastEnsemble):
         long = attack.parts
         attack.parts = lambda classes: {name: shorten(part) for name, part in long(classes).items()}  # type: ignore[method-assign]
     return attack

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,5 +50,5 @@ def digits(classes: int, count: int = 64) -> tuple[Net, ImageData]:
 class Kept(dict):
     """Outcomes of batches in memory, as `protoat.evaluation.measurement.Saved` asks."""
 
-    def put(self, key: str, outcomes: str, seconds: float) -> None:
-        self[key] = outcomes, seconds
+    def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
+        self[key] = outcomes, seconds, alarms

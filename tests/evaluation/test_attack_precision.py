@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -58,14 +59,14 @@ def test_autoattack_stays_what_it_is() -> None:
 
 
 def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:
-    kept: dict[str, tuple[str, float]] = {}
+    kept: dict[str, tuple[str, float, Sequence[str]]] = {}
 
     class Saved:
-        def get(self, key: str) -> tuple[str, float] | None:
+        def get(self, key: str) -> tuple[str, float, Sequence[str]] | None:
             return kept.get(key)
 
-        def put(self, key: str, outcomes: str, seconds: float) -> None:
-            kept[key] = outcomes, seconds
+        def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
+            kept[key] = outcomes, seconds, alarms
 
     model, data = Noting().eval(), Digits().load("test")
     for precision, keys in (("fp32", 2), ("bf16", 3), ("fp32", 3)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -261,8 +262,8 @@ class Interrupting(Kept):
         super().__init__()
         self.left = left
 
-    def put(self, key: str, outcomes: str, seconds: float) -> None:
-        super().put(key, outcomes, seconds)
+    def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
+        super().put(key, outcomes, seconds, alarms)
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt

@@ -18,12 +18,15 @@ from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from protoat.attacks.deepfool import DeepFool
 from protoat.attacks.examination import Finding, MeasurementWarning
 from protoat.attacks.fab import FAB, FABT
+from protoat.attacks.fast_ensemble import FastEnsemble
 from protoat.attacks.gradient import FGSM, PGD
 from protoat.attacks.iterated import BIM, CWPGD, MIM
 from protoat.attacks.jsma import JSMA
 from protoat.attacks.kl import TPGD
+from protoat.attacks.malt import MALT
 from protoat.attacks.minimal import Closest, MinimalNormAttack
 from protoat.attacks.noise import CornerNoise, UniformNoise
+from protoat.attacks.pma import PMA
 from protoat.attacks.single_step import FFGSM, RFGSM
 from protoat.attacks.square import Square
 from protoat.attacks.targets import Targeted, TargetRule, draw_targets
@@ -39,8 +42,10 @@ __all__ = [
     "FFGSM",
     "FGSM",
     "JSMA",
+    "MALT",
     "MIM",
     "PGD",
+    "PMA",
     "RFGSM",
     "TPGD",
     "ApproachWrong",
@@ -56,6 +61,7 @@ __all__ = [
     "CornerNoise",
     "DeepFool",
     "EmbeddingDisplacement",
+    "FastEnsemble",
     "Finding",
     "LeaveMode",
     "LeaveOwn",

@@ -222,25 +222,29 @@ class APGDT(Attack):
         self.restarts = restarts
         self.rho = rho
 
-    def run(self, problem: Problem) -> Tensor:
+    def ranked(self, problem: Problem) -> Tensor:
+        """(B, T) the wrong classes to aim at, in the order in which they are tried."""
         with torch.no_grad():
-            output = problem.model(problem.x)
-        score, aims = (
-            self._towards_classes(output, problem) if self.head is None else self._towards_prototypes(output, problem)
-        )
+            logits = problem.model(problem.x).logits
+        return ranked_wrong_classes(logits, problem.y)[:, : self.num_targets]
+
+    def towards(self, problem: Problem, aims: Tensor, score: Score | None = None) -> Tensor:
+        """One run towards one class for each image, (B,), or towards what a score means by its aims."""
+        return climb(problem, aims, score or _lead_of_target, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
+
+    def run(self, problem: Problem) -> Tensor:
+        score, aims = self._classes(problem) if self.head is None else self._prototypes(problem)
 
         def once(rank: int, part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, aims[rows, rank], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
+            return self.towards(part, aims[rows, rank], score)
 
         runs = [partial(once, rank) for rank in range(aims.shape[1]) for _ in range(self.restarts)]
         return worst_case(problem, self.threat.geometry, runs)
 
-    def _towards_classes(self, output: Output, problem: Problem) -> tuple[Score, Tensor]:
-        score = dlr_targeted if output.logits.shape[1] >= 4 else difference
-        ranked = ranked_wrong_classes(output.logits, problem.y)[:, : self.num_targets]
-        return score, ranked if problem.targets is None else problem.targets[:, None]
+    def _classes(self, problem: Problem) -> tuple[Score, Tensor]:
+        return _lead_of_target, self.ranked(problem) if problem.targets is None else problem.targets[:, None]
 
-    def _towards_prototypes(self, output: Output, problem: Problem) -> tuple[Score, Tensor]:
+    def _prototypes(self, problem: Problem) -> tuple[Score, Tensor]:
         assert self.head is not None
         head: Any = self.head.to(problem.x.device)
 
@@ -249,5 +253,11 @@ class APGDT(Attack):
             reached = sub.flatten(1).gather(1, aims[:, None]).squeeze(1)
             return reached - sub.logsumexp(2).gather(1, y[:, None]).squeeze(1)
 
-        sub = head.sub_logits(output.embedding)
+        with torch.no_grad():
+            sub = head.sub_logits(problem.model(problem.x).embedding)
         return score, ranked_prototypes(sub, problem.y, problem.targets)[:, : self.num_targets]
+
+
+def _lead_of_target(output: Output, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted DLR, or ``z_t - z_y`` where there are too few classes for it."""
+    return (dlr_targeted if output.logits.shape[1] >= 4 else difference)(output, y, target)

@@ -102,6 +102,7 @@ class Attack(ABC):
     """
 
     can_target: ClassVar[bool] = True
+    alarms: tuple[str, ...] = ()  # of the last run, in words; see `stages`
 
     def __init__(self, threat: ThreatModel, *, bn: BatchNormMode = "eval", seed: int = 0) -> None:
         check_threat(threat, type(self))
@@ -138,6 +139,14 @@ class Attack(ABC):
         attack within it.
         """
         return None
+
+    @property
+    def stages(self) -> tuple[Attack, Attack | None]:
+        """What a measurement begins with, and what it goes on to, if anything.
+
+        The second attack is for every image of the data that stands, and only if the first has `alarms` on any batch.
+        """
+        return self, None
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
         """Refuses a model or images that this attack cannot be run on, before any time is spent.

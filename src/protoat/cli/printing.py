@@ -41,6 +41,11 @@ def measurements(name: str, record: Evaluation) -> None:
         title += f", {subject.threat.norm} {subject.threat.eps:.4g}"
     columns = ["attack", "accuracy %", "95 % interval", "images", "worst class", "worst mode", "images/s"]
     print_table(title, columns, [_row(attack, found) for attack, found in record.entries.items()])
+    for attack, found in record.attacks.items():
+        if found.alarms:
+            say(f"{attack} went on to AutoAttack on all images that stood: {'; '.join(found.alarms)}")
+        elif found.alarms is not None:
+            say(f"{attack} raised no alarm, so it did not go on to AutoAttack")
     if left_out := record.attacks.keys() - record.entering:
         say(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
 

@@ -29,6 +29,7 @@ _GRAMMAR = re.compile(r"(?P<number>\d+)?(x(?P<restarts>\d+))?")
 _COUNTED = ("steps", "queries", "draws")
 _SHORT: dict[str, Family] = {
     "aa": attacks.AutoAttack,
+    "aa-fast": attacks.FastEnsemble,
     "apgd-ce": attacks.APGD,
     "apgd-dlr": partial(attacks.APGD, loss=dlr),
     "apgd-margin": partial(attacks.APGD, loss=margin),

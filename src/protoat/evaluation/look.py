@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protoat.attacks import Attack, AutoAttack
+from protoat.attacks import Attack, AutoAttack, FastEnsemble
 from protoat.attacks.base import attacking
 from protoat.attacks.examination import Examination, Finding, examine
 from protoat.attacks.watched import check_logits
@@ -69,7 +69,7 @@ def applicable(
     blocked = [] if found.differentiable else [n for n, a in attacks.items() if a is not None and a.follows_gradients]
     possible = {name: attack for name, attack in attacks.items() if name not in blocked}
     for name, attack in possible.items():
-        if isinstance(attack, AutoAttack):
+        if isinstance(attack, AutoAttack | FastEnsemble):
             attack.num_classes = data.num_classes  # says which parts it has, also where all outcomes are saved
         if attack is not None:
             try:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from protoat.attacks import Attack
@@ -50,16 +51,31 @@ class Advance(NamedTuple):
 class Saved(Protocol):
     """Where the outcome of each batch is kept until a measurement is complete."""
 
-    def get(self, key: str) -> tuple[str, float] | None:
-        """Outcomes and seconds that were put under this key, or None."""
+    def get(self, key: str) -> tuple[str, float, Sequence[str]] | None:
+        """Outcomes, seconds and alarms that were put under this key, or None."""
 
-    def put(self, key: str, outcomes: str, seconds: float) -> None:
-        """Keeps the outcomes of a batch, ``1`` for each image that stays right, and the seconds it took."""
+    def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
+        """Keeps the outcomes of a batch, ``1`` for each image that stays right, the seconds it took, and alarms."""
+
+
+class Outcome(NamedTuple):
+    """Of one batch: which images stay right, (B,) bool on the CPU, the seconds it took, and `Attack.alarms`."""
+
+    correct: Tensor
+    seconds: float
+    alarms: Sequence[str] = ()
 
 
 @dataclass
 class Measurement:
-    """All batches under all attacks, and what is known about them."""
+    """All batches under all attacks, and what is known about them.
+
+    Attributes:
+        failed: why an attack could not be measured, by name.
+        alarms: for which an attack of two stages went on to the second, by name; see `Attack.stages`.
+        outcomes, seconds: of this process, see `run`.
+        processes: that share the batches.
+    """
 
     network: MicroBatched
     folded: FoldedBatchNorm
@@ -70,65 +86,108 @@ class Measurement:
     saved: Saved | None
     advance: Callable[[Advance], None] | None
     failed: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, Sequence[str]] = field(default_factory=dict)
+    outcomes: Tensor = field(init=False)
+    seconds: Tensor = field(init=False)
+    processes: int = field(init=False)
 
     def run(self, accelerator: Accelerator | None, budget_seconds: float | None) -> tuple[Tensor, Tensor]:
         """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together."""
         started = time.perf_counter()
-        outcomes = torch.zeros(len(self.attacks), len(self.data), dtype=torch.int8)
-        seconds = torch.zeros(len(self.attacks), dtype=torch.float64)
-        rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-        own = range(rank, len(self.batches), processes)
-        total, done = len(self.attacks) * sum(len(self.batches[place]) for place in own), 0
-        # Clean images first: what is wrong already is not attacked.
-        rows = sorted(enumerate(self.attacks.items()), key=lambda item: item[1][1] is not None)
-        for place in own:
-            if place != rank and budget_seconds is not None and time.perf_counter() - started > budget_seconds:
-                break
-            active = torch.ones(len(self.batches[place]), dtype=torch.bool)
-            for row, (name, attack) in rows:
-                if name in self.failed:
-                    continue
-                try:
-                    correct, took = self._outcome(place, name, attack, active)
-                except Exception as error:
-                    # Other processes would wait for this one; without clean images there is nothing to count.
-                    if attack is None or processes > 1 or not getattr(error, "of_model", False):
-                        raise
-                    reason = " ".join(f"{type(error).__name__}: {error}".split())
-                    self.failed[name] = f"the model raised {reason} under {name}, which is therefore not measured"
-                    logger.warning("%s", self.failed[name], exc_info=logger.isEnabledFor(logging.DEBUG))
-                    continue
-                if attack is None:
-                    active = correct
-                outcomes[row, self.batches[place]] = torch.where(correct, RIGHT, WRONG).to(torch.int8)
-                seconds[row] += took
-                done += len(correct)
-                if self.advance is not None:
-                    self.advance(Advance(name, len(correct), int(correct.sum()), done, total))
-        if processes == 1:
-            return outcomes, seconds
+        self.outcomes = torch.zeros(len(self.attacks), len(self.data), dtype=torch.int8)
+        self.seconds = torch.zeros(len(self.attacks), dtype=torch.float64)
+        rank, self.processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        own = range(rank, len(self.batches), self.processes)
+
+        def late(place: int) -> bool:
+            return place != rank and budget_seconds is not None and time.perf_counter() - started > budget_seconds
+
+        raised = self._begin(own, late)
+        for row, (name, attack) in enumerate(self.attacks.items()):
+            whole = None if attack is None else attack.stages[1]
+            if whole is not None and name not in self.failed:
+                alarms = raised[row] if self.processes == 1 else {*gather_object([*raised[row]])}
+                self.alarms[name] = sorted(alarms)
+                if alarms:
+                    self._go_on(row, whole, own, late)
+        if self.processes == 1:
+            return self.outcomes, self.seconds
         # No image is measured twice, so the sum over the processes is what one of them found.
         outcomes, seconds = (
-            (mean_over_processes(part.float().to(self.device)) * processes).cpu() for part in (outcomes, seconds)
+            (mean_over_processes(part.float().to(self.device)) * self.processes).cpu()
+            for part in (self.outcomes, self.seconds)
         )
         return outcomes.round(), seconds
 
-    def _outcome(self, place: int, name: str, attack: Attack | None, active: Tensor) -> tuple[Tensor, float]:
-        """Which images of a batch stay right, (B,) bool on the CPU, and the seconds it took to find out."""
+    def _begin(self, own: Sequence[int], late: Callable[[int], bool]) -> list[set[str]]:
+        """The first stage, or only one, of all attacks on the batches of this process; the alarms of each attack."""
+        total, done = len(self.attacks) * sum(len(self.batches[place]) for place in own), 0
+        raised: list[set[str]] = [set() for _ in self.attacks]
+        # Clean images first: what is wrong already is not attacked.
+        rows = sorted(enumerate(self.attacks.items()), key=lambda item: item[1][1] is not None)
+        for place in own:
+            if late(place):
+                break
+            active = torch.ones(len(self.batches[place]), dtype=torch.bool)
+            for row, (name, attack) in rows:
+                found = self._measure(place, row, None if attack is None else attack.stages[0], active)
+                if found is None:
+                    continue
+                if attack is None:
+                    active = found.correct
+                raised[row].update(found.alarms)
+                done += len(found.correct)
+                if self.advance is not None:
+                    self.advance(Advance(name, len(found.correct), int(found.correct.sum()), done, total))
+        return raised
+
+    def _go_on(self, row: int, whole: Attack, own: Sequence[int], late: Callable[[int], bool]) -> None:
+        """The second stage of an attack on all that stands."""
+        name = [*self.attacks][row]
+        logger.info("%s goes on to %s: %s", name, type(whole).__name__, "; ".join(self.alarms[name]))
+        for place in own:
+            batch = self.batches[place]
+            if late(place):
+                self.outcomes[row, batch] = 0  # the first stage alone would flatter
+            elif bool((self.outcomes[row, batch] > 0).all()):
+                self._measure(place, row, whole, self.outcomes[row, batch] == RIGHT)
+
+    def _measure(self, place: int, row: int, attack: Attack | None, active: Tensor) -> Outcome | None:
+        """Measures a batch under an attack and takes it down, or what error of the model prevented it."""
+        name = [*self.attacks][row]
+        if name in self.failed:
+            return None
+        try:
+            found = self._outcome(place, name, attack, active)
+        except Exception as error:
+            # Other processes would wait for this one; without clean images there is nothing to count.
+            if attack is None or self.processes > 1 or not getattr(error, "of_model", False):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.failed[name] = f"the model raised {reason} under {name}, which is therefore not measured"
+            logger.warning("%s", self.failed[name], exc_info=logger.isEnabledFor(logging.DEBUG))
+            return None
+        self.outcomes[row, self.batches[place]] = torch.where(found.correct, RIGHT, WRONG).to(torch.int8)
+        self.seconds[row] += found.seconds
+        return found
+
+    def _outcome(self, place: int, name: str, attack: Attack | None, active: Tensor) -> Outcome:
+        """A batch under an attack on its active images, (B,) bool; all others stay wrong."""
         batch = self.batches[place]
         key = json.dumps([name, parameters_of(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
         known = None if self.saved is None else self.saved.get(key)
         if known is not None:
-            return torch.tensor([outcome == "1" for outcome in known[0]]), known[1]
+            return Outcome(torch.tensor([outcome == "1" for outcome in known[0]]), *known[1:])
         started = time.perf_counter()
         correct = active.clone()
         if bool(active.any()):
             rows = batch[active]
             correct[active] = self.network.retrying(lambda: self._attack(place, attack, rows), len(rows))
         took = time.perf_counter() - started
+        alarms = () if attack is None or not bool(active.any()) else attack.alarms
         if self.saved is not None:
-            self.saved.put(key, "".join("1" if right else "0" for right in correct.tolist()), took)
-        return correct, took
+            self.saved.put(key, "".join("1" if right else "0" for right in correct.tolist()), took, alarms)
+        return Outcome(correct, took, alarms)
 
     def _attack(self, place: int, attack: Attack | None, rows: Tensor) -> Tensor:
         x, y = self.data.pixels(rows, self.device), self.data.labels[rows].to(self.device)

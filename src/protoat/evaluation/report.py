@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ class AttackReport:
         parameters: everything that defines the attack.
         correct_mask: (M,) bool on the CPU, each measured image in the order of the data.
         seconds: time the measurement took, all processes together.
+        alarms: why an attack that may stop early went on to its second stage; empty where it stopped, None for an
+            attack of one stage.
         made_with: in a record, how it was measured: size of batches, device, versions.
     """
 
@@ -36,11 +38,19 @@ class AttackReport:
     parameters: dict[str, Any]
     correct_mask: Tensor
     seconds: float
+    alarms: Sequence[str] | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, data: ImageData, indices: Tensor, correct: Tensor, parameters: dict[str, Any], seconds: float
+        cls,
+        data: ImageData,
+        indices: Tensor,
+        correct: Tensor,
+        parameters: dict[str, Any],
+        seconds: float,
+        *,
+        alarms: Sequence[str] | None = None,
     ) -> AttackReport:
         """Counts of `correct`, (M,) bool, over the classes and modes of the images at `indices`, (M,) int64."""
         return cls(
@@ -50,6 +60,7 @@ class AttackReport:
             parameters,
             correct,
             seconds,
+            alarms,
         )
 
     @property
@@ -81,6 +92,7 @@ class AttackReport:
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),
             "outcomes": "".join("1" if right else "0" for right in self.correct_mask.tolist()),
+            **({} if self.alarms is None else {"alarms": [*self.alarms]}),
             **self.made_with,
         }
 
@@ -93,9 +105,10 @@ class AttackReport:
             for key in ("per_class", "per_mode")
         )
         count = Count(content["correct"], content["total"])
-        known = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes")
+        known = ("correct", "total", "per_class", "per_mode", "parameters", "seconds", "outcomes", "alarms")
         made_with = {key: value for key, value in content.items() if key not in known}
-        return cls(count, per_class, per_mode, content["parameters"], outcomes, content["seconds"], made_with)
+        seconds, alarms = content["seconds"], content.get("alarms")
+        return cls(count, per_class, per_mode, content["parameters"], outcomes, seconds, alarms, made_with)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,14 @@ def evaluate(
     seen_by_all = (outcomes[[*measured.values()]][:, order] > 0).all(0).int().cumprod(0).sum()
     indices = order[: int(seen_by_all)].sort().values
     reports = {
-        name: AttackReport.of(images, indices, outcomes[row, indices] == RIGHT, described[name], float(seconds[row]))
+        name: AttackReport.of(
+            images,
+            indices,
+            outcomes[row, indices] == RIGHT,
+            described[name],
+            float(seconds[row]),
+            alarms=work.alarms.get(name),
+        )
         for name, row in measured.items()
     }
     worst = worst_case(images, indices, reports, threat)

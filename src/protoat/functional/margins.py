@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from protoat.errors import UserError
@@ -9,7 +10,7 @@ from protoat.functional.losses import margin
 from protoat.functional.precision import at_least_float32
 from protoat.types import Output
 
-__all__ = ["capped_margin", "difference", "dlr", "dlr_targeted"]
+__all__ = ["capped_margin", "difference", "dlr", "dlr_targeted", "own_probability", "probability_margin"]
 
 
 def capped_margin(output: Output, y: Tensor, kappa: float = 0.0) -> Tensor:
@@ -90,3 +91,35 @@ def dlr_targeted(output: Output, y: Tensor, target: Tensor) -> Tensor:
         raise UserError(f"targeted DLR needs at least 4 classes, the model has {logits.shape[1]}; climb z_t - z_y")
     top = logits.topk(4, dim=1).values
     return difference(output, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def own_probability(output: Output, y: Tensor) -> Tensor:
+    """``-p_y``, shape (B,): the term of `probability_margin` that pulls the label down.
+
+    >>> own_probability(Output(torch.zeros(1, 4), torch.zeros(1, 0)), torch.tensor([0]))
+    tensor([-0.2500])
+    """
+    return _wrong_probability(at_least_float32(output.logits), y) - 1
+
+
+def probability_margin(output: Output, y: Tensor) -> Tensor:
+    """``max_{j != y} p_j - p_y``, shape (B,), p the softmax of the logits.
+
+    Its slope is computed from the probability of all wrong classes, and so is exact also where the label's rounds to 1.
+
+    Source: Xie et al., 2024, "Towards million-scale adversarial robustness evaluation with stronger individual
+    attacks", the probability margin loss.
+
+    >>> z = Output(torch.tensor([[2.0, 1.0, 0.5]]).log(), torch.zeros(1, 0))
+    >>> probability_margin(z, torch.tensor([0]))
+    tensor([-0.2857])
+    """
+    logits = at_least_float32(output.logits)
+    others = logits.scatter(1, y[:, None], float("-inf"))
+    return _wrong_probability(logits, y) + (others.amax(1) - logits.logsumexp(1)).exp() - 1
+
+
+def _wrong_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """``1 - p_y``, (B,), without the rounding of a difference."""
+    others = logits.scatter(1, y[:, None], float("-inf"))
+    return torch.sigmoid(others.logsumexp(1) - logits.gather(1, y[:, None]).squeeze(1))

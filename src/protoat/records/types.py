@@ -40,7 +40,11 @@ class _Entry(Counts):
     outcomes: str
 
 
-class Attacked(_Entry):
+class _Alarmed(TypedDict, total=False):
+    alarms: list[str]
+
+
+class Attacked(_Entry, _Alarmed):
     """What one attack leaves right: a character of `outcomes` for each image."""
 
     parameters: Parameters
@@ -277,7 +281,7 @@ class JobFile(TypedDict):
     start: str | None
 
 
-class Kept(TypedDict):
+class Kept(_Alarmed):
     """A file of ``evaluation.partial``"""
 
     outcomes: str

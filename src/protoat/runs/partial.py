@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -37,8 +37,8 @@ class Partial:
         self.identity = json.dumps([identity, protoat.__version__, torch.__version__], sort_keys=True)
         self._used: set[Path] = set()
 
-    def get(self, key: str) -> tuple[str, float] | None:
-        """Outcomes and seconds that were put under this key, or None."""
+    def get(self, key: str) -> tuple[str, float, Sequence[str]] | None:
+        """Outcomes, seconds and alarms that were put under this key, or None."""
         path = self._path(key)
         try:
             kept = _unsealed(parse_json(read_bytes(path, limit=MOST_BYTES)))
@@ -48,16 +48,16 @@ class Partial:
             logger.warning("%s is damaged, so its batch is measured again: %s", path, error)
             return None
         self._used.add(path)
-        return kept["outcomes"], kept["seconds"]
+        return kept["outcomes"], kept["seconds"], kept.get("alarms", ())
 
-    def put(self, key: str, outcomes: str, seconds: float) -> None:
+    def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
         """Keeps the outcomes of a batch.
 
         Raises:
             DiskError: the file cannot be written.
         """
         path = self._path(key)
-        kept = {"outcomes": outcomes, "seconds": seconds}
+        kept = {"outcomes": outcomes, "seconds": seconds, **({"alarms": [*alarms]} if alarms else {})}
         write(path, json.dumps({**kept, "sha256": _seal(kept)}))
         self._used.add(path)
 

@@ -1,0 +1,233 @@
+"""A fast ensemble of attacks that goes on to AutoAttack where anything hints at masked gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from protoat.arguments import check_flag, check_whole
+from protoat.attacks.active import is_adversarial, leading, select
+from protoat.attacks.apgd import APGD
+from protoat.attacks.autoattack import AutoAttack
+from protoat.attacks.base import Attack, Problem
+from protoat.attacks.examination import examine
+from protoat.attacks.gradient import input_gradient
+from protoat.attacks.malt import MALT
+from protoat.attacks.noise import CornerNoise
+from protoat.attacks.pma import PMA
+from protoat.attacks.square import Square
+from protoat.errors import UserError
+from protoat.functional.forward import as_module
+from protoat.functional.losses import cross_entropy
+from protoat.functional.norms import Norm
+from protoat.threats import ThreatModel
+from protoat.types import Output
+
+__all__ = ["FastEnsemble"]
+
+_KEPT = 0.8  # share of the standing images, those that came closest, that the next run of a targeted attack is given
+_TENTH = 10  # one in so many standing images is given to Square, and at least so many
+
+
+class FastEnsemble(Attack):
+    """APGD-CE, PMA and MALT, each on what stands, then Square on a tenth; AutoAttack on all that stands if need be.
+
+    AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT is given the 80 %
+    of the standing images that came closest to being adversarial, and Square a tenth of them, ten at least,
+    stratified by class and by how close they came. AutoAttack follows on all standing images after an alarm:
+
+    * `examine` finds fault with the model (random, batch statistics, saturated, no gradient, ...);
+    * the gradient at a standing image is 0;
+    * FGSM, 20 random corners of the ball, or Square on its tenth, break an image that stood.
+
+    The result is an upper bound of robust accuracy as any other, and never AutoAttack's number.
+
+    Args:
+        threat: norm and radius.
+        escalate: go on to AutoAttack after an alarm. Without it, a model that masks its gradients is flattered.
+        batch_size: images in one forward.
+        seed: repeats a call when no generator is passed.
+
+    Attributes:
+        num_classes: of the model attacked last, None before the first call; `parameters` describes that run.
+        alarms: what was raised on the batch attacked last, in words; empty where nothing was.
+
+    Raises:
+        ValueError: an empty batch size; a model with fewer than two logits.
+
+    `evaluate` collects alarms over all batches, and one alarm sends every standing image of the data to AutoAttack.
+
+    Source: PMA and MALT, see there; leaving out the hopeless: Liu et al., CVPR 2022, "Practical evaluation of
+    adversarial robustness via adaptive auto attack", online statistics-based discarding; checks: Carlini et al., 2019,
+    "On evaluating adversarial robustness".
+
+    >>> from protoat.threats import Linf
+    >>> list(FastEnsemble(Linf("8/255")).parts(10))
+    ['apgd-ce', 'pma', 'malt', 'corner', 'square']
+    """
+
+    can_target: ClassVar[bool] = False
+
+    def __init__(self, threat: ThreatModel, *, escalate: bool = True, batch_size: int = 256, seed: int = 0) -> None:
+        super().__init__(threat, seed=seed)
+        check_flag(escalate=escalate)
+        check_whole(batch_size=batch_size)
+        self.escalate = escalate
+        self.batch_size = batch_size
+        self.num_classes: int | None = None
+        self.alarms: tuple[str, ...] = ()
+
+    def parts(self, num_classes: int) -> dict[str, Attack]:
+        """The attacks for a number of classes, in order, by name."""
+        threat, wrong = self.threat, num_classes - 1
+        if wrong < 1:
+            raise UserError(f"FastEnsemble needs at least two classes, the model has {num_classes}")
+        return {
+            "apgd-ce": APGD(threat, steps=25),
+            "pma": PMA(threat),
+            # Four runs at least, also where there are fewer targets.
+            "malt": MALT(threat, num_targets=min(wrong, 9), restarts=-(-4 // wrong)),
+            "corner": CornerNoise(threat, draws=20),
+            "square": Square(threat, queries=1000),
+        }
+
+    @property
+    def stages(self) -> tuple[Attack, Attack | None]:
+        if not self.escalate:
+            return self, None
+        first = FastEnsemble(self.threat, escalate=False, batch_size=self.batch_size, seed=self.seed)
+        whole = AutoAttack(self.threat, batch_size=self.batch_size, seed=self.seed)
+        first.num_classes = whole.num_classes = self.num_classes
+        return first, whole
+
+    def check(self, images: tuple[int, ...], output: Output) -> None:
+        for part in self.parts(output.logits.shape[1]).values():
+            part.check(images, output)
+
+    @torch.no_grad()
+    def run(self, problem: Problem) -> Tensor:
+        front = _Front(problem, self.threat.geometry, self.batch_size)
+        self.num_classes = front.classes
+        parts = self.parts(front.classes)
+        front.apply(parts["apgd-ce"].run, front.standing)
+        front.apply(parts["pma"].run, front.standing)
+        malt = parts["malt"]
+        assert isinstance(malt, MALT)
+        _in_turn(malt, front)
+        self.alarms = tuple(_alarms(front, parts["corner"], parts["square"]))
+        _, whole = self.stages
+        if self.alarms and whole is not None:
+            front.apply(whole.run, front.standing)
+        return front.worst
+
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter of every part for the model attacked last; before the first call, no parts."""
+        values: dict[str, Any] = {
+            "attack": "FastEnsemble",
+            "norm": self.threat.norm,
+            "eps": self.threat.eps,
+            "escalate": self.escalate,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "num_classes": self.num_classes,
+        }
+        if self.num_classes is not None:
+            values["parts"] = {name: part.parameters() for name, part in self.parts(self.num_classes).items()}
+        return values
+
+
+class _Front:
+    """How far the attack on a batch is.
+
+    Attributes:
+        worst: (B, ...) of each image the one that came closest, or that succeeded first.
+        lead: (B,) by how much it is ahead; infinite where it succeeded.
+    """
+
+    def __init__(self, problem: Problem, norm: Norm, size: int) -> None:
+        self.problem = problem
+        self.norm = norm
+        self.size = size
+        self.worst = problem.x.clone()
+        self.lead = torch.full((len(problem.x),), -torch.inf, device=problem.x.device)
+        self.classes = 0
+        self.apply(lambda piece: piece.x, torch.arange(len(self.worst), device=self.worst.device))
+
+    @property
+    def standing(self) -> Tensor:
+        """The images that no attack has broken, as indices."""
+        return (self.lead < torch.inf).nonzero().squeeze(1)
+
+    def apply(self, run: Callable[[Problem], Tensor], rows: Tensor) -> int:
+        """Attacks some of the images; how many of them fell."""
+        fallen = 0
+        for part in rows.split(self.size) if len(rows) else ():
+            piece = select(self.problem, part)
+            with torch.enable_grad():
+                x_adv = run(piece)
+            x_adv = self.norm.project(x_adv.detach(), piece.x, piece.eps)
+            output = self.problem.model(x_adv)
+            self.classes = output.logits.shape[1]
+            adversarial = is_adversarial(piece, output.logits)
+            lead = piece.lead(output).to(self.lead).where(~adversarial, torch.inf)
+            closer = lead > self.lead[part]
+            self.worst[part] = torch.where(leading(closer, x_adv), x_adv, self.worst[part])
+            self.lead[part] = torch.where(closer, lead, self.lead[part])
+            fallen += int(adversarial.sum())
+        return fallen
+
+
+def _in_turn(malt: MALT, front: _Front) -> None:
+    """Runs towards each target; after each, the images that are furthest from falling get no more."""
+    rows = front.standing
+    if not len(rows):
+        return
+    targets = torch.cat([malt.ranked(select(front.problem, part)) for part in rows.split(front.size)])
+    aims = torch.zeros(len(front.lead), targets.shape[1], dtype=torch.int64, device=rows.device)
+    aims[rows] = targets
+    for turn in range(aims.shape[1] * malt.restarts):
+        own = aims[:, turn // malt.restarts]
+        for part in rows.split(front.size):
+            front.apply(partial(malt.towards, aims=own[part]), part)
+        rows = rows[front.lead[rows] < torch.inf]
+        if not len(rows):
+            return
+        closest = front.lead[rows].argsort(descending=True, stable=True)
+        rows = rows[closest[: max(1, round(_KEPT * len(rows)))]]
+
+
+def _alarms(front: _Front, noise: Attack, square: Attack) -> list[str]:
+    """What hints at masked gradients, in words."""
+    problem = front.problem
+    network = as_module(getattr(problem.model, "network", problem.model))
+    alarms = [found.code for found in examine(network, problem.x[:4]).findings if found.severity != "note"]
+    flat = 0
+
+    def one_step(piece: Problem) -> Tensor:
+        nonlocal flat
+        gradient = input_gradient(piece.model, piece.x, piece.y, cross_entropy).gradient
+        flat += int((gradient == 0).flatten(1).all(1).sum())
+        return piece.x + front.norm.step(gradient, piece.eps, piece.x)
+
+    if front.apply(one_step, front.standing):
+        alarms.append("one step breaks what many steps leave")
+    if flat:
+        alarms.append("gradients are zero")
+    if front.apply(noise.run, front.standing):
+        alarms.append("random points break what gradients leave")
+    if front.apply(square.run, _tenth(problem.y, front)):
+        alarms.append("square breaks what gradients leave")
+    return alarms
+
+
+def _tenth(y: Tensor, front: _Front) -> Tensor:
+    """A tenth of the standing images, ten at least, spread over classes and over how close they came."""
+    rows = front.standing
+    rows = rows[front.lead[rows].argsort(stable=True)]
+    rows = rows[y[rows].argsort(stable=True)]
+    count = min(len(rows), max(_TENTH, -(-len(rows) // _TENTH)))
+    return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).long()] if count else rows
