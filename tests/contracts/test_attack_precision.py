@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import PGD, Attack, Targeted, Transfer
+from protoat.attacks import APGD, APGDT, MALT, PGD, PMA, Attack, Targeted, Transfer
 from protoat.attacks.precision import attacks_in, faster_precision, present_precision
 from protoat.methods import AWP, Method
 from protoat.pretraining import ACL, RoCL
@@ -79,18 +80,22 @@ def test_all_passes_are_float32_unless_asked() -> None:
 
 
 ALONG_GRADIENTS = {"PGD", "BIM", "MIM", "FGSM", "FFGSM", "RFGSM"}
+WITH_COARSE_RUNS = {"APGD", "APGDT", "AutoAttack", "FastEnsemble", "MALT", "PMA"}
 
 
 @each_attack
 @pytest.mark.parametrize("exact_end", [False, True])
-def test_only_attacks_that_use_gradients_alone_pass_in_bfloat16(kind: type[Attack], exact_end: bool) -> None:
+def test_only_attacks_that_use_gradients_alone_or_confirm_what_they_find_pass_in_bfloat16(
+    kind: type[Attack], exact_end: bool
+) -> None:
     attack = of_attacks.build(kind, THREAT)
     with attacks_in("bf16", exact_end=exact_end):
         seen = {dtype for _, dtype in run(attack).seen}
         assert present_precision() == "bf16"
     assert present_precision() == "fp32"
     assert (torch.bfloat16 in seen) == (
-        kind.__name__ in ALONG_GRADIENTS and (not exact_end or (hasattr(attack, "steps") and attack.steps > 1))
+        (kind.__name__ in ALONG_GRADIENTS and (not exact_end or (hasattr(attack, "steps") and attack.steps > 1)))
+        or (kind.__name__ in WITH_COARSE_RUNS and exact_end)
     )
 
 
@@ -105,6 +110,39 @@ def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float
         assert run(PGD(THREAT, steps=8)).types(True) == [*[torch.bfloat16] * 6, *[torch.float32] * 2]
         PGD(THREAT, steps=4)(model, x, y)
         assert model.seen[-1][1] == torch.float32
+
+
+@pytest.mark.parametrize("attack", [APGD(THREAT, steps=8), PMA(THREAT, steps=8)], ids=["apgd", "pma"])
+def test_runs_confirm_in_float32_and_end_in_it(attack: Attack) -> None:
+    with attacks_in("bf16", exact_end=True):
+        model = run(attack)
+    assert set(model.types(False)) == {torch.float32}
+    assert model.types(True)[:6] == [torch.bfloat16] * 6
+    assert set(model.types(True)[6:]) == {torch.float32}
+    confirmed = [before for before, after in pairwise(model.seen) if before[0] and not after[0]]
+    assert (True, torch.bfloat16) in confirmed
+
+
+@pytest.mark.parametrize("kind", [APGD, APGDT, MALT, PMA])
+def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD]) -> None:
+    """Where bfloat16 finds every image adversarial and float32 none, no image leaves the batch."""
+
+    class Contrary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = parts.trained()[0]
+            self.sizes: list[int] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.append(len(x))
+            logits = self.net(x).logits
+            return -logits if logits.dtype == torch.bfloat16 else logits
+
+    model, (_, x, y) = Contrary().eval(), parts.trained()
+    right = int((model(x).argmax(1) == y).sum())
+    with attacks_in("bf16", exact_end=True):
+        kind(Linf(1e-6), steps=8).craft(model, x, y)
+    assert min(model.sizes[2:]) == right
 
 
 def test_restarts_and_surrogates_are_float32() -> None:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack, AutoAttack, Square, Transfer
 from protoat.data import Digits
+from protoat.evaluation import attack_precision as module
 from protoat.evaluation import evaluate
-from protoat.threats import L2, Linf, ThreatModel
+from protoat.threats import L1, L2, Linf, ThreatModel
 from tests.contracts import parts
 from tests.contracts import test_attack_contract as of_attacks
+
+from .small import Kept
 
 THREAT = Linf(0.1)
 ATTACKS = {"pgd20": PGD(THREAT, steps=20), "square": Square(THREAT, queries=20)}
@@ -48,14 +51,27 @@ def test_it_is_judged_in_float32_and_says_what_it_did() -> None:
     json.dumps(coarse.to_json())
 
 
-def test_autoattack_stays_what_it_is() -> None:
+@pytest.mark.parametrize("threat", [Linf(0.1), L1(1.5)], ids=["linf", "l1"])
+def test_autoattack_says_where_its_gradients_were_coarse(threat: ThreatModel) -> None:
     model, data = Noting().eval(), Digits().load("test")
     first, second = (
-        evaluate(model, data, {"aa": AutoAttack(THREAT)}, threat=THREAT, limit=4, attack_precision=precision)
+        evaluate(model, data, {"aa": AutoAttack(threat)}, threat=threat, limit=4, attack_precision=precision)["aa"]
         for precision in ("fp32", "bf16")
     )
-    assert first["aa"].parameters == second["aa"].parameters
-    assert torch.equal(first["aa"].correct_mask, second["aa"].correct_mask)
+    assert second.parameters == first.parameters | ({"precision": "bf16"} if threat.norm == "linf" else {})
+    assert second.count.correct <= first.count.correct
+
+
+@pytest.mark.parametrize("faster", ["bf16", "fp32"])
+def test_auto_takes_what_is_faster_and_keeps_to_it(faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, kept = Digits().load("test"), Kept()
+    times = iter([(faster, 0.5), ("bf16" if faster == "fp32" else "fp32", 2.0)])
+    monkeypatch.setattr(module, "timed_precision", lambda *_: next(times))
+    for attack in ("square20", "pgd4", "pgd8"):  # times nothing, times, and goes on
+        found = evaluate(Noting().eval(), data, [attack], threat=THREAT, limit=8, attack_precision="auto", saved=kept)[
+            attack
+        ]
+        assert found.parameters.get("precision", "fp32") == ("fp32" if attack == "square20" else faster)
 
 
 def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:
@@ -127,5 +143,5 @@ def test_one_step_is_float32_and_says_so() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="attack_precision='auto' is unknown; write 'fp32' or 'bf16'"):
-        evaluate(Noting().eval(), Digits().load("test"), ATTACKS, threat=THREAT, attack_precision="auto")
+    with pytest.raises(ValueError, match="attack_precision='fp16' is unknown; write 'fp32', 'bf16' or 'auto'"):
+        evaluate(Noting().eval(), Digits().load("test"), ATTACKS, threat=THREAT, attack_precision="fp16")

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from protoat import Objective, fit
-from protoat.attacks import Attack, DeepFool
+from protoat.attacks import Attack, DeepFool, timed_precision
 from protoat.attacks.precision import present_precision
 from protoat.methods import AWP, PGDAT, AdversarialTraining, FreeAT, Method, NuAT, Standard
 from protoat.pretraining import RoCL
 from protoat.threats import Linf
-from protoat.training import attack_precision as module
 from protoat.training import parameter_groups
 
 BATCHES = [(torch.rand(8, 1, 4, 4), torch.arange(8) % 2) for _ in range(3)]
@@ -65,14 +64,14 @@ def test_validation_attacks_end_in_float32_and_judge_in_it() -> None:
 def test_auto_takes_what_is_faster_says_it_and_goes_on_with_it(
     faster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "faster_precision", lambda one_pass, device: (one_pass(), (faster, 0.5))[1])
+    monkeypatch.setattr(timed_precision, "faster_precision", lambda one_pass, device: (one_pass(), (faster, 0.5))[1])
     with caplog.at_level(logging.INFO):
         net = run(tmp_path / "run", attack_precision="auto")
     assert f"attacks run in {faster}: a pass in bfloat16 takes 0.50 of one in float32 here" in caplog.text
     assert ((False, torch.bfloat16) in net.seen) == (faster == "bf16")
     assert torch.equal(net.layer.weight, run(attack_precision=faster).layer.weight)
     other = "fp32" if faster == "bf16" else "bf16"
-    monkeypatch.setattr(module, "faster_precision", lambda one_pass, device: (other, 2.0))
+    monkeypatch.setattr(timed_precision, "faster_precision", lambda one_pass, device: (other, 2.0))
     run(tmp_path / "run", attack_precision="auto")  # done; on a machine where it is otherwise
     with pytest.raises(ValueError, match=f"attack_precision {faster} there, {other} here"):
         run(tmp_path / "run", attack_precision=other)
@@ -82,7 +81,7 @@ def test_auto_takes_what_is_faster_says_it_and_goes_on_with_it(
 def test_auto_times_nothing_where_no_attack_is_for_bfloat16(
     method: Callable[[Linf], Method], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delattr(module, "faster_precision")
+    monkeypatch.delattr(timed_precision, "faster_precision")
     with caplog.at_level(logging.INFO):
         net = run(
             goal=Objective(method() if isinstance(method, partial) else method(Linf(0.1))), attack_precision="auto"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from protoat.attacks.base import Problem
+from protoat.attacks.watched import Watched
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
 
-__all__ = ["is_adversarial", "leading", "select", "worst_case"]
+__all__ = ["gradient_run", "is_adversarial", "is_coarse", "leading", "select", "succeeded", "worst_case"]
 
 Run = Callable[[Problem, Tensor], Tensor]
 
@@ -35,6 +37,27 @@ def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:
     """(B,) bool: the label was left or, where the problem has targets, the target was reached."""
     classes = predicted(logits)
     return classes != problem.y if problem.targets is None else classes == problem.targets
+
+
+def gradient_run(problem: Problem, steps: int) -> AbstractContextManager[None]:
+    """One run of so many gradient steps: their passes are in the precision that was asked for, the last ones exact."""
+    model = problem.model
+    return model.gradient_run(steps) if isinstance(model, Watched) else nullcontext()
+
+
+def is_coarse(problem: Problem) -> bool:
+    """Whether the last gradient was taken in bfloat16."""
+    return isinstance(problem.model, Watched) and problem.model.passes.last_coarse
+
+
+def succeeded(problem: Problem, x_adv: Tensor, logits: Tensor) -> Tensor:
+    """`is_adversarial` of the pass of a gradient; what bfloat16 takes for a success, a float32 forward confirms."""
+    found = is_adversarial(problem, logits)
+    if is_coarse(problem) and bool(found.any()):
+        with torch.no_grad():
+            exact = problem.model(x_adv[found]).logits
+        found[found.clone()] = is_adversarial(select(problem, found), exact)
+    return found
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_callable, check_number, check_whole
-from protoat.attacks.active import is_adversarial, select, worst_case
+from protoat.attacks.active import gradient_run, is_coarse, select, succeeded, worst_case
 from protoat.attacks.apgd_sparse import climb_sparse
 from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
@@ -85,6 +85,11 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     """
     if norm.sparse:
         return climb_sparse(problem, aims, score, norm=norm, steps=steps)
+    with gradient_run(problem, steps):
+        return _climb(problem, aims, score, norm=norm, steps=steps, rho=rho)
+
+
+def _climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
     x_adv = norm.far_start(problem.x, problem.eps, problem.generator)
     result = x_adv.clone()
     loss, gradient, logits = measure(problem, x_adv, score, aims)
@@ -92,7 +97,7 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
     at = _Climb(rows, x_adv, gradient, x_adv, gradient, loss, step, x_adv, loss, loss, none, none == 0)
     marks, last_mark = checkpoints(steps), 0
     for done in range(steps + 1):
-        adversarial = is_adversarial(problem, logits)
+        adversarial = succeeded(problem, at.x_adv, logits)
         if bool(adversarial.any()):
             result[at.rows[adversarial]] = at.x_adv[adversarial]
             problem, aims = select(problem, ~adversarial), aims[~adversarial]
@@ -106,7 +111,10 @@ def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: in
         stepped = norm.project(at.x_adv + norm.step(at.gradient, at.step), problem.x, problem.eps)
         stepped = at.x_adv + (1 - momentum) * (stepped - at.x_adv) + momentum * (at.x_adv - at.previous)
         at.previous, at.x_adv = at.x_adv, norm.project(stepped, problem.x, problem.eps)
+        coarse = is_coarse(problem)
         loss, gradient, logits = measure(problem, at.x_adv, score, aims)
+        if coarse and not is_coarse(problem):  # the best so far was found by losses that are not to be compared with
+            at.best_loss, at.best_gradient, _ = measure(problem, at.best, score, aims)
         at.observe(loss, gradient)
     result[at.rows] = at.best
     return result
@@ -160,6 +168,10 @@ class APGD(Attack):
         check_callable(loss=loss)
         self.loss = loss
         self.rho = rho
+
+    @property
+    def coarse_runs(self) -> bool:
+        return not self.threat.geometry.sparse
 
     def run(self, problem: Problem) -> Tensor:
         labels, sign = problem.goal
@@ -221,6 +233,10 @@ class APGDT(Attack):
         self.steps = steps
         self.restarts = restarts
         self.rho = rho
+
+    @property
+    def coarse_runs(self) -> bool:
+        return not self.threat.geometry.sparse
 
     def ranked(self, problem: Problem) -> Tensor:
         """(B, T) the wrong classes to aim at, in the order in which they are tried."""

@@ -89,6 +89,10 @@ class AutoAttack(Attack):
         parts["square"] = Square(threat, rescale_schedule=False)
         return parts
 
+    @property
+    def coarse_runs(self) -> bool:
+        return not self.threat.geometry.sparse
+
     def check(self, images: tuple[int, ...], output: Output) -> None:
         for part in self.parts(output.logits.shape[1]).values():
             part.check(images, output)

@@ -136,7 +136,7 @@ class Attack(ABC):
 
         None, as here, is an attack that decides by logits: when an image leaves, which of two is kept, what the next
         step is. Such a decision in bfloat16 may be wrong in float32, so all its passes are float32, also those of an
-        attack within it.
+        attack within it; but see `coarse_runs`.
         """
         return None
 
@@ -147,6 +147,14 @@ class Attack(ABC):
         The second attack is for every image of the data that stands, and only if the first has `alarms` on any batch.
         """
         return self, None
+
+    @property
+    def coarse_runs(self) -> bool:
+        """Whether it has runs whose gradients may be in bfloat16 where results are judged.
+
+        Such a run confirms each success in float32 and ends in float32, see `active.gradient_run`.
+        """
+        return False
 
     def check(self, images: tuple[int, ...], output: Output) -> None:
         """Refuses a model or images that this attack cannot be run on, before any time is spent.
@@ -248,7 +256,7 @@ class Attack(ABC):
     ) -> Iterator[Problem]:
         """The checked problem, with the model in attack mode for as long as the context lasts."""
         steps = self.gradient_steps
-        exact = attacks_in("fp32") if steps is None else nullcontext()
+        exact = attacks_in("fp32") if steps is None and not self.coarse_runs else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), exact:
             x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, x)
             targets = None if targets is None else _usable(targets)

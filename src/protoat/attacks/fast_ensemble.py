@@ -104,6 +104,10 @@ class FastEnsemble(Attack):
         first.num_classes = whole.num_classes = self.num_classes
         return first, whole
 
+    @property
+    def coarse_runs(self) -> bool:
+        return True
+
     def check(self, images: tuple[int, ...], output: Output) -> None:
         for part in self.parts(output.logits.shape[1]).values():
             part.check(images, output)

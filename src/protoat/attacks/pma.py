@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
-from protoat.attacks.active import is_adversarial, select, worst_case
+from protoat.attacks.active import gradient_run, select, succeeded, worst_case
 from protoat.attacks.base import Attack, BatchNormMode, Problem
 from protoat.attacks.gradient import input_gradient
 from protoat.functional.margins import own_probability, probability_margin
@@ -67,8 +67,16 @@ class PMA(Attack):
         self.steps = steps
         self.restarts = restarts
 
+    @property
+    def coarse_runs(self) -> bool:
+        return True
+
     def run(self, problem: Problem) -> Tensor:
-        return worst_case(problem, self.threat.geometry, [lambda part, _: self._ascend(part)] * self.restarts)
+        def once(part: Problem, _: Tensor) -> Tensor:
+            with gradient_run(part, self.steps):
+                return self._ascend(part)
+
+        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
 
     def _ascend(self, problem: Problem) -> Tensor:
         norm = self.threat.geometry
@@ -78,7 +86,7 @@ class PMA(Attack):
             labels, sign = problem.goal
             loss = own_probability if done < self.steps / 2 else probability_margin
             gradient, _, output = input_gradient(problem.model, x_adv, labels, loss)
-            if bool((found := is_adversarial(problem, output.logits)).any()):
+            if bool((found := succeeded(problem, x_adv, output.logits)).any()):
                 result[rows[found]] = x_adv[found]
                 problem, rows, x_adv, gradient = select(problem, ~found), rows[~found], x_adv[~found], gradient[~found]
                 if not len(rows):

@@ -12,7 +12,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["AttackPrecision", "Passes", "attacks_in", "faster_precision", "present_precision"]
+__all__ = [
+    "AttackPrecision",
+    "Passes",
+    "are_results_judged",
+    "attacks_in",
+    "faster_precision",
+    "present_precision",
+]
 
 AttackPrecision = Literal["fp32", "bf16"]
 
@@ -38,7 +45,8 @@ def attacks_in(precision: AttackPrecision, *, exact_end: bool = False) -> Iterat
         exact_end: for results that are judged, not trained on: passes without a gradient are float32, and so is the
             last quarter of the steps.
 
-    An attack whose passes decide anything is float32 as a whole, see `Attack.gradient_steps`.
+    An attack whose passes decide anything is float32 as a whole, see `Attack.gradient_steps`, unless it has runs that
+    confirm in float32 what they decide, see `Attack.coarse_runs`.
 
     >>> with attacks_in("bf16"):
     ...     present_precision()
@@ -56,6 +64,11 @@ def present_precision() -> AttackPrecision:
     return _CHOSEN.get().precision
 
 
+def are_results_judged() -> bool:
+    """Whether `attacks_in` has said so here."""
+    return _CHOSEN.get().exact_end
+
+
 class Passes:
     """The passes of one attack on one batch: for each, the context in which the network is to be called.
 
@@ -64,6 +77,7 @@ class Passes:
 
     Attributes:
         coarse: whether any of them is to be in bfloat16.
+        last_coarse: whether the last one with a gradient was.
     """
 
     def __init__(self, steps: int | None) -> None:
@@ -71,6 +85,7 @@ class Passes:
         self.exact_end = chosen.exact_end
         self.exact_from = (1 - _EXACT) * (steps or 0) if chosen.exact_end else torch.inf
         self.coarse = chosen.precision == "bf16" and steps is not None and self.exact_from >= 1
+        self.last_coarse = False
         self._done = 0
 
     def __call__(self, images: Tensor) -> AbstractContextManager[object]:
@@ -80,8 +95,8 @@ class Passes:
         if not images.requires_grad:
             return nullcontext() if self.exact_end else torch.autocast(images.device.type, torch.bfloat16)
         self._done += 1
-        exact = self._done > self.exact_from
-        return nullcontext() if exact else torch.autocast(images.device.type, torch.bfloat16)
+        self.last_coarse = self._done <= self.exact_from
+        return torch.autocast(images.device.type, torch.bfloat16) if self.last_coarse else nullcontext()
 
 
 def faster_precision(one_pass: Callable[[], object], device: torch.device) -> tuple[AttackPrecision, float]:

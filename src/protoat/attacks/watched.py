@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from protoat.attacks.precision import Passes
+from protoat.attacks.precision import Passes, are_results_judged
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
@@ -102,6 +103,15 @@ class Watched:
         if self.floor is not None:
             logits = logits.clamp_min(self.floor)
         return Output(logits if self.scale == 1 else logits / self.scale, embedding)
+
+    @contextmanager
+    def gradient_run(self, steps: int) -> Iterator[None]:
+        """Within it, passes are those of one run of so many gradient steps, see `Attack.coarse_runs`."""
+        kept, self.passes = self.passes, Passes(steps if are_results_judged() else None)
+        try:
+            yield
+        finally:
+            self.passes = kept
 
     @torch.no_grad()
     def _learn(self, logits: Tensor) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from types import TracebackType
+from typing import Literal
 
 from accelerate import PartialState
 from jsonargparse import Namespace
@@ -50,10 +51,11 @@ def main(args: list[str]) -> None:
     )
     parser.add_argument(
         "--attack-precision",
-        type=AttackPrecision,
+        type=AttackPrecision | Literal["auto"],
         default="fp32",
-        help="bf16 lets attacks that use gradients alone (PGD with one run, BIM, MIM) pass through the network "
-        "in bfloat16, but for the last quarter of their steps; all else is float32. The record says so",
+        help="bf16 lets PGD with one run, BIM, MIM, PMA and APGD, also within aa and aa-fast, take gradients in "
+        "bfloat16, but for the last quarter of the steps; all else is float32. auto times a pass and takes the faster. "
+        "The record says which",
     )
     parser.add_argument(
         "--linear-probe",

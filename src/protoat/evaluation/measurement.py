@@ -18,7 +18,7 @@ from torch import Tensor
 
 from protoat.attacks import Attack
 from protoat.attacks.base import Problem
-from protoat.attacks.precision import Passes
+from protoat.attacks.precision import Passes, present_precision
 from protoat.data import ImageData
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.micro_batches import MicroBatched
@@ -214,4 +214,5 @@ def parameters_of(attack: Attack | None) -> dict[str, Any]:
     """Everything that defines an attack, as JSON values, with the precision of its passes where that is not float32."""
     if attack is None:
         return {"attack": None}
-    return attack.parameters() | ({"precision": "bf16"} if Passes(attack.gradient_steps).coarse else {})
+    coarse = Passes(attack.gradient_steps).coarse or (attack.coarse_runs and present_precision() == "bf16")
+    return attack.parameters() | ({"precision": "bf16"} if coarse else {})

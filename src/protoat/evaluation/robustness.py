@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data.given import LabelledImages
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import Attacks, named_attacks
+from protoat.evaluation.attack_precision import chosen_precision
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.look import applicable, check_batch_norm, in_place, labelled_images, look_at
 from protoat.evaluation.measurement import RIGHT, Advance, Measurement, Saved, parameters_of
@@ -40,7 +41,7 @@ def evaluate(
     batch_size: int = 256,
     limit: int | None = None,
     budget_seconds: float | None = None,
-    attack_precision: AttackPrecision = "fp32",
+    attack_precision: AttackPrecision | Literal["auto"] = "fp32",
     device: torch.device | str | None = None,
     accelerator: Accelerator | None = None,
     saved: Saved | None = None,
@@ -72,11 +73,12 @@ def evaluate(
         batch_size: images attacked at once; another one draws other random starts.
         limit: measure this many images only, a share of each mode; default all.
         budget_seconds: begin no further batch after this time. All attacks have then seen the same, fewer images.
-        attack_precision: ``"bf16"`` lets attacks pass through the network in bfloat16, which processors with units for
-            it do in half the time or less, and says so in the report. It concerns attacks that use gradients alone, of
-            one run: PGD, BIM and MIM. Their last quarter of steps and every judgement are float32; so is all of any
-            other attack, which decides by logits (APGD, AutoAttack, DeepFool, FAB, PGD with restarts) or whose
-            gradient bfloat16 drowns (TPGD).
+        attack_precision: ``"bf16"`` lets attacks take gradients of the network in bfloat16, which processors with units
+            for it do in half the time or less, and says so in the report. It concerns PGD (of one run), BIM, MIM, PMA,
+            and APGD, also as a part of AutoAttack and of the fast ensemble. The last quarter of each run's steps, every
+            success and every judgement are float32; so is all of any other attack, which decides by logits (DeepFool,
+            FAB, Square, PGD with restarts, APGD under L1) or whose gradient bfloat16 drowns (TPGD). ``"auto"`` times a
+            pass of this network, takes the faster one and logs it; with `saved`, a call that goes on keeps the choice.
         device: where the model is measured, and moved back from; default where it is.
         accelerator: shares batches over its processes; every process gets the whole report.
         saved: outcomes of batches that need not be measured again; new ones are put there.
@@ -100,8 +102,8 @@ def evaluate(
     True
     """
     _check_options(threat, batch_size, limit, budget_seconds)
-    if attack_precision not in ("fp32", "bf16"):
-        raise UserError(f"attack_precision={attack_precision!r} is unknown; write 'fp32' or 'bf16'")
+    if attack_precision not in ("fp32", "bf16", "auto"):
+        raise UserError(f"attack_precision={attack_precision!r} is unknown; write 'fp32', 'bf16' or 'auto'")
     wanted = named_attacks(attacks, threat)
     for name, attack in wanted.items():
         check_batch_norm(attack, name)
@@ -112,11 +114,14 @@ def evaluate(
         wanted, impossible = applicable(wanted, images, found)
         findings = [*found.findings, *impossible]
         _warn_of(impossible if is_examined() else findings)
-        with hidden_parts_in_eval(found.hidden), examined(), attacks_in(attack_precision, exact_end=True):
-            folded = FoldedBatchNorm(network, images.pixels(order[:4], where))
-            work = Measurement(network, folded, images, wanted, order.split(batch_size), where, saved, advance)
-            outcomes, seconds = work.run(accelerator, budget_seconds)
-            described = {name: parameters_of(attack) for name, attack in wanted.items()}
+        with hidden_parts_in_eval(found.hidden), examined():
+            if attack_precision == "auto":
+                attack_precision = chosen_precision(network, images, order, wanted.values(), saved)
+            with attacks_in(attack_precision, exact_end=True):
+                folded = FoldedBatchNorm(network, images.pixels(order[:4], where))
+                work = Measurement(network, folded, images, wanted, order.split(batch_size), where, saved, advance)
+                outcomes, seconds = work.run(accelerator, budget_seconds)
+                described = {name: parameters_of(attack) for name, attack in wanted.items()}
     findings += [Finding("raised", "error", text) for text in work.failed.values()]
     measured = {name: row for row, name in enumerate(wanted) if name not in work.failed}
     seen_by_all = (outcomes[[*measured.values()]][:, order] > 0).all(0).int().cumprod(0).sum()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -47,7 +47,7 @@ def measure(
     limit: int | None = None,
     batch_size: int = 256,
     budget_seconds: float | None = None,
-    attack_precision: AttackPrecision = "fp32",
+    attack_precision: AttackPrecision | Literal["auto"] = "fp32",
     advance: Callable[[Advance], None] | None = None,
 ) -> Evaluation:
     """Measures a subject and adds the result to ``evaluation.json`` in its folder.

@@ -6,14 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from protoat.attacks import PGD, Attack
-from protoat.attacks.precision import AttackPrecision, faster_precision
+from protoat.attacks import Attack
+from protoat.attacks.precision import AttackPrecision
+from protoat.attacks.timed_precision import timed_precision
 from protoat.errors import UserError
-from protoat.functional.distributed import max_over_processes
 from protoat.training import checkpoint
 from protoat.training.learner import Learner
 
@@ -63,10 +62,7 @@ def _begun_with(folder: Path, accelerator: Accelerator) -> AttackPrecision | Non
 def _measured(learner: Learner, images: Tensor, labels: Tensor) -> AttackPrecision:
     """The precision in which an attack's pass through the network is faster on every process, said in the log."""
     device = learner.accelerator.device
-    x, y = images.to(device), labels.to(device)
-    attack = PGD(learner.objective.method.threat, steps=1, random_start=False)
-    chosen, ratio = faster_precision(lambda: attack.craft(learner.unwrapped, x, y), device)
-    slower = max_over_processes(torch.tensor(float(chosen == "fp32"), device=device))
-    precision: AttackPrecision = "fp32" if float(slower) else "bf16"
+    threat = learner.objective.method.threat
+    precision, ratio = timed_precision(learner.unwrapped, images.to(device), labels.to(device), threat)
     logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", precision, ratio)
     return precision

@@ -1,0 +1,51 @@
+"""The precision of an evaluation's attacks where it is to be chosen: as it began, else by a timed pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from protoat.attacks import Attack
+from protoat.attacks.precision import AttackPrecision, attacks_in
+from protoat.attacks.timed_precision import timed_precision
+from protoat.data import ImageData
+from protoat.evaluation.measurement import Saved, parameters_of
+from protoat.evaluation.micro_batches import MicroBatched
+
+__all__ = ["chosen_precision"]
+
+logger = logging.getLogger(__name__)
+
+_IMAGES = 64  # in the pass that is timed
+_KEY = "attack precision"
+
+
+def chosen_precision(
+    network: MicroBatched, data: ImageData, order: Tensor, attacks: Iterable[Attack | None], saved: Saved | None
+) -> AttackPrecision:
+    """What ``attack_precision="auto"`` means here: ``"fp32"`` where no attack is for bfloat16.
+
+    Args:
+        network: that is measured.
+        data, order: its images, and the first of them.
+        attacks: that are measured.
+        saved: keeps the choice, so that a call that goes on makes the same.
+    """
+    with attacks_in("bf16", exact_end=True):
+        coarse = [attack for attack in attacks if attack is not None and "precision" in parameters_of(attack)]
+    if not coarse:
+        return "fp32"
+    kept = None if saved is None else saved.get(_KEY)
+    if kept is not None:
+        return "bf16" if kept[0] == "1" else "fp32"
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    rows = order[:_IMAGES]
+    x, y = data.pixels(rows, device), data.labels[rows].to(device)
+    chosen, ratio = network.retrying(lambda: timed_precision(network, x, y, coarse[0].threat), len(rows))
+    logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", chosen, ratio)
+    if saved is not None:
+        saved.put(_KEY, "1" if chosen == "bf16" else "0", ratio, ())
+    return chosen
