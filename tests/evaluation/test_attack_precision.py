@@ -55,7 +55,14 @@ def test_it_is_judged_in_float32_and_says_what_it_did() -> None:
 def test_autoattack_says_where_its_gradients_were_coarse(threat: ThreatModel) -> None:
     model, data = Noting().eval(), Digits().load("test")
     first, second = (
-        evaluate(model, data, {"aa": AutoAttack(threat)}, threat=threat, limit=4, attack_precision=precision)["aa"]
+        evaluate(
+            model,
+            data,
+            {"aa": of_attacks.build(AutoAttack, threat)},
+            threat=threat,
+            limit=4,
+            attack_precision=precision,
+        )["aa"]
         for precision in ("fp32", "bf16")
     )
     assert second.parameters == first.parameters | ({"precision": "bf16"} if threat.norm == "linf" else {})
