@@ -61,7 +61,7 @@ _EXPORTS = {
         SecondBatchNorm WithEmbedding batch_norm_branch classifier_head dual_batch_norm freeze_all_but keep_branch
         multi_prototype_head with_embedding with_head
     """,
-    "modes": "KnownModes Modes",
+    "modes": "DiscoveredModes KnownModes Modes",
     "objective": "Objective",
     "pretraining": "ACL Contrastive RoCL",
     "regularizers": "TLA NPair ProxyAnchor ProxyNCA Regularizer SoftTriple Triplet",

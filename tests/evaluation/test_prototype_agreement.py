@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from protoat.evaluation.prototype_agreement import agreement, assign, cosines
-from protoat.evaluation.statistics import crosstab
+from protoat.evaluation.prototype_agreement import assign, cosines
+from protoat.functional.partitions import agreement, crosstab
 
 
 def test_agreement_is_what_the_formulas_give_by_hand() -> None:

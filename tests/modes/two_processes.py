@@ -39,7 +39,7 @@ def in_one_process(net: nn.Module, objective: pa.Objective, epochs: int) -> None
 
 def check() -> None:
     """Two processes, each with half of every batch, end as one with whole batches does."""
-    made = [pa.KnownModes(images(), mode_weight=0.4, mode_ramp=0.5)]
+    made = [pa.KnownModes(images(), mode_weight=0.4, mode_ramp=0.5), pa.DiscoveredModes(images(), clusters=2)]
     for modes in made:
         one, two = network(), network()
         other = copy.deepcopy(modes)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from protoat.data import ImageData, ImageLoader
 from protoat.methods import FGSMAT, PGDAT, FastAT, FreeAT, Standard
 from protoat.models import MultiPrototypeHead
-from protoat.modes import KnownModes
+from protoat.modes import DiscoveredModes, KnownModes
 from protoat.objective import Objective
 from protoat.pretraining import ACL, Contrastive, RoCL
 from protoat.regularizers import SoftTriple
@@ -84,7 +84,10 @@ METHODS = {
 }
 
 
-MODES = {"known": lambda: KnownModes(in_modes(), mode_ramp=0.5, mode_stop=0.9)}
+MODES = {
+    "known": lambda: KnownModes(in_modes(), mode_ramp=0.5, mode_stop=0.9),
+    "discovered": lambda: DiscoveredModes(digits(0, 200), clusters=2, balanced=True),
+}
 
 
 def objective(method: str = "pgd") -> Objective:

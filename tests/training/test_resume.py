@@ -22,6 +22,8 @@ import torch
 
 from protoat.attacks import PGD
 from protoat.methods import AWP, TRADES
+from protoat.modes import discovered
+from protoat.modes.clustering import clusters_of
 from protoat.training import CheckpointError, FitResult, fit
 from protoat.training.run_state import RunState
 from tests import kills
@@ -115,7 +117,7 @@ class Batches:
     ("method", "moment"),
     [
         *[("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
-        *[("acl", (1, 3)), ("rocl", (3, 2)), ("known", (1, 3))],
+        *[("acl", (1, 3)), ("rocl", (3, 2)), ("known", (1, 3)), ("discovered", (1, 4)), ("discovered", (2, 0))],
     ],
 )
 def test_killed_before_a_batch(
@@ -126,6 +128,26 @@ def test_killed_before_a_batch(
     result = small.train(method, tmp_path)
     small.assert_same_outcome(tmp_path, whole(method))
     assert [line["epoch"] for line in result.metrics] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("call", [3, 13])  # of twenty: ten classes, at the end of two epochs
+def test_killed_while_modes_are_discovered(
+    call: int, tmp_path: Path, small: ModuleType, whole: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def dies(*args: Any, **options: Any) -> torch.Tensor:
+        calls.append(args)
+        if len(calls) == call:
+            raise Killed
+        return clusters_of(*args, **options)
+
+    monkeypatch.setattr(discovered, "clusters_of", dies)
+    with pytest.raises(Killed):
+        small.train("discovered", tmp_path)
+    small.train("discovered", tmp_path)
+    assert len(calls) == 20 + call % 10
+    small.assert_same_outcome(tmp_path, whole("discovered"))
 
 
 @pytest.mark.parametrize("method", ["acl", "rocl"])

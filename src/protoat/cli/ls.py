@@ -50,8 +50,10 @@ def _row(run: Run) -> list[str]:
 
 
 def parts_of(run: Run) -> list[str]:
-    """Data, method and regularizer of a run in short."""
+    """Data, method with modes, and regularizer of a run in short."""
     names = [run.chosen(key).rpartition(".")[2] for key in ("data", "method", "regularizer")]
+    if (modes := run.chosen("modes")) != "none":
+        names[1] += f" with {modes.rpartition('.')[2]}"
     groups = run.choices.get("groups")
     if groups is not None:
         names[0] += f" in {groups if isinstance(groups, int | str) else len(groups)}"

@@ -28,8 +28,12 @@ __all__ = ["main", "start"]
 
 
 def main(args: list[str]) -> None:
-    """Trains a recipe, ``digits-2`` when none is named, with changes from the command line."""
-    recipe, out = start("protoat train", args, "digits-2")
+    """Trains a recipe with changes from the command line.
+
+    Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes.
+    """
+    names_data = any(arg == "--data" or arg.startswith("--data=") for arg in args)
+    recipe, out = start("protoat train", args, "digits" if names_data else "digits-2")
     best = Run(out).best
     if best:
         held_out = best.held_out
@@ -55,7 +59,8 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     )
     if not any(arg == "--config" or arg.startswith("--config=") for arg in args):
         args = ["--config", default, *args]
-    args = [str(find_run(word)) if option == "--initialise.run" else word for option, word in pairwise(["", *args])]
+    named = ("--initialise.run", "--modes.encoder")
+    args = [str(find_run(word)) if option in named else word for option, word in pairwise(["", *args])]
     recipe, options = resolve(parser, args)
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__

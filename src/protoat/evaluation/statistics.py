@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "crosstab", "holm", "interval_of_mean", "percentage", "worst"]
+__all__ = ["Count", "count_by", "holm", "interval_of_mean", "percentage", "worst"]
 
 
 class Count(NamedTuple):
@@ -104,17 +104,3 @@ def worst(groups: dict[str, Count]) -> tuple[str, Count]:
     ('b', Count(correct=1, total=4))
     """
     return min(groups.items(), key=lambda item: item[1].accuracy)
-
-
-def crosstab(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
-    """How many images are in each row and column, int64 of `shape`.
-
-    Args:
-        rows, columns: (M,) int64, where each image is.
-        shape: how many rows and columns there are.
-
-    >>> crosstab(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), (2, 3))
-    tensor([[0, 0, 2],
-            [1, 0, 0]])
-    """
-    return torch.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).view(shape)

@@ -9,7 +9,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["joint_sum", "max_over_processes", "mean_over_processes", "processes", "sum_over_processes", "unwrap_model"]
+__all__ = [
+    "from_first_process",
+    "joint_sum",
+    "max_over_processes",
+    "mean_over_processes",
+    "processes",
+    "sum_over_processes",
+    "unwrap_model",
+]
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -20,6 +28,20 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     True
     """
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def from_first_process(value: Tensor) -> Tensor:
+    """`value` of the first process of a distributed run, of the same shape in all; itself when there is one process.
+
+    >>> import torch
+    >>> from_first_process(torch.tensor(2))
+    tensor(2)
+    """
+    if processes() == 1:
+        return value
+    result = value.clone()
+    dist.broadcast(result, src=0)
+    return result
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -89,8 +89,10 @@ class Modes(Memory, ABC):
             labels: (N,) int64 classes of the images.
             of_image, class_of, names: see the attributes.
         """
-        same_before = (class_of[:, None] == class_of).tril(-1)
-        self.of_image, self.class_of, self.place = of_image, class_of, same_before.sum(1)
+        order, counts = class_of.argsort(stable=True), torch.bincount(class_of)
+        place = torch.empty_like(class_of)
+        place[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[class_of[order]]
+        self.of_image, self.class_of, self.place = of_image, class_of, place
         self.names = tuple(names)
         total = sha256(repr(self.names).encode())
         for table in (labels, of_image, class_of):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protoat.errors import UserError
-from protoat.evaluation.prototype_agreement import Agreement, cosines
-from protoat.evaluation.prototype_agreement import agreement as agreement_of
-from protoat.evaluation.statistics import crosstab
+from protoat.evaluation.prototype_agreement import cosines
+from protoat.functional.partitions import Agreement, crosstab
+from protoat.functional.partitions import agreement as agreement_of
 from protoat.plots.pictures import image_tag
 from protoat.plots.style import SYMBOLS, colour, dash, heading, label, names
 from protoat.plots.subject import Pictured

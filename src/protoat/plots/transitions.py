@@ -12,7 +12,7 @@ from torch import Tensor
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.prototype_agreement import cosines
 from protoat.evaluation.retrieval import nearest_neighbours
-from protoat.evaluation.statistics import crosstab
+from protoat.functional.partitions import crosstab
 from protoat.plots.prototypes import agreement, prototype_names
 from protoat.plots.style import heading, label, names
 from protoat.plots.subject import Pictured

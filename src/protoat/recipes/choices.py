@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
     "auxiliary": (Source, (data,)),
 }
 # Of such a key, words that stand for a class.
-WORDS = {"modes": {"known": "KnownModes"}}
+WORDS = {"modes": {"known": "KnownModes", "discovered": "DiscoveredModes"}}
 _NO_STEP_OF_OURS = ("LBFGS", "SparseAdam")  # one evaluates the loss several times, one takes sparse gradients only
 
 

@@ -19,6 +19,7 @@ _NO_PART_OF_A_RUN = (
     "checkpoint_every",
     "initialise.run",
     "initialise.weights",
+    "modes.init_args.encoder",
     *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
 )
 _ROOT = "data.init_args.root"

@@ -13,7 +13,7 @@ from protoat.pretraining.weights_file import split_spec
 from protoat.training.exported import digest as digest_of_file
 from protoat.training.exported import restore
 
-__all__ = ["Initialise", "digest"]
+__all__ = ["Initialise", "digest", "weights_of_run"]
 
 
 @dataclass
@@ -56,11 +56,24 @@ class Initialise:
                 raise UserError(f"initialise.weights {self.weights}: there is no such file")
             return self.weights
         assert self.run is not None
-        if not os.path.lexists(self.run / "last.safetensors"):
-            raise UserError(f"initialise.run {self.run}: there is no finished run")
-        found = next(path for name in ("best", "last") if os.path.lexists(path := self.run / f"{name}.safetensors"))
-        restore(found)
-        return found
+        return weights_of_run(self.run, "initialise.run")
+
+
+def weights_of_run(folder: Path, key: str) -> Path:
+    """Weights of a run: the best on held-out images where there are such, else the last.
+
+    Args:
+        folder: of the run.
+        key: of the recipe, for the message.
+
+    Raises:
+        ValueError: it is not there, has not ended, or is damaged.
+    """
+    if not os.path.lexists(folder / "last.safetensors"):
+        raise UserError(f"{key} {folder}: there is no finished run")
+    found = next(path for name in ("best", "last") if os.path.lexists(path := folder / f"{name}.safetensors"))
+    restore(found)
+    return found
 
 
 def digest(path: Path) -> str:

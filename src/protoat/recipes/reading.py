@@ -26,7 +26,7 @@ from protoat.recipes.allow_list import check_names, foreign_names, without_downl
 from protoat.recipes.choices import CLASSES, WORDS, choices_of, in_full, with_packages
 from protoat.recipes.earlier import completed
 from protoat.recipes.fingerprint import flat
-from protoat.recipes.initialise import Initialise, digest
+from protoat.recipes.initialise import Initialise, digest, weights_of_run
 from protoat.recipes.own_code import named_in, trusted, trusting
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import KEYS, Recipe
@@ -176,14 +176,27 @@ def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) 
 
 
 def _begun(parser: Parser, parsed: Namespace) -> Recipe:
-    """The recipe of a run that begins now, with the SHA-256 of the file that it takes weights from."""
+    """The recipe of a run that begins now, with the SHA-256 of the files that it takes weights from."""
     if parsed.initialise is not None:
         choice = Initialise(**vars(parsed.initialise))
-        found = digest(choice.file)
-        if choice.sha256 not in (None, found):
-            raise UserError(f"{choice.file} has changed: its SHA-256 is {found}, and {choice.sha256} is asked for")
-        parsed.initialise.sha256 = found
+        parsed.initialise.sha256 = _digest(choice.file, choice.sha256)
+    modes = Namespace() if parsed.modes is None else parsed.modes.get("init_args", Namespace())
+    if modes.get("encoder") is not None:
+        encoder = weights_of_run(Path(str(modes.encoder)), "modes.encoder")
+        modes.encoder_sha256 = _digest(encoder, modes.encoder_sha256)
     return _objects(parser, parsed)
+
+
+def _digest(file: Path, expected: str | None) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        ValueError: another one is expected.
+    """
+    found = digest(file)
+    if expected not in (None, found):
+        raise UserError(f"{file} has changed: its SHA-256 is {found}, and {expected} is asked for")
+    return found
 
 
 def _objects(parser: Parser, parsed: Namespace) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Any
 
 from protoat.evaluation import Count
 
-__all__ = ["Best", "Epoch", "HeldOut"]
+__all__ = ["Best", "Epoch", "FoundModes", "HeldOut"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,28 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class FoundModes:
+    """The modes that training has discovered, by class.
+
+    Attributes:
+        sizes: images of each cluster.
+        nmi, purity: how well clusters agree with the true modes; None where these are not known, or one.
+    """
+
+    sizes: list[list[int]]
+    nmi: list[float | None]
+    purity: list[float | None]
+
+    @classmethod
+    def from_json(cls, learned: Mapping[str, Any]) -> FoundModes | None:
+        """Of what ``objective`` in a line of ``metrics.jsonl`` holds; None where nothing was discovered."""
+        if "cluster_sizes" not in learned:
+            return None
+        unknown = [None] * len(learned["cluster_sizes"])
+        return cls(learned["cluster_sizes"], *(learned.get(key, unknown) for key in ("mode_nmi", "mode_purity")))
+
+
+@dataclass(frozen=True)
 class Epoch:
     """A line of ``metrics.jsonl``.
 
@@ -54,6 +76,7 @@ class Epoch:
         held_out: accuracies on held-out images, where they were measured.
         prototype_counts: prototypes of each class, of a run that has such.
         usage: share of the examples of each class that each prototype takes.
+        modes: the modes that were discovered, of a run that has such.
         stopped: why the method ended the run and took the epoch back.
     """
 
@@ -65,6 +88,7 @@ class Epoch:
     held_out: HeldOut | None = None
     prototype_counts: list[int] | None = None
     usage: list[list[float]] | None = None
+    modes: FoundModes | None = None
     stopped: str | None = None
 
     @classmethod
@@ -80,6 +104,7 @@ class Epoch:
             None if measured is None else HeldOut.from_json(measured),
             learned.get("prototype_counts"),
             learned.get("usage"),
+            FoundModes.from_json(learned),
             line.get("stopped"),
         )
 

@@ -209,6 +209,9 @@ class Learned(TypedDict, total=False):
 
     prototype_counts: list[int]
     usage: list[list[float]]
+    cluster_sizes: list[list[int]]
+    mode_nmi: list[float | None]
+    mode_purity: list[float | None]
 
 
 class _Epoch(TypedDict):

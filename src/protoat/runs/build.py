@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead, classifier_head, freeze_all_but
 from protoat.models.transfer import transfer
-from protoat.modes import Modes
+from protoat.modes import DiscoveredModes, Modes
 from protoat.objective import Objective
 from protoat.pretraining import Contrastive
 from protoat.pretraining.public import of_branch, torchvision_names
@@ -83,6 +84,9 @@ def build(recipe: Recipe) -> Parts:
                 model, initialised = load_pretrained(model, recipe.initialise)
         if isinstance(method, Contrastive):
             model = method.encoder(model)
+        if isinstance(modes, DiscoveredModes) and modes.encoder is not None:
+            with trusting(recipe.trust):
+                _discover(modes, modes.encoder, images)
         objective = _objective(recipe, method, model, images, modes)
     # An optimizer's own defaults say which rate and decay the recipe gives the network.
     given = _optimizer(recipe, [nn.Parameter(torch.zeros(1))]).defaults
@@ -110,6 +114,23 @@ def _network(recipe: Recipe, method: Method, images: ImageData, modes: Modes | N
         return model
     method.prepare(model)
     return nn.ModuleList([model, method.head])
+
+
+def _discover(modes: DiscoveredModes, folder: Path, images: ImageData) -> None:
+    """Finds modes by the embeddings of the network of a run.
+
+    Raises:
+        ValueError: see `Run.network`; or a run on images of another size.
+    """
+    run = Run(folder)
+    if tuple(run.fact("shape")) != images.shape:
+        raise UserError(
+            f"modes.encoder {folder} was trained on images of shape {tuple(run.fact('shape'))}, and these have "
+            f"{images.shape}; name a run on images of this size"
+        )
+    with torch.random.fork_rng():  # what is drawn next does not depend on this choice
+        network = run.network().model
+    modes.discover(network)
 
 
 def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:

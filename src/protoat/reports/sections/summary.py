@@ -44,6 +44,8 @@ def _headline(record: Evaluation | None) -> Iterator[Cards]:
 def described(run: RunRecords) -> dict[str, str]:
     """Data, model, method, regularizer and length of a run in words."""
     names = {key: run.chosen(key).rpartition(".")[2] for key in ("data", "model", "method", "regularizer")}
+    if (modes := run.chosen("modes")) != "none":
+        names["modes"] = modes.rpartition(".")[2]
     groups = run.choices.get("groups")
     if groups is not None:
         joined = groups if isinstance(groups, int | str) else len(groups)
@@ -105,8 +107,9 @@ def _unmeasured(records: Records, record: Evaluation) -> Iterator[Text]:
     kinds = {str(record.attacks[name].parameters.get("attack")) for name in entering}
     if "AutoAttack" not in kinds:
         yield Text("No AutoAttack: robust accuracy is an upper bound, and without it probably a loose one.", "missing")
-    choices = {} if records.run is None else records.run.choices
+    choices, facts = ({}, {}) if records.run is None else (records.run.choices, records.run.facts)
     has_prototypes = any("prototypes" in str(choices.get(key)) for key in ("head", "regularizer"))
+    has_prototypes |= "prototypes_per_class" in facts  # of modes
     if has_prototypes and not any(name.startswith("adaptive") for name in entering):
         yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
     if any(finding.severity == "error" for finding in record.findings or ()):

@@ -30,8 +30,25 @@ def training(records: Records) -> Section:
     blocks: list[Block] = [
         Chart("Training curves", training_curves([records.path]), about),
         Grid("Every epoch", columns, rows, folded=True),
+        *_found_modes(run),
     ]
     return Section("training", "Training", blocks)
+
+
+def _found_modes(run: RunRecords) -> Iterator[Block]:
+    """The clusters of each class, each time they were found."""
+    found = [(line.epoch, line.modes) for line in run.metrics if line.modes is not None]
+    new = [(epoch, modes) for place, (epoch, modes) in enumerate(found) if not place or modes != found[place - 1][1]]
+    names = run.facts.get("class_names") or [str(label) for label in range(len(new[0][1].sizes) if new else 0)]
+    rows = [
+        [str(epoch), name, str(sum(size > 0 for size in sizes)), f"{max(sizes, default=0) / max(1, sum(sizes)):.0%}"]
+        + ["unknown" if value is None else f"{value:.2f}" for value in (nmi, purity)]
+        for epoch, modes in new
+        for name, sizes, nmi, purity in zip(names, modes.sizes, modes.nmi, modes.purity, strict=False)
+    ]
+    if rows:
+        columns = ["after epoch", "class", "clusters", "share of the largest", "NMI with the true modes", "purity"]
+        yield Grid("Modes that were found", columns, rows, text=2, folded=len(rows) > 20)
 
 
 def prototypes(records: Records, images: int) -> Section:

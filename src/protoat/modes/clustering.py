@@ -1,0 +1,84 @@
+"""Clusters of the embeddings of one class, in an order that earlier clusters give."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from protoat.functional.partitions import crosstab
+from protoat.functional.sinkhorn import sinkhorn
+
+__all__ = ["clusters_of", "in_places_of"]
+
+_STARTS = 4  # of k-means, of which the best counts
+_SEEN = 2000  # images on which the silhouette is measured: it compares all pairs
+
+
+def clusters_of(
+    embedding: Tensor, count: int, *, balanced: bool = False, silhouette: bool = False, seed: int = 0
+) -> Tensor:
+    """The cluster of each image, (M,) int64 in 0..count-1; the same for the same embeddings on any number of threads.
+
+    Args:
+        embedding: (M, D) of one class, of which directions count.
+        count: how many clusters; as many as images where there are fewer.
+        balanced: give each centre that k-means has found equally many images, by Sinkhorn's iteration.
+        silhouette: take the number from 2 to `count` whose clusters have the highest mean silhouette.
+        seed: of the starts of k-means.
+    """
+    from sklearn.cluster import KMeans  # slow to import
+    from sklearn.metrics import silhouette_score
+
+    points = _directions(embedding)
+    distinct = len(points.unique(dim=0))
+    count = min(count, distinct)
+    array = points.numpy()
+    # Several threads would add up in an order of their own, and two runs would differ.
+    with threadpool_limits(1):
+        made = {
+            number: KMeans(number, n_init=_STARTS, random_state=seed).fit(array)
+            for number in (range(2, count + 1) if silhouette and count > 2 else [count])
+        }
+
+        def merit(number: int) -> float:
+            several = 1 < number < len(array)
+            size = min(len(array), _SEEN)
+            return (
+                float(silhouette_score(array, made[number].labels_, sample_size=size, random_state=seed))
+                if several
+                else 0.0
+            )
+
+        found = made[max(made, key=merit) if len(made) > 1 else count]
+    if not balanced:
+        return torch.from_numpy(found.labels_).long()
+    distance = torch.cdist(points, torch.from_numpy(found.cluster_centers_)).square()
+    return sinkhorn(-distance / distance.mean().clamp_min(1e-12)).argmax(1)
+
+
+def in_places_of(clusters: Tensor, before: Tensor, count: int) -> Tensor:
+    """The same clusters under other numbers, so that as many images as possible keep the number they had.
+
+    Args:
+        clusters: (M,) int64 in 0..count-1.
+        before: (M,) int64, -1 where there was none.
+        count: how many numbers there are.
+
+    Source: the assignment problem, by scipy's Hungarian method.
+
+    >>> in_places_of(torch.tensor([0, 0, 1]), torch.tensor([2, 2, -1]), 3)
+    tensor([2, 2, 0])
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    known = before >= 0
+    table = crosstab(clusters[known], before[known], (count, count))
+    _, place = linear_sum_assignment(-table.numpy())
+    return torch.from_numpy(place)[clusters]
+
+
+def _directions(embedding: Tensor) -> Tensor:
+    """Embeddings of length 1 in float64."""
+    return F.normalize(embedding.double(), dim=1)
