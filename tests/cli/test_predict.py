@@ -42,7 +42,8 @@ def test_the_library_says_what_the_network_and_the_prototypes_say(run: Run) -> N
         logits, embedding = run.model(IMAGES / 255)
     assert torch.allclose(found.logits, logits, atol=1e-6)
     assert [each.label for each in found] == logits.argmax(1).tolist() == found.labels.tolist()
-    prototypes = run.regularizer(run.model).prototypes
+    metric = run.regularizer(run.model)
+    prototypes, embedding = metric.prototypes, metric.projected(embedding)
     for row, each in enumerate(found):
         cosines = F.cosine_similarity(prototypes[each.label], embedding[row], dim=1)  # (K, D) and (D,)
         assert each.class_name == run.class_names[each.label]

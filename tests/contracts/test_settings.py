@@ -47,6 +47,7 @@ OTHERS: dict[str, Any] = {
     "mode": "A2A",
     "pairs_per_class": 3,
     "projection": "mlp",
+    "prototype_init": "kmeans",
     "triplets": "A_Ap_B",
     "triplets_per_anchor": 3,
     "view": RandomView(flip=True),

@@ -28,7 +28,7 @@ def test_counts_are_those_of_the_log(ours: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(ours, run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines[1]["objective"]["prototype_counts"] = [2, 1]
+    lines[0]["objective"]["in_use"], lines[1]["objective"]["in_use"] = [3, 3], [2, 1]
     edit(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     (run / "best.safetensors").unlink()
     figure = prototype_counts(run).to_dict()
@@ -88,7 +88,7 @@ def slow_places(run: Path) -> tuple[list[int], list[int], list[int]]:
     metric = subject.regularizer
     assert metric is not None
     with torch.no_grad():
-        z = as_output(subject.model(subject.data.images.float() / 255)).embedding
+        z = metric.projected(as_output(subject.model(subject.data.images.float() / 255)).embedding)
     labels = subject.data.labels.tolist()
     places = [
         int(torch.stack([torch.cosine_similarity(z[i], w, dim=0) for w in metric.prototypes[y]]).argmax())
@@ -130,7 +130,7 @@ def test_the_atlas_shows_the_nearest_images_and_marks_other_classes(ours: Path) 
     assert rows == [(name, str(place)) for name in ("0-4", "5-9") for place in range(3)]
     assert drawn.count("&#10007;") == drawn.count(", another class") // 2  # alt and title say it
     first = re.search(r'alt="([^"]*)"', drawn)
-    cosine = torch.cosine_similarity(seen.clean.embedding, seen.metric.prototypes[0, 0].detach(), dim=1)
+    cosine = torch.cosine_similarity(seen.projected(seen.clean), seen.metric.prototypes[0, 0].detach(), dim=1)
     best = int(cosine.argmax())
     expected = (
         f"{seen.data.class_names[int(seen.data.labels[best])]}, mode {seen.data.mode_names[int(seen.data.modes[best])]}"

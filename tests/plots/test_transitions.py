@@ -14,7 +14,7 @@ def test_transitions_between_prototypes_are_those_of_a_loop(ours: Path) -> None:
     seen = Pictured(ours, 50)
     prototypes = seen.metric.prototypes.detach().flatten(0, 1)
     expected = torch.zeros(6, 6, dtype=torch.int64)
-    for z, z_adv in zip(seen.clean.embedding, seen.attacked("pgd10").embedding, strict=True):
+    for z, z_adv in zip(seen.projected(seen.clean), seen.projected(seen.attacked("pgd10")), strict=True):
         before, after = (int(torch.cosine_similarity(prototypes, point[None]).argmax()) for point in (z, z_adv))
         expected[before, after] += 1
     figure = transitions(ours, images=50).to_dict()

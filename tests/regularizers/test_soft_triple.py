@@ -15,7 +15,7 @@ from protoat.functional.prototypes import prototype_spread, soft_triple
 from protoat.regularizers import SoftTriple as Projected
 from protoat.regularizers import soft_triple as module
 
-SoftTriple = partial(Projected, projection=None)  # `test_projection.py` tests what stands between
+SoftTriple = partial(Projected, projection=None, drop_below=None)  # `test_projection.py` tests what stands between
 
 
 def batch(B: int = 12, C: int = 3, D: int = 8) -> tuple[Tensor, Tensor]:
@@ -117,9 +117,7 @@ def test_a_merge_is_that_of_the_observed_masses_and_starts_them_anew() -> None:
     metric(*batch())
     expected = merge_prototypes(metric.prototypes, metric.active, metric.mass, 0.1)
     assert (expected.active.sum(1) == torch.tensor([2, 3, 1])).all()
-    shares = [[float(part) / float(own.sum()) for part in own] for own in metric.mass]
     facts = metric.end_epoch(5, 10)
-    assert [pytest.approx(own, abs=1e-4) for own in facts["usage"]] == shares
     torch.testing.assert_close(metric.prototypes.detach(), expected.prototypes)
     assert torch.equal(metric.active, expected.active)
     assert metric.mass.sum() == 0
@@ -226,7 +224,7 @@ def test_state_comes_back_after_merges() -> None:
     z, y = batch()
     assert torch.equal(other(z, y), metric(z, y))
     assert torch.equal(other.mass, metric.mass)
-    assert metric.per_process == ("mass",)
+    assert "mass" in metric.per_process
 
 
 def test_half_precision_batches_leave_prototypes_in_single() -> None:
@@ -277,6 +275,9 @@ def test_gradient_reaches_embedding_and_active_prototypes() -> None:
         ({"merge_start": 0.95}, r"merge_start=0.95 and merge_stop=0.9 must rise"),
         ({"merge_every": 0}, "merge_every=0"),
         ({"merge_threshold": math.nan}, "merge_threshold=nan"),
+        ({"drop_below": 1.0}, r"drop_below=1 is outside \[0, 1\)"),
+        ({"prototype_init": "zeros"}, "prototype_init='zeros' is unknown; write 'random' or 'kmeans'"),
+        ({"warmup_epochs": 0}, "warmup_epochs=0 must be at least 1"),
     ],
 )
 def test_mistakes_in_building_are_told(options: dict[str, Any], message: str) -> None:

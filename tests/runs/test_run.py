@@ -95,7 +95,9 @@ def test_a_run_is_stored_and_read_back(tmp_path: Path) -> None:
     assert stored.choices["epochs"] == 2
     assert stored.facts["shape"] == [1, 8, 8]
     assert stored.facts["sessions"][0]["device"] == "cpu"
-    assert [counts for _, counts in stored.prototype_counts] == [[10, 10], [10, 10]]
+    assert [line.prototype_counts for line in stored.metrics] == [[10, 10], [10, 10]]
+    used = [[sum(share >= 0.01 for share in own) for own in line.usage or ()] for line in stored.metrics]
+    assert [counts for _, counts in stored.prototype_counts] == used
     assert (stored.weights().path.name, stored.recipe.text) == ("best.safetensors", recipe.text)
     assert not stored.model.training
     last = stored.classifier("last")

@@ -135,7 +135,9 @@ def predict(
         logits.append(found.logits.float().cpu())
         if isinstance(regularizer, SoftTriple):
             labels = found.logits.argmax(1)
-            places.append(assign(found.embedding, labels, regularizer.prototypes, regularizer.active).cpu())
+            places.append(
+                assign(regularizer.projected(found.embedding), labels, regularizer.prototypes, regularizer.active).cpu()
+            )
         if advance is not None:
             advance(len(batch))
     nearest = torch.cat(places) if isinstance(regularizer, SoftTriple) else None

@@ -14,6 +14,7 @@ __all__ = [
     "joint_sum",
     "max_over_processes",
     "mean_over_processes",
+    "of_all_processes",
     "processes",
     "sum_over_processes",
     "unwrap_model",
@@ -82,6 +83,19 @@ def joint_sum(value: Tensor) -> Tensor:
     tensor(2.)
     """
     return _JointSum.apply(value) if processes() > 1 else value
+
+
+def of_all_processes(rows: Tensor) -> Tensor:
+    """The rows of every process, (M, ...), one process after the other; numbers of rows may differ.
+
+    >>> of_all_processes(torch.tensor([2]))
+    tensor([2])
+    """
+    if processes() == 1:
+        return rows
+    every: list[Any] = [None] * processes()
+    dist.all_gather_object(every, rows.cpu())
+    return torch.cat(every).to(rows.device)
 
 
 def processes() -> int:

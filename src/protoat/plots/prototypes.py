@@ -159,6 +159,8 @@ def usage_over_time(run: Path | str) -> Figure:
     if not known:
         raise UserError(f"{run} has no record of usage: it has no prototypes, or was trained by an earlier version")
     trace = [usage for _, usage in known]
+    soft = any(line.in_use is None for line in stored.metrics if line.usage is not None)
+    meaning = "soft assignment since the last merge" if soft else "images nearest to each in the epoch"
     places = [(owner, place) for owner, own in enumerate(trace[0]) for place in range(len(own))]
     used = [each for each in places if any(epoch[each[0]][each[1]] for epoch in trace)]
     classes = stored.facts.get("class_names", [str(owner) for owner in range(len(trace[0]))])
@@ -176,7 +178,7 @@ def usage_over_time(run: Path | str) -> Figure:
     figure.update_layout(
         **heading(
             "Usage of prototypes in training",
-            f"{label(names([Path(run)])[0])}: soft assignment since the last merge; blank: not used",
+            f"{label(names([Path(run)])[0])}: {meaning}; blank: not used",
         ),
         xaxis_title="epoch",
         yaxis={

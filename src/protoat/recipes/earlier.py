@@ -11,7 +11,7 @@ from protoat.recipes.fingerprint import FIRST
 __all__ = ["completed"]
 
 # Arguments of regularizers that came later, with what was done before there were such.
-_BEFORE = {"projection": None}
+_BEFORE = {"projection": None, "drop_below": None}
 
 
 def completed(content: Any) -> Any:
@@ -21,7 +21,7 @@ def completed(content: Any) -> Any:
 
     >>> stored = dict.fromkeys(FIRST) | {"regularizer": {"class_path": "SoftTriple", "init_args": {"tau": 0.2}}}
     >>> completed(stored)["regularizer"]["init_args"]
-    {'tau': 0.2, 'projection': None}
+    {'tau': 0.2, 'projection': None, 'drop_below': None}
     """
     if not isinstance(content, dict) or not content.keys() >= set(FIRST):
         return content

@@ -24,6 +24,8 @@ _NO_PART_OF_A_RUN = (
 )
 _ROOT = "data.init_args.root"
 _PROTOTYPES = tuple(f"{key}.init_args.prototypes_per_class" for key in ("head", "regularizer"))
+# The same of arguments of regularizers.
+_LATER_OF_A_REGULARIZER = {"regularizer.init_args.prototype_init": "random", "regularizer.init_args.warmup_epochs": 1}
 _OF_A_REGULARIZER = frozenset({"weight", "norm_weight", "norm", "dml_input"})
 _HOW_TO_START = {
     entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")
@@ -87,7 +89,8 @@ def settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
             values[key] = counts[0]
     if str(values.get("data.class_path")).endswith(".ImageFolder"):
         values[_ROOT] = recipe["data"]["init_args"]["root"]  # it says which images
-    return {key: value for key, value in values.items() if value is not None and _LATER.get(key) != value}
+    later = _LATER | _LATER_OF_A_REGULARIZER
+    return {key: value for key, value in values.items() if value is not None and later.get(key) != value}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:

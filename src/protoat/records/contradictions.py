@@ -99,6 +99,10 @@ def check_epochs(lines: Sequence[Mapping[str, Any]]) -> None:
         if counts is not None and classes not in (None, len(counts)):
             raise UserError(f"epoch {before} has prototypes of {len(counts)} classes, and those before of {classes}")
         classes = classes if counts is None else len(counts)
+        learned = line.get("objective", {})
+        for key in ("in_use", "usage"):
+            if key in learned and counts is not None and len(learned[key]) != len(counts):
+                raise UserError(f"epoch {before} has prototypes of {len(counts)} classes, and {key} of others")
 
 
 def check_recipe(recipe: Mapping[str, Any]) -> None:

@@ -74,9 +74,11 @@ class Epoch:
         seconds: that it took, with validation.
         update: how many updates were made so far; None in the first records.
         held_out: accuracies on held-out images, where they were measured.
-        prototype_counts: prototypes of each class, of a run that has such.
+        prototype_counts: prototypes of each class that are left, of a run that has such.
         usage: share of the examples of each class that each prototype takes.
         modes: the modes that were discovered, of a run that has such.
+        in_use: prototypes of each class that 1 % or more of its images are nearest to; None in earlier records, whose
+            `usage` is the soft assignment since the last merge.
         stopped: why the method ended the run and took the epoch back.
     """
 
@@ -90,6 +92,7 @@ class Epoch:
     usage: list[list[float]] | None = None
     modes: FoundModes | None = None
     stopped: str | None = None
+    in_use: list[int] | None = None
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Epoch:
@@ -106,6 +109,7 @@ class Epoch:
             learned.get("usage"),
             FoundModes.from_json(learned),
             line.get("stopped"),
+            learned.get("in_use"),
         )
 
 

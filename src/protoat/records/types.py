@@ -208,6 +208,7 @@ class Learned(TypedDict, total=False):
     """What an objective says of itself after an epoch."""
 
     prototype_counts: list[int]
+    in_use: list[int]
     usage: list[list[float]]
     cluster_sizes: list[list[int]]
     mode_nmi: list[float | None]

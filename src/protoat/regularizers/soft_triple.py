@@ -1,9 +1,10 @@
-"""SoftTriple with several prototypes per class, which merge as training goes."""
+"""SoftTriple with several prototypes per class, which are dropped and merge as training goes."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,20 @@ from torch.optim import Optimizer
 
 from protoat.arguments import check_number, check_whole, counts_per_class
 from protoat.errors import UserError
-from protoat.functional.distributed import mean_over_processes
+from protoat.functional.distributed import mean_over_processes, sum_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
 from protoat.functional.prototypes import prototype_similarity, soft_triple_terms
+from protoat.functional.usage import in_use, shares, unused
+from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
 
 __all__ = ["SoftTriple"]
 
+logger = logging.getLogger(__name__)
+
 _LOGGED_THRESHOLDS = (0.05, 0.1, 0.2)
+_IN_USE = 0.01  # share of the images of a class from which on a prototype counts as used
+_ALMOST_ALL = 0.9
 
 
 class SoftTriple(ProxyRegularizer):
@@ -36,12 +43,17 @@ class SoftTriple(ProxyRegularizer):
         margin: the paper's delta, in units of the cosine.
         tau: weight of the spread term, which pulls the prototypes of a class together (paper: 0.2).
         merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; None or 0 never merges.
+        drop_below: prototypes that are nearest to a smaller share of the images of their class, in [0, 1), over the
+            epoch before are dropped, on the schedule of merges and before these; None or 0 never drops.
         merge_start: share of a run in [0, 1] before the first merge. 0.25 is the first drop of the learning rate in the
             paper's schedule; merge later if yours drops later.
         merge_stop: share of a run in [0, 1] after which nothing is merged.
         merge_every: epochs from one merge to the next.
         projection: what stands between embeddings and prototypes, see `Projection`: ``"batchnorm"``,
             ``"linear+batchnorm"``, ``"mlp"``, or None, as in the paper.
+        prototype_init: ``"random"``; or ``"kmeans"``, the centres of each class's projected embeddings after
+            `warmup_epochs`, before which the term is 0. They are those of the last images, at most 20,000 a process.
+        warmup_epochs: epochs before ``"kmeans"``.
 
     Attributes:
         prototypes: (C, K, D) parameter, K the largest count. Its shape never changes, so checkpoints, optimizer state
@@ -49,6 +61,8 @@ class SoftTriple(ProxyRegularizer):
         active: (C, K) bool buffer, the prototypes in use.
         mass: (C, K) buffer, the examples assigned to each prototype of their own class in training mode since the last
             merge. Each process counts its own.
+        used: (C, K) int64 buffer, the images nearest to each prototype of their own class in training mode in this
+            epoch. Each process counts its own.
 
     Raises:
         ValueError: an argument out of range; in use, embeddings of another size, labels outside the classes, an empty
@@ -69,9 +83,11 @@ class SoftTriple(ProxyRegularizer):
     torch.Size([])
     """
 
-    per_process: ClassVar[tuple[str, ...]] = ("mass",)
+    per_process: ClassVar[tuple[str, ...]] = ("mass", "used", "kmeans.seen", "kmeans.seen_y")
+    memory: ClassVar[tuple[str, ...]] = ("used",)  # which earlier checkpoints lack
     active: Tensor
     mass: Tensor
+    used: Tensor | None
 
     def __init__(
         self,
@@ -87,7 +103,10 @@ class SoftTriple(ProxyRegularizer):
         merge_start: float = 0.25,
         merge_stop: float = 0.9,
         merge_every: int = 1,
+        drop_below: float | None = 0.01,
         projection: Kind | None = "batchnorm",
+        prototype_init: Literal["random", "kmeans"] = "random",
+        warmup_epochs: int = 1,
     ) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         super().__init__(embedding_dim, projection)
@@ -97,6 +116,11 @@ class SoftTriple(ProxyRegularizer):
         check_number("[0, inf)", margin=margin, tau=tau)
         if merge_threshold is not None:
             check_number("[0, 2)", "these are the distances of unit vectors", merge_threshold=merge_threshold)
+        if drop_below is not None:
+            check_number("[0, 1)", "it is a share of the images of a class", drop_below=drop_below)
+        if prototype_init not in ("random", "kmeans"):
+            raise UserError(f"prototype_init={prototype_init!r} is unknown; write 'random' or 'kmeans'")
+        check_whole(warmup_epochs=warmup_epochs)
         check_number("[0, 1]", merge_start=merge_start, merge_stop=merge_stop)
         if merge_start > merge_stop:
             raise UserError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
@@ -105,25 +129,37 @@ class SoftTriple(ProxyRegularizer):
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
         self.merge_threshold = merge_threshold
         self.merge_start, self.merge_stop, self.merge_every = merge_start, merge_stop, merge_every
+        self.drop_below, self.prototype_init, self.warmup_epochs = drop_below, prototype_init, warmup_epochs
+        self._warned = False
         places = max(counts)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, places, embedding_dim), dim=2))
         self.register_buffer("active", torch.arange(places) < torch.tensor(counts)[:, None])
         self.register_buffer("mass", torch.zeros(num_classes, places))
+        self.used = torch.zeros(num_classes, places, dtype=torch.int64)
+        self.kmeans = KMeansStart() if prototype_init == "kmeans" else None
 
     def unreached(self, epochs: int) -> list[str]:
-        if not self.merge_threshold or self.first_merge(epochs) is not None:
-            return []
-        return [
-            f"prototypes never merge (merge_start={self.merge_start:g}, merge_stop={self.merge_stop:g}); "
-            "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
-        ]
+        found = []
+        if self.merge_threshold and self.first_merge(epochs) is None:
+            found += [
+                f"prototypes never merge (merge_start={self.merge_start:g}, merge_stop={self.merge_stop:g}); "
+                "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
+            ]
+        if self.kmeans is not None and self.warmup_epochs >= epochs:
+            found += [f"prototypes never start (warmup_epochs={self.warmup_epochs}); write at most {epochs - 1}"]
+        return found
 
     def of_projected(self, embedding: Tensor, y: Tensor) -> Tensor:
+        if self.training and self.kmeans is not None and not self.kmeans.started:
+            self.kmeans.keep(embedding, y)
+            return 0 * embedding.sum()
         data, spread, assignment = soft_triple_terms(
             embedding, y, self.prototypes, self.active, scale=self.scale, gamma=self.gamma, margin=self.margin
         )
         if self.training:
             self.mass.index_add_(0, y, assignment.to(self.mass.dtype))
+            self.used = torch.zeros_like(self.active, dtype=torch.int64) if self.used is None else self.used
+            self.used.index_put_((y, assignment.argmax(1)), torch.ones_like(y), accumulate=True)
         return data + self.tau * spread if self.prototypes.shape[1] > 1 else data
 
     def similarity(self, embedding: Tensor) -> Tensor:
@@ -135,19 +171,49 @@ class SoftTriple(ProxyRegularizer):
         return self.similarity(embedding).argmax(1)
 
     def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
-        """Merges when due; facts: prototypes in all and of each class, merges made, and counts at other thresholds.
+        """Starts, drops and merges prototypes when due; facts: their numbers, what became of them, how each is used.
 
-        ``usage`` is the share of each prototype in the examples of its class since the last merge, before this one.
+        ``usage`` is the share of the images of its class that each prototype was nearest to in this epoch, and
+        ``in_use`` how many of each class have 1 % or more; ``prototype_counts`` those that are left. A prototype that
+        takes over 90 % of a class that began with several is warned of, once.
         """
-        mass = mean_over_processes(self.mass)
-        usage = (mass / mass.sum(1, keepdim=True).clamp_min(1e-12)).double().round(decimals=4).tolist()
-        merged = self._merge(optimizer) if self._merge_due(epoch, epochs) else []
+        if self.kmeans is not None and not self.kmeans.started and epoch >= self.warmup_epochs:
+            self.kmeans.place(self.prototypes, self.prototypes_per_class)
+        used = torch.zeros_like(self.active, dtype=torch.int64) if self.used is None else self.used
+        share = shares(sum_over_processes(used))
+        used.zero_()
+        self.used = used
+        due = self._scheduled(epoch, epochs)
+        dropped = self._drop(share, optimizer) if self.drop_below and due else []
+        merged = self._merge(optimizer) if self.merge_threshold and due else []
         counts = {
             f"counts_at_{threshold}": count_prototypes(self.prototypes, self.active, threshold).tolist()
             for threshold in _LOGGED_THRESHOLDS
         }
+        self._warn_of_one(share)
         own = self.active.sum(1).tolist()
-        return {"prototypes": sum(own), "prototype_counts": own, "merged": merged, "usage": usage, **counts}
+        return {
+            "prototypes": sum(own),
+            "prototype_counts": own,
+            "in_use": in_use(self.active, share, _IN_USE).tolist(),
+            "dropped": dropped,
+            "merged": merged,
+            "usage": share.round(decimals=4).tolist(),
+            **counts,
+        }
+
+    def _warn_of_one(self, share: Tensor) -> None:
+        several = torch.tensor(self.prototypes_per_class, device=share.device) > 1
+        largest, number = (share.amax(1) * several).max(0)
+        if self._warned or largest <= _ALMOST_ALL:
+            return
+        self._warned = True
+        logger.warning(
+            "one prototype of class %d takes %.0f %% of its images; write %s",
+            int(number),
+            100 * float(largest),
+            "projection=batchnorm" if self.projection is None else "tau=0, or a lower prototype_lr_factor",
+        )
 
     def first_merge(self, epochs: int) -> int | None:
         """The epoch, from 1, after which prototypes may merge for the first time in a run of `epochs`; None is never.
@@ -158,11 +224,20 @@ class SoftTriple(ProxyRegularizer):
         first = max(1, math.ceil(_epochs(self.merge_start, epochs)))
         return first if self.merge_threshold and first <= _epochs(self.merge_stop, epochs) else None
 
-    def _merge_due(self, epoch: int, epochs: int) -> bool:
-        first = self.first_merge(epochs)
-        if first is None:
-            return False
+    def _scheduled(self, epoch: int, epochs: int) -> bool:
+        """Whether prototypes are dropped and merge after an epoch, where they do."""
+        first = max(1, math.ceil(_epochs(self.merge_start, epochs)))
         return first <= epoch <= _epochs(self.merge_stop, epochs) and (epoch - first) % self.merge_every == 0
+
+    @torch.no_grad()
+    def _drop(self, share: Tensor, optimizer: Optimizer | None) -> list[list[int]]:
+        """Rows [class, place given up], the same in every process."""
+        assert self.drop_below is not None
+        gone = unused(self.active, share, self.drop_below)
+        self.active &= ~gone
+        for _, value in self._remembered(optimizer):
+            value[gone] = 0
+        return gone.nonzero().tolist()
 
     @torch.no_grad()
     def _merge(self, optimizer: Optimizer | None) -> list[list[int]]:
@@ -184,12 +259,16 @@ class SoftTriple(ProxyRegularizer):
         correction, which does not start anew, would make the next steps many times too long.
         """
         classes, kept, gone = pairs.unbind(1)
+        for name, value in self._remembered(optimizer):
+            value[classes, gone] = 0
+            if name in ("momentum_buffer", "exp_avg"):
+                value[classes, kept] = 0
+
+    def _remembered(self, optimizer: Optimizer | None) -> list[tuple[str, Tensor]]:
+        """What the optimizer keeps of each prototype, by name."""
         state = {} if optimizer is None else optimizer.state.get(self.prototypes, {})
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == self.prototypes.shape:
-                value[classes, gone] = 0
-                if name in ("momentum_buffer", "exp_avg"):
-                    value[classes, kept] = 0
+        shape = self.prototypes.shape
+        return [(name, value) for name, value in state.items() if isinstance(value, Tensor) and value.shape == shape]
 
 
 def _epochs(share: float, epochs: int) -> float:

@@ -204,8 +204,22 @@ class RunRecords(Records):
 
     @property
     def prototype_counts(self) -> list[tuple[int, list[int]]]:
-        """(epoch, prototypes of each class) for every epoch of a run with prototypes."""
-        return [(line.epoch, line.prototype_counts) for line in self.metrics if line.prototype_counts is not None]
+        """(epoch, prototypes of each class in use); in earlier records, those that were left."""
+        counts = [(line.epoch, line.in_use or line.prototype_counts) for line in self.metrics]
+        return [(epoch, own) for epoch, own in counts if own is not None]
+
+    @property
+    def held_by_one(self) -> dict[int, float]:
+        """Classes that began with several prototypes and of which one takes over 90 %, with its share, at the end."""
+        usage = self.metrics[-1].usage if self.metrics else None
+        largest = [max(own, default=0.0) for own in usage or []]
+        several = [count > 1 for count in self._prototypes_per_class(len(largest))]
+        return {number: share for number, share in enumerate(largest) if share > 0.9 and several[number]}
+
+    def _prototypes_per_class(self, classes: int) -> list[int]:
+        choice = self.choices.get("regularizer")
+        given = choice.get("init_args", {}).get("prototypes_per_class", 1) if isinstance(choice, dict) else 1
+        return given if isinstance(given, list) and len(given) == classes else [given] * classes
 
     @cached_property
     def best(self) -> Best | None:

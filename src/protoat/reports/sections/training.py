@@ -58,11 +58,23 @@ def prototypes(records: Records, images: int) -> Section:
         text = "There are none: it was not trained with SoftTriple." if run else "Nothing is known of prototypes."
         return Section("prototypes", "Prototypes", [Text(text, "missing")])
     blocks = [
+        *_held_by_one(run),
         *_counts(records, run),
         *from_weights([records], images, lambda: _final(records, images)),
         *_head(records),
     ]
     return Section("prototypes", "Prototypes", blocks)
+
+
+def _held_by_one(run: RunRecords) -> Iterator[Block]:
+    """What to change where one prototype takes almost all of its class."""
+    names = run.facts.get("class_names", [])
+    for number, share in run.held_by_one.items():
+        name = names[number] if number < len(names) else number
+        projection = run.choices["regularizer"]["init_args"].get("projection")
+        change = "--regularizer.projection batchnorm" if projection is None else "--regularizer.tau 0"
+        text = f"One prototype of class {name} takes {share:.0%} of its images, so no modes are told apart"
+        yield Text(f"{text}; train with {change}, or a lower --prototype_lr_factor.", "warning")
 
 
 def _counts(records: Records, run: RunRecords) -> Iterator[Block]:
@@ -71,7 +83,8 @@ def _counts(records: Records, run: RunRecords) -> Iterator[Block]:
     yield Chart(
         "Prototypes in use",
         prototype_counts(records.path),
-        "A line for each class over epochs: how many prototypes it has; the table has the epochs in which one changed.",
+        "A line for each class over epochs: how many prototypes 1 % or more of its images are nearest to (in records "
+        "of earlier versions: how many are left); the table has the epochs in which one changed.",
     )
     rows = changes_of(run)
     names = run.facts.get("class_names") or [str(index) for index in range(len(rows[0]) - 1)]
