@@ -30,6 +30,7 @@ LAYERS = [
     {"runs"},
     {"plots"},
     {"reports"},
+    {"sharing"},
     {"paper"},
     {"cli"},
 ]

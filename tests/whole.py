@@ -9,22 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from protoat.recipes.reading import read_recipe
-from protoat.runs.build import build
-from protoat.runs.images import data_facts
-from protoat.runs.run import Run
-from protoat.runs.store import claim
 from protoat.storage.manifest import write_record
-from protoat.training.weights import save_weights
-
-
-def untrained(folder: Path, *options: str, config: str = "digits-2") -> Run:
-    """A complete run of as many epochs as none: the weights are those it begins with."""
-    recipe = read_recipe(config, list(options))
-    parts = build(recipe)
-    claim(folder, recipe.text, data_facts(parts.train, parts.validation), {})
-    save_weights(folder / "last.safetensors", parts.model, parts.objective, {})
-    return Run(folder)
 
 
 def edit(path: Path, content: str | dict[str, Any]) -> None:

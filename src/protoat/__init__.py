@@ -66,6 +66,7 @@ _EXPORTS = {
     "pretraining": "ACL Contrastive RoCL",
     "regularizers": "TLA NPair ProxyAnchor ProxyNCA Regularizer SoftTriple Triplet",
     "runs.run": "Run",
+    "sharing": "Agreement Exported export",
     "threats": "L1 L2 Linf ThreatModel",
     "training": """
         EMA FAWA LARS SWA Averaging CheckpointError Constant Cyclic DiskError FitResult Interrupted NonFiniteLossError

@@ -22,6 +22,9 @@ from protoat.objective import *
 from protoat.pretraining import *
 from protoat.regularizers import *
 from protoat.runs.run import Run as Run
+from protoat.sharing import Agreement as Agreement
+from protoat.sharing import Exported as Exported
+from protoat.sharing import export as export
 from protoat.threats import L1 as L1
 from protoat.threats import L2 as L2
 from protoat.threats import Linf as Linf

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["csv_cell", "printable"]
+__all__ = ["csv_cell", "markdown_text", "printable"]
 
 # Controls (escape sequences begin with one), halves of characters, and what reorders or hides text.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+_SPECIAL = re.compile(r"([\\`*_<>\[\]|])")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -35,6 +37,15 @@ def csv_cell(value: object) -> object:
         return value
     text = printable(value)
     return f"'{text}" if value[:1] in tuple("=+-@\t\r") and not _is_number(value) else text
+
+
+def markdown_text(text: str) -> str:
+    r"""Text that is read as it stands, within a line or a cell of a table in Markdown.
+
+    >>> markdown_text("a|b_<c>")
+    'a\\|b\\_\\<c\\>'
+    """
+    return _SPECIAL.sub(r"\\\1", printable(text))
 
 
 def _spelled(character: str) -> str:

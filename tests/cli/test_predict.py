@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ from PIL import Image
 import protoat as pa
 from protoat.cli import main
 from protoat.runs.run import Run
-from tests.whole import untrained
 
 IMAGES = pa.Digits().load("test").images[:5]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return untrained(tmp_path_factory.mktemp("predict") / "run")
+    shutil.copytree(Path(pa.__file__).parent / "zoo" / "digits-2", folder := tmp_path_factory.mktemp("predict") / "run")
+    return Run(folder)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ _COMMANDS = {
     "figure": "a figure of the paper, or of runs, as HTML that opens from disk",
     "report": "one or several runs as one HTML file: attacks, modes, prototypes, map, audit, how to redo it",
     "predict": "the class of pictures, by a run",
+    "export": "the model of a run as ONNX, torch or safetensors, with a model card",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
     "rm": "remove run folders",

@@ -18,6 +18,7 @@ from protoat.data.listing import in_order
 from protoat.data.picture import is_picture
 from protoat.errors import MissingFileError, UserError
 from protoat.evaluation import Predictions
+from protoat.names import csv_cell
 from protoat.recipes.parser import Parser
 from protoat.runs.run import Run
 from protoat.runs.store import write
@@ -118,7 +119,8 @@ def _csv(paths: Sequence[Path], found: Predictions) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["picture", "class", "probability", "prototype"])
     for path, each in zip(paths, found, strict=True):
-        writer.writerow([path, each.class_name, f"{each.probability:.6f}", each.prototype or ""])
+        cells = [str(path), each.class_name, f"{each.probability:.6f}", each.prototype or ""]
+        writer.writerow(map(csv_cell, cells))
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
+from protoat.runs.zoo import PREFIX, zoo_folder
 from protoat.storage.files import Folder, open_folder, read_bytes
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
@@ -36,14 +37,16 @@ def find_run(name: Path | str) -> Path:
 
     Args:
         name: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that, which has
-            at least six places.
+            at least six places; or ``zoo:NAME``, see `protoat.runs.zoo`.
 
     Returns:
         `name` itself where nothing below ``runs`` is called so.
 
     Raises:
-        ValueError: several are called so.
+        ValueError: several are called so, or none of the zoo.
     """
+    if str(name).startswith(PREFIX):
+        return zoo_folder(str(name))
     path = Path(name)
     if path.exists() or len(path.parts) != 1:
         return path

@@ -238,7 +238,10 @@ class RunRecords(Records):
     @cached_property
     def complete(self) -> bool:
         """Whether training has ended."""
-        return is_whole(self.path / "last.safetensors") or self.is_record
+        if is_whole(self.path / "last.safetensors") or self.is_record:
+            return True
+        there = {name: os.path.lexists(self.path / name) for name in ("checkpoints", "best.safetensors")}
+        return self._ended and there == {"checkpoints": False, "best.safetensors": True}  # the last were left out
 
     @property
     def is_record(self) -> bool:
@@ -247,7 +250,13 @@ class RunRecords(Records):
             return False
         if self.evaluation is not None or not self.metrics:
             return self.evaluation is not None
-        return self.metrics[-1].stopped is not None or self.metrics[-1].epoch == self.choices.get("epochs")
+        return self._ended
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the metrics are those of a whole run."""
+        last = self.metrics[-1] if self.metrics else None
+        return last is not None and (last.stopped is not None or last.epoch == self.choices.get("epochs"))
 
     @cached_property
     def outdated(self) -> bool:

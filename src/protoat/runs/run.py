@@ -55,7 +55,8 @@ class Run(RunRecords):
     """A run folder; nothing is read before it is asked for, and only safetensors, YAML and JSON ever are.
 
     Args:
-        folder: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that.
+        folder: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that; or
+            ``zoo:digits-2``, a run that comes with the package.
         trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``; any other is refused.
 
     Raises:

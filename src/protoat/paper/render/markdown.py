@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-from protoat.names import printable
+from protoat.names import markdown_text, printable
 from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
 __all__ = ["to_markdown"]
-
-_SPECIAL = re.compile(r"([\\`*_<>\[\]|])")
 
 
 def to_markdown(document: Document) -> str:
@@ -28,12 +25,12 @@ def to_markdown(document: Document) -> str:
     <BLANKLINE>
     """
     blocks = [
-        f"**Table {document.number}. {_escaped(document.title)}**",
-        _escaped(document.budget),
+        f"**Table {document.number}. {markdown_text(document.title)}**",
+        markdown_text(document.budget),
         *map(_sheet, document.sheets),
     ]
     for heading, lines in (("", document.remarks), (ABOUT_NOTES, document.notes)):
-        blocks += [*([heading] if heading else []), _bullets(map(_escaped, lines))] if lines else []
+        blocks += [*([heading] if heading else []), _bullets(map(markdown_text, lines))] if lines else []
     if document.missing:
         commands = "\n".join(f"# {printable(name)}\n{printable(command)}" for name, command in document.missing)
         blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
@@ -44,18 +41,14 @@ def _sheet(sheet: Sheet) -> str:
     rule = ["---", *["---:"] * (len(sheet.header) - 1)]
     rows = [
         [
-            f"**{_escaped(cell)}**" if (place, column) in sheet.best else _escaped(cell)
+            f"**{markdown_text(cell)}**" if (place, column) in sheet.best else markdown_text(cell)
             for column, cell in enumerate(row)
         ]
         for place, row in enumerate(sheet.rows)
     ]
-    lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(cell) for cell in sheet.header], rule, *rows)]
-    return "\n".join([*([_escaped(sheet.title), ""] if sheet.title else []), *lines])
+    lines = [f"| {' | '.join(cells)} |" for cells in ([markdown_text(cell) for cell in sheet.header], rule, *rows)]
+    return "\n".join([*([markdown_text(sheet.title), ""] if sheet.title else []), *lines])
 
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"* {line}" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", printable(text))

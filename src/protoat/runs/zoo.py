@@ -1,0 +1,72 @@
+"""The zoo: small trained runs that come with the package, by names such as ``zoo:digits-2``.
+
+A run is copied into the cache when it is first asked for, since commands write their records into the folder of a run.
+"""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+
+from protoat.data import cache_folder
+from protoat.errors import UserError
+from protoat.storage.files import read_bytes, remove, rename, write
+
+__all__ = ["PREFIX", "zoo_folder", "zoo_names"]
+
+PREFIX = "zoo:"
+_SHIPPED = Path(__file__).parents[1] / "zoo"
+_LARGEST = 2**20  # bytes of a file
+
+
+def zoo_names() -> list[str]:
+    """The runs there are.
+
+    >>> "zoo:digits-2" in zoo_names()
+    True
+    """
+    return sorted(f"{PREFIX}{path.parent.name}" for path in _SHIPPED.glob("*/recipe.yaml"))
+
+
+def zoo_folder(name: str) -> Path:
+    """The folder of a run of the zoo, in the cache, with what has been measured of it since.
+
+    Args:
+        name: ``zoo:digits-2``.
+
+    Raises:
+        ValueError: there is none of this name; or the cache cannot be written.
+    """
+    if name not in zoo_names():
+        near = get_close_matches(name, zoo_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(zoo_names())}"
+        raise UserError(f"{name!r} is not in the zoo; {hint}")
+    shipped = _SHIPPED / name.removeprefix(PREFIX)
+    contents = {path.name: read_bytes(path, limit=_LARGEST) for path in sorted(shipped.iterdir()) if path.is_file()}
+    version = sha256(contents["manifest.json"]).hexdigest()[:8]
+    folder = cache_folder().parent / "zoo" / version / shipped.name
+    if not folder.is_dir():
+        try:
+            _copy(contents, folder)
+        except OSError as error:
+            raise UserError(
+                f"{name} cannot be copied to {folder} ({error.strerror or error}); set PROTOAT_CACHE to a folder with "
+                "room"
+            ) from error
+    return folder
+
+
+def _copy(contents: dict[str, bytes], folder: Path) -> None:
+    """Writes beside the final place and renames, so that no process ever sees half a run."""
+    partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
+    remove(partial)
+    for name, content in contents.items():
+        write(partial / name, content)
+    try:
+        rename(partial, folder.name)
+    except OSError:
+        remove(partial)
+        if not folder.is_dir():  # else another process was first
+            raise

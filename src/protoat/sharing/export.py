@@ -1,0 +1,223 @@
+"""Exports the model of a run as ONNX, torch or safetensors, and compares the file with it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from protoat.attacks import PGD, Square, UniformNoise
+from protoat.data import DataNotFoundError
+from protoat.errors import UserError
+from protoat.functional.forward import as_module, output_of
+from protoat.functional.preserve import preserve_modes
+from protoat.runs.run import Run
+from protoat.runs.store import write
+from protoat.sharing.card import card
+from protoat.sharing.exported import Exported, extra
+from protoat.sharing.facts import KEY, Facts
+from protoat.training.weights import tensors_of
+from protoat.types import Output
+
+__all__ = ["FORMATS", "Agreement", "export"]
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+_TOLERANCE = 1e-4
+_QUERIES = 50
+
+
+class Agreement(NamedTuple):
+    """How far an exported file says what the model says.
+
+    Attributes:
+        images: how many were compared, as they are and twice attacked.
+        real: whether they are test images; noise where these are not there.
+        largest: the largest difference of a logit.
+        fooled: images whose class changes under PGD-10 on the model, for both alike.
+        fooled_by_file: the same under an attack by queries on the exported file.
+    """
+
+    images: int
+    real: bool
+    largest: float
+    fooled: int
+    fooled_by_file: int
+
+
+def export(
+    run: Run, out: Path | str, *, formats: Collection[str] = ("onnx",), images: int = 64
+) -> dict[str, Agreement]:
+    """Writes the model of a run in other formats, with its classes and preprocessing inside, and a model card.
+
+    A file takes images (B, C, H, W) in [0, 1], of any B: normalisation is in the network. What comes before, from a
+    picture of any size, is in the file's metadata, and `Exported.predict` does it. Each file is loaded again and must
+    agree with the model on test images and on adversarial examples, made against the one and against the other;
+    nothing is written before all do.
+
+    Args:
+        run: trained.
+        out: folder of ``model.onnx``, ``model.pt2``, ``model.safetensors`` and the card, ``README.md``.
+        formats: of onnx, torch, safetensors.
+        images: test images to compare on, spread over the split.
+
+    Returns:
+        For each format, how far the file agrees.
+
+    Raises:
+        ValueError: an unknown format; a package that is missing; a network that torch cannot export; a file that does
+            not agree.
+        DiskError: a file cannot be written.
+    """
+    if unknown := sorted(set(formats) - set(FORMATS)):
+        raise UserError(f"format {unknown[0]!r} is unknown; write {', '.join(FORMATS)}")
+    if not formats:
+        raise UserError(f"no format is named; write {', '.join(FORMATS)}")
+    if images < 1:
+        raise UserError(f"images={images} must be at least 1")
+    if "onnx" in formats:
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            extra(package)
+    facts, (x, real) = Facts.of(run), _images(run, images)
+    found: dict[str, Agreement] = {}
+    contents: dict[str, bytes] = {}
+    model = run.model
+    for form in (name for name in FORMATS if name in formats):
+        contents[FORMATS[form]] = _WRITERS[form](model, facts)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / FORMATS[form]
+            path.write_bytes(contents[path.name])
+            found[form] = agreement(run, _reader(path, run), x, real=real, name=path.name)
+    text = card(run, {FORMATS[form]: each._asdict() for form, each in found.items()})
+    for name, content in contents.items():
+        write(Path(out) / name, content)
+    write(Path(out) / "README.md", text)
+    return found
+
+
+def agreement(run: Run, exported: Callable[[Tensor], Any], x: Tensor, *, real: bool, name: str) -> Agreement:
+    """Compares an exported model with that of a run.
+
+    Args:
+        run: with its model.
+        exported: images -> `Output`.
+        x: (B, C, H, W) images.
+        real: whether they are test images.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: logits that differ by more than 1e-4 of their size, or an image of whose class they disagree.
+    """
+    model, threat = run.model, run.threat
+    with torch.no_grad():
+        y = output_of(model, x).logits.argmax(1)
+    on_model = PGD(threat, steps=10)(model, x, y).x_adv
+    by_queries = Square(threat, queries=_QUERIES) if threat.norm in ("linf", "l2") else UniformNoise(threat)
+    on_file = by_queries(as_module(exported), x, y).x_adv
+    largest, fooled = 0.0, []
+    for what, batch in (("as they are", x), ("under PGD on the model", on_model), ("attacked by queries", on_file)):
+        with torch.no_grad():
+            ours, theirs = (output_of(each, batch).logits.float() for each in (model, exported))
+        single = output_of(exported, batch[:1]).logits.float()  # a batch of another size
+        allowed = _TOLERANCE * max(1.0, float(ours.abs().max()))
+        difference = max(float((ours - theirs).abs().max()), float((ours[:1] - single).detach().abs().max()))
+        top = ours.topk(2, dim=1).values
+        decided = top[:, 0] - top[:, 1] > 2 * allowed
+        if not difference <= allowed or bool((ours.argmax(1) != theirs.argmax(1))[decided].any()):
+            raise UserError(
+                f"{name} does not agree with the model: on images {what} a logit differs by {difference:.2g}, and "
+                f"{allowed:.2g} are allowed; nothing was written"
+            )
+        largest = max(largest, difference)
+        fooled.append(int((ours.argmax(1) != y).sum()))
+    return Agreement(len(x), real, largest, fooled[1], fooled[2])
+
+
+def _images(run: Run, number: int) -> tuple[Tensor, bool]:
+    """Test images, spread over the split; noise where the data is not there."""
+    try:
+        data = run.test_images
+    except DataNotFoundError as error:
+        logger.warning("%s; the exported files are compared on noise", error)
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(number, *run.preprocess.shape, generator=generator), False
+    rows = torch.linspace(0, len(data) - 1, min(number, len(data))).long()
+    return data.pixels(rows), True
+
+
+def _reader(path: Path, run: Run) -> Callable[[Tensor], Any]:
+    if path.suffix != ".pt2":
+        return Exported(path, trust=run.recipe.trust)
+    module = torch.export.load(path).module()  # written by this process a moment ago, so no stranger's pickle
+    return lambda x: module(x)  # noqa: PLW0108 - as a module it would be put into eval mode, which it refuses
+
+
+def _program(model: nn.Module, facts: Facts) -> torch.export.ExportedProgram:
+    example = torch.zeros(2, *facts.preprocess.shape)
+    try:
+        with preserve_modes(model), torch.no_grad():
+            return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # torch has many kinds
+        first = " ".join(str(error).split())[:300]
+        raise UserError(f"torch cannot export {type(model).__name__}: {type(error).__name__}: {first}") from error
+
+
+def _to_torch(model: nn.Module, facts: Facts) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(model, facts), buffer, extra_files={f"{KEY}.json": facts.to_text()})
+    return buffer.getvalue()
+
+
+def _to_onnx(model: nn.Module, facts: Facts) -> bytes:
+    program = _program(_Named(model), facts)
+    outputs = ["logits", "embedding"][: len(program.graph_signature.user_outputs)]
+    with _quiet():
+        graph = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False)
+    assert graph is not None
+    graph.model.metadata_props[KEY] = facts.to_text()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        graph.save(path, external_data=False)
+        return path.read_bytes()
+
+
+class _Named(nn.Module):
+    """Logits, and the embedding where there is one: the outputs of a graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        found = self.model(x)
+        return (found.logits, found.embedding) if isinstance(found, Output) else getattr(found, "logits", found)
+
+
+def _to_safetensors(model: nn.Module, facts: Facts) -> bytes:
+    tensors = {name: value.detach().contiguous().clone() for name, value in tensors_of(model).items()}
+    return safetensors.torch.save(tensors, {KEY: facts.to_text()})
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Facts], bytes]] = {
+    "onnx": _to_onnx,
+    "torch": _to_torch,
+    "safetensors": _to_safetensors,
+}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of its steps."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,143 @@
+"""Reads exported models back: ONNX by onnxruntime, safetensors by their recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from protoat.errors import MissingFileError, UserError
+from protoat.evaluation import Predictions, predict
+from protoat.recipes.reading import recipe_from_text
+from protoat.runs.network import build_network
+from protoat.sharing.facts import KEY, Facts
+from protoat.storage.files import open_to_read
+from protoat.training.weights import check_same_architecture, load_tensors, tensors_of
+from protoat.types import Output, as_output
+
+__all__ = ["Exported", "extra"]
+
+
+class Exported:
+    """A model in a file that `protoat.export` has written: a function of images in [0, 1], and of pictures.
+
+    Nothing in the file is run as code: an ONNX graph is computed by onnxruntime, and safetensors are put into the
+    network of their recipe, which names no code but protoat's and what is trusted. A ``.pt2`` file is not read, since
+    ``torch.export.load`` reads pickles, which can run anything.
+
+    Args:
+        path: ``model.onnx`` or ``model.safetensors``.
+        trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``.
+
+    Attributes:
+        facts: name, classes, preprocessing, threat model.
+        module: the network; None of an ONNX graph, through which no gradient comes.
+
+    Raises:
+        ValueError: another kind of file, a damaged one, weights of another architecture, a package that is missing.
+
+    >>> Exported("model.pt2")
+    Traceback (most recent call last):
+    protoat.errors.UserError: model.pt2: only .onnx and .safetensors are read, as a .pt2 file can run code; load one \
+that you trust by torch.export.load
+    """
+
+    def __init__(self, path: Path | str, *, trust: Collection[str] = ()) -> None:
+        self.path = Path(path)
+        self.module: nn.Module | None = None
+        suffix = self.path.suffix.lower()
+        if suffix not in (".onnx", ".safetensors"):
+            raise UserError(
+                f"{self.path}: only .onnx and .safetensors are read, as a .pt2 file can run code; load one that you "
+                "trust by torch.export.load"
+            )
+        if not self.path.is_file():
+            raise MissingFileError(f"there is no file {self.path}")
+        with open_to_read(self.path) as file:
+            content = file.read()
+        if suffix == ".onnx":
+            self._run, self.facts = _of_onnx(content, self.path)
+        else:
+            self.module, self.facts = _of_safetensors(content, self.path, trust)
+            self._run = self.module
+
+    def __repr__(self) -> str:
+        return f"Exported({str(self.path)!r})"
+
+    def __call__(self, x: Tensor) -> Output:
+        """Logits (B, C) and embedding (B, D) of images (B, C, H, W) in [0, 1]."""
+        return as_output(self._run(x))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return self.facts.class_names
+
+    def predict(self, images: Any, *, batch_size: int = 256) -> Predictions:
+        """Classes and probabilities of pictures, as `Run.predict` gives them.
+
+        Raises:
+            ValueError: see `protoat.predict`.
+        """
+        return predict(
+            self,
+            images,
+            preprocess=self.facts.preprocess,
+            class_names=self.class_names,
+            batch_size=batch_size,
+        )
+
+
+def extra(name: str) -> Any:
+    """A package of the extra ``export``.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise UserError(f"ONNX needs {name}; install it: pip install 'protoat[export]'") from None
+
+
+def _of_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Output], Facts]:
+    onnx, runtime = extra("onnx"), extra("onnxruntime")
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # of protobuf
+        raise UserError(f"{path} is no ONNX model, or is damaged: {error}") from error
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in model.graph.initializer):
+        raise UserError(f"{path} names other files for its weights, which are not read")
+    facts = Facts.from_text({entry.key: entry.value for entry in model.metadata_props}.get(KEY), str(path))
+    try:
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no public class for these
+        raise UserError(f"{path} cannot be computed by onnxruntime: {error}") from error
+
+    def run(x: Tensor) -> Output:
+        logits, *embedding = session.run(None, {"images": x.detach().float().cpu().numpy()})
+        found = torch.from_numpy(logits)
+        return Output(found, torch.from_numpy(embedding[0]) if embedding else found.new_empty(len(found), 0))
+
+    return run, facts
+
+
+def _of_safetensors(content: bytes, path: Path, trust: Collection[str]) -> tuple[nn.Module, Facts]:
+    try:
+        tensors = safetensors.torch.load(content)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error})") from error
+    facts = Facts.from_text(metadata.get(KEY), str(path))
+    recipe = recipe_from_text(facts.recipe, trust=trust, source=path)
+    model = build_network(recipe, len(facts.class_names), facts.preprocess.shape)
+    check_same_architecture(tensors_of(model), tensors, path)
+    load_tensors(model, tensors)
+    return model.eval(), facts
