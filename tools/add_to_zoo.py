@@ -33,7 +33,7 @@ def add(
     *,
     attacks: list[str],
     images: int | None,
-    audited: int,
+    audited: int | None,
     zoo: Path = ZOO,
     said: Callable[[str], None] = print,
 ) -> Path:
@@ -44,7 +44,7 @@ def add(
         name: without ``zoo:``.
         attacks: measured on it.
         images: test images for them; None takes all.
-        audited: test images of the audit.
+        audited: test images of the audit; None audits nothing.
         zoo: folder of the zoo.
         said: what becomes of it is told here.
 
@@ -66,8 +66,8 @@ def add(
     write_records(folder, {**kept, weights.path.name: to_bytes(tensors)})
     subject = Run(folder).subject()
     evaluation = measure(subject, attacks, limit=images)
-    audit = audit_subject(subject, images=audited)
-    for path in (folder / "evaluation.json", folder / "audit.json"):
+    audit = None if audited is None else audit_subject(subject, images=audited)
+    for path in filter(Path.exists, (folder / "evaluation.json", folder / "audit.json")):
         content = _without_places(json.loads(path.read_text()))
         write_records(folder, {path.name: json.dumps(content, indent=1).encode()})
     (folder / ".lock").unlink(missing_ok=True)
@@ -76,7 +76,8 @@ def add(
         raise ValueError(f"{folder} has {size} bytes, and {MOST_BYTES} are allowed")
     for attack, found in evaluation.entries.items():
         said(f"{attack} {100 * found.accuracy:.1f} % of {found.count.total}")
-    said(f"{folder}: {size} bytes; audit {'passed' if audit.passed else 'failed: ' + ', '.join(audit.failed)}")
+    verdict = "none" if audit is None else "passed" if audit.passed else f"failed: {', '.join(audit.failed)}"
+    said(f"{folder}: {size} bytes; audit {verdict}")
     return folder
 
 
