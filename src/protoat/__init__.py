@@ -58,8 +58,8 @@ _EXPORTS = {
     """,
     "models": """
         DualBatchNorm FrozenBatchNorm ImageClassifier LeNet MeanLogits MultiPrototypeHead Normalize ResNet18 ResNet50
-        SecondBatchNorm WithEmbedding batch_norm_branch classifier_head dual_batch_norm freeze_all_but keep_branch
-        multi_prototype_head with_embedding with_head
+        SecondBatchNorm TimmModel TorchvisionModel WithEmbedding batch_norm_branch classifier_head dual_batch_norm
+        freeze_all_but keep_branch multi_prototype_head with_embedding with_head
     """,
     "modes": "DiscoveredModes KnownModes Modes",
     "objective": "Objective",

@@ -55,6 +55,25 @@ def test_the_library_says_what_the_network_and_the_prototypes_say(run: Run) -> N
     assert not run.predict([])
 
 
+def test_the_places_are_those_of_a_head_of_prototypes() -> None:
+    head = pa.MultiPrototypeHead(2, 2, prototypes_per_class=2)
+    with torch.no_grad():
+        head.prototypes.copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]]))
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = head
+
+        def forward(self, x: torch.Tensor) -> pa.Output:
+            embedding = 2 * x.flatten(1) - 1
+            return pa.Output(self.head(embedding), embedding)
+
+    images = torch.tensor([[1.0, 0.5], [0.5, 1.0], [0.0, 0.5], [0.5, 0.0]]).view(4, 1, 1, 2)
+    found = pa.predict(Net(), images, preprocess=pa.Preprocess((1, 1, 2)), class_names=["a", "b"])
+    assert [each.prototype for each in found] == ["a, 0", "a, 1", "b, 0", "b, 1"]
+
+
 def test_files_folders_patterns_and_lists_name_pictures(
     run: Run, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

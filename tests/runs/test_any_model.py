@@ -188,6 +188,9 @@ class FakeTimm(SimpleNamespace):
     def list_models(self) -> list[str]:
         return ["tiny_net", "other_net"]
 
+    def list_pretrained(self) -> list[str]:
+        return ["tiny_net.of_a_tag"]
+
     def create_model(self, name: str, *, pretrained: bool, num_classes: int = 1000) -> nn.Module:
         if pretrained and name == "other_net":
             raise RuntimeError("Hub is\noffline")

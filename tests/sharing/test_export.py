@@ -111,7 +111,7 @@ def test_a_file_that_does_not_agree_is_refused(spoiled: str, run: Run) -> None:
         return Output(spoil[spoiled](), embedding)
 
     assert agreement(run, run.model, IMAGES, real=True, name="x").largest < 1e-5
-    with pytest.raises(ValueError, match=r"model.onnx does not agree with the model: on images as they are"):
+    with pytest.raises(ValueError, match=r"model.onnx does not agree with the model on images as they are"):
         agreement(run, other, IMAGES, real=True, name="model.onnx")
 
 

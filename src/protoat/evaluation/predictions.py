@@ -15,6 +15,7 @@ from protoat.errors import UserError
 from protoat.evaluation.prototype_agreement import assign
 from protoat.functional.forward import output_of
 from protoat.functional.prediction import predicted
+from protoat.models.head import multi_prototype_head
 from protoat.regularizers import Regularizer, SoftTriple
 
 __all__ = ["Prediction", "Predictions", "predict"]
@@ -97,6 +98,7 @@ class Predictions(Sequence[Prediction]):
         ]
 
 
+@torch.no_grad()
 def predict(
     model: Callable[[Tensor], Any],
     images: Any,
@@ -114,7 +116,7 @@ def predict(
         images: one or several, see `Preprocess`.
         preprocess: from pictures to what the model takes.
         class_names: C names.
-        regularizer: `SoftTriple`, whose nearest prototypes are then named.
+        regularizer: `SoftTriple`, whose nearest prototypes are then named; those of a `MultiPrototypeHead` come first.
         batch_size: images at once.
         advance: called with the number of images after each batch.
 
@@ -126,22 +128,23 @@ def predict(
     several = images if isinstance(images, list | tuple | Tensor) else preprocess(images)
     if isinstance(several, Tensor) and several.dim() == 3:
         several = several[None]
-    logits, places = [torch.zeros(0, len(class_names))], [torch.zeros(0, dtype=torch.int64)]
+    head = multi_prototype_head(model) if isinstance(model, nn.Module) else None
+    logits, places = [torch.zeros(0, len(class_names))], list[Tensor]()
     for start in range(0, len(several), batch_size):
         batch = preprocess(several[start : start + batch_size])
-        with torch.no_grad():
-            found = output_of(model, batch.to(device))
+        found = output_of(model, batch.to(device))
         _check(found.logits, len(class_names), start)
         logits.append(found.logits.float().cpu())
-        if isinstance(regularizer, SoftTriple):
-            labels = found.logits.argmax(1)
-            places.append(
-                assign(regularizer.projected(found.embedding), labels, regularizer.prototypes, regularizer.active).cpu()
-            )
+        labels = found.logits.argmax(1)
+        if head is not None:
+            of_class = head.sub_logits(found.embedding)[torch.arange(len(labels)), labels]
+            places.append(of_class.argmax(1).cpu())
+        elif isinstance(regularizer, SoftTriple):
+            embedding = regularizer.projected(found.embedding)
+            places.append(assign(embedding, labels, regularizer.prototypes, regularizer.active).cpu())
         if advance is not None:
             advance(len(batch))
-    nearest = torch.cat(places) if isinstance(regularizer, SoftTriple) else None
-    return Predictions(tuple(class_names), torch.cat(logits), nearest)
+    return Predictions(tuple(class_names), torch.cat(logits), torch.cat(places) if places else None)
 
 
 def _check(logits: Tensor, classes: int, start: int) -> None:

@@ -12,6 +12,7 @@ from protoat.models.embedding import WithEmbedding, with_embedding
 from protoat.models.freeze import FrozenBatchNorm, freeze_all_but
 from protoat.models.head import classifier_head, multi_prototype_head, with_head
 from protoat.models.lenet import LeNet
+from protoat.models.library import TimmModel, TorchvisionModel
 from protoat.models.mean_logits import MeanLogits
 from protoat.models.multi_prototype import MultiPrototypeHead
 from protoat.models.normalize import Normalize
@@ -28,6 +29,8 @@ __all__ = [
     "ResNet18",
     "ResNet50",
     "SecondBatchNorm",
+    "TimmModel",
+    "TorchvisionModel",
     "WithEmbedding",
     "batch_norm_branch",
     "classifier_head",

@@ -21,7 +21,7 @@ from protoat.recipes.parser import nearest
 __all__ = ["allowed_names", "check_names", "foreign_names", "without_downloads"]
 
 # Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
-_FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights)|modes\.encoder)")
+_FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights)|modes\.encoder|model\.name)")
 _KEY = re.compile(r"(?!(.*\.)?(help$|__))[\w.$]+\+?", re.ASCII)
 # What a parser that reads a text as YAML once more can take for nothing but this text: no quotes, brackets or colons.
 _PLAIN = re.compile(r"[\w ./~+,-]*")

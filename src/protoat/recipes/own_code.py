@@ -37,7 +37,7 @@ CLASS_KEYS = (
     "loss",
 )
 # Arguments of data that are places of files and names which users give, never code.
-FREE_KEYS = ("root", "path", "classes", "background")
+FREE_KEYS = ("root", "path", "classes", "background", "name")
 _NAMING = (*CLASS_KEYS, "trust", "attack", "attacks")
 _TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 

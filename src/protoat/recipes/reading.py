@@ -39,6 +39,7 @@ __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "share
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("head", "method", "regularizer", "modes", "optimizer", "schedule")
+_LIBRARIES = {"timm": "TimmModel", "torchvision": "TorchvisionModel"}
 
 
 def read_recipe(
@@ -147,7 +148,7 @@ class _RecipeParser(Parser):
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
-    args = list(args)
+    args = _with_libraries(args)
     for place, (before, arg) in enumerate(pairwise(["", *args])):
         if re.fullmatch(r"--model=[\w.]+:\w+", f"{before}={arg}" if before == "--model" else arg):
             args[place] = arg.replace(":", ".")  # protoat evaluate spells it with a colon
@@ -164,6 +165,21 @@ def _in_full(before: str, arg: str) -> str:
     option, equals, word = arg.partition("=") if arg.startswith("--") else (before, "", arg)
     name = WORDS.get(option.removeprefix("--"), {}).get(word)
     return arg if name is None else f"{option}={name}" if equals else name
+
+
+def _with_libraries(args: Sequence[str]) -> list[str]:
+    """Options in which ``--model timm:NAME`` and ``torchvision:NAME`` are said as recipes say them.
+
+    >>> _with_libraries(["--model", "timm:resnet18", "--seed", "1"])
+    ['--model', 'TimmModel', '--model.name', 'resnet18', '--seed', '1']
+    """
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--model=") else [arg])]
+    found: list[str] = []
+    for option, word in pairwise(["", *words]):
+        library, colon, name = word.partition(":")
+        known = option == "--model" and colon and library in _LIBRARIES
+        found += [_LIBRARIES[library], "--model.name", name] if known else [word]
+    return found
 
 
 def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib import import_module
@@ -19,10 +17,12 @@ from torch import Tensor, nn
 from protoat.attacks.mode import check_built
 from protoat.data import ImageData
 from protoat.errors import UserError
+from protoat.models.library import check_name, timm_library
 from protoat.models.transfer import transfer
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import digest
 from protoat.recipes.parser import nearest
+from protoat.runs.network import call_builder
 from protoat.training.checkpoint import to_bytes
 
 __all__ = ["AnyModel", "build_model"]
@@ -123,10 +123,11 @@ def _built_by(spec: str, data: ImageData) -> nn.Module:
         known = [key for key, value in vars(home).items() if callable(value) and not key.startswith("_")]
         raise UserError(f"--model {spec}: {module} has no {name}; {nearest(name, known)}")
     if callable(found) and not isinstance(found, nn.Module):
-        facts = _asked_for(spec, found, data)
         torch.manual_seed(0)  # importing may have drawn numbers
         try:
-            found = _called(found, facts)
+            found = call_builder(f"--model {spec}", found, data.num_classes, *data.shape[:2])
+        except UserError:
+            raise
         except Exception as error:
             raise _raised(spec, error, home.__file__) from error
     if not isinstance(found, nn.Module):
@@ -143,49 +144,9 @@ def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
     return UserError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
 
 
-def _asked_for(spec: str, builder: Callable[..., Any], data: ImageData) -> dict[str, int]:
-    """The facts that a builder has arguments for.
-
-    Raises:
-        ValueError: it cannot do without another argument.
-    """
-    facts = {"num_classes": data.num_classes, "in_channels": data.shape[0], "image_size": data.shape[1]}
-    try:
-        parameters = list(inspect.signature(builder).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--model {spec} does not say which arguments it takes: {error}") from error
-    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in collecting]
-    unknown = [p.name for p in needed if p.name not in facts or p.kind is p.POSITIONAL_ONLY]
-    if unknown:
-        raise UserError(
-            f"--model {spec} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
-            "other arguments defaults, or write a function that fills them in"
-        )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):  # it may hand them on, see `_called`
-        return facts
-    return {p.name: facts[p.name] for p in parameters if p.name in facts}
-
-
-def _called(builder: Callable[..., Any], facts: dict[str, int]) -> Any:
-    """What a builder returns; one that hands on ``**kwargs`` is told less where what it calls takes less."""
-    while True:
-        try:
-            return builder(**facts)
-        except TypeError as error:
-            unwanted = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-            if unwanted is None or unwanted[1] not in facts:
-                raise
-            facts = {name: value for name, value in facts.items() if name != unwanted[1]}
-
-
 def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
-    try:
-        timm = import_module("timm")
-    except ModuleNotFoundError:
-        raise UserError("timm is not installed; install it: pip install timm") from None
-    if name not in timm.list_models():
-        raise UserError(f"--model timm:{name} is unknown; {nearest(name, timm.list_models())}")
+    timm = timm_library()
+    check_name("--model timm", name, timm.list_models(), [*timm.list_models(), *timm.list_pretrained()])
     if num_classes is not None:
         return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""
     with _downloading(f"timm:{name}"):
@@ -196,8 +157,7 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
 def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
     from torchvision import models  # takes seconds
 
-    if name not in models.list_models():
-        raise UserError(f"--model torchvision:{name} is unknown; {nearest(name, models.list_models())}")
+    check_name("--model torchvision", name, models.list_models(), models.list_models())
     if num_classes is not None:
         return models.get_model(name, weights=None, num_classes=num_classes), "", ""
     chosen = models.get_model_weights(name).DEFAULT

@@ -1,9 +1,12 @@
-"""The network of a recipe, as it builds it."""
+"""The network of a recipe or of a command, as its builder makes it."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +15,9 @@ from protoat.models import MultiPrototypeHead
 from protoat.models.head import classifier_head, head_sizes, with_head
 from protoat.recipes.recipe import Recipe
 
-__all__ = ["build_network"]
+__all__ = ["build_network", "call_builder"]
+
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def build_network(
@@ -33,12 +38,68 @@ def build_network(
     if height != width:
         raise UserError(f"images are {height}x{width}; models expect squares, so write data.image_size")
     try:
-        model = recipe.model(num_classes, channels, height)
+        model = call_builder("the model", recipe.model, num_classes, channels, height)
         head: Callable[[int, int], MultiPrototypeHead] | None = recipe.head
         if head is None and prototypes_per_class is not None:
             head = partial(MultiPrototypeHead, prototypes_per_class=prototypes_per_class)
         return model if head is None else with_head(model, head(*head_sizes(classifier_head(model))))
+    except UserError:
+        raise
     except Exception as error:
         if not recipe.trust:
             raise
         raise UserError(f"the model cannot be built, it raised {type(error).__name__}: {error}") from error
+
+
+def call_builder(name: str, builder: Callable[..., Any], num_classes: int, in_channels: int, image_size: int) -> Any:
+    """What a class or function makes of the facts that it has arguments for.
+
+    It is told them by name; one whose three arguments have other names is told them in this order.
+
+    Args:
+        name: of the builder, for messages.
+        builder: of a network.
+        num_classes, in_channels, image_size: the facts.
+
+    Raises:
+        ValueError: it needs another argument, or does not say which it takes.
+
+    >>> call_builder("x", lambda in_channels, num_classes: (in_channels, num_classes), 10, 3, 32)
+    (3, 10)
+    >>> call_builder("x", lambda n, c, size: (n, c, size), 10, 3, 32)
+    (10, 3, 32)
+    """
+    facts = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    given = builder.keywords if isinstance(builder, partial) else {}
+    try:
+        parameters = list(inspect.signature(_target(builder)).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} does not say which arguments it takes: {error}") from error
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in _COLLECTING and p.name not in given]
+    unknown = [p.name for p in needed if p.name not in facts or p.kind is p.POSITIONAL_ONLY]
+    if len(unknown) == len(needed) == len(facts) and not any(
+        p.name in facts or p.kind is p.KEYWORD_ONLY for p in needed
+    ):
+        return builder(*facts.values())
+    if unknown:
+        raise UserError(
+            f"{name} needs {', '.join(unknown)}, and a builder is told {', '.join(facts)} only, by name; give "
+            "other arguments defaults, or write a function that fills them in"
+        )
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):  # it may hand them on
+        facts = {p.name: facts[p.name] for p in parameters if p.name in facts}
+    while True:
+        try:
+            return builder(**facts)
+        except TypeError as error:  # one that hands on ``**kwargs`` is told less where what it calls takes less
+            unwanted = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unwanted is None or unwanted[1] not in facts:
+                raise
+            facts = {key: value for key, value in facts.items() if key != unwanted[1]}
+
+
+def _target(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """The class that a recipe's partial builds."""
+    if not isinstance(builder, partial):
+        return builder
+    return next((held for held in reversed(builder.args) if inspect.isclass(held)), builder.func)

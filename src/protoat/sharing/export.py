@@ -118,29 +118,39 @@ def agreement(run: Run, exported: Callable[[Tensor], Any], x: Tensor, *, real: b
     Raises:
         ValueError: logits that differ by more than 1e-4 of their size, or an image of whose class they disagree.
     """
-    model, threat = run.model, run.threat
+    model, threat = as_module(run.model), run.threat
+    file = as_module(exported)
+    largest = _difference(model, file, x, f"{name} does not agree with the model on images as they are")
     with torch.no_grad():
         y = output_of(model, x).logits.argmax(1)
-    on_model = PGD(threat, steps=10)(model, x, y).x_adv
     by_queries = Square(threat, queries=_QUERIES) if threat.norm in ("linf", "l2") else UniformNoise(threat)
-    on_file = by_queries(as_module(exported), x, y).x_adv
-    largest, fooled = 0.0, []
-    for what, batch in (("as they are", x), ("under PGD on the model", on_model), ("attacked by queries", on_file)):
-        with torch.no_grad():
-            ours, theirs = (output_of(each, batch).logits.float() for each in (model, exported))
-        single = output_of(exported, batch[:1]).logits.float()  # a batch of another size
-        allowed = _TOLERANCE * max(1.0, float(ours.abs().max()))
-        difference = max(float((ours - theirs).abs().max()), float((ours[:1] - single).detach().abs().max()))
-        top = ours.topk(2, dim=1).values
-        decided = top[:, 0] - top[:, 1] > 2 * allowed
-        if not difference <= allowed or bool((ours.argmax(1) != theirs.argmax(1))[decided].any()):
-            raise UserError(
-                f"{name} does not agree with the model: on images {what} a logit differs by {difference:.2g}, and "
-                f"{allowed:.2g} are allowed; nothing was written"
-            )
-        largest = max(largest, difference)
-        fooled.append(int((ours.argmax(1) != y).sum()))
-    return Agreement(len(x), real, largest, fooled[1], fooled[2])
+    attacks = ((PGD(threat, steps=10), model, "PGD on it"), (by_queries, file, "queries to the file"))
+    fooled = []
+    for attack, attacked, how in attacks:
+        found = attack(attacked, x, y)
+        wrong = f"{name} does not agree with the model under {how}"
+        largest = max(largest, _difference(model, file, found.x_adv, wrong))
+        fooled.append(int((~found.correct).sum()))
+    return Agreement(len(x), real, largest, *fooled)
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, file: nn.Module, x: Tensor, wrong: str) -> float:
+    """The largest difference of a logit, also of one image alone.
+
+    Raises:
+        ValueError: it is too large, or the two disagree on the class of an image; the message begins with `wrong`.
+    """
+    ours, theirs, alone = (output_of(*pair).logits.float() for pair in ((model, x), (file, x), (file, x[:1])))
+    allowed = _TOLERANCE * max(1.0, float(ours.abs().max()))
+    difference = max(float((ours - theirs).abs().max()), float((ours[:1] - alone).abs().max()))
+    top = ours.topk(2, dim=1).values
+    decided = top[:, 0] - top[:, 1] > 2 * allowed
+    if not difference <= allowed or bool((ours.argmax(1) != theirs.argmax(1))[decided].any()):
+        raise UserError(
+            f"{wrong}: a logit differs by {difference:.2g}, and {allowed:.2g} are allowed; nothing was written"
+        )
+    return difference
 
 
 def _images(run: Run, number: int) -> tuple[Tensor, bool]:
