@@ -21,7 +21,7 @@ LAYERS = [
     {"functional"},
     {"threats"},
     {"models", "attacks", "regularizers", "data"},
-    {"methods", "modes"},
+    {"methods", "modes", "weighting"},
     {"epochs"},
     {"objective"},
     {"training", "pretraining", "evaluation"},

@@ -32,6 +32,7 @@ _PACKAGES = (
     "pretraining",
     "regularizers",
     "training",
+    "weighting",
 )
 # The module that each name comes from.
 _EXPORTS = {
@@ -73,6 +74,7 @@ _EXPORTS = {
         Schedule StepDecay TorchSchedule WarmupCosine fit load_weights make_accelerator parameter_groups
     """,
     "types": "Forwards Output",
+    "weighting": "CFOL GroupDRO Weighting",
 }
 _HOMES = {name: f"protoat.{home}" for home, names in _EXPORTS.items() for name in names.split()}
 

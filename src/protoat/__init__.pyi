@@ -10,6 +10,7 @@ from protoat import modes as modes
 from protoat import pretraining as pretraining
 from protoat import regularizers as regularizers
 from protoat import training as training
+from protoat import weighting as weighting
 from protoat._version import __version__ as __version__
 from protoat.attacks import *
 from protoat.data import *
@@ -32,3 +33,4 @@ from protoat.threats import ThreatModel as ThreatModel
 from protoat.training import *
 from protoat.types import Forwards as Forwards
 from protoat.types import Output as Output
+from protoat.weighting import *

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from protoat.methods import Method
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer
+from protoat.weighting import Weighting
 
 __all__ = ["Epoch", "EpochEnd"]
 
@@ -44,11 +45,13 @@ class Epoch:
         number: int,
         epochs: int,
         modes: Modes | None = None,
+        weighting: Weighting | None = None,
     ) -> None:
         self.number = number
         self.epochs = epochs
         self._parts = method, regularizer, model, optimizer
         self._modes = modes
+        self._weighting = weighting
         self._begun = False
         self._end: EpochEnd | None = None
 
@@ -94,6 +97,10 @@ class Epoch:
                 facts = regularizer.end_epoch(self.number, self.epochs, optimizer)
             if stop is None and self._modes is not None:
                 facts |= self._modes.end_epoch(self.number, self.epochs, model)
+            if stop is None and self._weighting is not None:
+                if self._modes is not None:
+                    self._weighting.count(*self._modes.all_groups())
+                facts |= self._weighting.facts()
             self._end = EpochEnd(stop, facts)
         return self._end
 

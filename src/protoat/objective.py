@@ -21,11 +21,13 @@ from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
 from protoat.functional.precision import at_least_float32
+from protoat.functional.prediction import predicted
 from protoat.methods import Method
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.reprs import constructor_repr
 from protoat.types import Forwards, LossTerms
+from protoat.weighting import Weighting
 
 __all__ = ["Objective"]
 
@@ -60,15 +62,19 @@ class Objective(nn.Module):
         modes: which mode each image has, such as `KnownModes`; the method's loss then weighs 1 - lambda, and the
             cross-entropy of the modes of the images trained on weighs lambda. In a batch with images of unknown mode
             lambda is scaled by the share of the others.
+        weighting: weighs each image in these two losses by its mode, where `modes` tell it, else by its class, as
+            `GroupDRO` and `CFOL` do. Images of unknown mode are a group of their class. Metric and norm terms, and what
+            a method learns from other images (BiaMAT), have no weights. None takes plain means.
 
     Attributes:
         stopped: why `epochs` ended early, or None.
 
     Raises:
-        TypeError: no method, such as a class in place of an object, no regularizer, or no modes.
-        ValueError: a negative weight, a `label_smoothing` outside [0, 1), that or `modes` for a method without labels,
-            an unknown reading, `dml_input` for a regularizer that chooses its own inputs (`TLA`), or, in use, a model
-            without embeddings or, for modes, without a `MultiPrototypeHead`.
+        TypeError: no method, such as a class in place of an object, no regularizer, no modes, or no weighting.
+        ValueError: a negative weight, a `label_smoothing` outside [0, 1), that, `modes` or a `weighting` for a method
+            without labels, a `weighting` for a method without a loss per image, an unknown reading, `dml_input` for a
+            regularizer that chooses its own inputs (`TLA`), or, in use, a model without embeddings or, for modes,
+            without a `MultiPrototypeHead`.
 
     Source: paper, Eq. 5. The paper calls the last term weight decay while its optimizer has one too; as in TLA, from
     which the value comes, the default takes it as a penalty on embeddings. The paper does not say which embeddings the
@@ -99,6 +105,7 @@ class Objective(nn.Module):
         dml_input: Literal["adv", "clean", "both"] = "adv",
         label_smoothing: float = 0.0,
         modes: Modes | None = None,
+        weighting: Weighting | None = None,
     ) -> None:
         super().__init__()
         check_kind(Method, "such as protoat.PGDAT(protoat.Linf(8/255))", method=method)
@@ -118,6 +125,9 @@ class Objective(nn.Module):
             check_kind(Modes, "such as protoat.KnownModes(train)", modes=modes)
             if not method.labelled:
                 raise UserError(f"{type(method).__name__} learns without labels; leave modes out")
+        if weighting is not None:
+            check_kind(Weighting, "such as protoat.GroupDRO()", weighting=weighting)
+            _check_weighable(method)
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
@@ -126,6 +136,7 @@ class Objective(nn.Module):
         self.dml_input = dml_input
         self.label_smoothing = float(label_smoothing)
         self.modes = modes
+        self.weighting = weighting
         self.stopped: str | None = None
         self._warned_of_mode = False
 
@@ -157,17 +168,43 @@ class Objective(nn.Module):
         self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
         modes = None if self.modes is None else self.modes.at(origin, y)
-        for forwards in self.method.updates(model, x, y):
-            classes = forwards.adv.logits.shape[1]
-            if last >= classes and self.method.labelled:
-                raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
+        groups = y if modes is None or self.modes is None else self.modes.groups(modes, y)
+        self.method.weights = None if self.weighting is None else self.weighting.present(groups)
+        try:
+            for forwards in self.method.updates(model, x, y):
+                classes = forwards.adv.logits.shape[1]
+                if last >= classes and self.method.labelled:
+                    raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
+                base, mode = self._base(model, forwards, y, modes, groups)
+                yield LossTerms(base, self._metric(model, x, y, forwards), self._norm(model, forwards), mode)
+        finally:
+            self.method.weights = None
+
+    def _base(
+        self, model: nn.Module, forwards: Forwards, y: Tensor, modes: Tensor | None, groups: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The method's loss and that of modes, in which images may have weights."""
+        known, own, part = torch.zeros(len(y), device=y.device), None, 0.0
+        if self.modes is not None and modes is not None and (part := self.modes.weight):
+            known = (modes >= 0).float()
+            own = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
+        if self.weighting is None:
             base = self.method.loss(forwards, y)
-            metric, norm, mode = self._metric(model, x, y, forwards), self._norm(model, forwards), None
-            if self.modes is not None and modes is not None and self.modes.weight:
-                base = base * (1 - self.modes.weight * (modes >= 0).float().mean())
-                own = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
-                mode = self.modes.weight * own.mean()
-            yield LossTerms(base, metric, norm, mode)
+            return (base, None) if own is None else (base * (1 - part * known.mean()), part * own.mean())
+        losses, logits = (1 - part * known) * self.method.losses(forwards, y), forwards.adv.logits.detach()
+        told = losses if own is None else losses + part * own
+        number = logits.shape[1] if self.modes is None else self.modes.num_groups
+        weights = self.weighting.weights(groups, told.detach(), predicted(logits) != y, number)
+        base = (weights * losses).mean() + (1 - part * known.mean()) * self.method.other_loss(forwards, y)
+        return base, None if own is None else part * (weights * own).mean()
+
+    def count_classes(self, labels: Tensor, num_classes: int) -> None:
+        """Tells the weighting the classes (N,) of all training images before training, as `protoat.fit` does.
+
+        A weighting by modes is told by them.
+        """
+        if self.weighting is not None and self.modes is None:
+            self.weighting.count(labels, num_classes)
 
     def _warn_of_eval_mode(self, model: nn.Module) -> None:
         """Once, of a model that an evaluation between two epochs has left in eval mode."""
@@ -227,6 +264,8 @@ class Objective(nn.Module):
         self.method.prepare(model)
         if self.modes is not None:
             self.modes.prepare(model)
+            if self.weighting is not None:
+                self.weighting.count(*self.modes.all_groups())
 
     def prototypes(self) -> list[nn.Parameter]:
         """The parameters of the regularizer that have a learning rate of their own."""
@@ -239,7 +278,16 @@ class Objective(nn.Module):
 
     def epoch(self, number: int, epochs: int, model: nn.Module, optimizer: Optimizer | None = None) -> Epoch:
         """Pass `number` (from 1) of `epochs`, for a loop that must do more at its end than `epochs` lets it."""
-        return Epoch(self.method, self.regularizer, model, optimizer, number=number, epochs=epochs, modes=self.modes)
+        return Epoch(
+            self.method,
+            self.regularizer,
+            model,
+            optimizer,
+            number=number,
+            epochs=epochs,
+            modes=self.modes,
+            weighting=self.weighting,
+        )
 
     def epochs(
         self, epochs: int, model: nn.Module, optimizer: Optimizer | None = None, *, done: int = 0
@@ -277,6 +325,16 @@ class Objective(nn.Module):
                     part.load_state_dict(state)
                 logger.warning("stopped and went back to the end of epoch %d: %s", number - 1, self.stopped)
                 return
+
+
+def _check_weighable(method: Method) -> None:
+    name = type(method).__name__
+    if not method.labelled:
+        raise UserError(f"{name} learns without labels, so its images have no classes to weigh; leave weighting out")
+    if not method.weighs_images:
+        raise UserError(
+            f"{name} has a loss of its own for the whole batch; write {name}.losses, (B,), one for each image"
+        )
 
 
 def _embedding(forwards: Forwards) -> Tensor:

@@ -23,6 +23,7 @@ from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Forwards
+from protoat.weighting import GroupDRO, Weighting
 
 from . import parts
 
@@ -162,6 +163,59 @@ def test_gradients_reach_model_and_regularizer(kind: type[Method], regularizer: 
     assert all(module.training for module in model.modules())
 
 
+class Fixed(Weighting):
+    """The same weights for all batches, and a note of what was told."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.values = torch.tensor(values)
+        self.told: list[tuple[Tensor, Tensor]] = []
+
+    def weights(self, groups: Tensor, losses: Tensor, wrong: Tensor, number: int) -> Tensor:
+        self.told.append((losses, wrong))
+        return self.present(groups)
+
+    def present(self, groups: Tensor) -> Tensor:
+        return self.values[groups]
+
+    def signal(self, losses: Tensor, wrong: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    growth = signal  # type: ignore[assignment]
+
+
+@each
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_each_image_and_its_weight(kind: type[Method], smoothing: float) -> None:
+    """`loss` is the mean of `losses`, gradients and all, and the objective weighs each image of them."""
+    model, (x, y) = net(), batch()
+    method = build(kind)
+    method.prepare(model)
+    method.at_epoch(20, 40)
+    method.label_smoothing = smoothing
+    for forwards in updates(method, model, x, y):
+        losses, rest = method.losses(forwards, y), method.other_loss(forwards, y)
+        assert losses.shape == y.shape
+        plain, mean = method.loss(forwards, y), losses.mean() + rest
+        torch.testing.assert_close(mean, plain)
+        learn = [p for p in (*model.parameters(), *method.parameters()) if p.requires_grad]
+        gradients = [torch.autograd.grad(v, learn, retain_graph=True, allow_unused=True) for v in (plain, mean)]
+        for ours, theirs in zip(*gradients, strict=True):
+            assert (ours is None) == (theirs is None)
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        method.loss(forwards, y).backward()
+    model, goal = net(), Objective(build(kind), label_smoothing=smoothing, weighting=Fixed([0.5, 2.0, 0.0, 1.0]))
+    goal.prepare(model)
+    for terms in goal.losses(model, x, y, where(x)):
+        losses, wrong = goal.weighting.told[-1]
+        weighted = (torch.tensor([0.5, 2.0, 0.0, 1.0])[y] * losses).mean()
+        if kind is not BiaMAT:
+            torch.testing.assert_close(terms.base.detach(), weighted)
+        assert wrong.dtype == torch.bool and terms.base.requires_grad and not losses.requires_grad
+        terms.total.backward()
+    assert goal.method.weights is None
+
+
 @each
 @with_each
 def test_a_frozen_part_stays_as_it_is(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
@@ -245,13 +299,19 @@ def test_bfloat16_autocast(kind: type[Method], regularizer: type[Regularizer] | 
 @with_each
 def test_an_interrupted_run_goes_on_exactly(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     batches = [batch(seed=seed) for seed in range(4)]
-    whole, goal = net(), objective(kind, regularizer)
+
+    def begun() -> Objective:
+        goal = objective(kind, regularizer)
+        goal.weighting = GroupDRO(step=0.5) if regularizer is None else None
+        return goal
+
+    whole, goal = net(), begun()
     train(whole, goal, batches)
-    broken, first = net(), objective(kind, regularizer)
+    broken, first = net(), begun()
     train(broken, first, batches[:2])
     # Through bytes, as a checkpoint does, into objects that know nothing of the first ones.
     stored = load(save({name: value.contiguous() for name, value in first.state_dict().items()}))
-    second = objective(kind, regularizer)
+    second = begun()
     torch.manual_seed(9)
     second.prepare(broken)
     second.load_state_dict(stored)

@@ -19,6 +19,7 @@ from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
 from protoat.training.identity import settings
+from protoat.weighting import Weighting
 
 from . import parts
 
@@ -50,6 +51,8 @@ OTHERS = [
     pa.MultiPrototypeHead(16, 2, prototypes_per_class=[3, 4], similarity="cosine"),
     pa.Objective(pa.PGDAT(THREAT, steps=7), pa.SoftTriple(10, 512, gamma=0.2), weight=0.1, norm_weight=1e-3),
     pa.Objective(pa.Standard(THREAT), norm="weights", dml_input="adv"),
+    pa.Objective(pa.TRADES(THREAT), weighting=pa.GroupDRO(step=0.2, adjustment=1)),
+    pa.CFOL(step=1e-3, mixing=0.75),
     pa.ImageFolder(path="pictures", image_size=32, classes=["b", "a"]),
 ]
 
@@ -68,8 +71,8 @@ def described(value: Any) -> Any:
         return value.parameters()
     if isinstance(value, pa.Objective):
         own = [getattr(value, name) for name in signature(pa.Objective).parameters]
-        return [described(part) if isinstance(part, Method | Regularizer) else part for part in own]
-    if isinstance(value, Method | Regularizer):
+        return [described(part) if isinstance(part, Method | Regularizer | Weighting) else part for part in own]
+    if isinstance(value, Method | Regularizer | Weighting):
         return settings(value)
     return {key: item for key, item in vars(value).items() if not key.startswith("_")}
 
@@ -88,6 +91,7 @@ KINDS = [
         (Schedule, pa.training),
         (Averaging, pa.training),
         (Source, pa.data),
+        (Weighting, pa.weighting),
     )
     for kind in parts.concrete(base, package)
     if kind.__name__ in pa.__all__

@@ -29,6 +29,28 @@ def test_another_method_takes_arguments_of_its_own() -> None:
     assert (method.replays, method.threat, recipe.regularizer) == (4, Linf(0.3), None)
 
 
+def test_a_weighting_goes_by_its_class_or_by_a_word(tmp_path: Path) -> None:
+    chosen = ["--weighting.step", "0.5", "--select", "worst-mode"]
+    first = read_recipe("digits-2", ["--weighting", "GroupDRO", *chosen])
+    assert first.weighting is not None and repr(first.weighting) == "GroupDRO(step=0.5, adjustment=0.0)"
+    texts = [
+        read_recipe("digits-2", [*word, *chosen]).text
+        for word in (["--weighting", "group-dro"], ["--weighting=group-dro"])
+    ]
+    (tmp_path / "own.yaml").write_text("weighting: group-dro\nselect: worst-mode\n")
+    texts.append(read_recipe(["digits-2", tmp_path / "own.yaml"], ["--weighting.step", "0.5"]).text)
+    texts.append(
+        read_recipe("digits-2", {"weighting": "group-dro", "select": "worst-mode"}).text.replace(
+            "step: 0.01", "step: 0.5"
+        )
+    )
+    assert texts == [first.text] * 4 and recipe_from_text(first.text).text == first.text
+    plain, cfol = read_recipe("digits-2"), read_recipe("digits-2", ["--weighting", "cfol"])
+    assert repr(cfol.weighting) == "CFOL(step=5e-06, mixing=0.5)" and plain.weighting is None
+    with pytest.raises(ValueError, match="weighting 'group-dr' is unknown; did you mean 'GroupDRO'"):
+        read_recipe("digits-2", ["--weighting", "group-dr"])
+
+
 def test_parts_with_arguments_wait_for_the_facts_of_the_run() -> None:
     recipe = read_recipe("digits-2", ["--method.steps", "3", "--regularizer.prototypes_per_class", "[2, 3]"])
     method = recipe.method(Linf("4/255"))

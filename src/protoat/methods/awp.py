@@ -26,8 +26,9 @@ class AWP(Method):
     """Takes the gradient of another method's loss at weights moved a little in the direction that raises it most.
 
     Each kernel w moves by ``gamma * ||w|| * g / ||g||``, g being the gradient of the method's own loss on the same
-    adversarial images; what the optimizer then adds is added to the weights as they were. Also when the step is never
-    taken, the weights come back exactly. The perturbation costs one more forward and backward of the method's loss.
+    adversarial images (where images have weights, with those of before the batch); what the optimizer then adds is
+    added to the weights as they were. Also when the step is never taken, the weights come back exactly. The
+    perturbation costs one more forward and backward of the method's loss.
 
     Kernels are the model's parameters of two or more dimensions: biases and batch norm stay, and so do prototypes, an
     auxiliary head and a second batch norm. Metric and norm terms have no say in the direction, but their gradients are
@@ -125,7 +126,7 @@ class AWP(Method):
         kernels = [p for p in network.parameters() if p.dim() > 1 and p.requires_grad]
         with torch.enable_grad(), _same_buffers(network):
             forwards = self.method.ascent_forward(network, examples)
-            loss = self.loss(forwards, y)
+            loss = self._present_loss(forwards, y)
             gradients = torch.autograd.grad(loss, kernels, materialize_grads=True)
         self.method.observe(forwards, y)
         del forwards, loss
@@ -133,8 +134,28 @@ class AWP(Method):
             yield self.method.forward(model, examples)
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return self._told.loss(forwards, y)
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return self._told.losses(forwards, y)
+
+    def other_loss(self, forwards: Forwards, y: Tensor) -> Tensor | float:
+        return self._told.other_loss(forwards, y)
+
+    @property
+    def weighs_images(self) -> bool:
+        return self.method.weighs_images
+
+    @property
+    def _told(self) -> OneStep:
+        """The method inside, which smooths labels as this one is to."""
         self.method.label_smoothing = self.label_smoothing
-        return self.method.loss(forwards, y)
+        return self.method
+
+    def _present_loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        if self.weights is None:
+            return self.loss(forwards, y)
+        return self.weighted_loss(self.losses(forwards, y), self.weights, forwards, y)
 
     @property
     def may_stop(self) -> bool:

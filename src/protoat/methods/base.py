@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,10 +44,13 @@ class Method(Memory, ABC):
         labelled: whether labels count; pre-training does without, so that its loader may give images alone.
         label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy that weights
             minimise and nowhere else; `Objective` sets it.
+        weights: (B,) weight of each image of the present batch, for a method that needs the loss before its step, or
+            None; `Objective` sets it.
     """
 
     labelled: ClassVar[bool] = True
     label_smoothing: float = 0.0
+    weights: Tensor | None = None
 
     def __init__(self, threat: ThreatModel, *, ramp_epochs: float | None = 0.0) -> None:
         super().__init__()
@@ -111,8 +114,34 @@ class Method(Memory, ABC):
         """
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
-        """What the weights minimise: cross-entropy on the adversarial view, mean over the batch."""
-        return F.cross_entropy(at_least_float32(forwards.adv.logits), y, label_smoothing=self.label_smoothing)
+        """What the weights minimise: mean of `losses` over the batch."""
+        if type(self).losses is Method.losses:  # the mean of its own kernel, to the last bit as it always was
+            return self.cross_entropy(forwards, y)
+        return self.losses(forwards, y).mean()
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        """The loss of each image, (B,): cross-entropy on the adversarial view."""
+        return self.cross_entropy(forwards, y, "none")
+
+    def other_loss(self, forwards: Forwards, y: Tensor) -> Tensor | float:
+        """What `loss` holds beside the mean of `losses`: that of images which are not of the batch."""
+        return 0.0
+
+    def weighted_loss(self, losses: Tensor, weights: Tensor, forwards: Forwards, y: Tensor) -> Tensor:
+        """`loss` where each image has a weight, from what `losses` gave and weights (B,)."""
+        return (weights * losses).mean() + self.other_loss(forwards, y)
+
+    @property
+    def weighs_images(self) -> bool:
+        """Whether the images of its loss can be weighed: a `loss` of one's own needs `losses` of one's own."""
+        loss, losses = (next(k for k in type(self).__mro__ if name in vars(k)) for name in ("loss", "losses"))
+        return issubclass(losses, loss)
+
+    def cross_entropy(self, forwards: Forwards, y: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """Cross-entropy on the adversarial view."""
+        return F.cross_entropy(
+            at_least_float32(forwards.adv.logits), y, reduction=reduction, label_smoothing=self.label_smoothing
+        )
 
     @property
     def may_stop(self) -> bool:

@@ -142,10 +142,15 @@ class BiaMAT(OneStep):
         return Forwards(examples.x_adv, adv, clean, ((Forwards(other.x_adv, adv_other, clean_other), other.y),))
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
-        primary = trades_loss(forwards, y, self.beta, self.label_smoothing).mean()
+        return self.losses(forwards, y).mean() + self.other_loss(forwards, y)
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return trades_loss(forwards, y, self.beta, self.label_smoothing)
+
+    def other_loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         ((other, labels),) = forwards.more
         weight = 0.0 if self._warming_up else self.alpha
-        return primary + weight * self._auxiliary_loss(other, labels, forwards.adv.logits.shape[1]).mean()
+        return weight * self._auxiliary_loss(other, labels, forwards.adv.logits.shape[1]).mean()
 
     def _auxiliary_loss(self, forwards: Forwards, y: Tensor, classes: int) -> Tensor:
         """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""

@@ -117,10 +117,13 @@ class CFA(AdversarialTraining):
         return forwards
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return self.cross_entropy(forwards, y) if self.beta is None else self.losses(forwards, y).mean()
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
         if self.beta is None:
-            return super().loss(forwards, y)
+            return super().losses(forwards, y)
         beta = self.beta * self._factor(y, self.beta_offset)
-        return (trades_loss(forwards, y, beta, self.label_smoothing) / (1 + beta)).mean()
+        return trades_loss(forwards, y, beta, self.label_smoothing) / (1 + beta)
 
     def observe(self, forwards: Forwards, y: Tensor) -> None:
         logits = forwards.adv.logits.detach()

@@ -101,8 +101,18 @@ class DAJAT(OneStep):
         trades = torch.stack(
             [trades_loss(view, labels, self.beta, self.label_smoothing).mean() for view, labels in every]
         ).mean()
-        logits = [view.clean.logits for view, _ in every if view.clean is not None]
-        return trades + self.js_weight * jensen_shannon(*logits).mean()
+        return trades + self.js_weight * self._disagreement(views).mean()
+
+    def losses(self, views: Forwards, y: Tensor) -> Tensor:
+        every = [(views, y), *views.more]
+        trades = torch.stack([trades_loss(view, labels, self.beta, self.label_smoothing) for view, labels in every])
+        return trades.mean(0) + self.js_weight * self._disagreement(views)
+
+    @staticmethod
+    def _disagreement(views: Forwards) -> Tensor:
+        """Divergence of the clean predictions of all views of each image, (B,)."""
+        every = (views, *(view for view, _ in views.more))
+        return jensen_shannon(*(view.clean.logits for view in every if view.clean is not None))
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Examples:
         return Examples(x, self.attack.craft(model, x, y, eps=self.eps, generator=generator), y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,16 +100,22 @@ class Distillation(OneStep):
         return Forwards(examples.x_adv, own, more=((Forwards(examples.x, lesson), examples.y),))
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return self._loss(forwards, y, "mean")
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return self._loss(forwards, y, "none")
+
+    def _loss(self, forwards: Forwards, y: Tensor, reduction: Literal["mean", "none"]) -> Tensor:
         if not forwards.more:
-            return self._taught(self._cooled(forwards.adv), y)
+            return self._taught(self._cooled(forwards.adv), y, reduction)
         ((teacher, _),) = forwards.more
         lesson = self._cooled(teacher.adv)
-        loss = F.cross_entropy(self._cooled(forwards.adv), lesson.detach().softmax(1))
-        return loss + self._taught(lesson, y) if self._learns else loss
+        loss = F.cross_entropy(self._cooled(forwards.adv), lesson.detach().softmax(1), reduction=reduction)
+        return loss + self._taught(lesson, y, reduction) if self._learns else loss
 
-    def _taught(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _taught(self, logits: Tensor, y: Tensor, reduction: Literal["mean", "none"]) -> Tensor:
         """What the teacher minimises."""
-        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits, y, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def _cooled(self, output: Output) -> Tensor:
         return at_least_float32(output.logits) / self.temperature

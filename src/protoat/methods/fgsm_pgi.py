@@ -125,4 +125,9 @@ class FGSMPGI(PerImage):
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         ((start, _),) = forwards.more
         apart = F.mse_loss(at_least_float32(forwards.adv.logits), at_least_float32(start.adv.logits))
-        return super().loss(forwards, y) + self.consistency * apart
+        return self.cross_entropy(forwards, y) + self.consistency * apart
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        ((start, _),) = forwards.more
+        apart = at_least_float32(forwards.adv.logits) - at_least_float32(start.adv.logits)
+        return super().losses(forwards, y) + self.consistency * apart.square().mean(1)

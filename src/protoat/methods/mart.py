@@ -61,9 +61,9 @@ class MART(AdversarialTraining):
     def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
         if forwards.clean is None:
             raise UserError("the loss of MART needs the forward of the clean images (Forwards.clean)")
         adv = forwards.adv.logits
         consistency = misclassification_kl(forwards.clean.logits, adv, y)
-        return (boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency).mean()
+        return boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency

@@ -109,10 +109,22 @@ class NuAT(OneStep):
         return clean_and_adversarial(model, examples)
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
-        if forwards.clean is None:
-            raise UserError("the loss of NuAT needs the forward of the clean images (Forwards.clean)")
-        apart = nuclear_norm(forwards.clean.logits - forwards.adv.logits) / len(y)
-        return cross_entropy(forwards.clean, y, self.label_smoothing).mean() + self.weight * apart
+        clean = _clean(forwards)
+        apart = nuclear_norm(clean.logits - forwards.adv.logits) / len(y)
+        return cross_entropy(clean, y, self.label_smoothing).mean() + self.weight * apart
+
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        """Of the norm, which is of the whole batch, each image has the product of its row with the norm's gradient."""
+        clean = _clean(forwards)
+        rows = at_least_float32(clean.logits - forwards.adv.logits)
+        left, _, right = torch.linalg.svd(rows.detach(), full_matrices=False)
+        return cross_entropy(clean, y, self.label_smoothing) + self.weight * (rows * (left @ right)).sum(1)
+
+
+def _clean(forwards: Forwards) -> Output:
+    if forwards.clean is None:
+        raise UserError("the loss of NuAT needs the forward of the clean images (Forwards.clean)")
+    return forwards.clean
 
 
 def nuclear_norm(difference: Tensor) -> Tensor:

@@ -62,8 +62,8 @@ class TRADES(AdversarialTraining):
     def forward(self, model: nn.Module, examples: Examples) -> Forwards:
         return clean_and_adversarial(model, examples)
 
-    def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
-        return trades_loss(forwards, y, self.beta, self.label_smoothing).mean()
+    def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
+        return trades_loss(forwards, y, self.beta, self.label_smoothing)
 
 
 def trades_loss(forwards: Forwards, y: Tensor, beta: float | Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -75,6 +75,7 @@ class Modes(Memory, ABC):
         self.mode_ramp = mode_ramp
         self.mode_stop = mode_stop
         self.num_classes = data.num_classes
+        self._labels = data.labels
         self.names: tuple[str, ...] = ()
         self.digest = ""
         self._progress: float | None = None
@@ -177,6 +178,19 @@ class Modes(Memory, ABC):
                 "draws from, in their order"
             )
         return modes
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of images for a weighting: the modes, and for each class its images of unknown mode."""
+        return len(self.class_of) + self.num_classes
+
+    def groups(self, modes: Tensor, y: Tensor) -> Tensor:
+        """The group of each image, (B,): its mode, or M + class where that is unknown."""
+        return torch.where(modes < 0, len(self.class_of) + y, modes)
+
+    def all_groups(self) -> tuple[Tensor, int]:
+        """The group of each training image, (N,), and how many groups there are."""
+        return self.groups(self.of_image, self._labels.to(self.of_image.device)), self.num_groups
 
     def losses(self, model: nn.Module, output: Output, modes: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each image's mode over all prototypes, (B,); 0 where the mode is unknown.

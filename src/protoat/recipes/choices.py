@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from protoat import data, methods, models, modes, pretraining, regularizers, training
+from protoat import data, methods, models, modes, pretraining, regularizers, training, weighting
 from protoat.data import Source
 from protoat.methods import Method
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
+from protoat.weighting import Weighting
 
 __all__ = ["CLASSES", "HOMES", "WORDS", "choices_of", "class_names", "in_full", "with_packages"]
 
-HOMES: tuple[ModuleType, ...] = (data, methods, models, modes, pretraining, regularizers, training)
+HOMES: tuple[ModuleType, ...] = (data, methods, models, modes, pretraining, regularizers, training, weighting)
 _PACKAGES = {f"protoat.{name}": f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
 
 # Of each key whose value is a class: what it is a subclass of, and where such are found.
@@ -33,9 +34,13 @@ CLASSES: dict[str, tuple[Any, tuple[ModuleType, ...]]] = {
     "schedule": (Schedule, (training,)),
     "averaging": (Averaging, (training,)),
     "auxiliary": (Source, (data,)),
+    "weighting": (Weighting, (weighting,)),
 }
 # Of such a key, words that stand for a class.
-WORDS = {"modes": {"known": "KnownModes", "discovered": "DiscoveredModes"}}
+WORDS = {
+    "modes": {"known": "KnownModes", "discovered": "DiscoveredModes"},
+    "weighting": {"group-dro": "GroupDRO", "cfol": "CFOL"},
+}
 _NO_STEP_OF_OURS = ("LBFGS", "SparseAdam")  # one evaluates the loss several times, one takes sparse gradients only
 
 
@@ -60,7 +65,8 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
     named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
-    return named | {"none": None} if key in ("head", "regularizer", "modes", "schedule", "averaging") else named
+    optional = ("head", "regularizer", "modes", "weighting", "schedule", "averaging")
+    return named | {"none": None} if key in optional else named
 
 
 def in_full(content: Any) -> Any:

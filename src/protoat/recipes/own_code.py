@@ -33,6 +33,7 @@ CLASS_KEYS = (
     "optimizer",
     "schedule",
     "averaging",
+    "weighting",
     "auxiliary",
     "loss",
 )

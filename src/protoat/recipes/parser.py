@@ -196,7 +196,7 @@ def _explain(message: str, options: list[str], choices: _Choices) -> str:
         others = _with_argument(choices(inside), first)
         instead = f", or name a class that has it: --{inside} {' or '.join(others[:3])}" if others else ""
         return f"{name} is unknown; {nearest(first, known)}{instead}"
-    if (found := re.search(r"Expected a dot import path string: ([\w.]*\w)", message)) and (
+    if (found := re.search(r"Expected a dot import path string: ([\w.-]*\w)", message)) and (
         known := list(choices(key))
     ):
         return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"

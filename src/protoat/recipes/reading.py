@@ -38,7 +38,7 @@ __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "share
 
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
-_STARTS_ANEW = ("head", "method", "regularizer", "modes", "optimizer", "schedule")
+_STARTS_ANEW = ("head", "method", "regularizer", "modes", "weighting", "optimizer", "schedule")
 _LIBRARIES = {"timm": "TimmModel", "torchvision": "TorchvisionModel"}
 
 

@@ -19,6 +19,7 @@ from protoat.recipes.initialise import Initialise
 from protoat.regularizers import Regularizer
 from protoat.threats import ThreatModel
 from protoat.training import EMA, Averaging, Schedule
+from protoat.weighting import Weighting
 
 __all__ = ["KEYS", "Recipe"]
 
@@ -45,6 +46,7 @@ class Recipe:
         augment: padding and flip of training images; none takes the data source's own.
         validation_size: training images held out to choose the best checkpoint; 0 holds out none.
         validate_every: epochs between validations.
+        select: which epoch is the best on held-out images, by robust accuracy over all or in the worst-mode.
         head: in place of the linear head, such as MultiPrototypeHead; none keeps it, or takes what `modes` need.
         regularizer: metric term such as SoftTriple, or none. Without it `weight` and `norm_weight` have no effect.
         weight: of the metric term, the paper's lambda_1.
@@ -53,6 +55,7 @@ class Recipe:
         dml_input: the embeddings the metric term sees, adv, clean or both.
         label_smoothing: share of each label that is spread over all classes, in the cross-entropy of method and modes.
         modes: which mode each training image has, known or discovered, see `KnownModes`; none trains on classes alone.
+        weighting: of each image in the loss by its mode or class, group-dro (GroupDRO) or cfol (CFOL); none is off.
         prototype_lr_factor: learning rate of prototypes as a multiple of the network's.
         initialise: weights to start from, `initialise.run` or `initialise.weights`; none draws them from `seed`.
         schedule: learning rate over the run, such as StepDecay or Cyclic; none keeps it constant.
@@ -87,6 +90,7 @@ class Recipe:
     augment: Augment | None = None
     validation_size: int = 0
     validate_every: int = 1
+    select: Literal["robust", "worst-mode"] = "robust"
     head: Callable[[int, int], MultiPrototypeHead] | None = None
     regularizer: Callable[[int, int], Regularizer] | None = None
     weight: float = 0.5
@@ -95,6 +99,7 @@ class Recipe:
     dml_input: Literal["adv", "clean", "both"] = "adv"
     label_smoothing: float = 0.0
     modes: Callable[[ImageData], Modes] | None = None
+    weighting: Weighting | None = None
     prototype_lr_factor: float = 1.0
     initialise: Initialise | None = None
     schedule: Schedule | None = None

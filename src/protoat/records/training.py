@@ -15,6 +15,8 @@ __all__ = ["Best", "Epoch", "FoundModes", "HeldOut"]
 class HeldOut:
     """Accuracies in [0, 1] on held-out images; ``robust`` is None where they were not attacked.
 
+    ``worst_mode`` is the name of the mode where it is lowest, with its count, where modes were looked at.
+
     >>> print(HeldOut(100, 0.61, 0.47))
     clean 61.0%, robust 47.0%
     """
@@ -22,14 +24,20 @@ class HeldOut:
     images: int
     clean: float
     robust: float | None = None
+    worst_mode: tuple[str, Count] | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> HeldOut:
         """Of what ``best.json``, or ``validation`` in a line of ``metrics.jsonl``, holds."""
-        return cls(content["images"], content["clean"], content.get("robust"))
+        worst = content.get("worst_mode")
+        named = None if worst is None else (worst["mode"], Count(worst["correct"], worst["total"]))
+        return cls(content["images"], content["clean"], content.get("robust"), named)
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        said = [f"{name} {share:.1%}" for name, share in self.shares.items()]
+        if self.worst_mode is not None:
+            said.append(f"worst mode {self.worst_mode[1].accuracy:.1%} ({self.worst_mode[0]})")
+        return ", ".join(said)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -79,6 +87,7 @@ class Epoch:
         modes: the modes that were discovered, of a run that has such.
         in_use: prototypes of each class that 1 % or more of its images are nearest to; None in earlier records, whose
             `usage` is the soft assignment since the last merge.
+        group_weights: probability of each group, of a run that weighs images.
         stopped: why the method ended the run and took the epoch back.
     """
 
@@ -91,6 +100,7 @@ class Epoch:
     prototype_counts: list[int] | None = None
     usage: list[list[float]] | None = None
     modes: FoundModes | None = None
+    group_weights: list[float] | None = None
     stopped: str | None = None
     in_use: list[int] | None = None
 
@@ -108,6 +118,7 @@ class Epoch:
             learned.get("prototype_counts"),
             learned.get("usage"),
             FoundModes.from_json(learned),
+            learned.get("group_weights"),
             line.get("stopped"),
             learned.get("in_use"),
         )

@@ -165,10 +165,17 @@ class _Best(TypedDict):
     clean: float
 
 
+class WorstMode(Counts):
+    """The mode with the fewest right images on held-out ones, under attack if there is one."""
+
+    mode: str
+
+
 class Best(_Best, total=False):
     """``best.json``"""
 
     robust: float
+    worst_mode: WorstMode
 
 
 class Session(TypedDict, total=False):
@@ -202,6 +209,7 @@ class Validated(_Validated, total=False):
     """What held-out images say after an epoch."""
 
     robust: float
+    worst_mode: WorstMode
 
 
 class Learned(TypedDict, total=False):
@@ -213,6 +221,7 @@ class Learned(TypedDict, total=False):
     cluster_sizes: list[list[int]]
     mode_nmi: list[float | None]
     mode_purity: list[float | None]
+    group_weights: list[float]
 
 
 class _Epoch(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +70,8 @@ def build(recipe: Recipe) -> Parts:
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
         raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write validation_size=1000")
+    if recipe.select == "worst-mode" and validation is None:
+        raise UserError("select worst-mode decides by held-out images; write validation_size=1000")
     check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
@@ -144,8 +147,9 @@ def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
 
 def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData, modes: Modes | None) -> Objective:
     method.check_classes(images.num_classes)
+    weighting = copy.deepcopy(recipe.weighting)  # it learns, and a recipe may be built twice
     if recipe.regularizer is None:
-        return Objective(method, label_smoothing=recipe.label_smoothing, modes=modes)
+        return Objective(method, label_smoothing=recipe.label_smoothing, modes=modes, weighting=weighting)
     with attacking(model), torch.no_grad():
         embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     if not embedding.shape[1]:
@@ -167,6 +171,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
         dml_input=recipe.dml_input,
         label_smoothing=recipe.label_smoothing,
         modes=modes,
+        weighting=weighting,
     )
 
 

@@ -81,6 +81,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             schedule=recipe.schedule,
             validation=parts.validation,
             validate_every=recipe.validate_every,
+            select=recipe.select,
             out=out,
             checkpoint_every=recipe.checkpoint_every,
             accelerator=accelerator,

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from protoat.arguments import check_flag, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision, attacks_in
+from protoat.data import ImageLoader
 from protoat.errors import UserError
 from protoat.functional.preserve import preserve_host_random_state
 from protoat.objective import Objective
@@ -26,7 +27,7 @@ from protoat.training.attack_precision import chosen_precision
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
-from protoat.training.fit_arguments import check_options, check_parts
+from protoat.training.fit_arguments import Select, check_options, check_parts, check_select
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
@@ -77,6 +78,7 @@ def fit(
     validation: Any = None,
     validation_attack: Attack | None = None,
     validate_every: int = 1,
+    select: Select = "robust",
     out: Path | str | None = None,
     resume: bool = True,
     checkpoint_every: int | None = None,
@@ -119,6 +121,9 @@ def fit(
             `train`.
         validation_attack: default PGD-10 under the method's threat model; clean accuracy only for `Standard`.
         validate_every: epochs between validations; the last epoch always has one.
+        select: which epoch is the best: the one with the highest ``"robust"`` accuracy on held-out images; or with the
+            highest robust accuracy in its ``"worst-mode"``, for which `validation` must say the mode of each image, as
+            `ImageData` does, where modes are the classes unless finer ones are known. The other breaks ties.
         out: folder for ``metrics.jsonl``, ``checkpoints/``, ``best.*``, ``last.*`` and ``tensorboard/``, in which one
             process works at a time; None stores nothing.
         resume: go on from the newest intact checkpoint in `out`; False refuses a folder that has some.
@@ -172,6 +177,7 @@ def fit(
     check_parts(model, objective, schedule, validation_attack, accelerator)
     check_usable(optimizer)
     check_options(checkpoint_every, averaging, clip_norm, progress, out)
+    check_select(select, validation)
     rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
     if rule is not None and rule.needs_validation and validation is None:
         raise UserError(f"{type(rule).__name__} decides by held-out images; pass validation")
@@ -210,8 +216,7 @@ def fit(
             )
         )
         images, labels = batches.first()
-        if objective.method.labelled and smallest_batch(train) == 1:
-            check_single_image(model, images[:1].to(accelerator.device), learner.modes.learning, objective.regularizer)
+        _look_at(train, images, learner)
         updates = epochs * len(batches) * objective.updates_per_batch
         if isinstance(schedule, TorchSchedule):
             each = validation is not None and validate_every == 1
@@ -219,13 +224,25 @@ def fit(
         else:
             schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
         _warn_of_the_unreached(objective, schedule, rule, epochs, updates)
-        watch = _validation(validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes)
+        watch = _validation(
+            validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes, select=select
+        )
         attack = None if watch is None else watch.attack
         stack.enter_context(
             attacks_in(precision := chosen_precision(attack_precision, folder, learner, images, labels))
         )
         state = RunState(
-            identity(learner, schedule, rule, attack, precision, epochs=epochs, batches=len(batches), seed=seed)
+            identity(
+                learner,
+                schedule,
+                rule,
+                attack,
+                precision,
+                epochs=epochs,
+                batches=len(batches),
+                seed=seed,
+                select=select,
+            )
         )
         kept: dict[str, Kept] = {"training loader": batches}
         if watch is not None:
@@ -248,11 +265,22 @@ def fit(
             stop=stack.enter_context(StopRequest()),
             epochs=epochs,
             validate_every=validate_every,
+            select=select,
             checkpoint_every=checkpoint_every,
             seed=seed,
         ).run()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
+
+
+def _look_at(train: Any, images: torch.Tensor, learner: Learner) -> None:
+    """Refuses batches of one image where batch norm cannot train on it; tells a weighting of all labels."""
+    objective = learner.objective
+    if objective.method.labelled and smallest_batch(train) == 1:
+        image = images[:1].to(learner.accelerator.device)
+        check_single_image(learner.unwrapped, image, learner.modes.learning, objective.regularizer)
+    if isinstance(train, ImageLoader):
+        objective.count_classes(train.data.labels, train.data.num_classes)
 
 
 def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
@@ -271,7 +299,7 @@ def _warn_of_the_unreached(
 ) -> None:
     """What the settings ask for beyond the end of the run."""
     found = schedule.missed(epochs, updates) if isinstance(schedule, TorchSchedule) else schedule.unreached(epochs)
-    for part in (objective.method, objective.regularizer, objective.modes, rule):
+    for part in (objective.method, objective.regularizer, objective.modes, objective.weighting, rule):
         found += [] if part is None else part.unreached(epochs)
     for text in found:
         logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)
@@ -285,6 +313,7 @@ def _validation(
     *,
     seed: int,
     dtypes: Collection[torch.dtype],
+    select: Select,
 ) -> Validation | None:
     if data is None:
         return None
@@ -296,4 +325,5 @@ def _validation(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         dtypes=dtypes,
+        by_mode=select == "worst-mode",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import Accelerator
 from torch import nn
@@ -12,12 +12,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks import Attack
+from protoat.data import ImageData
+from protoat.data.given import is_whole
 from protoat.errors import UserError
 from protoat.objective import Objective
 from protoat.training.averaging import Averaging
 from protoat.training.schedule import Schedule
 
-__all__ = ["check_options", "check_parts"]
+__all__ = ["Select", "check_options", "check_parts", "check_select"]
+
+Select = Literal["robust", "worst-mode"]
 
 
 def check_parts(model: Any, objective: Any, schedule: Any, validation_attack: Any, accelerator: Any) -> None:
@@ -63,3 +67,19 @@ def check_options(
         check_flag(progress=progress)
     if out is not None and not isinstance(out, str | os.PathLike):
         raise UserError(f"out is a {type(out).__name__}, expected the path of a folder")
+
+
+def check_select(select: str, validation: Any) -> None:
+    """The best epoch can be told by what is held out.
+
+    Raises:
+        ValueError: an unknown word, or held-out images without modes.
+    """
+    if select not in ("robust", "worst-mode"):
+        raise UserError(f"select={select!r} is unknown; write 'robust' or 'worst-mode'")
+    if select == "worst-mode" and not (isinstance(validation, ImageData) or is_whole(validation)):
+        given = "none are held out" if validation is None else f"validation is a {type(validation).__name__}"
+        raise UserError(
+            f"select='worst-mode' needs held-out images whose modes are known, and {given}; pass a protoat.ImageData "
+            "as validation"
+        )

@@ -31,6 +31,7 @@ def identity(
     epochs: int,
     batches: int,
     seed: int,
+    select: str,
 ) -> dict[str, Any]:
     """What must agree for a resumed run to end where the interrupted one would have, as far as `fit` can see it.
 
@@ -53,6 +54,9 @@ def identity(
         "modes": None if objective.modes is None else type(objective.modes).__name__,
         "modes settings": None if objective.modes is None else settings(objective.modes),
         "modes of images": None if objective.modes is None else objective.modes.digest,
+        "weighting": None
+        if objective.weighting is None
+        else {"class": type(objective.weighting).__name__, **settings(objective.weighting)},
         "optimizer": type(learner.raw_optimizer).__name__,
         "optimizer settings": {
             f"group {number}": {name: _plain(value) for name, value in group.items() if name not in _NO_SETTINGS}
@@ -64,6 +68,7 @@ def identity(
         "precision": learner.accelerator.mixed_precision,
         "attack_precision": attack_precision,
         "seed": seed,
+        "select": select,
     }
 
 

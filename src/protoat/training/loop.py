@@ -18,6 +18,7 @@ from protoat.epochs import Epoch
 from protoat.errors import Interrupted, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
+from protoat.training.fit_arguments import Select
 from protoat.training.learner import Learner
 from protoat.training.metrics_log import MetricsLog
 from protoat.training.progress import ProgressBar
@@ -55,6 +56,7 @@ class Loop:
     stop: StopRequest
     epochs: int
     validate_every: int
+    select: Select
     checkpoint_every: int | None
     seed: int
 
@@ -140,11 +142,11 @@ class Loop:
         self._average(epoch)
         if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
             measured = line["validation"] = self.validation(learner.deployed)
-            if state.best is None or _merit(measured) > _merit(state.best):
+            if state.best is None or self._merit(measured) > self._merit(state.best):
                 state.best = {"epoch": epoch, "update": state.update, **measured}
                 self.saver.export("best", state.best)
         if isinstance(self.schedule, TorchSchedule):
-            self.schedule.after_epoch(_merit(line["validation"])[0] if "validation" in line else None)
+            self.schedule.after_epoch(self._merit(line["validation"])[0] if "validation" in line else None)
         return line
 
     def _average(self, epoch: int) -> None:
@@ -161,6 +163,14 @@ class Loop:
         if self.validation is None:
             raise UserError("this averaging asks for held-out images; pass validation")
         return self.validation.worst_class(self.learner.unwrapped)
+
+    def _merit(self, measured: dict[str, Any]) -> tuple[float, ...]:
+        """What chooses comes first, then what breaks ties; the earlier of two equals stays."""
+        usual = measured.get("robust", measured["clean"]), measured["clean"]
+        if self.select == "robust":
+            return usual
+        worst = measured["worst_mode"]
+        return (worst["correct"] / worst["total"], *usual)
 
     def _seeded(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:
         with closing(self.batches.epoch(epoch)) as batches:
@@ -194,11 +204,6 @@ class Loop:
             else f"saved in {self.saver.folder}; run the same command again to resume"
         )
         raise Interrupted(f"{signal.Signals(number).name} after {place}: {where}", number)
-
-
-def _merit(measured: dict[str, Any]) -> tuple[float, float]:
-    """Robust accuracy chooses, clean accuracy breaks ties; the earlier of two equals stays."""
-    return measured.get("robust", measured["clean"]), measured["clean"]
 
 
 def _summary(line: dict[str, Any]) -> str:

@@ -50,6 +50,7 @@ class Validation:
         device: where the model is.
         rank, world_size: each process takes every `world_size`-th batch.
         dtypes: floating-point types that the model takes.
+        by_mode: count by modes, which `data` must know, and name the worst.
 
     Raises:
         ValueError: no iterable of batches of images in [0, 1] with labels.
@@ -65,6 +66,7 @@ class Validation:
         rank: int = 0,
         world_size: int = 1,
         dtypes: Collection[torch.dtype] = (torch.float32,),
+        by_mode: bool = False,
     ) -> None:
         self.data: Any = as_image_data(data, dtypes=dtypes) if is_whole(data) else data
         data = self.data
@@ -76,6 +78,7 @@ class Validation:
         self._told: set[str] = set()
         self._looked = False
         self.dtypes = dtypes
+        self.by_mode = by_mode
         self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
         if not hasattr(data, "images"):
             if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
@@ -90,27 +93,38 @@ class Validation:
         """Takes back what `state` gave."""
         self.memory.restore(tensors)
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions."""
-        counts = self._counts(model).sum(1)
-        images, clean_count, robust_count = (mean_over_processes(counts) * self.world_size).round().tolist()
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions.
+
+        By modes also ``worst_mode``: its name, and how many of its images are right, under attack if there is one.
+        """
+        counts = (mean_over_processes(self._counts(model, by_mode=self.by_mode)) * self.world_size).round()
+        images, clean_count, robust_count = counts.sum(1).tolist()
         if not images:
             raise UserError("validation holds no images; leave it out or pass some")
-        measured = {"images": int(images), "clean": clean_count / images}
-        return measured if self.attack is None else {**measured, "robust": robust_count / images}
+        measured: dict[str, Any] = {"images": int(images), "clean": clean_count / images}
+        if self.attack is not None:
+            measured["robust"] = robust_count / images
+        if self.by_mode:
+            shares = torch.where(counts[0] > 0, counts[2] / counts[0].clamp_min(1), torch.inf)
+            worst = int(shares.argmin())
+            correct, total = int(counts[2, worst]), int(counts[0, worst])
+            measured["worst_mode"] = {"mode": self.data.mode_names[worst], "correct": correct, "total": total}
+        return measured
 
     def worst_class(self, model: nn.Module) -> float:
         """Robust accuracy, a fraction, in the class where it is lowest; classes without images do not count."""
         images, _, robust = mean_over_processes(self._counts(model))
         return float((robust / images)[images > 0].min())
 
-    def _counts(self, model: nn.Module) -> Tensor:
-        """(3, classes) of this process: images, those right when clean, those right under attack."""
+    def _counts(self, model: nn.Module, *, by_mode: bool = False) -> Tensor:
+        """(3, classes or modes) of this process: images, those right when clean, those right under attack."""
         nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._looked = False
-        labelled, when_clean, attacked, classes = [nothing], [nothing], [nothing], 0
-        for index, (images, labels) in enumerate(self._batches()):
-            classes = max(classes, 1 + int(labels.max()))
+        grouped, when_clean, attacked, count = [nothing], [nothing], [nothing], 0
+        for index, (images, labels, modes) in enumerate(self._batches()):
+            groups = (modes if by_mode else labels).to(self.device)
+            count = max(count, 1 + int(groups.max()))
             if index % self.world_size != self.rank:
                 continue
             x, y = check_images(images.to(self.device)), labels.to(self.device)
@@ -123,11 +137,11 @@ class Validation:
                 with attacks_in(present_precision(), exact_end=True):
                     x_adv = self.attack.craft(model, x, y, generator=generator)
                 robust = self.attack.judged(model, x_adv, y).correct
-            labelled.append(y)
-            when_clean.append(y[clean])
-            attacked.append(y[robust])
-        every = (torch.cat(found) for found in (labelled, when_clean, attacked))
-        return torch.stack([torch.bincount(found, minlength=classes).float() for found in every])
+            grouped.append(groups)
+            when_clean.append(groups[clean])
+            attacked.append(groups[robust])
+        every = (torch.cat(found) for found in (grouped, when_clean, attacked))
+        return torch.stack([torch.bincount(found, minlength=count).float() for found in every])
 
     def _say(self, model: nn.Module, x: Tensor) -> None:
         """Warns, at the first batch of each call, of what makes its numbers mean less; of each thing once."""
@@ -143,17 +157,18 @@ class Validation:
                 self._told.add(finding.code)
                 logger.warning("validation: %s: %s", finding.code, finding.text)
 
-    def _batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels, and modes, which are the labels where no others are known."""
         return self._of_images() if hasattr(self.data, "images") else self._of_batches()
 
-    def _of_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _of_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         with workers_spared(self.data):
             for batch in self.data:
                 x, y = as_batch(batch, dtypes=self.dtypes)
                 check_images(x)
-                yield x, y
+                yield x, y, y
 
-    def _of_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _of_images(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for start in range(0, len(self.data.labels), _BATCH_SIZE):
             chosen = slice(start, start + _BATCH_SIZE)
-            yield self.data.pixels(chosen, self.device), self.data.labels[chosen]
+            yield self.data.pixels(chosen, self.device), self.data.labels[chosen], self.data.modes[chosen]
