@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
+from protoat.modes import clustering
 from protoat.modes.clustering import clusters_of, in_places_of
 
 
@@ -30,6 +31,14 @@ def test_finds_clouds(count: int, options: dict[str, Any]) -> None:
     points, cloud = clouds([20, 20, 20])
     found = clusters_of(points, count, **options)
     assert adjusted_rand_score(cloud.numpy(), found.numpy()) == 1
+
+
+def test_a_silhouette_of_clusters_that_are_hardly_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large class some images are looked at, among which a cluster of one image may be missing."""
+    monkeypatch.setattr(clustering, "_SEEN", 20)
+    points, cloud = clouds([200, 1])
+    found = clusters_of(points, 3, silhouette=True)
+    assert len(found.unique()) in (2, 3) and len(found) == len(cloud)
 
 
 def test_balanced_clusters_are_of_equal_size() -> None:

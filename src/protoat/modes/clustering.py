@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -29,11 +31,9 @@ def clusters_of(
         seed: of the starts of k-means.
     """
     from sklearn.cluster import KMeans  # slow to import
-    from sklearn.metrics import silhouette_score
 
-    points = _directions(embedding)
-    distinct = len(points.unique(dim=0))
-    count = min(count, distinct)
+    points = F.normalize(embedding.double(), dim=1)
+    count = min(count, len(points.unique(dim=0)))
     array = points.numpy()
     # Several threads would add up in an order of their own, and two runs would differ.
     with threadpool_limits(1):
@@ -41,17 +41,8 @@ def clusters_of(
             number: KMeans(number, n_init=_STARTS, random_state=seed).fit(array)
             for number in (range(2, count + 1) if silhouette and count > 2 else [count])
         }
-
-        def merit(number: int) -> float:
-            several = 1 < number < len(array)
-            size = min(len(array), _SEEN)
-            return (
-                float(silhouette_score(array, made[number].labels_, sample_size=size, random_state=seed))
-                if several
-                else 0.0
-            )
-
-        found = made[max(made, key=merit) if len(made) > 1 else count]
+        seen = np.random.default_rng(seed).permutation(len(array))[:_SEEN]
+        found = max(made.values(), key=lambda fitted: _silhouette(array[seen], fitted.labels_[seen]))
     if not balanced:
         return torch.from_numpy(found.labels_).long()
     distance = torch.cdist(points, torch.from_numpy(found.cluster_centers_)).square()
@@ -79,6 +70,8 @@ def in_places_of(clusters: Tensor, before: Tensor, count: int) -> Tensor:
     return torch.from_numpy(place)[clusters]
 
 
-def _directions(embedding: Tensor) -> Tensor:
-    """Embeddings of length 1 in float64."""
-    return F.normalize(embedding.double(), dim=1)
+def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+    """Mean silhouette of points; the least there is where they are of one cluster, or each of its own."""
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(points, labels)) if 1 < len(set(labels.tolist())) < len(points) else -1.0
