@@ -60,8 +60,9 @@ class Objective(nn.Module):
             method's loss, and over all prototypes in that of modes; attacks, divergences and other terms stay as they
             are.
         modes: which mode each image has, such as `KnownModes`; the method's loss then weighs 1 - lambda, and the
-            cross-entropy of the modes of the images trained on weighs lambda. In a batch with images of unknown mode
-            lambda is scaled by the share of the others.
+            cross-entropy of the modes of the images trained on weighs lambda. An image of unknown mode keeps the
+            method's loss, at weight 1; where that is of the whole batch (`Method.weighs_images`), a batch with such
+            images scales lambda by the share of the others.
         weighting: weighs each image in these two losses by its mode, where `modes` tell it, else by its class, as
             `GroupDRO` and `CFOL` do. Images of unknown mode are a group of their class. Metric and norm terms, and what
             a method learns from other images (BiaMAT), have no weights. None takes plain means.
@@ -183,19 +184,22 @@ class Objective(nn.Module):
     def _base(
         self, model: nn.Module, forwards: Forwards, y: Tensor, modes: Tensor | None, groups: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """The method's loss and that of modes, in which images may have weights."""
+        """The method's loss and that of modes, in which images may have weights; one of unknown mode has the first."""
         known, own, part = torch.zeros(len(y), device=y.device), None, 0.0
         if self.modes is not None and modes is not None and (part := self.modes.weight):
             known = (modes >= 0).float()
             own = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
-        if self.weighting is None:
+        kept = 1 - part * known
+        alike = own is None or bool(known.all()) or not self.method.weighs_images
+        if self.weighting is None and alike:
             base = self.method.loss(forwards, y)
-            return (base, None) if own is None else (base * (1 - part * known.mean()), part * own.mean())
-        losses, logits = (1 - part * known) * self.method.losses(forwards, y), forwards.adv.logits.detach()
-        told = losses if own is None else losses + part * own
-        number = logits.shape[1] if self.modes is None else self.modes.num_groups
-        weights = self.weighting.weights(groups, told.detach(), predicted(logits) != y, number)
-        base = (weights * losses).mean() + (1 - part * known.mean()) * self.method.other_loss(forwards, y)
+            return (base, None) if own is None else (kept.mean() * base, part * own.mean())
+        losses, weights = kept * self.method.losses(forwards, y), torch.ones_like(known)
+        if self.weighting is not None:
+            told, logits = losses if own is None else losses + part * own, forwards.adv.logits.detach()
+            number = logits.shape[1] if self.modes is None else self.modes.num_groups
+            weights = self.weighting.weights(groups, told.detach(), predicted(logits) != y, number)
+        base = (weights * losses).mean() + kept.mean() * self.method.other_loss(forwards, y)
         return base, None if own is None else part * (weights * own).mean()
 
     def count_classes(self, labels: Tensor, num_classes: int) -> None:

@@ -16,7 +16,7 @@ def images() -> pa.ImageData:
     generator = torch.Generator().manual_seed(0)
     modes = torch.randint(4, (32,), generator=generator)
     pixels = torch.randint(256, (32, 1, 2, 2), generator=generator).byte()
-    return pa.ImageData(pixels, modes // 2, ("a", "b"), modes, ("a/x", "a/y", "b/x", "b/y"))
+    return pa.ImageData(pixels, modes // 2, ("a", "b"), modes, ("a/x", "a/(unknown)", "b/x", "b/y"))
 
 
 def network() -> nn.Module:
