@@ -50,8 +50,8 @@ _EXPORTS = {
     """,
     "errors": "UserError",
     "evaluation": """
-        AttackReport AuditReport Count Paired Prediction Predictions Report Surrogate attack_of_name audit evaluate
-        fair_order lint predict
+        AttackReport AuditReport Comparison Comparisons Count Paired Prediction Predictions Report Surrogate
+        attack_of_name audit evaluate fair_order lint predict compare
     """,
     "methods": """
         ATTA AWP CFA DAJAT FGSMAT FGSMPGI MART NFGSM PGDAT TRADES AdversarialTraining BiaMAT Distillation Examples

@@ -37,6 +37,8 @@ def main(args: list[str] | None = None) -> int:
         return _say(_help())
     if args[0] == "--version":
         return _say(f"protoat {__version__}")
+    if args[0] == "--completion":
+        return int(import_module("protoat.cli.outcome").run("--completion", _complete, args[1:]))
     command, *rest = args
     if command not in _COMMANDS:
         near = get_close_matches(command, _COMMANDS, n=1)
@@ -55,6 +57,10 @@ def _say(text: str) -> int:
     return 0
 
 
+def _complete(words: list[str]) -> None:
+    print(import_module("protoat.cli.completion").script(words, tuple(_COMMANDS)), end="")
+
+
 def _help() -> str:
     lines = [f"  {name:<10}{text}" for name, text in _COMMANDS.items()]
     return "\n".join(
@@ -66,6 +72,8 @@ def _help() -> str:
             *lines,
             "",
             "protoat COMMAND --help explains a command; protoat --version prints the version;",
-            "with --traceback a command that ends in an error shows where it came from.",
+            "protoat --completion bash, zsh or fish prints a script that completes commands and options.",
+            "Every command takes -q (results and warnings alone), --json (results as one JSON document)",
+            "and --traceback (an error shows where it came from).",
         ]
     )

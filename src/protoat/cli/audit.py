@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 from rich.status import Status
 
+from protoat.cli.document import keep
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
@@ -47,7 +48,7 @@ def main(args: list[str]) -> int:
         min(options.n, len(subject.data)),
     )
     started = time.monotonic()
-    with Status("", console=Console(stderr=True)) as status:
+    with Status("", console=Console(stderr=True, quiet=not logger.isEnabledFor(logging.INFO))) as status:
         report = audit_subject(
             subject,
             images=options.n,
@@ -57,6 +58,7 @@ def main(args: list[str]) -> int:
             keep_fuller=bool(options.checks),
             advance=lambda check, attack: status.update(f"{check}: {attack}"),
         )
+    keep("audit", report.to_json())
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"
     rows = [[check.id, check.title, check.status, check.reason] for check in report.checks]
     print_table(title, ["check", "what should hold", "result", "what was found"], rows, text=4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import os
 import sys
@@ -15,12 +16,14 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 
+from protoat.cli.document import document
 from protoat.errors import Interrupted, UserError
 from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code
 
 __all__ = ["run"]
 
+_EVERYWHERE = ("--traceback", "-q", "--quiet", "--json")
 _OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
 _LONGEST = 1500  # characters of a message; one of 5000 is a name that somebody has pasted by mistake
 
@@ -36,7 +39,9 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
-    traceback, args = "--traceback" in args, [word for word in args if word != "--traceback"]
+    given, args = set(args) & set(_EVERYWHERE), [word for word in args if word not in _EVERYWHERE]
+    if speaks and given - {"--traceback"}:
+        logging.getLogger("protoat").setLevel(logging.WARNING)
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -44,7 +49,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
         _check_words(args)
         with nullcontext() if speaks else redirect_stdout(None), allowing_own_code(args):
             try:
-                code = main(args) or 0
+                code = (_as_document(command, main, args) if "--json" in given else main(args)) or 0
             except SystemExit:  # after --help
                 sys.stdout.flush()
                 raise
@@ -52,7 +57,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:
-        if traceback and isinstance(error, Exception):
+        if "--traceback" in given and isinstance(error, Exception):
             print(printable("".join(format_exception(error)), lines=True), file=sys.stderr)
         answer = _answer(command, error)
         if answer is None:
@@ -62,6 +67,14 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
         dist = sys.modules.get("torch.distributed")  # refusing a bad name takes no torch
         if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
+
+
+def _as_document(command: str, main: Callable[[list[str]], int | None], args: list[str]) -> int:
+    """Runs a command and prints what it found as one JSON document; nothing where it ends in an error."""
+    with document(command) as kept:
+        code = main(args) or 0
+    print(json.dumps({**kept, "exit_code": code}, indent=1))
+    return code
 
 
 class _Printable(logging.Formatter):

@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from protoat.cli.document import keep
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data.listing import in_order
@@ -64,6 +65,7 @@ def main(args: list[str]) -> None:
     run = Run(options.run)
     found = run.predict(paths, which=options.weights, batch_size=options.batch_size)
     if form == "table":
+        keep("predictions", _plain(paths, found))
         print_table(f"{run.path}: {len(paths)} pictures", *_table(paths, found), text=2)
         return
     text = _csv(paths, found) if form == "csv" else _json(paths, found)
@@ -125,5 +127,8 @@ def _csv(paths: Sequence[Path], found: Predictions) -> str:
 
 
 def _json(paths: Sequence[Path], found: Predictions) -> str:
-    rows = [{"picture": str(path), **each} for path, each in zip(paths, found.to_json(), strict=True)]
-    return json.dumps(rows, indent=1) + "\n"
+    return json.dumps(_plain(paths, found), indent=1) + "\n"
+
+
+def _plain(paths: Sequence[Path], found: Predictions) -> list[dict[str, Any]]:
+    return [{"picture": str(path), **each} for path, each in zip(paths, found.to_json(), strict=True)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from protoat.cli.document import is_wanted, keep, keep_table
 from protoat.cli.say import say
 from protoat.evaluation import AttackReport
 from protoat.evaluation.probe import Probe
@@ -20,6 +22,9 @@ __all__ = ["linear_heads", "measurements", "print_table"]
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
     """Prints rows under columns; the first `text` columns are flush left, numbers flush right."""
+    if is_wanted():
+        keep_table(title, list(columns), map(list, rows))
+        return
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
@@ -35,6 +40,7 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 
 def measurements(name: str, record: Evaluation) -> None:
     """An evaluation as a table, the worst case in its last row."""
+    keep("evaluation", _without_outcomes(record.to_json()))
     subject = record.subject
     title = f"{name}: {subject.weights}, {subject.images} images of {subject.data}"
     if record.worst_case is not None and subject.threat is not None:
@@ -48,6 +54,13 @@ def measurements(name: str, record: Evaluation) -> None:
             say(f"{attack} raised no alarm, so it did not go on to AutoAttack")
     if left_out := record.attacks.keys() - record.entering:
         say(f"not in the worst case, being outside this threat model: {', '.join(sorted(left_out))}")
+
+
+def _without_outcomes(value: Any) -> Any:
+    """A record without what it says of each image."""
+    if isinstance(value, dict):
+        return {key: _without_outcomes(entry) for key, entry in value.items() if key != "outcomes"}
+    return value
 
 
 def linear_heads(name: str, probe: Probe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protoat.cli.document import is_wanted, keep_line
 from protoat.names import printable
 
 __all__ = ["say"]
@@ -18,4 +19,7 @@ def say(text: str, *, end: str = "\n", lines: bool = False, flush: bool = False)
     >>> say("class cat\\x1b[2J")
     class cat\\x1b[2J
     """
-    print(printable(text, lines=lines), end=end, flush=flush)
+    if is_wanted():
+        keep_line(printable(text, lines=lines))
+    else:
+        print(printable(text, lines=lines), end=end, flush=flush)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
 
 __all__ = ["main", "start"]
+
+logger = logging.getLogger(__name__)
 
 
 def main(args: list[str]) -> None:
@@ -81,7 +84,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         if before is not None:
             before.warn_of_damage()
         with _advising_options():
-            result = train(recipe, out)
+            result = train(recipe, out, progress=None if logger.isEnabledFor(logging.INFO) else False)
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out

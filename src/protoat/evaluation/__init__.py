@@ -1,6 +1,7 @@
 """Honest measurement: accuracy under attack with its interval, for each class and each mode."""
 
 from protoat.evaluation.attack_names import attack_of_name
+from protoat.evaluation.compare import Comparison, Comparisons, compare
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.order import fair_order
 from protoat.evaluation.paired import Paired
@@ -13,6 +14,8 @@ from protoat.evaluation.threat_lint import Finding, lint
 __all__ = [
     "AttackReport",
     "AuditReport",
+    "Comparison",
+    "Comparisons",
     "Count",
     "Finding",
     "Paired",
@@ -22,6 +25,7 @@ __all__ = [
     "Surrogate",
     "attack_of_name",
     "audit",
+    "compare",
     "evaluate",
     "fair_order",
     "lint",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from statistics import fmean, stdev
 from typing import NamedTuple, TypeVar
 
@@ -13,11 +15,13 @@ from scipy.stats import t as student
 from protoat.errors import UserError
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
-from protoat.evaluation.report import AttackReport
+from protoat.evaluation.report import AttackReport, Report
+from protoat.evaluation.showing import as_html, as_text
 from protoat.evaluation.statistics import Count, holm, interval_of_mean
 
 __all__ = [
     "Comparison",
+    "Comparisons",
     "Seeds",
     "check_comparable",
     "common_attacks",
@@ -192,17 +196,56 @@ def common_attacks(records: Sequence[Evaluation]) -> list[str]:
     return [*common, WORST_CASE] if known and all(name.startswith("adaptive") for name in beyond) else common
 
 
-def compare(first: Evaluation, second: Evaluation) -> list[Comparison]:
+class Comparisons(list[Comparison]):
+    """Two models under each attack that both were measured under; ``print`` shows it as a table."""
+
+    def __str__(self) -> str:
+        return as_text(self._rows())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        tests = decided({each.attack: each.pair.p_value for each in self})
+        rows: list[tuple[str, ...]] = [
+            ("attack", "first, %", "second, %", "difference [95 % interval]", "p by Holm", "verdict")
+        ]
+        for each in self:
+            p_value, shown = tests[each.attack]
+            low, high = (100 * end for end in each.pair.interval())
+            difference = f"{100 * each.pair.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+            accuracies = (f"{100 * count.accuracy:.1f}" for count in (each.first, each.second))
+            rows.append((each.attack, *accuracies, difference, f"{p_value:.2g}", in_words(shown)))
+        return rows
+
+
+def compare(first: Evaluation | Report, second: Evaluation | Report) -> Comparisons:
     """Two evaluations of the same images, for each attack that both have, and for the worst case over these.
 
     The worst case is left out where one of them was attacked in more ways; attacks that know its own prototypes are no
     such ways, because another model has none.
 
+    Args:
+        first, second: of `protoat.evaluate`, or ``run.evaluation``. That two reports are of the same images is for the
+            caller to know, but for their number and classes.
+
     Raises:
         ValueError: other images or another threat model; see `check_comparable`.
     """
+    first, second = _as_evaluation(first), _as_evaluation(second)
     check_comparable({"the first": first, "the second": second})
-    return [_comparison(name, first[name], second[name]) for name in common_attacks([first, second])]
+    return Comparisons(_comparison(name, first[name], second[name]) for name in common_attacks([first, second]))
+
+
+def _as_evaluation(found: Evaluation | Report) -> Evaluation:
+    if isinstance(found, Evaluation):
+        return found
+    if not isinstance(found, Report):
+        raise UserError(f"a {type(found).__name__} is no result of pa.evaluate; give its report, or run.evaluation")
+    images, modes = found.indices.tolist(), {name: count.total for name, count in found.worst_case.per_mode.items()}
+    known = sha256(json.dumps([images, modes]).encode()).hexdigest()
+    subject = Judged(data="a report's images", images=len(images), data_sha256=known)
+    return Evaluation(subject, found.attacks, found.worst_case)
 
 
 def _comparison(attack: str, first: AttackReport, second: AttackReport) -> Comparison:

@@ -8,6 +8,7 @@ from typing import Any
 
 from protoat.attacks.examination import Finding
 from protoat.evaluation.report import AttackReport
+from protoat.evaluation.showing import accuracies, as_html, as_text
 from protoat.threats import ThreatModel
 
 __all__ = ["WORST_CASE", "Evaluation", "Judged"]
@@ -67,7 +68,7 @@ class Judged:
         return [key for key in {**there, **here} if here.get(key) != there.get(key)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What ``evaluation.json`` holds: ``run.evaluation["aa"].accuracy``.
 
@@ -110,6 +111,20 @@ class Evaluation:
         if self.findings is not None:
             content["lint"] = [found._asdict() for found in self.findings]
         return content
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self._about}: {', '.join(self.entries)})"
+
+    def __str__(self) -> str:
+        return f"{self._about}\n{as_text(accuracies(self.entries))}"
+
+    def _repr_html_(self) -> str:
+        return as_html(accuracies(self.entries), self._about)
+
+    @property
+    def _about(self) -> str:
+        threat = "" if self.subject.threat is None else f", {self.subject.threat}"
+        return f"{self.subject.weights}, {self.subject.images} images of {self.subject.data}{threat}"
 
     def __getitem__(self, name: str) -> AttackReport:
         recorded = self.recorded_name(name)

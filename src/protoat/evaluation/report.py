@@ -11,6 +11,7 @@ from torch import Tensor
 
 from protoat.attacks.examination import Finding
 from protoat.data import ImageData
+from protoat.evaluation.showing import accuracies, as_html, as_text
 from protoat.evaluation.statistics import Count, count_by, percentage, worst
 from protoat.threats import ThreatModel
 
@@ -63,6 +64,9 @@ class AttackReport:
             alarms,
         )
 
+    def __repr__(self) -> str:
+        return f"AttackReport({percentage(self.accuracy, self.interval)} % of {self.count.total} images)"
+
     @property
     def accuracy(self) -> float:
         """Fraction of the images that stay right."""
@@ -111,7 +115,7 @@ class AttackReport:
         return cls(count, per_class, per_mode, content["parameters"], outcomes, seconds, alarms, made_with)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Mapping[str, AttackReport]):
     """A mapping of attacks to an `AttackReport` each, on the same images; ``print`` shows it as a table.
 
@@ -147,13 +151,20 @@ class Report(Mapping[str, AttackReport]):
     def __len__(self) -> int:
         return len(self.attacks)
 
+    @property
+    def entries(self) -> dict[str, AttackReport]:
+        """Every attack, then the worst case."""
+        return {**self.attacks, "worst case": self.worst_case}
+
+    def __repr__(self) -> str:
+        count = self.worst_case.count
+        return f"Report({len(self)} attacks on {count.total} images, worst case {100 * count.accuracy:.1f} %)"
+
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")]
-        for name, found in {**self.attacks, "worst case": self.worst_case}.items():
-            lowest = [f"{group}: {100 * count.accuracy:.1f}" for group, count in (found.worst_class, found.worst_mode)]
-            rows.append((name, percentage(found.accuracy, found.interval), *lowest))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return as_text(accuracies(self.entries))
+
+    def _repr_html_(self) -> str:
+        return as_html(accuracies(self.entries))
 
     def to_json(self) -> dict[str, Any]:
         """``{"attacks": {name: {"correct", "total", "per_class", "per_mode", ...}}, "worst_case": {...}}``."""

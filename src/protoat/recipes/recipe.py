@@ -132,6 +132,9 @@ class Recipe:
         if isinstance(self.averaging, float):
             self.averaging = EMA(decay=self.averaging)
 
+    def __str__(self) -> str:
+        return self.text or repr(self)
+
     @property
     def pretrains(self) -> bool:
         """Whether the method is one of `protoat.pretraining`, which need no labels."""

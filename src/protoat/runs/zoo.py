@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from protoat.data import cache_folder
 from protoat.errors import UserError
 from protoat.storage.files import read_bytes, remove, rename, write
 
@@ -43,6 +42,8 @@ def zoo_folder(name: str) -> Path:
         near = get_close_matches(name, zoo_names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(zoo_names())}"
         raise UserError(f"{name!r} is not in the zoo; {hint}")
+    from protoat.data import cache_folder  # torch takes seconds to import, and names of other runs are found without
+
     shipped = _SHIPPED / name.removeprefix(PREFIX)
     contents = {path.name: read_bytes(path, limit=_LARGEST) for path in sorted(shipped.iterdir()) if path.is_file()}
     version = sha256(contents["manifest.json"]).hexdigest()[:8]

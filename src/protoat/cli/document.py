@@ -1,0 +1,73 @@
+"""With ``--json``, results as one JSON document in place of tables and lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["document", "is_wanted", "keep", "keep_line", "keep_table"]
+
+_KEPT: ContextVar[dict[str, Any] | None] = ContextVar("document", default=None)
+
+
+@contextmanager
+def document(command: str) -> Iterator[dict[str, Any]]:
+    """Keeps what a command prints meanwhile.
+
+    Args:
+        command: its name.
+
+    Yields:
+        ``{"command": ..., "tables": [{"title", "rows": [{column: cell}]}], "lines": [...]}``, and what `keep` is given.
+    """
+    kept: dict[str, Any] = {"command": command, "tables": [], "lines": []}
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+def is_wanted() -> bool:
+    """Whether a document is made."""
+    return _KEPT.get() is not None
+
+
+def keep(name: str, value: Any) -> None:
+    """Adds plain values to the document under a name of their own, such as a record."""
+    kept = _KEPT.get()
+    if kept is not None:
+        kept[name] = json.loads(json.dumps(value))
+
+
+def keep_line(text: str) -> None:
+    """Adds what would have been printed as a line."""
+    kept = _KEPT.get()
+    if kept is not None:
+        kept["lines"].append(text.rstrip("\n"))
+
+
+def keep_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Adds what would have been printed as a table; cells that are numbers become numbers.
+
+    >>> with document("ls") as kept:
+    ...     keep_table("runs", ["run", "%"], [["a", "75.0"], ["b", ""]])
+    >>> kept["tables"]
+    [{'title': 'runs', 'rows': [{'run': 'a', '%': 75.0}, {'run': 'b', '%': None}]}]
+    """
+    kept = _KEPT.get()
+    if kept is not None:
+        named = [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
+        kept["tables"].append({"title": title, "rows": named})
+
+
+def _value(cell: str) -> Any:
+    text = cell.replace(",", "")
+    try:
+        number = float(text)
+    except ValueError:
+        return cell or None
+    return int(number) if number.is_integer() and "." not in text and "e" not in text.lower() else number
