@@ -42,6 +42,7 @@ def test_an_evaluation_is_one_document(document) -> None:
     assert "outcomes" not in json.dumps(found)
     row = found["tables"][0]["rows"][0]
     assert (row["attack"], row["accuracy %"], row["images"]) == ("clean", 96.8, 500)
+    assert found["tables"][0]["rows"][-1]["images/s"] is None  # of the worst case, which takes no time
     assert (found["command"], found["exit_code"]) == ("evaluate", 0)
 
 

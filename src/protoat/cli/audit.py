@@ -42,10 +42,12 @@ def main(args: list[str]) -> int:
         if options[name] < 1:
             raise UserError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
     subject = subject_of(parser, options)
+    images = min(options.n, len(subject.data))
     logger.info(
-        "%d checks on %d images: minutes for a small network, far longer for a large one; --n 100 is quicker",
+        "%d checks on %d images: minutes for a small network, far longer for a large one%s",
         len(options.checks or CHECKS),
-        min(options.n, len(subject.data)),
+        images,
+        "; --n 100 is quicker" if images > 100 else "",
     )
     started = time.monotonic()
     with Status("", console=Console(stderr=True, quiet=not logger.isEnabledFor(logging.INFO))) as status:

@@ -13,7 +13,7 @@ from protoat.cli.document import is_wanted, keep, keep_table
 from protoat.cli.say import say
 from protoat.evaluation import AttackReport
 from protoat.evaluation.probe import Probe
-from protoat.evaluation.record import Evaluation
+from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.names import printable
 from protoat.reports.records import heads_of, interval_text, lowest
 
@@ -78,5 +78,5 @@ def _row(name: str, found: AttackReport) -> list[str]:
         interval_text(count),
         str(count.total),
         *lowest(found),
-        f"{count.total / found.seconds:,.0f}" if found.seconds else "",
+        f"{count.total / found.seconds:,.0f}" if found.seconds and name != WORST_CASE else "",  # it took no time
     ]
