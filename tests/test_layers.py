@@ -19,7 +19,7 @@ LAYERS = [
     {"storage", "pixels"},
     {"types", "memory"},
     {"functional"},
-    {"threats"},
+    {"threats", "merging"},
     {"models", "attacks", "regularizers", "data"},
     {"methods", "modes", "weighting"},
     {"epochs"},

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from protoat import Objective
 from protoat.methods import PGDAT, FreeAT
+from protoat.models import MultiPrototypeHead
 from protoat.regularizers import TLA, ProxyAnchor, SoftTriple, Triplet
 from protoat.threats import Linf
 from protoat.training import fit
@@ -100,6 +101,13 @@ def fit_keeps_processes_together() -> None:
         batches = [(torch.rand(4, 3, 2, 2), y) for _ in range(3)]
         fit(net, batches, objective, epochs=2, optimizer=optimizer, progress=False)
         equal_on_both(net.state_dict() | dict(objective.regularizer.named_parameters()), f"fit, {dml_input}")
+    net = Net()
+    net.head = MultiPrototypeHead(8, 2, prototypes_per_class=6, merge_threshold=1.4, merge_start=0.5, merge_stop=1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    batches = [(torch.rand(4, 3, 2, 2), y) for _ in range(3)]
+    fit(net, batches, Objective(PGDAT(THREAT, steps=1)), epochs=2, optimizer=optimizer, progress=False)
+    equal_on_both({name: value.float() for name, value in net.state_dict().items()}, "fit, head")
+    assert net.head.active.sum() < 12, "no prototypes merged"
 
 
 def projections_see_one_batch() -> None:

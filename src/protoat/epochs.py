@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from protoat.methods import Method
+from protoat.models import multi_prototype_head
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.weighting import Weighting
@@ -95,6 +96,8 @@ class Epoch:
             facts = {}
             if stop is None and regularizer is not None:
                 facts = regularizer.end_epoch(self.number, self.epochs, optimizer)
+            if stop is None and (head := multi_prototype_head(model)) is not None:
+                facts |= head.end_epoch(self.number, self.epochs, optimizer)
             if stop is None and self._modes is not None:
                 facts |= self._modes.end_epoch(self.number, self.epochs, model)
             if stop is None and self._weighting is not None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from protoat.functional.merging import merge_prototypes
+from protoat.methods import Standard
 from protoat.models import (
     LeNet,
     MultiPrototypeHead,
@@ -21,6 +23,8 @@ from protoat.models import (
     with_embedding,
     with_head,
 )
+from protoat.objective import Objective
+from protoat.threats import Linf
 
 # --- slow reference, written from the equation: loops over numbers, no tensors
 
@@ -120,6 +124,8 @@ def test_an_embedding_of_length_zero_has_finite_scores_and_gradients() -> None:
         ({"prototypes_per_class": 0}, "prototypes_per_class=0 must be at least 1"),
         ({"similarity": "l2"}, "similarity='l2' is unknown; write 'dot' or 'cosine'"),
         ({"scale": 0}, "scale=0 must be positive"),
+        ({"merge_threshold": 2}, r"merge_threshold=2 is outside \[0, 2\)"),
+        ({"merge_start": 0.95}, r"merge_start=0.95 and merge_stop=0.9 must rise"),
     ],
 )
 def test_mistakes_in_building_are_told(options: dict[str, Any], message: str) -> None:
@@ -203,3 +209,59 @@ def test_it_is_exported_as_any_module(similarity: Any) -> None:
     other = with_head(Plain(), MultiPrototypeHead(6, 3, prototypes_per_class=3, similarity=similarity))
     other.load_state_dict(net.state_dict())
     assert torch.equal(other(X), net(X))
+
+
+# --- merging
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 3.0}, {"similarity": "cosine"}], ids=str)
+def test_prototypes_that_agree_merge_without_a_change_of_scores(options: dict[str, Any]) -> None:
+    head, z = MultiPrototypeHead(6, 2, prototypes_per_class=4, **options), torch.randn(5, 6)
+    with torch.no_grad():
+        head.prototypes[0, 2:] = head.prototypes[0, :1]
+        head.prototypes[1, 3] = head.prototypes[1, 1]
+    before = head(z)
+    assert head.merge(1e-2) == [[0, 0, 2], [1, 1, 3], [0, 0, 3]]
+    assert head.active.tolist() == [[True, True, False, False], [True, True, True, False]]
+    torch.testing.assert_close(head(z), before, rtol=1e-4, atol=1e-5)
+    assert head.merge(1e-2) == []
+    other = MultiPrototypeHead(6, 2, prototypes_per_class=4, **options)
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other(z), head(z))
+
+
+def test_merges_are_those_of_the_functional_and_leave_no_momentum() -> None:
+    head = MultiPrototypeHead(6, 2, prototypes_per_class=3)
+    with torch.no_grad():
+        head.prototypes[1, 2] = 5 * head.prototypes[1, 0] + 0.01
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    F.cross_entropy(head(torch.randn(8, 6)), torch.arange(8) % 2).backward()
+    optimizer.step()
+    expected = merge_prototypes(head.prototypes, head.active, torch.ones(2, 3), 0.4)
+    assert expected.pairs.tolist() == [[1, 0, 2]] == head.merge(0.4, optimizer)
+    assert torch.equal(head.prototypes, expected.prototypes)
+    for parameter, kept, gone in ((head.prototypes, (1, 0), (1, 2)), (head.bias, 3, 5)):
+        state = optimizer.state[parameter]
+        assert not state["exp_avg"][kept].any() and not state["exp_avg"][gone].any()
+        assert state["exp_avg_sq"][kept].any() and not state["exp_avg_sq"][gone].any()
+
+
+def test_an_epoch_ends_with_the_merges_that_are_due() -> None:
+    head = MultiPrototypeHead(6, 3, prototypes_per_class=4, merge_threshold=1.9, merge_start=0.5, merge_stop=1.0)
+    net = with_head(Plain(), head)
+    batches = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)] * 2
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    objective, seen = Objective(Standard(Linf(0.1))), []
+    for epoch in objective.epochs(4, net, optimizer):
+        for x, y in epoch.batches(batches):
+            for terms in objective.losses(net, x, y):
+                optimizer.zero_grad()
+                terms.total.backward()
+                optimizer.step()
+        seen.append(epoch.end().facts)
+    assert seen[0] == {"head_prototypes": [4, 4, 4], "head_merged": []}
+    assert seen[1]["head_prototypes"] == head.active.sum(1).tolist() != [4, 4, 4]
+    assert len(seen[1]["head_merged"]) == 12 - sum(seen[1]["head_prototypes"])
+    assert MultiPrototypeHead(6, 3).end_epoch(1, 1) == {}
+    assert MultiPrototypeHead(6, 3).unreached(1) == []
+    assert "prototypes never merge" in MultiPrototypeHead(6, 3, merge_threshold=0.1).unreached(1)[0]

@@ -77,6 +77,7 @@ METHODS = {
     "standard": lambda: Standard(THREAT),
     "pgd": lambda: PGDAT(THREAT, steps=2, ramp_epochs=1),
     "free": lambda: FreeAT(THREAT, replays=2),
+    "head": lambda: PGDAT(THREAT, steps=2),
     "fast": lambda: FastAT(THREAT),
     "acl": lambda: ACL(THREAT, steps=2, width=8),
     "acl-a2a": lambda: ACL(THREAT, mode="A2A", steps=2, width=8),
@@ -108,6 +109,8 @@ def built(method: str = "pgd") -> tuple[Net, Objective, torch.optim.Optimizer]:
         net = goal.method.encoder(net)
     if goal.modes is not None:
         net.head = MultiPrototypeHead(16, 10, prototypes_per_class=2)
+    if method == "head":
+        net.head = MultiPrototypeHead(16, 10, prototypes_per_class=4, merge_threshold=1.2, merge_start=0.3)
     groups = parameter_groups(net, goal, lr=0.1, prototype_lr_factor=2.0, weight_decay=5e-4)
     return net, goal, torch.optim.SGD(groups, momentum=0.9)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import FGSM, PGD
 from protoat.functional.losses import cross_entropy
+from protoat.merging import MergeSchedule
 from protoat.methods import AWP, DAJAT, FastAT, Standard
 from protoat.objective import Objective
 from protoat.storage.files import Folder
@@ -250,7 +251,7 @@ def test_an_epoch_that_collapses_is_taken_back(
         def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
             return super().lr(base_lr, update, 5 * updates_per_epoch, updates_per_epoch)
 
-    monkeypatch.setattr(goal.regularizer, "_merge_due", lambda epoch, epochs: epoch == 2)
+    goal.regularizer.schedule = MergeSchedule(1.3, start=1, stop=1)
     optimizer = torch.optim.SGD(groups, momentum=0.9)
     fit(net, small.loader(), goal, epochs=2, optimizer=optimizer, schedule=FirstTwoOfFive(), seed=11)
     for key, value in net.state_dict().items():

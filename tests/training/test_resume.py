@@ -117,7 +117,14 @@ class Batches:
     ("method", "moment"),
     [
         *[("standard", (2, 1)), ("fast", (1, 3)), ("free", (1, 3)), ("pgd", (0, 1)), ("pgd", (1, 0)), ("pgd", (3, 4))],
-        *[("acl", (1, 3)), ("rocl", (3, 2)), ("known", (1, 3)), ("discovered", (1, 4)), ("discovered", (2, 0))],
+        *[
+            ("acl", (1, 3)),
+            ("rocl", (3, 2)),
+            ("known", (1, 3)),
+            ("discovered", (1, 4)),
+            ("discovered", (2, 0)),
+            ("head", (3, 2)),
+        ],
     ],
 )
 def test_killed_before_a_batch(

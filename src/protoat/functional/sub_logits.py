@@ -17,15 +17,22 @@ Similarity = Literal["dot", "cosine"]
 
 
 def sub_logits(
-    embedding: Tensor, prototypes: Tensor, active: Tensor, bias: Tensor | None = None, *, scale: float = 1.0
+    embedding: Tensor,
+    prototypes: Tensor,
+    active: Tensor,
+    bias: Tensor,
+    *,
+    similarity: Similarity = "dot",
+    scale: float = 1.0,
 ) -> Tensor:
-    """``scale * (<z, w> + b)`` of each prototype, or ``scale * cos(z, w)`` where there is no bias.
+    """``scale * (<z, w> + b)`` of each prototype, with the dot product or the cosine.
 
     Args:
         embedding: (B, D).
         prototypes: (C, K, D).
         active: (C, K) bool, the prototypes in use.
-        bias: (C * K,), added to dot products; None compares by cosines.
+        bias: (C * K,), class by class.
+        similarity: ``"dot"`` or ``"cosine"``.
         scale: factor of all scores.
 
     Returns:
@@ -37,13 +44,13 @@ def sub_logits(
     >>> prototypes, active = torch.eye(2)[None], torch.tensor([[True, False]])
     >>> sub_logits(torch.tensor([[3.0, 4.0]]), prototypes, active, torch.zeros(2))
     tensor([[[3., -inf]]])
-    >>> sub_logits(torch.tensor([[3.0, 4.0]]), prototypes, active, scale=10)
+    >>> sub_logits(torch.tensor([[3.0, 4.0]]), prototypes, active, torch.zeros(2), similarity="cosine", scale=10)
     tensor([[[6., -inf]]])
     """
     check_prototypes(embedding, prototypes, active)
-    if bias is None:
+    if similarity == "cosine":
         with torch.autocast(embedding.device.type, enabled=False):
-            scores = cosines(embedding, prototypes)[0]
+            scores = cosines(embedding, prototypes)[0] + bias.view_as(active)
     else:
         scores = F.linear(embedding, prototypes.flatten(0, 1), bias).unflatten(1, active.shape)
     return (scale * at_least_float32(scores)).masked_fill(~active, float("-inf"))

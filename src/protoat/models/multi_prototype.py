@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from protoat.arguments import check_number, check_whole, counts_per_class
 from protoat.errors import UserError
+from protoat.functional.merging import merge_prototypes
 from protoat.functional.sub_logits import Similarity, class_logits, sub_logits
+from protoat.merging import MergeSchedule, forget
 from protoat.reprs import constructor_repr
 
 __all__ = ["MultiPrototypeHead"]
@@ -27,10 +32,13 @@ class MultiPrototypeHead(nn.Module):
         prototypes_per_class: a number, or one for each class. Classes with more prototypes begin with higher scores.
         similarity: ``"dot"``, a dot product and a bias for each prototype; or ``"cosine"``.
         scale: factor of the scores; None is 1 for dot products, and 20 for cosines.
+        merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; None or 0 never merges.
+        merge_start, merge_stop, merge_every: when, see `SoftTriple`.
 
     Attributes:
-        prototypes: (C, K, D) parameter, K the largest count.
-        bias: (C * K,) parameter, of no kernel, so it has one dimension; None with cosines.
+        prototypes: (C, K, D) parameter, K the largest count; its shape never changes.
+        bias: (C * K,), class by class: a parameter with dot products, and a buffer, 0 until prototypes merge, with
+            cosines.
         active: (C, K) bool buffer, the prototypes in use.
 
     Raises:
@@ -46,6 +54,7 @@ class MultiPrototypeHead(nn.Module):
     """
 
     active: Tensor
+    bias: Tensor
 
     def __init__(
         self,
@@ -55,6 +64,10 @@ class MultiPrototypeHead(nn.Module):
         prototypes_per_class: int | list[int] = 10,
         similarity: Similarity = "dot",
         scale: float | None = None,
+        merge_threshold: float | None = None,
+        merge_start: float = 0.25,
+        merge_stop: float = 0.9,
+        merge_every: int = 1,
     ) -> None:
         super().__init__()
         check_whole(embedding_dim=embedding_dim, num_classes=num_classes)
@@ -68,6 +81,9 @@ class MultiPrototypeHead(nn.Module):
         self.prototypes_per_class = counts
         self.similarity = similarity
         self.scale = float(scale)
+        self.schedule = MergeSchedule(merge_threshold, merge_start, merge_stop, merge_every)
+        self.merge_threshold = merge_threshold
+        self.merge_start, self.merge_stop, self.merge_every = merge_start, merge_stop, merge_every
         places = (num_classes, max(counts))
         if similarity == "dot":
             linear = nn.Linear(embedding_dim, num_classes * max(counts))
@@ -75,7 +91,7 @@ class MultiPrototypeHead(nn.Module):
             self.bias = linear.bias
         else:
             self.prototypes = nn.Parameter(F.normalize(torch.randn(*places, embedding_dim), dim=2))
-            self.register_parameter("bias", None)
+            self.register_buffer("bias", torch.zeros(num_classes * places[1]))
         self.register_buffer("active", torch.arange(places[1]) < torch.tensor(counts)[:, None])
 
     def __repr__(self) -> str:
@@ -83,7 +99,55 @@ class MultiPrototypeHead(nn.Module):
 
     def sub_logits(self, embedding: Tensor) -> Tensor:
         """Scores (B, C, K) of the prototypes, in float32 at least; minus infinity at places not in use."""
-        return sub_logits(embedding, self.prototypes, self.active, self.bias, scale=self.scale)
+        return sub_logits(
+            embedding, self.prototypes, self.active, self.bias, similarity=self.similarity, scale=self.scale
+        )
 
     def forward(self, embedding: Tensor) -> Tensor:
         return class_logits(self.sub_logits(embedding))
+
+    def unreached(self, epochs: int) -> list[str]:
+        """What never happens in a run of so many epochs, in words; `fit` warns of it."""
+        return self.schedule.unreached(epochs)
+
+    def end_epoch(self, epoch: int, epochs: int, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """Merges when due; facts for the log: how many prototypes each class has left, and the merges made."""
+        if not self.merge_threshold:
+            return {}
+        merged = self.merge(self.merge_threshold, optimizer) if self.schedule.due(epoch, epochs) else []
+        return {"head_prototypes": self.active.sum(1).tolist(), "head_merged": merged}
+
+    @torch.no_grad()
+    def merge(self, threshold: float, optimizer: Optimizer | None = None) -> list[list[int]]:
+        """Merges prototypes of a class that are nearer than this, as unit vectors, and returns what it merged.
+
+        The one that is kept points between the two and has the mean of their lengths. Its bias is that of both
+        together, so that where they were equal no score changes.
+
+        Args:
+            threshold: in [0, 2); see `protoat.functional.merging.merge_prototypes`.
+            optimizer: forgets the momentum of what merged.
+
+        Returns:
+            Rows [class, place kept, place given up].
+
+        >>> head = MultiPrototypeHead(4, 2, prototypes_per_class=3)
+        >>> with torch.no_grad():
+        ...     head.prototypes[1, 2] = 2 * head.prototypes[1, 0]
+        >>> head.merge(0.01)
+        [[1, 0, 2]]
+        """
+        equal = torch.ones_like(self.active, dtype=torch.float32)
+        prototypes, active, pairs = merge_prototypes(self.prototypes, self.active, equal, threshold)
+        bias = self.scale * self.bias.view_as(self.active)
+        for cls, kept, gone in pairs.tolist():
+            bias[cls, kept] = torch.logaddexp(bias[cls, kept], bias[cls, gone])
+        if len(pairs):
+            self.prototypes.copy_(prototypes)
+            self.active.copy_(active)
+            self.bias.copy_(bias.flatten() / self.scale)
+            classes, kept, gone = pairs.unbind(1)
+            places = self.active.shape[1]
+            forget(optimizer, self.prototypes, (classes, gone), (classes, kept))
+            forget(optimizer, self.bias, (classes * places + gone,), (classes * places + kept,))
+        return pairs.tolist()

@@ -228,4 +228,6 @@ class Modes(Memory, ABC):
                 f"the head has {has} prototypes, and the classes have {self.per_class} modes; write "
                 f"prototypes_per_class={self.per_class}"
             )
+        if head.merge_threshold:
+            raise UserError("a head whose prototypes merge cannot keep one for each mode; write merge_threshold=none")
         return head

@@ -37,7 +37,7 @@ class Projection(nn.Sequential):
     batch norm without affine weights.
 
     >>> projection = Projection("batchnorm", 2)
-    >>> projection(torch.tensor([[1.0, 5.0], [3.0, 5.0]])).round()
+    >>> projection(torch.tensor([[1.0, 5.0], [3.0, 5.0]])).round() + 0.0
     tensor([[-1.,  0.],
             [ 1.,  0.]])
     """

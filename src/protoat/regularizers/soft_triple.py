@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +16,7 @@ from protoat.functional.distributed import mean_over_processes, sum_over_process
 from protoat.functional.merging import count_prototypes, merge_prototypes
 from protoat.functional.prototypes import prototype_similarity, soft_triple_terms
 from protoat.functional.usage import in_use, shares, unused
+from protoat.merging import MergeSchedule, forget
 from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
 
@@ -114,17 +114,12 @@ class SoftTriple(ProxyRegularizer):
         counts = counts_per_class(num_classes, prototypes_per_class=prototypes_per_class)
         check_number("(0, inf)", scale=scale, gamma=gamma)
         check_number("[0, inf)", margin=margin, tau=tau)
-        if merge_threshold is not None:
-            check_number("[0, 2)", "these are the distances of unit vectors", merge_threshold=merge_threshold)
         if drop_below is not None:
             check_number("[0, 1)", "it is a share of the images of a class", drop_below=drop_below)
         if prototype_init not in ("random", "kmeans"):
             raise UserError(f"prototype_init={prototype_init!r} is unknown; write 'random' or 'kmeans'")
         check_whole(warmup_epochs=warmup_epochs)
-        check_number("[0, 1]", merge_start=merge_start, merge_stop=merge_stop)
-        if merge_start > merge_stop:
-            raise UserError(f"merge_start={merge_start:g} and merge_stop={merge_stop:g} must rise within [0, 1]")
-        check_whole(1, "merge_threshold=0 turns merging off", merge_every=merge_every)
+        self.schedule = MergeSchedule(merge_threshold, merge_start, merge_stop, merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
         self.merge_threshold = merge_threshold
@@ -139,12 +134,7 @@ class SoftTriple(ProxyRegularizer):
         self.kmeans = KMeansStart() if prototype_init == "kmeans" else None
 
     def unreached(self, epochs: int) -> list[str]:
-        found = []
-        if self.merge_threshold and self.first_merge(epochs) is None:
-            found += [
-                f"prototypes never merge (merge_start={self.merge_start:g}, merge_stop={self.merge_stop:g}); "
-                "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
-            ]
+        found = self.schedule.unreached(epochs)
         if self.kmeans is not None and self.warmup_epochs >= epochs:
             found += [f"prototypes never start (warmup_epochs={self.warmup_epochs}); write at most {epochs - 1}"]
         return found
@@ -183,7 +173,7 @@ class SoftTriple(ProxyRegularizer):
         share = shares(sum_over_processes(used))
         used.zero_()
         self.used = used
-        due = self._scheduled(epoch, epochs)
+        due = self.schedule.scheduled(epoch, epochs)
         dropped = self._drop(share, optimizer) if self.drop_below and due else []
         merged = self._merge(optimizer) if self.merge_threshold and due else []
         counts = {
@@ -221,13 +211,7 @@ class SoftTriple(ProxyRegularizer):
         >>> SoftTriple(2, 16, merge_start=0.25).first_merge(120), SoftTriple(2, 16, merge_threshold=0).first_merge(120)
         (30, None)
         """
-        first = max(1, math.ceil(_epochs(self.merge_start, epochs)))
-        return first if self.merge_threshold and first <= _epochs(self.merge_stop, epochs) else None
-
-    def _scheduled(self, epoch: int, epochs: int) -> bool:
-        """Whether prototypes are dropped and merge after an epoch, where they do."""
-        first = max(1, math.ceil(_epochs(self.merge_start, epochs)))
-        return first <= epoch <= _epochs(self.merge_stop, epochs) and (epoch - first) % self.merge_every == 0
+        return self.schedule.first(epochs)
 
     @torch.no_grad()
     def _drop(self, share: Tensor, optimizer: Optimizer | None) -> list[list[int]]:
@@ -235,8 +219,7 @@ class SoftTriple(ProxyRegularizer):
         assert self.drop_below is not None
         gone = unused(self.active, share, self.drop_below)
         self.active &= ~gone
-        for _, value in self._remembered(optimizer):
-            value[gone] = 0
+        forget(optimizer, self.prototypes, (gone,))
         return gone.nonzero().tolist()
 
     @torch.no_grad()
@@ -249,28 +232,6 @@ class SoftTriple(ProxyRegularizer):
         if len(pairs):
             self.prototypes.copy_(prototypes)
             self.active.copy_(active)
-            self._forget(optimizer, pairs)
+            classes, kept, gone = pairs.unbind(1)
+            forget(optimizer, self.prototypes, (classes, gone), (classes, kept))
         return pairs.tolist()
-
-    def _forget(self, optimizer: Optimizer | None, pairs: Tensor) -> None:
-        """Zeroes what the optimizer remembers of the row given up, and the momentum of the row kept.
-
-        Running squares stay in the row that is kept: they are no momentum but set the length of a step, and bias
-        correction, which does not start anew, would make the next steps many times too long.
-        """
-        classes, kept, gone = pairs.unbind(1)
-        for name, value in self._remembered(optimizer):
-            value[classes, gone] = 0
-            if name in ("momentum_buffer", "exp_avg"):
-                value[classes, kept] = 0
-
-    def _remembered(self, optimizer: Optimizer | None) -> list[tuple[str, Tensor]]:
-        """What the optimizer keeps of each prototype, by name."""
-        state = {} if optimizer is None else optimizer.state.get(self.prototypes, {})
-        shape = self.prototypes.shape
-        return [(name, value) for name, value in state.items() if isinstance(value, Tensor) and value.shape == shape]
-
-
-def _epochs(share: float, epochs: int) -> float:
-    """So many epochs of a run: 0.07 of 100 are 7, where floats make it 7.000000000000001."""
-    return round(share * epochs, 9)

@@ -41,6 +41,7 @@ from protoat.training.schedule import Constant, Schedule
 from protoat.training.signals import StopRequest
 from protoat.training.single_image import check_single_image, smallest_batch
 from protoat.training.torch_schedule import TorchSchedule
+from protoat.training.unreached import warn_of_the_unreached
 from protoat.training.validation import Validation, default_attack
 
 __all__ = ["FitResult", "fit"]
@@ -223,7 +224,7 @@ def fit(
             schedule.check(optimizer, epochs=epochs, updates=updates, validated=each)
         else:
             schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
-        _warn_of_the_unreached(objective, schedule, rule, epochs, updates)
+        warn_of_the_unreached(model, objective, schedule, rule, epochs=epochs, updates=updates)
         watch = _validation(
             validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes, select=select
         )
@@ -292,17 +293,6 @@ def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
             2 * objective.norm_weight,
             decay,
         )
-
-
-def _warn_of_the_unreached(
-    objective: Objective, schedule: Schedule, rule: Averaging | None, epochs: int, updates: int
-) -> None:
-    """What the settings ask for beyond the end of the run."""
-    found = schedule.missed(epochs, updates) if isinstance(schedule, TorchSchedule) else schedule.unreached(epochs)
-    for part in (objective.method, objective.regularizer, objective.modes, objective.weighting, rule):
-        found += [] if part is None else part.unreached(epochs)
-    for text in found:
-        logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)
 
 
 def _validation(
