@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protoat.data import ImageData
 
-__all__ = ["fair_order", "spread"]
+__all__ = ["fair_order", "measured", "spread"]
 
 
 def fair_order(data: ImageData) -> Tensor:
@@ -23,6 +23,16 @@ def fair_order(data: ImageData) -> Tensor:
     1
     """
     return spread(data.modes, len(data.mode_names))
+
+
+def measured(data: ImageData, images: int) -> Tensor:
+    """(images,) int64, the images that a measurement of so many takes, in the order of the data, as records have them.
+
+    >>> data = ImageData(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 0, 1, 1]), ("a", "b"))
+    >>> measured(data, 6).tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
+    return fair_order(data)[:images].sort().values
 
 
 def spread(kinds: Tensor, number: int) -> Tensor:

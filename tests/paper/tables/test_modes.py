@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from protoat.evaluation import AttackReport, Count
-from protoat.evaluation.order import fair_order
+from protoat.data import ImageData, regroup
+from protoat.evaluation import AttackReport, Count, evaluate
 from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
+from protoat.evaluation.statistics import count_by
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.mode_rows import DATA
 from protoat.paper.render.document import document
-from protoat.paper.tables import lines, table_of
+from protoat.paper.tables import lines, readings, table_of
 from protoat.paper.tables.fill import Filled, filled
 from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
+from protoat.threats import Linf
 
 SETUPS = ["plain", "soft-triple", "logsumexp", "known"]
 
@@ -80,10 +83,9 @@ IMAGES = SimpleNamespace(modes=torch.arange(40) % 4, labels=torch.arange(40) % 2
 
 
 def run(folder: Path, broken: list[int], *, digest: str = "abc") -> Any:
-    """One that gets all but the `broken` of 40 images right, in two classes of two modes; counted in its own order."""
-    order = fair_order(IMAGES)  # type: ignore[arg-type]
-    right = ~torch.isin(order, torch.tensor(broken))
-    names = {f"{mode}": (IMAGES.modes[order] == mode) for mode in range(4)}
+    """One that gets all but the `broken` of 40 images right, in two classes of two modes; counted."""
+    right = ~torch.isin(torch.arange(40), torch.tensor(broken))
+    names = {f"{mode}": IMAGES.modes == mode for mode in range(4)}
     per_mode = {name: Count(int(right[own].sum()), int(own.sum())) for name, own in names.items()}
     parameters = {"attack": "worst case", "attacks": ["clean", "standard"]}
     case = AttackReport(Count(int(right.sum()), 40), per_mode, per_mode, parameters, right, 1.0)
@@ -121,3 +123,22 @@ def test_gains_and_shares_are_read_off_records(monkeypatch: pytest.MonkeyPatch, 
     )
     (row,) = document(10, again).sheets[0].rows
     assert row[-2] == "no headroom shown"
+
+
+@pytest.mark.parametrize("limit", [23, 60])
+def test_groups_are_those_of_the_images_that_were_measured(limit: int) -> None:
+    torch.manual_seed(0)
+    data = regroup(
+        ImageData(torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8), torch.randint(4, (60,)), tuple("abcd")), 2
+    )
+    case = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), data, ["clean"], threat=Linf(0.1), limit=limit)[
+        "clean"
+    ]
+    judged = SimpleNamespace(data_sha256=data.digest(), images=limit)
+    of_run = SimpleNamespace(evaluation=SimpleNamespace(subject=judged), test_images=data)
+    for kind, names, counts in (
+        ("modes", data.mode_names, case.per_mode),
+        ("labels", data.class_names, case.per_class),
+    ):
+        groups = readings._groups(of_run, kind)  # type: ignore[arg-type]
+        assert count_by(case.correct_mask, groups, names) == counts

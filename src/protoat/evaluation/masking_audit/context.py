@@ -16,7 +16,7 @@ from protoat.errors import UserError
 from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.look import look_at
 from protoat.evaluation.micro_batches import MicroBatched
-from protoat.evaluation.order import fair_order
+from protoat.evaluation.order import measured
 from protoat.evaluation.record import Evaluation
 from protoat.evaluation.robustness import evaluate
 from protoat.threats import ThreatModel
@@ -82,7 +82,7 @@ class AuditContext:
     ) -> None:
         if not len(data) or images < 1 or batch_size < 1:
             raise UserError(f"{len(data)} images, of which {images}, {batch_size} at once: each must be at least 1")
-        self.indices = fair_order(data)[:images].sort().values
+        self.indices = measured(data, images)
         self.whole = data
         self.data = data.subset(self.indices.to(data.labels.device))
         self.model = model
@@ -93,7 +93,7 @@ class AuditContext:
         self.surrogates = surrogates
         self.record = record
         self.training = training
-        self.few = fair_order(self.data)[:_FEW].sort().values
+        self.few = measured(self.data, _FEW)
         self._advance = advance
         self._known: dict[tuple[str, bool], Tensor] = {}
 
@@ -173,8 +173,7 @@ class AuditContext:
             return None
         outcomes = self.record.worst_case.correct_mask
         right = torch.full((len(self.whole),), -1, dtype=torch.int8)
-        measured = fair_order(self.whole)[: len(outcomes)].sort().values
-        right[measured] = outcomes.to(torch.int8)
+        right[measured(self.whole, len(outcomes))] = outcomes.to(torch.int8)
         return right[self.indices] >= 0, right[self.indices] == 1
 
     @cached_property

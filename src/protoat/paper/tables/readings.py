@@ -11,7 +11,7 @@ from torch import Tensor
 
 from protoat.evaluation import AttackReport
 from protoat.evaluation.estimate import Outcome, Over
-from protoat.evaluation.order import fair_order
+from protoat.evaluation.order import measured
 from protoat.evaluation.statistics import Count
 from protoat.runs.run import Run
 
@@ -77,7 +77,7 @@ def _groups(run: Run, kind: str) -> Tensor:
     """Class or mode of each image that was measured."""
     assert run.evaluation is not None
     subject = run.evaluation.subject
-    return _groups_of(_Images(run, str(subject.data_sha256)), kind)[: subject.images]
+    return _groups_of(_Images(run, str(subject.data_sha256)), kind, subject.images)
 
 
 class _Images:
@@ -94,10 +94,10 @@ class _Images:
 
 
 @lru_cache(maxsize=32)
-def _groups_of(images: _Images, kind: str) -> Tensor:
+def _groups_of(images: _Images, kind: str, number: int) -> Tensor:
     data = images.run.test_images
     groups: Tensor = getattr(data, kind)
-    return groups.cpu()[fair_order(data)]
+    return groups.cpu()[measured(data, number)]
 
 
 def _entry(run: Run, attack: str) -> AttackReport:
