@@ -64,6 +64,16 @@ def test_it_is_measured_in_the_cache_and_the_package_stays_as_it_is(capsys: pyte
     assert {path.name: path.read_bytes() for path in (ZOO / "digits-2").iterdir()} == before
 
 
+def test_training_starts_from_it(tmp_path: Path) -> None:
+    short = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--regularizer", "none"]
+    start = ["--initialise.run", "zoo:digits-2", "--initialise.head", "loaded", "--optimizer.lr", "1e-9"]
+    assert main(["train", "--config", "digits-2", *short, *start, "--out", str(tmp_path / "run")]) == 0
+    images = pa.Digits().load("test").pixels(slice(40))
+    begun, given = pa.Run(tmp_path / "run"), pa.Run("zoo:digits-2")
+    same = begun.predict(images).labels == given.predict(images).labels
+    assert same.float().mean() > 0.9  # statistics of batch norm have moved
+
+
 def test_a_name_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("zoo:digit-2", "zoo:../digits-2", "zoo:", "zoo:digits-2/../digits-2"):
         assert main(["show", name]) == 2

@@ -69,9 +69,11 @@ def weights_of_run(folder: Path, key: str) -> Path:
     Raises:
         ValueError: it is not there, has not ended, or is damaged.
     """
-    if not os.path.lexists(folder / "last.safetensors"):
+    there = [name for name in ("best", "last") if os.path.lexists(folder / f"{name}.safetensors")]
+    # Of a run that is handed on the last weights may be left out; one that has not ended has checkpoints.
+    if not there or ("last" not in there and os.path.lexists(folder / "checkpoints")):
         raise UserError(f"{key} {folder}: there is no finished run")
-    found = next(path for name in ("best", "last") if os.path.lexists(path := folder / f"{name}.safetensors"))
+    found = folder / f"{there[0]}.safetensors"
     restore(found)
     return found
 
