@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 import protoat as pa
 from protoat.evaluation.embedding import embed_images
-from protoat.evaluation.prototype_agreement import agreement, assign
+from protoat.evaluation.prototype_agreement import assign
 from protoat.functional.images import unit_pixels
 from protoat.functional.losses import margin
+from protoat.functional.partitions import agreement
 
 PAPER: dict[str, Any] = {"projection": None, "merge_threshold": 0, "drop_below": None}
 PROJECTED: dict[str, Any] = PAPER | {"projection": "batchnorm"}

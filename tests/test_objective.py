@@ -254,7 +254,7 @@ class TestEpochs:
         assert (epoch.number, epoch.epochs, objective.stopped) == (3, 3, None)
 
     def test_an_epoch_may_be_ended_by_hand_to_see_what_it_brought(self) -> None:
-        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99, merge_start=0)
+        metric = SoftTriple(2, 5, prototypes_per_class=4, merge_threshold=1.99, merge_start=0, drop_below=None)
         objective = Objective(PGDAT(THREAT, steps=1), metric)
         net, optimizer = prepared(objective)
         merges = []
@@ -292,7 +292,7 @@ class TestEpochs:
             for x, y in epoch.batches(LOADER):
                 step(objective, net, optimizer, x, y)
         assert seen == [1, 2] and objective.stopped == "it fell"
-        assert caplog.messages == ["stopped and went back to the end of epoch 1: it fell"]
+        assert caplog.messages[-1:] == ["stopped and went back to the end of epoch 1: it fell"]
         assert same(everything(net, objective, optimizer), before[1]) and not same(before[0], before[1])
 
     @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ class Objective(nn.Module):
         if weighting is not None:
             check_kind(Weighting, "such as protoat.GroupDRO()", weighting=weighting)
             _check_weighable(method)
+        if modes is None and getattr(regularizer, "tied", False):
+            raise UserError("tied prototypes are those of modes; pass modes, such as protoat.KnownModes(train)")
         self.method = method
         self.regularizer = regularizer
         self.weight = weight
@@ -169,6 +171,8 @@ class Objective(nn.Module):
         self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
         modes = None if self.modes is None else self.modes.at(origin, y)
+        if self.regularizer is not None:
+            self.regularizer.at_places(None if self.modes is None or modes is None else self.modes.places(modes))
         groups = y if modes is None or self.modes is None else self.modes.groups(modes, y)
         self.method.weights = None if self.weighting is None else self.weighting.present(groups)
         try:

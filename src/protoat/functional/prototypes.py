@@ -93,11 +93,17 @@ def soft_triple_terms(
     scale: float = 20.0,
     gamma: float = 0.1,
     margin: float = 0.01,
+    places: Tensor | None = None,
 ) -> SoftTripleTerms:
     """`soft_triple` and `prototype_spread` together, which costs little more than one of them; arguments as there.
 
+    Args:
+        places: (B,) int64, the one prototype of its own class that an image is compared with, of which its similarity
+            is then the cosine; -1 where none is told, whose similarity is the smoothed one.
+
     Raises:
-        ValueError: shapes that do not fit, labels outside the classes, or a class without an active prototype.
+        ValueError: shapes that do not fit, labels outside the classes, places that hold no prototype, or a class
+            without an active prototype.
 
     >>> prototypes, active = torch.eye(2).expand(2, 2, 2), torch.ones(2, 2, dtype=torch.bool)
     >>> soft_triple_terms(torch.eye(2), torch.arange(2), prototypes, active).assignment.round()
@@ -116,6 +122,8 @@ def soft_triple_terms(
     with torch.autocast(embedding.device.type, enabled=False):
         cosine, gram = cosines(embedding, prototypes)
         share = _assign(cosine, active, gamma)
+        if places is not None:
+            share = _at_places(share, y, places, active)
         similarity = (share * cosine).sum(2)
         logits = scale * (similarity - margin * F.one_hot(y, classes).to(similarity.dtype))
         own = share.detach()[torch.arange(len(y), device=y.device), y]
@@ -170,6 +178,15 @@ def prototype_spread(prototypes: Tensor, active: Tensor) -> Tensor:
 
 def _assign(cosine: Tensor, active: Tensor, gamma: float) -> Tensor:
     return (cosine / gamma).masked_fill(~active, float("-inf")).softmax(2)
+
+
+def _at_places(share: Tensor, y: Tensor, places: Tensor, active: Tensor) -> Tensor:
+    """The same, with all of the own class's share at the place of each image, where one is told."""
+    told = places >= 0
+    if places.shape != y.shape or bool((places >= active.shape[1]).any()) or not bool(active[y, places][told].all()):
+        raise UserError(f"places must be {len(y)} numbers of active prototypes, or -1, and are {places.tolist()[:8]}")
+    own = told[:, None] & (F.one_hot(y, len(active)) > 0)
+    return torch.where(own[:, :, None], F.one_hot(places.clamp_min(0), active.shape[1])[:, None].to(share.dtype), share)
 
 
 def _spread(gram: Tensor, active: Tensor) -> Tensor:

@@ -192,6 +192,10 @@ class Modes(Memory, ABC):
         """The group of each training image, (N,), and how many groups there are."""
         return self.groups(self.of_image, self._labels.to(self.of_image.device)), self.num_groups
 
+    def places(self, modes: Tensor) -> Tensor:
+        """Place of each mode's prototype within its class, (B,) int64; -1 where the mode is unknown."""
+        return torch.where(modes < 0, -1, self.place[modes])
+
     def losses(self, model: nn.Module, output: Output, modes: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each image's mode over all prototypes, (B,); 0 where the mode is unknown.
 

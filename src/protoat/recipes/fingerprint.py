@@ -25,7 +25,11 @@ _NO_PART_OF_A_RUN = (
 _ROOT = "data.init_args.root"
 _PROTOTYPES = tuple(f"{key}.init_args.prototypes_per_class" for key in ("head", "regularizer"))
 # The same of arguments of regularizers.
-_LATER_OF_A_REGULARIZER = {"regularizer.init_args.prototype_init": "random", "regularizer.init_args.warmup_epochs": 1}
+_LATER_OF_A_REGULARIZER = {
+    "regularizer.init_args.prototype_init": "random",
+    "regularizer.init_args.warmup_epochs": 1,
+    "regularizer.init_args.tied": False,
+}
 _OF_A_REGULARIZER = frozenset({"weight", "norm_weight", "norm", "dml_input"})
 _HOW_TO_START = {
     entry.name: entry.default for entry in fields(Initialise) if entry.name in ("branch", "head", "finetune")

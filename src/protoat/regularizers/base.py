@@ -40,6 +40,9 @@ class Regularizer(Memory, ABC):
         """Unweighted scalar term of adversarial and clean embeddings (B, D) of the same images, as one batch."""
         return self(torch.cat([adversarial, clean]), torch.cat([y, y]))
 
+    def at_places(self, places: Tensor | None) -> None:
+        """Tells the place (B,) of the prototype of each image's mode within its class, -1 where unknown; for `tied`."""
+
     def with_own_rate(self) -> list[nn.Parameter]:
         """The parameters that learn at `prototype_lr_factor`; all others learn as those of the network."""
         return list(self.parameters())

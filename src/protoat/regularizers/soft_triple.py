@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protoat.arguments import check_number, check_whole, counts_per_class
+from protoat.arguments import check_flag, check_number, check_whole, counts_per_class
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes, sum_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
@@ -54,6 +54,8 @@ class SoftTriple(ProxyRegularizer):
         prototype_init: ``"random"``; or ``"kmeans"``, the centres of each class's projected embeddings after
             `warmup_epochs`, before which the term is 0. They are those of the last images, at most 20,000 a process.
         warmup_epochs: epochs before ``"kmeans"``.
+        tied: each mode of the objective's `modes` owns the prototype at its place in its class: an image of known mode
+            is compared with that one of its class. They neither merge nor are dropped.
 
     Attributes:
         prototypes: (C, K, D) parameter, K the largest count. Its shape never changes, so checkpoints, optimizer state
@@ -107,6 +109,7 @@ class SoftTriple(ProxyRegularizer):
         projection: Kind | None = "batchnorm",
         prototype_init: Literal["random", "kmeans"] = "random",
         warmup_epochs: int = 1,
+        tied: bool = False,
     ) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         super().__init__(embedding_dim, projection)
@@ -119,12 +122,15 @@ class SoftTriple(ProxyRegularizer):
         if prototype_init not in ("random", "kmeans"):
             raise UserError(f"prototype_init={prototype_init!r} is unknown; write 'random' or 'kmeans'")
         check_whole(warmup_epochs=warmup_epochs)
-        self.schedule = MergeSchedule(merge_threshold, merge_start, merge_stop, merge_every)
+        check_flag(tied=tied)
+        self.schedule = MergeSchedule(None if tied else merge_threshold, merge_start, merge_stop, merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
         self.merge_threshold = merge_threshold
         self.merge_start, self.merge_stop, self.merge_every = merge_start, merge_stop, merge_every
         self.drop_below, self.prototype_init, self.warmup_epochs = drop_below, prototype_init, warmup_epochs
+        self.tied = tied
+        self._places: Tensor | None = None
         self._warned = False
         places = max(counts)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_classes, places, embedding_dim), dim=2))
@@ -143,14 +149,20 @@ class SoftTriple(ProxyRegularizer):
         if self.training and self.kmeans is not None and not self.kmeans.started:
             self.kmeans.keep(embedding, y)
             return 0 * embedding.sum()
+        places, settings = self._places, {"scale": self.scale, "gamma": self.gamma, "margin": self.margin}
+        if places is not None and len(y) == 2 * len(places):
+            places = torch.cat([places, places])  # of clean and adversarial images
         data, spread, assignment = soft_triple_terms(
-            embedding, y, self.prototypes, self.active, scale=self.scale, gamma=self.gamma, margin=self.margin
+            embedding, y, self.prototypes, self.active, places=places, **settings
         )
         if self.training:
             self.mass.index_add_(0, y, assignment.to(self.mass.dtype))
             self.used = torch.zeros_like(self.active, dtype=torch.int64) if self.used is None else self.used
             self.used.index_put_((y, assignment.argmax(1)), torch.ones_like(y), accumulate=True)
         return data + self.tau * spread if self.prototypes.shape[1] > 1 else data
+
+    def at_places(self, places: Tensor | None) -> None:
+        self._places = places if self.tied else None
 
     def similarity(self, embedding: Tensor) -> Tensor:
         """Smoothed similarity in [-1, 1] of embeddings (B, D) to every class, (B, C)."""
@@ -173,7 +185,7 @@ class SoftTriple(ProxyRegularizer):
         share = shares(sum_over_processes(used))
         used.zero_()
         self.used = used
-        due = self.schedule.scheduled(epoch, epochs)
+        due = not self.tied and self.schedule.scheduled(epoch, epochs)
         dropped = self._drop(share, optimizer) if self.drop_below and due else []
         merged = self._merge(optimizer) if self.merge_threshold and due else []
         counts = {
