@@ -90,13 +90,19 @@ def _class(name: str, **arguments: Any) -> Overrides:
     return {"class_path": name, "init_args": arguments}
 
 
+def _soft_triple(**arguments: Any) -> Overrides:
+    return {"regularizer": {"init_args": arguments}}
+
+
 _ALONE: Overrides = {"regularizer": None}
 # Without mode labels nobody knows how many modes there are, so classes of five have ten prototypes.
 _WAYS: dict[str, tuple[str, Overrides]] = {
     "plain": ("Plain", _ALONE),
-    "soft-triple": ("SoftTriple, as in the paper", {}),
+    "soft-triple": ("SoftTriple, as in the paper", _soft_triple(projection=None, drop_below=None)),
+    "soft-triple-kmeans": ("SoftTriple, k-means", _soft_triple(projection="batchnorm", prototype_init="kmeans")),
     "logsumexp": ("Logsumexp head", {**_ALONE, "head": _class("MultiPrototypeHead", prototypes_per_class=10)}),
     "known": ("Known modes", {**_ALONE, "modes": _class("KnownModes")}),
+    "discovered": ("Discovered modes", {**_ALONE, "modes": _class("DiscoveredModes", clusters=10)}),
 }
 
 

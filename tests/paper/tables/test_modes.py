@@ -23,7 +23,7 @@ from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
 from protoat.threats import Linf
 
-SETUPS = ["plain", "soft-triple", "logsumexp", "known"]
+SETUPS = ["plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered"]
 
 
 def study(number: int = 10, *, budget: str = "cpu", seeds: tuple[int, ...] = (0,), **chosen: Any) -> Filled:
@@ -64,7 +64,7 @@ def test_a_gain_needs_the_plain_row_and_a_share_the_ceiling() -> None:
     assert [task.job.name for task in gain] == ["modes-digits-2-logsumexp-cpu-0", "modes-digits-2-plain-cpu-0"]
     share = study(columns=["share of ceiling", "digits-2"], rows=["logsumexp"]).tasks()
     assert [task.job.name for task in share[2:]] == ["modes-digits-2-known-cpu-0"]
-    plain, known = table_of(10).rows[0], table_of(10).rows[3]
+    plain, known = table_of(10).rows[0], table_of(10).rows[4]
     of = {line.label: line for line in table_of(10).columns}
     assert table_of(10).cell(plain, of["Gain"]) is table_of(10).cell(known, of["Share of ceiling"]) is None
 
