@@ -95,6 +95,8 @@ def _soft_triple(**arguments: Any) -> Overrides:
 
 
 _ALONE: Overrides = {"regularizer": None}
+# Groups are modes where a row has them, else classes.
+_WEIGHTS: Overrides = {"weighting": _class("GroupDRO")}
 # Without mode labels nobody knows how many modes there are, so classes of five have ten prototypes.
 _WAYS: dict[str, tuple[str, Overrides]] = {
     "plain": ("Plain", _ALONE),
@@ -109,11 +111,16 @@ _WAYS: dict[str, tuple[str, Overrides]] = {
 def _rows(base: Setup) -> tuple[Line, ...]:
     """Every way to train over a base, each compared with plain training and with the ceiling, known modes."""
     start = "strong-" * (base.layer is not None)
-    setups = {name: replace(base, name=start + name, changes=changes) for name, (_, changes) in _WAYS.items()}
+    ways = {
+        name + suffix: (label + ending, {**changes, **more})
+        for suffix, ending, more in (("", "", {}), ("-weights", ", group weights", _WEIGHTS))
+        for name, (label, changes) in _WAYS.items()
+    }
+    setups = {name: replace(base, name=start + name, changes=changes) for name, (_, changes) in ways.items()}
     plain, ceiling = setups["plain"], replace(setups["known"], baseline=setups["plain"])
     compared = {name: replace(setup, baseline=plain, ceiling=ceiling) for name, setup in setups.items()}
     compared |= {"plain": plain, "known": ceiling}
-    return tuple(Line(label, compared[name]) for name, (label, _) in _WAYS.items())
+    return tuple(Line(label, compared[name]) for name, (label, _) in ways.items())
 
 
 def study(base: str, rows: tuple[Line, ...]) -> Table:

@@ -24,6 +24,7 @@ from protoat.storage.parsing import parse_yaml
 from protoat.threats import Linf
 
 SETUPS = ["plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered"]
+SETUPS += [f"{name}-weights" for name in SETUPS]
 
 
 def study(number: int = 10, *, budget: str = "cpu", seeds: tuple[int, ...] = (0,), **chosen: Any) -> Filled:
@@ -49,8 +50,9 @@ def test_rows_differ_in_what_they_are_about_alone(number: int) -> None:
 
 def test_runs_with_prototypes_are_attacked_by_what_knows_them() -> None:
     attacks = {task.job.name: task.attacks for task in study(columns=["digits-2"]).tasks()}
+    assert set(attacks) == {f"modes-digits-2-{name}-cpu-0" for name in SETUPS}
     plain = attacks.pop("modes-digits-2-plain-cpu-0")
-    assert set(attacks) == {f"modes-digits-2-{name}-cpu-0" for name in SETUPS[1:]}
+    assert attacks.pop("modes-digits-2-plain-weights-cpu-0") == plain
     assert (set(plain), set(map(frozenset, attacks.values()))) == (
         {"clean", "aa"},
         {frozenset({"clean", "aa", "adaptive"})},
