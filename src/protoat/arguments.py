@@ -10,6 +10,7 @@ from protoat.errors import UserError
 
 __all__ = [
     "check_callable",
+    "check_epochs",
     "check_flag",
     "check_kind",
     "check_number",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 _SEEDS = 2**63
+_MOST_EPOCHS = 1_000_000
 
 
 def check_whole(least: int = 1, advice: str = "", /, **values: Any) -> None:
@@ -44,6 +46,21 @@ def check_whole(least: int = 1, advice: str = "", /, **values: Any) -> None:
             raise _wrong_kind(name, value, f"a whole number of at least {least}")
     if any(value < least for value in values.values()):
         raise UserError(f"{_listed(values)} must be at least {least}{_tail(advice)}")
+
+
+def check_epochs(epochs: Any) -> None:
+    """Refuses what is no number of epochs: a whole one from 1 to a million, as a slip of the hand trains for ever.
+
+    Raises:
+        ValueError: says what came.
+
+    >>> check_epochs(10**12)
+    Traceback (most recent call last):
+    protoat.errors.UserError: epochs=1000000000000 is outside 1 to 1000000, and more than any run reaches
+    """
+    check_whole(epochs=epochs)
+    if epochs > _MOST_EPOCHS:
+        raise UserError(f"epochs={epochs} is outside 1 to {_MOST_EPOCHS}, and more than any run reaches")
 
 
 def check_number(interval: str, advice: str = "", /, **values: Any) -> None:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from protoat.arguments import check_kind, check_number, check_whole
+from protoat.arguments import check_epochs, check_kind, check_number, check_whole
 from protoat.data import Origin
 from protoat.epochs import Epoch
 from protoat.errors import UserError
@@ -314,7 +314,7 @@ class Objective(nn.Module):
         Raises:
             ValueError: `epochs` below 1, or `done` outside [0, `epochs`].
         """
-        check_whole(epochs=epochs)
+        check_epochs(epochs)
         check_whole(0, done=done)
         if done > epochs:
             raise UserError(f"done={done} epochs of {epochs}; write at most {epochs}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -32,8 +33,8 @@ def as_output(result: Any) -> Output:
     """Lets a plain module stand where a model that returns `Output` is expected.
 
     Args:
-        result: what a model returned: `Output`, logits (B, C), or an object with an attribute ``logits``, as the models
-            of transformers give. Of the last two the embedding is empty, (B, 0).
+        result: what a model returned: `Output`, logits (B, C), an object with an attribute ``logits``, as the models of
+            transformers give, or a mapping with a key ``logits``. Of all but the first the embedding is empty, (B, 0).
 
     Raises:
         ValueError: none of these.
@@ -44,10 +45,13 @@ def as_output(result: Any) -> Output:
     """
     if isinstance(result, Output):
         return result
-    logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
+    inner = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    logits = result if isinstance(result, Tensor) else inner
     if not isinstance(logits, Tensor):
+        keys = f" with the keys {', '.join(map(str, result)) or 'none'}" if isinstance(result, Mapping) else ""
         raise UserError(
-            f"the model returned a {type(result).__name__}, expected logits, an object that has them, or protoat.Output"
+            f"the model returned a {type(result).__name__}{keys}, expected logits, an object or a mapping that has "
+            "them as logits, or protoat.Output"
         )
     return Output(logits, logits.new_empty(logits.shape[0], 0))
 

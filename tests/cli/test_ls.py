@@ -44,6 +44,19 @@ def test_an_epoch_that_was_taken_back_is_not_counted(runs: Path, capsys: pytest.
     assert "3 (taken back)" in capsys.readouterr().out
 
 
+def test_weights_larger_than_the_memory_allowed_end_nothing(
+    runs: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr("safetensors.safe_open", refused)
+    assert main(["ls", "."]) == 0
+    said = capsys.readouterr()
+    assert "killed" in said.out
+    assert "stopped/last.safetensors cannot be opened: it is larger than the memory" in caplog.text + said.err
+
+
 def test_brackets_in_a_name_are_no_markup(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs / "stopped").rename(runs / "[draft]")
     (runs / "a[").mkdir()

@@ -11,7 +11,8 @@ from torch import nn
 
 import protoat
 from protoat.cli import main
-from protoat.recipes.own_code import allowing_own_code
+from protoat.errors import UserError
+from protoat.recipes.own_code import allowing_own_code, working_directory_on_path
 from protoat.recipes.reading import read_recipe, recipe_from_text
 from tests.whole import edit
 
@@ -48,6 +49,26 @@ def stored_run(folder: Path, network: str) -> Path:
     edit(folder / "recipe.yaml", yaml.safe_dump(recipe))
     edit(folder / "run.json", '{"num_classes": 2, "shape": [1, 8, 8], "class_names": ["a", "b"], "mode_names": []}')
     return folder
+
+
+NAMED = NET.replace("image_size: int):", "image_size: int, name: str = '', names: list[str] | None = None):")
+PLAIN_TEXTS = ["two words", "8/255", "yes", ""]
+ODD_TEXTS = ["a: b", "[x", "'q'", "a\nb", "1e5", "none"]
+
+
+@pytest.mark.parametrize("text", [*PLAIN_TEXTS, *ODD_TEXTS, ["a: b"]], ids=str)
+def test_an_argument_comes_back_from_the_recipe_or_no_run_is_begun(here: Path, text: str | list[str]) -> None:
+    (here / "own_networks.py").write_text(NAMED)
+    name = "name" if isinstance(text, str) else "names"
+    choice = {"model": {"class_path": "own_networks.Net", "init_args": {name: text}}}
+    with working_directory_on_path():
+        try:
+            recipe = read_recipe("digits-2", choice)
+        except UserError as error:
+            assert text not in PLAIN_TEXTS
+            assert "no run could be read from its recipe again" in str(error) and "\n" not in str(error)
+        else:
+            assert recipe_from_text(recipe.text, trust=recipe.trust).model.keywords[name] == text
 
 
 def test_a_network_of_the_working_directory_is_trained_and_evaluated(

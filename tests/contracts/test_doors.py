@@ -9,10 +9,12 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections import UserDict
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import APGD, FAB, JSMA, PGD, AutoAttack, Square, UniformNoise
+from protoat.attacks import APGD, APGDT, FAB, FABT, JSMA, PGD, AutoAttack, Square, UniformNoise
 from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.evaluation import evaluate
@@ -136,7 +138,7 @@ CUT: dict[str, Wrap] = {
 # What is no answer of a classifier of ten classes: refused in a line.
 REFUSED: dict[str, tuple[Wrap, str]] = {
     "tuple": (behind(lambda z: (z, z)), "returned a tuple"),
-    "dictionary": (behind(lambda z: {"scores": z}), "returned a dict"),
+    "dictionary": (behind(lambda z: {"scores": z, "loss": 0}), "returned a dict with the keys scores, loss"),
     "one logit": (behind(lambda z: z[:, :1]), "one logit"),
     "a row too few": (behind(lambda z: z[1:] if len(z) > 1 else z), r"gives \(\d+, 10\) for \d+ images"),
     "no classes": (behind(lambda z: z.amax(1)), r"gives \("),
@@ -235,6 +237,19 @@ def test_a_sound_model_is_not_spoken_of(door: Any, data: ImageData, caplog: Any)
     assert door(ten(), data, caplog) == ""
 
 
+HOLDERS: dict[str, Callable[[Tensor], Any]] = {
+    "dictionary": lambda z: {"logits": z, "features": z.flatten(0)},
+    "mapping of a library": lambda z: UserDict(loss=None, logits=z),
+    "named fields": lambda z: SimpleNamespace(logits=z),
+}
+
+
+@each_door
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_outputs_that_hold_logits_are_taken(holder: str, door: Any, data: ImageData, caplog: Any) -> None:
+    assert door(behind(HOLDERS[holder])(ten()), data, caplog) == ""
+
+
 @each_door
 @pytest.mark.parametrize("name", CUT)
 def test_what_passes_no_gradient(name: str, door: Any, data: ImageData, caplog: Any) -> None:
@@ -287,8 +302,9 @@ def test_classes_that_are_ruled_out_are_legal() -> None:
     masked = behind(lambda z: torch.cat([z, z.new_full((len(z), 6), -torch.inf)], 1))(network)
     for attack in (PGD3, APGD(THREAT, steps=5), Square(THREAT, queries=30), APGD(THREAT, steps=5, loss=dlr)):
         assert int(attack(masked, x, y).correct.sum()) == pytest.approx(int(attack(network, x, y).correct.sum()), abs=1)
-    for whole in (AutoAttack(THREAT), FAB(THREAT, steps=5)):
-        assert 0 < int(whole(masked, x[:8], y[:8]).correct.sum()) <= 8
+    for attack in (APGDT(THREAT, steps=5), FAB(THREAT, steps=5), FABT(THREAT, steps=3)):
+        assert 0 < int(attack(masked, x[:8], y[:8]).correct.sum()) <= 8
+    assert not AutoAttack(Linf(0.6))(masked, x, y).correct.any()
 
 
 @pytest.mark.parametrize("factor", [1000.0, 1e7])
@@ -307,10 +323,12 @@ def test_saturated_networks_fall_like_their_twins(factor: float) -> None:
 def test_logits_of_any_precision(dtype: torch.dtype) -> None:
     network, x, y = parts.trained(count=24)
     other = behind(lambda z: z.to(dtype))(network)
-    for attack in (PGD3, APGD(THREAT, steps=4), AutoAttack(THREAT)):
+    parts_of_autoattack = (APGDT(THREAT, steps=4), FABT(THREAT, steps=2), Square(THREAT, queries=20))
+    for attack in (PGD3, APGD(THREAT, steps=4), *parts_of_autoattack):
         result = attack(other, x, y)
         assert result.x_adv.dtype == torch.float32
         assert int(result.correct.sum()) == pytest.approx(int(attack(network, x, y).correct.sum()), abs=2)
+    assert not AutoAttack(Linf(0.6))(other, x, y).correct.any()  # all fall to its first part
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")

@@ -96,6 +96,15 @@ def test_cache_in_an_impossible_place_costs_only_time(
         assert len(decode(paths)) == 600
 
 
+def test_what_a_kill_left_is_cleared(paths: list[Path], cache: Path) -> None:
+    decode(paths)
+    (stored,) = cache.rglob("*.safetensors")
+    stored.rename(stored.with_name(f".{stored.name}.partial"))
+    (stored.parent / f".{stored.name}.lock").touch()
+    decode(paths)
+    assert list(cache.rglob("*.*")) == [stored]
+
+
 def test_readers_and_writers_at_once(paths: list[Path], cache: Path) -> None:
     digests = file_digests(paths)
     with ThreadPoolExecutor(4) as pool:

@@ -94,6 +94,7 @@ def test_download_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         source.load("train")
     assert list(source.root.iterdir()) == []
     broken = False
+    (source.root / ".tiny-imagenet-200.partial" / "tiny-imagenet-200" / "train").mkdir(parents=True)  # left by a kill
     source.fetch()
     assert source.available() and [path.name for path in source.root.iterdir()] == ["tiny-imagenet-200"]
     broken = True

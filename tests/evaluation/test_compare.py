@@ -22,6 +22,7 @@ from protoat.evaluation.compare import (
 )
 from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import interval_of_mean
+from protoat.reports.records import lowest, lowest_columns
 
 RIGHT = st.lists(st.integers(100, 1000), min_size=2, max_size=6)
 
@@ -37,7 +38,8 @@ def content(attacks: dict[str, str], **subject: Any) -> dict[str, Any]:
         half = len(outcomes) // 2
         parts = {"low": outcomes[:half], "high": outcomes[half:]}
         modes = {name: {"correct": part.count("1"), "total": len(part)} for name, part in parts.items()}
-        counts = {"correct": outcomes.count("1"), "total": len(outcomes), "per_mode": modes, "per_class": modes}
+        counts = {"correct": outcomes.count("1"), "total": len(outcomes), "per_mode": modes}
+        counts["per_class"] = {"all": {"correct": counts["correct"], "total": counts["total"]}}
         return {**counts, "outcomes": outcomes, "parameters": parameters, "seconds": 1.0}
 
     worst = "".join(min(column) for column in zip(*attacks.values(), strict=True))
@@ -75,6 +77,18 @@ def test_differences_are_image_by_image() -> None:
     assert pgd.worst_modes == (("high", (0, 20)), ("high", (9, 20)))
     assert pgd.shown_in_worst_mode
     assert not clean.shown_in_worst_mode
+
+
+def test_worst_modes_are_of_known_modes_only() -> None:
+    plain = content({"pgd10": "1" * 20 + "0" * 20})
+    for entry in (plain["worst_case"], plain["attacks"]["pgd10"]):
+        entry["per_class"] = entry["per_mode"]
+    one = Evaluation.from_json(plain)
+    assert not one["pgd10"].has_modes and FIRST["pgd10"].has_modes
+    assert lowest(one["pgd10"]) == ["high: 0.0"] and lowest_columns(one.attacks) == ["worst class"]
+    assert lowest(FIRST["pgd10"]) == ["all: 50.0", "high: 0.0"]
+    for each in compare(one, one):
+        assert each.worst_modes is None and not each.shown_in_worst_mode
 
 
 def test_no_difference_where_chance_could_make_it() -> None:

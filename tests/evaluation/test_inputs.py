@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import protoat as pa
 from protoat.evaluation.attack_names import named_attacks
+from protoat.evaluation.embedding import embed
 from protoat.training.validation import Validation
 
 from . import small
@@ -100,6 +103,41 @@ def test_lint_audit_and_validation_take_them(form: str, case: tuple[nn.Module, p
     assert (report["C15"].status, report["C16"].status) == ("pass", "pass")
     validation = Validation(given, pa.PGD(THREAT, steps=2), device=torch.device("cpu"))
     assert validation(model)["clean"] == Validation(data, None, device=torch.device("cpu"))(model)["clean"]
+
+
+class Wide(nn.Module):
+    """A float32 network to which nothing but float64 comes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.wide = network, nn.Parameter(torch.ones((), dtype=torch.float64))
+        for parameter in network.parameters():
+            parameter.data = parameter.data.double()
+        network.double()
+
+    def forward(self, x: Tensor) -> Any:
+        assert x.dtype == torch.float64
+        return self.network(x)
+
+
+@pytest.mark.parametrize("images", ["uint8", "float32", "float64"])
+def test_images_are_as_wide_as_the_model(images: str, case: tuple[nn.Module, pa.ImageData]) -> None:
+    model, data = case
+    expected = pa.evaluate(model, data, {"clean": None, "pgd3": pa.PGD(THREAT, steps=3)})
+    other = data if images == "uint8" else dataclasses.replace(data, images=data.pixels().to(getattr(torch, images)))
+    wide = Wide(copy.deepcopy(model))
+    report = pa.evaluate(wide, other, {"clean": None, "pgd3": pa.PGD(THREAT, steps=3)})
+    assert torch.equal(report["clean"].correct_mask, expected["clean"].correct_mask)
+    assert report["pgd3"].count.correct == pytest.approx(expected["pgd3"].count.correct, abs=1)
+    narrow = pa.evaluate(model, other, "clean")
+    assert torch.equal(narrow["clean"].correct_mask, expected["clean"].correct_mask)
+    assert pa.lint(wide, other, THREAT, "pgd2") == pa.lint(model, data, THREAT, "pgd2")
+    assert pa.audit(wide, other, THREAT, images=20, only=["C15"])["C15"].status == "pass"
+    attack, device = pa.PGD(THREAT, steps=2), torch.device("cpu")
+    for given in (other, pa.ImageLoader(other, batch_size=9)):
+        validation = Validation(given, attack, device=device, dtypes=[torch.float64])
+        assert validation(wide)["clean"] == expected["clean"].accuracy
+    assert embed(wide, other, torch.arange(3)).images.dtype == torch.float64
 
 
 class TestAttacks:

@@ -44,6 +44,7 @@ def train(net: nn.Module | None = None, optimizer: Any = None, **options: Any) -
         ({"epochs": 1.5}, "epochs=1.5"),
         ({"epochs": True}, "epochs=True"),
         ({"epochs": "3"}, "epochs='3'"),
+        ({"epochs": 10**12}, "epochs=1000000000000 is outside 1 to 1000000"),
         ({"epochs": float("nan")}, "epochs=nan"),
         ({"validate_every": 0.5}, "validate_every=0.5"),
         ({"checkpoint_every": 2.5}, "checkpoint_every=2.5"),
@@ -109,6 +110,47 @@ def test_optimizers_that_cannot_serve(build: Callable[[Any], Any], message: str,
     with pytest.raises(ValueError, match=message):
         train(net, build(net.parameters()), out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Raises(nn.Module):
+    """Raises an error in a forward in training of this number."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.network, self.at, self.forwards = small(), at, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += self.training
+        if self.forwards == self.at:
+            raise RuntimeError("no more")
+        return self.network(x)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("failing", [lambda: Raises(1), lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 2))])
+def test_an_error_before_the_first_step_leaves_the_folder_as_it_was(
+    failing: Callable[[], nn.Module], there: bool, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    if there:
+        out.mkdir()
+    with pytest.raises((RuntimeError, ValueError), match=r"no more|labels run up to 2"):
+        train(failing(), out=out)
+    assert out.exists() == there and not list(tmp_path.rglob("*/*"))
+    assert train(method=PGDAT(THREAT, steps=1), out=out).updates == 2  # a run of its own, with other settings
+
+
+def test_an_error_after_a_step_or_in_a_used_folder_leaves_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "notes.txt").touch()
+    for name, at in (("used", 1), ("stepped", 2)):
+        with pytest.raises(RuntimeError, match="no more"):
+            train(Raises(at), out=tmp_path / name)
+        assert (tmp_path / name / "checkpoints").is_dir()
+    with pytest.raises(RuntimeError, match="no more"):
+        train(Raises(1), out=tmp_path / "stepped")
+    assert (tmp_path / "stepped" / "checkpoints").is_dir()
+    assert (tmp_path / "used" / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("still", [0, 1])

@@ -125,9 +125,10 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
     )
     rows = []
     for comparison in found:
-        cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
+        cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes or ()]
         rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
-    print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
+    if any(comparison.worst_modes for comparison in found):
+        print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
     say(
         f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
         f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
@@ -171,11 +172,13 @@ def _say_weights(groups: Sequence[_Group]) -> None:
 
 
 def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:
-    """What the runs of each group leave right, by attack, and by attack in the worst mode."""
-    attacks = common_attacks([record for group in groups for record in group.records])
+    """What the runs of each group leave right, by attack, and where modes are known by attack in the worst mode."""
+    records = [record for group in groups for record in group.records]
+    attacks = common_attacks(records)
+    known = any(records[0][attack].has_modes for attack in attacks)
     return {
         attack + ", worst mode" * in_worst_mode: [group.seeds(attack, in_worst_mode=in_worst_mode) for group in groups]
-        for in_worst_mode in (False, True)
+        for in_worst_mode in (False, True)[: 1 + known]
         for attack in attacks
     }
 

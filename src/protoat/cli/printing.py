@@ -15,7 +15,7 @@ from protoat.evaluation import AttackReport
 from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.names import printable
-from protoat.reports.records import heads_of, interval_text, lowest
+from protoat.reports.records import heads_of, interval_text, lowest, lowest_columns
 
 __all__ = ["linear_heads", "measurements", "print_table"]
 
@@ -45,7 +45,7 @@ def measurements(name: str, record: Evaluation) -> None:
     title = f"{name}: {subject.weights}, {subject.images} images of {subject.data}"
     if record.worst_case is not None and subject.threat is not None:
         title += f", {subject.threat.norm} {subject.threat.eps:.4g}"
-    columns = ["attack", "accuracy %", "95 % interval", "images", "worst class", "worst mode", "images/s"]
+    columns = ["attack", "accuracy %", "95 % interval", "images", *lowest_columns(record.entries), "images/s"]
     print_table(title, columns, [_row(attack, found) for attack, found in record.entries.items()])
     for attack, found in record.attacks.items():
         if found.alarms:

@@ -14,7 +14,7 @@ from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
 from protoat.functional.labels import class_numbers
 
-__all__ = ["as_batch", "origin_of"]
+__all__ = ["as_batch", "float_type", "origin_of"]
 
 _IMAGES = ("image", "images", "pixel_values", "img")
 _LABELS = ("label", "labels", "target", "targets")
@@ -43,16 +43,27 @@ def as_batch(
     """
     images, labels = _pair(batch, labelled)
     x = _tensor("images", images)
-    x = unit_pixels(x)
+    wanted = float_type(dtypes)
+    if x.dtype == torch.uint8:
+        x = unit_pixels(x, wanted)
     if not x.is_floating_point():
         raise UserError(f"images are {x.dtype}, expected floats in [0, 1], or torch.uint8 from 0 to 255")
     if x.dim() < 2 or not len(x):
         raise UserError(f"images have shape {tuple(x.shape)}, expected a batch (B, ...) of at least one image")
     if x.dtype not in dtypes:
-        x = x.double() if torch.float64 in dtypes and torch.float32 not in dtypes else x.float()
+        x = x.to(wanted)
     if labels is None:
         return x, torch.zeros(len(x), dtype=torch.int64, device=x.device)
     return x, class_numbers(_tensor("labels", labels), len(x))
+
+
+def float_type(dtypes: Collection[torch.dtype]) -> torch.dtype:
+    """The type that images are given in to a model that takes `dtypes`: float64 where it takes no float32.
+
+    >>> float_type([torch.float64]), float_type([torch.float16])
+    (torch.float64, torch.float32)
+    """
+    return torch.float64 if torch.float64 in dtypes and torch.float32 not in dtypes else torch.float32
 
 
 def origin_of(batch: Any) -> Origin:

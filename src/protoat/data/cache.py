@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from torch import Tensor
 from protoat.data.picture import RULES, colour_of, fitted, show
 from protoat.errors import UserError
 from protoat.storage.files import open_to_read
+from protoat.storage.scratch import scratch
 
 __all__ = ["cache_folder", "decode_once", "file_digests"]
 
@@ -100,14 +100,11 @@ def _recall(path: Path) -> Tensor | None:
 
 
 def _keep(path: Path, images: Tensor) -> None:
-    """Writes beside the final place and renames, so that no process ever sees half a file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as scratch:
-            written = Path(scratch) / path.name
-            save_file({"images": images}, written, metadata={"crc32": _checksum(images)})
-            written.replace(path)
-    except (SafetensorError, OSError) as error:
+        with scratch(path) as part:
+            save_file({"images": images}, part, metadata={"crc32": _checksum(images)})
+            part.replace(path)
+    except (SafetensorError, OSError, UserError) as error:
         warnings.warn(
             f"decoded images could not be kept in {path.parent} ({error}), so they will be decoded again next time; "
             "set PROTOAT_CACHE to a folder with room",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from protoat.data.base import UNKNOWN_MODE, ImageData
-from protoat.data.batch_format import as_batch
+from protoat.data.batch_format import as_batch, float_type
 from protoat.data.loader import ImageLoader
 from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
@@ -74,7 +74,7 @@ def as_image_data(
     dtypes: Collection[torch.dtype] = (torch.float32,),
     classes: Callable[[Tensor], int] | None = None,
 ) -> ImageData:
-    """Test images in any of the forms of `read_images`, or an `ImageLoader` or `ImageData`, which is taken as it is.
+    """Test images in any of the forms of `read_images`, or those of an `ImageLoader` or `ImageData`.
 
     Args:
         data, modes, dtypes: see `read_images`.
@@ -88,6 +88,7 @@ def as_image_data(
             logger.warning("the loader shuffles or augments: the images that it draws from are taken, as they are")
         data = data.data
     if isinstance(data, ImageData):
+        data = _fitting(data, dtypes)
         return (
             data if modes is None else Given(data.images, data.labels, modes, data.class_names).named(data.num_classes)
         )
@@ -95,9 +96,17 @@ def as_image_data(
     return given.named(1 + int(given.labels.max()) if classes is None else classes(unit_pixels(given.images[:1])))
 
 
+def _fitting(data: ImageData, dtypes: Collection[torch.dtype]) -> ImageData:
+    """The same images as floats that the model takes; 8-bit ones stay where it takes float32, which they become."""
+    present, wanted = data.images.dtype, float_type(dtypes)
+    if present in dtypes or (present == torch.uint8 and wanted == torch.float32):
+        return data
+    return replace(data, images=unit_pixels(data.images, wanted))
+
+
 def is_whole(data: Any) -> bool:
     """Whether these are images to be read at once, and not batches."""
-    return isinstance(data, Dataset) or _are_arrays(data)
+    return isinstance(data, ImageData | Dataset) or _are_arrays(data)
 
 
 def read_images(data: Any, *, modes: Any = None, dtypes: Collection[torch.dtype] = (torch.float32,)) -> Given:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split
 from protoat.data.cache import decode_once, file_digests
 from protoat.errors import UserError
+from protoat.storage.scratch import scratch
 
 __all__ = ["TinyImageNet"]
 
@@ -50,10 +50,12 @@ class TinyImageNet(Source):
             return
         from torchvision.datasets.utils import download_and_extract_archive  # takes seconds
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as scratch:
-            download_and_extract_archive(_URL, scratch, md5=_MD5, remove_finished=True)
-            (Path(scratch) / self.location().name).rename(self.location())
+        with scratch(self.location()) as part:
+            if self.available():
+                return  # another process was at it
+            part.mkdir()
+            download_and_extract_archive(_URL, str(part), md5=_MD5, remove_finished=True)
+            (part / self.location().name).rename(self.location())
 
     def read(self, split: Split) -> ImageData:
         folder = self.location()

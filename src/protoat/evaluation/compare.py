@@ -43,18 +43,21 @@ class Comparison:
         attack: its name, or ``worst case``.
         first, second: what each leaves right.
         pair: the images they disagree on.
-        worst_modes: for each, its worst mode and what it leaves right there; these may be different modes.
+        worst_modes: for each, its worst mode and what it leaves right there; these may be different modes. None where
+            no modes are known beside the classes.
     """
 
     attack: str
     first: Count
     second: Count
     pair: Paired
-    worst_modes: tuple[tuple[str, Count], tuple[str, Count]]
+    worst_modes: tuple[tuple[str, Count], tuple[str, Count]] | None
 
     @property
     def shown_in_worst_mode(self) -> bool:
         """Whether the worst modes differ beyond chance: they are of different images, so intervals must not overlap."""
+        if self.worst_modes is None:
+            return False
         (_, first), (_, second) = self.worst_modes
         return not overlap(first.interval, second.interval)
 
@@ -254,5 +257,5 @@ def _comparison(attack: str, first: AttackReport, second: AttackReport) -> Compa
         first.count,
         second.count,
         Paired.of(first.correct_mask, second.correct_mask),
-        (first.worst_mode, second.worst_mode),
+        (first.worst_mode, second.worst_mode) if first.has_modes else None,
     )

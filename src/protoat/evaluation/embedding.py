@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.attacks.base import attacking
 from protoat.data import ImageData
+from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.evaluation.look import check_batch_norm
 from protoat.functional.forward import output_of
+from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 
 __all__ = ["Embedded", "embed", "embed_images"]
@@ -81,6 +83,7 @@ def embed(
     """
     check_batch_norm(attack, type(attack).__name__)
     device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    data = as_image_data(data, dtypes=float_types(model))
     seen = []
     for place, rows in enumerate(indices.split(batch_size)):
         x, y = data.pixels(rows, device), data.labels[rows].to(device)

@@ -20,6 +20,7 @@ from protoat.errors import UserError
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
+from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 
@@ -49,9 +50,8 @@ def labelled_images(network: MicroBatched, data: Any, modes: Any, device: torch.
     Raises:
         TypeError, ValueError: of another form, or no images; or the model cannot take them.
     """
-    dtypes = {p.dtype for p in network.parameters() if p.is_floating_point()} or {torch.float32}
     images = as_image_data(
-        data, modes=modes, dtypes=dtypes, classes=lambda x: _of_one_image(network, x.to(device)).shape[1]
+        data, modes=modes, dtypes=float_types(network), classes=lambda x: _of_one_image(network, x.to(device)).shape[1]
     )
     if not len(images):
         raise UserError("the data holds no images")

@@ -78,13 +78,19 @@ class AttackReport:
         return self.count.interval
 
     @property
+    def has_modes(self) -> bool:
+        """Whether modes are known that are not the classes themselves."""
+        parts = ({name: count.total for name, count in group.items()} for group in (self.per_class, self.per_mode))
+        return next(parts) != next(parts)
+
+    @property
     def worst_class(self) -> tuple[str, Count]:
         """The class with the lowest accuracy."""
         return worst(self.per_class)
 
     @property
     def worst_mode(self) -> tuple[str, Count]:
-        """The mode with the lowest accuracy."""
+        """The mode with the lowest accuracy; the worst class where no modes are known, see `has_modes`."""
         return worst(self.per_mode)
 
     def to_json(self) -> dict[str, Any]:

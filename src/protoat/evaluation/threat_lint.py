@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from protoat.attacks import Attack
 from protoat.attacks.examination import Examination, Finding, Severity, examine
 from protoat.data import ImageData, ImageLoader
+from protoat.data.batch_format import float_type
 from protoat.data.given import LabelledImages, as_image_data, read_images
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import Attacks, named_attacks
@@ -23,6 +24,7 @@ from protoat.evaluation.paired import Paired
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
+from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 from protoat.threats import ThreatModel
 
@@ -64,7 +66,8 @@ def lint(
     network = MicroBatched(as_module(model))
     where = next((value.device for value in network.parameters()), torch.device("cpu"))
     pixels, labels, rows = _some_of(data, images)
-    x, y = unit_pixels(pixels[rows].to(where)), labels[rows].to(where)
+    pixels, y, taken = pixels[rows].to(where), labels[rows].to(where), float_types(network)
+    x = unit_pixels(pixels, None if pixels.dtype in taken else float_type(taken))
     named = named_attacks(attacks or "clean", threat)
     found = network.retrying(lambda: examine(network, x), len(x))
     with hidden_parts_in_eval(found.hidden):

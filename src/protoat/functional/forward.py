@@ -22,7 +22,7 @@ def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
     that it may write the next ones into the same memory.
 
     Args:
-        model: images -> `Output`, logits, or an object with an attribute ``logits``.
+        model: images -> `Output`, logits, or an object or a mapping that has them as ``logits``.
         x: (B, ...) images.
 
     Raises:

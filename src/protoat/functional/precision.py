@@ -1,11 +1,20 @@
-"""Promotes half precision to float32 where it is too coarse."""
+"""Floating-point types of models, and half precision promoted to float32 where it is too coarse."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["at_least_float32"]
+__all__ = ["at_least_float32", "float_types"]
+
+
+def float_types(model: nn.Module) -> set[torch.dtype]:
+    """Floating-point types of a model's parameters, which its images may have; float32 where it has none.
+
+    >>> float_types(nn.Linear(2, 2).double())
+    {torch.float64}
+    """
+    return {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
 
 
 def at_least_float32(values: Tensor) -> Tensor:

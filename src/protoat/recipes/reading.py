@@ -30,6 +30,7 @@ from protoat.recipes.initialise import Initialise, digest, weights_of_run
 from protoat.recipes.own_code import named_in, trusted, trusting
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import KEYS, Recipe
+from protoat.recipes.round_trip import check_comes_back
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
 from protoat.storage.files import read_bytes
 from protoat.storage.parsing import decoded, parse_yaml
@@ -200,7 +201,10 @@ def _begun(parser: Parser, parsed: Namespace) -> Recipe:
     if modes.get("encoder") is not None:
         encoder = weights_of_run(Path(str(modes.encoder)), "modes.encoder")
         modes.encoder_sha256 = _digest(encoder, modes.encoder_sha256)
-    return _objects(parser, parsed)
+    recipe = _objects(parser, parsed)
+    if recipe.trust:
+        check_comes_back(recipe, lambda: recipe_from_text(recipe.text, trust=recipe.trust))
+    return recipe
 
 
 def _digest(file: Path, expected: str | None) -> str:

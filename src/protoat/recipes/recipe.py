@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from protoat.arguments import check_number, check_seed, check_whole
+from protoat.arguments import check_epochs, check_number, check_seed, check_whole
 from protoat.data import Augment, Groups, ImageData, Source
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead
@@ -116,7 +116,7 @@ class Recipe:
     trust: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_whole(epochs=self.epochs)
+        check_epochs(self.epochs)
         check_whole(batch_size=self.batch_size)
         check_whole(validate_every=self.validate_every)
         check_seed(seed=self.seed)

@@ -95,7 +95,7 @@ def _differences(found: Sequence[Records]) -> Section:
             blocks.append(pair)
         else:
             rows = [_row(each, tests[key, each.attack]) for each in pair]
-            header = [*columns, key, "only right in", "worst modes"]
+            header = [*columns, key, "only right in", *["worst modes"] * any(each.worst_modes for each in pair)]
             blocks.append(Grid(f"{name} and {key}, image by image", header, rows, text=2))
     blocks.append(
         Text(
@@ -126,7 +126,7 @@ def _compared(first: Records, other: Records, name: str, other_name: str) -> lis
 
 def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
     pair = found.pair
-    modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes)
+    modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes or ())
     return [
         found.attack,
         in_words(test[1]),
@@ -134,7 +134,7 @@ def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
         f"{100 * found.first.accuracy:.1f}",
         f"{100 * found.second.accuracy:.1f}",
         f"{pair.only_first} / {pair.only_second}",
-        f"{modes}; {in_words(found.shown_in_worst_mode)}",
+        *[f"{modes}; {in_words(found.shown_in_worst_mode)}"] * bool(modes),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from protoat.errors import UserError
@@ -22,6 +23,7 @@ __all__ = [
     "holm_in_words",
     "interval_text",
     "lowest",
+    "lowest_columns",
     "percent",
     "records_of",
 ]
@@ -76,8 +78,14 @@ def changes_of(run: RunRecords) -> list[list[str]]:
 
 
 def lowest(found: AttackReport) -> list[str]:
-    """The class and the mode with the lowest accuracy, in per cent."""
-    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in (found.worst_class, found.worst_mode)]
+    """The class and, where modes are known, the mode with the lowest accuracy, in per cent."""
+    groups = (found.worst_class, found.worst_mode) if found.has_modes else (found.worst_class,)
+    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in groups]
+
+
+def lowest_columns(entries: Mapping[str, AttackReport]) -> list[str]:
+    """The columns of what `lowest` gives."""
+    return ["worst class", "worst mode"] if any(found.has_modes for found in entries.values()) else ["worst class"]
 
 
 def percent(count: Count) -> str:

@@ -46,10 +46,16 @@ def _digest(path: Path, *_status: int) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there and begins and ends as safetensors should; its bytes are not looked at."""
+    """Whether a file is there and begins and ends as safetensors should; its bytes are not looked at.
+
+    Raises:
+        ValueError: this process may not hold so much memory, not even to look at.
+    """
     try:
         with open_to_read(path), safetensors.safe_open(path, "pt"):
             return True
+    except MemoryError as error:
+        raise UserError(f"{path} cannot be opened: it is larger than the memory that this process may have") from error
     except (ValueError, OSError, safetensors.SafetensorError):
         return False
 

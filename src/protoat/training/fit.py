@@ -15,11 +15,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from protoat.arguments import check_flag, check_seed, check_whole
+from protoat.arguments import check_epochs, check_flag, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data import ImageLoader
 from protoat.errors import UserError
+from protoat.functional.precision import float_types
 from protoat.functional.preserve import preserve_host_random_state
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
@@ -152,7 +153,7 @@ def fit(
         ValueError: settings that do not fit together, a parameter the optimizer lacks, batches of another form, another
             process at work in `out`, checkpoints of another run (any setting of method, regularizer, optimizer or
             validation attack that differs is named) or architecture. All but labels and images of later batches is
-            found before training begins.
+            found before training begins. An error before the first step leaves a new folder as it was.
         NonFiniteLossError: a term of the loss is no number; the last good checkpoint stays.
         CheckpointError: every checkpoint in `out` is damaged.
         DiskError: the disk is full; the last checkpoint stays.
@@ -171,7 +172,7 @@ def fit(
     >>> fit(net, batches, objective, epochs=2, optimizer=optimizer).updates
     6
     """
-    check_whole(epochs=epochs)
+    check_epochs(epochs)
     check_whole(validate_every=validate_every)
     check_seed(seed=seed)
     check_flag(resume=resume, compile=compile, tensorboard=tensorboard)
@@ -193,7 +194,7 @@ def fit(
         if folder is not None:
             stack.enter_context(working_on(folder))
         stack.enter_context(preserve_host_random_state(accelerator.device))
-        dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
+        dtypes = float_types(model)
         batches = Batches(
             train,
             accelerator,
@@ -250,7 +251,7 @@ def fit(
             kept["validation loader"] = watch
         if isinstance(schedule, TorchSchedule):
             kept["schedule"] = schedule
-        saver = Saver(folder, learner, state, kept)
+        saver = stack.enter_context(Saver(folder, learner, state, kept))
         saver.begin(resume=resume)
         done = state.epoch * len(batches) + state.batch
         show = progress if accelerator.is_main_process else False

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from protoat.errors import CheckpointError, UserError
-from protoat.storage.locks import on_main
+from protoat.storage.files import open_folder
+from protoat.storage.locks import LOCK, on_main
 from protoat.training import checkpoint
 from protoat.training.exported import restore
 from protoat.training.files import together
@@ -36,8 +38,11 @@ class Kept(Protocol):
 class Saver:
     """Stores a learner and its run state under one folder, or keeps what must be kept in memory.
 
+    Left as a context by an error before the first step, it leaves a folder that was empty as it was, so that the next
+    call begins a run of its own.
+
     Args:
-        out: folder of the run; None stores nothing.
+        out: folder of the run, which is there; None stores nothing.
         kept: what else has a state of its own in each process, by name.
     """
 
@@ -50,6 +55,7 @@ class Saver:
         self.state = state
         self.accelerator = learner.accelerator
         self.kept = dict(kept or {})
+        self.was_empty = out is not None and {LOCK}.issuperset(path.name for path in out.iterdir())
         self.saved_update = 0
         self._last_start = 0  # where the epoch of the last checkpoint began: that one, too, may have to be returned to
         self._epoch_start: tuple[dict[str, Tensor], dict[str, Any]] | None = None
@@ -81,6 +87,22 @@ class Saver:
         together(lambda: checkpoint.clear(folder), f"remove what a kill left in {folder}", self.accelerator)
         self.saved_update = self.state.update
         self._last_start = self.state.epoch_update
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        failed = isinstance(error, Exception) and self.state.update == 0
+        if failed and self.was_empty and self.out is not None and self.accelerator.is_main_process:
+            with open_folder(self.out) as folder:
+                for name in folder.names():
+                    if name != LOCK:
+                        folder.remove(name)
 
     def _keep_best(self) -> None:
         """Refuses to go on with best weights that are damaged, because they will not be written again."""

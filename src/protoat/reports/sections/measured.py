@@ -10,7 +10,7 @@ from protoat.evaluation.record import WORST_CASE
 from protoat.evaluation.statistics import Count
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
 from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import accuracy, heads_of, interval_text, lowest
+from protoat.reports.records import accuracy, heads_of, interval_text, lowest, lowest_columns
 from protoat.runs.records import Records
 
 __all__ = ["attacks", "groups"]
@@ -26,7 +26,7 @@ def attacks(records: Records) -> Section:
         blocks = blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
         return Section("attacks", "Attacks", blocks)
     rows = [[name, *_cells(found)] for name, found in record.entries.items()]
-    columns = ["attack", "accuracy %", "95 % interval", "right", "images", "worst class", "worst mode", "seconds"]
+    columns = ["attack", "accuracy %", "95 % interval", "right", "images", *lowest_columns(record.entries), "seconds"]
     blocks += [
         Chart(
             "Accuracy under attack",
@@ -70,7 +70,7 @@ def groups(records: Records) -> Section:
         return Section("modes", "Classes and modes", [Text("Not measured: there is no worst case.", "missing")])
     shown = {name: found for name, found in record.entries.items() if name in ("clean", WORST_CASE)}
     blocks: list[Block] = list(_of_groups("class", {name: found.per_class for name, found in shown.items()}))
-    if record.worst_case.per_mode == record.worst_case.per_class:
+    if not record.worst_case.has_modes:
         blocks.append(Text("No modes are known beside the classes."))
     else:
         blocks += _of_groups("mode", {name: found.per_mode for name, found in shown.items()})

@@ -27,12 +27,14 @@ def _headline(record: Evaluation | None) -> Iterator[Cards]:
     if record is None or record.worst_case is None:
         return
     case, attacks = record.worst_case, record.entering
-    (class_name, class_count), (mode_name, mode_count) = case.worst_class, case.worst_mode
+    class_name, class_count = case.worst_class
     items = [
         ("worst case", case.count, f"right under every one of {len(attacks)}: {', '.join(attacks)}"),
         ("worst class", class_count, f"{class_name}, in the worst case"),
-        ("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case.per_mode)}"),
     ]
+    if case.has_modes:
+        mode_name, mode_count = case.worst_mode
+        items.append(("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case.per_mode)}"))
     if "clean" in record.attacks:
         items.insert(0, ("clean", record["clean"].count, "no attack"))
     sure = "95 % interval {}, {} images; {}"
