@@ -73,7 +73,7 @@ def test_early_abort_changes_little_and_saves_much(digits: Callable[..., Any]) -
     reach, cost = [], []
     for abort in (False, True):
         calls.clear()
-        attack = CarliniWagnerL2(L2(1), steps=200, search_steps=6, learning_rate=0.05, abort_early=abort)
+        attack = CarliniWagnerL2(L2(1), steps=150, search_steps=4, learning_rate=0.05, abort_early=abort)
         reach.append(attack.closest(model, x, y).distance)
         cost.append(sum(calls))
     handle.remove()

@@ -15,7 +15,7 @@ from protoat.attacks.carlini_wagner_l0 import freeze
 from protoat.functional.norms import norm_of
 from protoat.threats import L2, Linf
 
-SHORT = {"steps": 40, "initial_const": 0.1, "largest_const": 6.0, "learning_rate": 0.05}
+SHORT = {"steps": 20, "initial_const": 0.2, "largest_const": 6.0, "learning_rate": 0.1}
 
 
 class Logits(nn.Module):
@@ -178,7 +178,7 @@ def test_success_is_judged_by_the_budget(digits: Callable[..., Any], kind: Any, 
     model, x, y = digits(count=15)
     result = kind(threat, **SHORT)(model, x, y)
     assert bool((threat.geometry.distance(result.x_adv, x) <= threat.eps + 1e-5).all())
-    assert 0.2 < result.success.float().mean() < 1
+    assert 0.1 < result.success.float().mean() < 1
     said = model(x).logits.argmax(1)
     assert torch.equal(kind(threat, **SHORT).perturb(model, x, (said + 1) % 10), x)  # already wrong
 
