@@ -93,6 +93,11 @@ class AttackReport:
         """The mode with the lowest accuracy; the worst class where no modes are known, see `has_modes`."""
         return worst(self.per_mode)
 
+    @property
+    def worst_groups(self) -> list[tuple[str, Count]]:
+        """The worst class and, where modes are known, the worst mode."""
+        return [self.worst_class, self.worst_mode] if self.has_modes else [self.worst_class]
+
     def to_json(self) -> dict[str, Any]:
         """Counts and parameters as JSON values, and one character for each image: ``1`` where it stays right."""
         groups = {"per_class": self.per_class, "per_mode": self.per_mode}

@@ -18,11 +18,11 @@ Rows = Sequence[Sequence[str]]
 
 
 def accuracies(entries: Mapping[str, AttackReport]) -> Rows:
-    """A heading and a row for each attack: accuracy with its interval, worst class, worst mode."""
-    rows = [("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")]
+    """A heading and a row for each attack: accuracy with its interval, worst class and known mode."""
+    columns = ("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")
+    rows: list[Sequence[str]] = [columns if any(found.has_modes for found in entries.values()) else columns[:-1]]
     for name, found in entries.items():
-        (owner, of_class), (mode, of_mode) = found.worst_class, found.worst_mode
-        lowest = (f"{owner}: {100 * of_class.accuracy:.1f}", f"{mode}: {100 * of_mode.accuracy:.1f}")
+        lowest = [f"{group}: {100 * count.accuracy:.1f}" for group, count in found.worst_groups]
         rows.append((name, percentage(found.accuracy, found.interval), *lowest))
     return rows
 

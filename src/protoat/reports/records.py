@@ -79,8 +79,7 @@ def changes_of(run: RunRecords) -> list[list[str]]:
 
 def lowest(found: AttackReport) -> list[str]:
     """The class and, where modes are known, the mode with the lowest accuracy, in per cent."""
-    groups = (found.worst_class, found.worst_mode) if found.has_modes else (found.worst_class,)
-    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in groups]
+    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in found.worst_groups]
 
 
 def lowest_columns(entries: Mapping[str, AttackReport]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from protoat.evaluation.record import Evaluation
 from protoat.names import markdown_text, printable
-from protoat.reports.records import accuracy
+from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
@@ -85,16 +85,12 @@ def _accuracy(run: Run) -> Iterator[str]:
         f"{subject.threat}; % [95 % Wilson interval over images]. One seed."
     )
     rows = [
-        [name, accuracy(found.count), *(f"{group}: {accuracy(count)}" for group, count in _lowest(found))]
+        [name, accuracy(found.count), *(f"{group}: {accuracy(count)}" for group, count in found.worst_groups)]
         for name, found in record.entries.items()
     ]
-    yield _table(["attack", "accuracy", "worst class", "worst mode"], rows)
+    yield _table(["attack", "accuracy", *lowest_columns(record.entries)], rows)
     if len(record.attacks) and len(next(iter(record.attacks.values())).per_mode) > len(run.class_names):
         yield _per_mode(record)
-
-
-def _lowest(found: Any) -> Sequence[tuple[str, Any]]:
-    return found.worst_class, found.worst_mode
 
 
 def _per_mode(record: Evaluation) -> str:
