@@ -38,7 +38,7 @@ def test_a_run_is_whole_small_measured_and_tells_no_places(name: str) -> None:
     assert run.evaluation is not None
     assert {"clean", "pgd10"} < run.evaluation.attacks.keys()
     assert run.evaluation["aa"].accuracy <= run.evaluation["pgd10"].accuracy
-    assert run.audit is not None
+    assert run.audit is None or run.audit.passed
     text = "".join(path.read_text() for path in shipped.glob("*.[jy]*"))
     for machine in (os.uname().nodename, "/tmp", "/home", "/work", "/root"):
         assert machine not in text
