@@ -22,8 +22,8 @@ _KINDS = ("batchnorm", "linear+batchnorm", "mlp")
 class Projection(nn.Sequential):
     """Embeddings (B, D) as prototypes see them, (B, D); the last step standardises each entry, without affine weights.
 
-    Embeddings after a ReLU lie in one orthant, so that all cosines are positive and one prototype is nearest to most
-    images; standardised ones point in all directions.
+    The embeddings of one class point in almost one direction, so that one prototype is nearest to most of them;
+    standardised ones point in all directions. See docs/methods.md.
 
     Args:
         kind: ``"batchnorm"``; ``"linear+batchnorm"``, behind a linear layer; ``"mlp"``, two linear layers with batch
