@@ -182,6 +182,22 @@ LOADERS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("dies_at", [7, 9, 14], ids=["between epochs", "in epoch 2", "in epoch 3"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata calls it
+def test_the_stateful_loader_of_torchdata_is_resumed(shuffle: bool, dies_at: int, tmp_path: Path) -> None:
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def loader() -> Any:
+        return torchdata.StatefulDataLoader(SET, 4, shuffle=shuffle, generator=generator())
+
+    whole, _ = train(loader())
+    with pytest.raises(Killed):
+        train(loader(), tmp_path, dies_at)
+    resumed, _ = train(loader(), tmp_path)
+    assert torch.equal(resumed.linear.weight, whole.linear.weight)
+
+
+@pytest.mark.parametrize("dies_at", [7, 9, 14], ids=["between epochs", "in epoch 2", "in epoch 3"])
 @pytest.mark.parametrize("name", LOADERS)
 def test_resumed_is_as_never_stopped(name: str, dies_at: int, tmp_path: Path) -> None:
     whole, _ = train(LOADERS[name]())

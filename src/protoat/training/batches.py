@@ -74,8 +74,10 @@ class Batches:
         self.labelled = labelled
         self.per_image = per_image
         self.goes_on = is_stateful(loader) and not hasattr(loader, "iterate")
-        self.memory = LoaderMemory(None if self.goes_on or hasattr(loader, "iterate") else loader)
-        self._at_start = self.memory.state()
+        # torchdata's loader draws from its generator whenever an iterator is made, which its own state leaves out.
+        kept = getattr(loader, "generator", None) if self.goes_on else loader
+        self.memory = LoaderMemory(None if hasattr(loader, "iterate") else kept)
+        self._at_start = self._restored = self.memory.state()
         self._inside = False
 
     def __len__(self) -> int:
@@ -114,13 +116,15 @@ class Batches:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs to know of the loader: its state where it goes on from there, else of this epoch."""
         own = prefixed("loader", pack(self.loader.state_dict(), "the loader's state")) if self.goes_on else {}
-        return own | prefixed("memory", self._at_start if self._inside else self.memory.state())
+        of_start = self._inside and not self.goes_on
+        return own | prefixed("memory", self._at_start if of_start else self.memory.state())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes back what `state` gave."""
         if self.goes_on and (own := part("loader", tensors)):
             self.loader.load_state_dict(unpack(own))
-        self.memory.restore(part("memory", tensors))
+        self._restored = part("memory", tensors)
+        self.memory.restore(self._restored)
 
     def _replayed(self, epoch: int, first: int) -> Generator[Any, None, None]:
         begin = first if self.goes_on else 0
@@ -128,7 +132,10 @@ class Batches:
         with workers_spared(self.loader):
             for index in range(begin, len(self.loader)):
                 seed_everything(self.device, "batch", self.seed, epoch, index, self.process)
-                iterator = _fresh(self.loader, self.goes_on) if iterator is None else iterator
+                if iterator is None:
+                    iterator = _fresh(self.loader, self.goes_on)
+                    if begin:
+                        self.memory.restore(self._restored)
                 try:
                     batch = next(iterator)
                 except StopIteration:
