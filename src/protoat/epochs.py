@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from protoat.methods import Method
@@ -14,7 +17,9 @@ from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.weighting import Weighting
 
-__all__ = ["Epoch", "EpochEnd"]
+__all__ = ["Epoch", "EpochEnd", "warn_of_eval_mode", "warn_of_the_unlearned"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -112,3 +117,25 @@ class Epoch:
         self._parts[0].at_epoch(epoch, self.epochs)
         if self._modes is not None:
             self._modes.at_epoch(epoch, self.epochs)
+
+
+def warn_of_eval_mode(model: nn.Module) -> bool:
+    """Says whether an evaluation between two epochs has left a model in eval mode, and warns of it."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
+    left = not model.training and bool(layers) and not any(layer.training for layer in layers)
+    if left:
+        logger.warning(
+            "the model trains in eval mode: batch norm keeps its statistics and dropout is off; call model.train() "
+            "after each evaluation"
+        )
+    return left
+
+
+def warn_of_the_unlearned(objective: nn.Module, optimizer: Optimizer) -> None:
+    """Warns of parameters of the objective that the optimizer lacks."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if any(id(parameter) not in held for parameter in objective.parameters()):
+        logger.warning(
+            "the optimizer lacks what the objective learns, such as prototypes, which stay as they are; build it "
+            "from protoat.parameter_groups(model, objective, lr=...)"
+        )

@@ -9,13 +9,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from protoat.arguments import check_epochs, check_kind, check_number, check_whole
 from protoat.data import Origin
-from protoat.epochs import Epoch
+from protoat.epochs import Epoch, warn_of_eval_mode, warn_of_the_unlearned
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
@@ -166,7 +164,7 @@ class Objective(nn.Module):
         y = class_numbers(y, len(x))
         last = int(y.max()) if len(y) else 0
         check_kind(nn.Module, model=model)
-        self._warn_of_eval_mode(model)
+        self._warned_of_mode = self._warned_of_mode or warn_of_eval_mode(model)
         origin = Origin(origin) if isinstance(origin, Tensor) else origin
         self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
@@ -213,26 +211,6 @@ class Objective(nn.Module):
         """
         if self.weighting is not None and self.modes is None:
             self.weighting.count(labels, num_classes)
-
-    def _warn_of_eval_mode(self, model: nn.Module) -> None:
-        """Once, of a model that an evaluation between two epochs has left in eval mode."""
-        if model.training or self._warned_of_mode:
-            return
-        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
-        if layers and not any(layer.training for layer in layers):
-            self._warned_of_mode = True
-            logger.warning(
-                "the model trains in eval mode: batch norm keeps its statistics and dropout is off; call model.train() "
-                "after each evaluation"
-            )
-
-    def _warn_of_the_unlearned(self, optimizer: Optimizer) -> None:
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if any(id(parameter) not in held for parameter in self.parameters()):
-            logger.warning(
-                "the optimizer lacks what the objective learns, such as prototypes, which stay as they are; build it "
-                "from protoat.parameter_groups(model, objective, lr=...)"
-            )
 
     def _metric(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor | None:
         if self.regularizer is None:
@@ -322,7 +300,7 @@ class Objective(nn.Module):
         self.stopped = None
         parts: list[Any] = [model, self] if optimizer is None else [model, self, optimizer]
         if optimizer is not None:
-            self._warn_of_the_unlearned(optimizer)
+            warn_of_the_unlearned(self, optimizer)
         for number in range(done + 1, epochs + 1):
             before = copy.deepcopy([part.state_dict() for part in parts]) if self.method.may_stop else []
             epoch = self.epoch(number, epochs, model, optimizer)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protoat.attacks.active import is_adversarial, select, worst_case
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.functional.norms import norm_of
 from protoat.types import Output
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack, AutoAttack
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.threats import L1, L2, Linf, ThreatModel
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from protoat.attacks import APGDT, MALT
-from protoat.attacks.base import Problem
 from protoat.attacks.malt import nearest_classes
+from protoat.attacks.problem import Problem
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import as_output
 

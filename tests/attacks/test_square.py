@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import AutoAttack, Square
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.attacks.square import _recolour, _stripes
 from protoat.attacks.square_bumps import _bump, move_budget, tile
 from protoat.functional.norms import norm_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks import PGD, Attack
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.evaluation import evaluate
 from protoat.evaluation.report import AttackReport
 from protoat.threats import Linf

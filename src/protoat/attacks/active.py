@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.attacks.watched import Watched
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import APGD, climb
-from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.problem import Problem
 from protoat.functional.forward import output_of
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from protoat.attacks.adaptive import ApproachWrong, EmbeddingDisplacement, LeaveOwn
 from protoat.attacks.apgd import APGD, APGDT
-from protoat.attacks.base import Attack, AttackLoss
+from protoat.attacks.base import Attack
+from protoat.attacks.problem import AttackLoss
 from protoat.threats import ThreatModel
 from protoat.types import Output
 

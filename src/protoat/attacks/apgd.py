@@ -14,7 +14,8 @@ from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.active import gradient_run, is_coarse, select, succeeded, worst_case
 from protoat.attacks.apgd_sparse import climb_sparse
 from protoat.attacks.ascent import Ascent, Score, measure
-from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.problem import AttackLoss, Problem
 from protoat.attacks.targets import ranked_prototypes, ranked_wrong_classes
 from protoat.functional.losses import cross_entropy
 from protoat.functional.margins import difference, dlr_targeted

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protoat.attacks.active import is_adversarial, leading, select
 from protoat.attacks.ascent import Ascent, Score, measure
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.functional.batch import noise_like
 from protoat.functional.l1 import largest_signs
 from protoat.functional.norms import Norm

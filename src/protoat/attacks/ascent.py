@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.active import leading
-from protoat.attacks.base import Problem
 from protoat.attacks.gradient import input_gradient
+from protoat.attacks.problem import Problem
 from protoat.types import Output
 
 __all__ = ["Ascent", "Score", "measure"]

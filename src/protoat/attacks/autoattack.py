@@ -11,8 +11,9 @@ from torch import Tensor
 from protoat.arguments import check_whole
 from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import APGD, APGDT
-from protoat.attacks.base import Attack, Problem
+from protoat.attacks.base import Attack
 from protoat.attacks.fab import FAB, FABT
+from protoat.attacks.problem import Problem
 from protoat.attacks.square import Square
 from protoat.errors import UserError
 from protoat.functional.losses import margin

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,12 @@ from protoat.arguments import check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.precision import Passes, attacks_in
+from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
 from protoat.attacks.watched import Watched
 from protoat.errors import NoGradientError, UserError
 from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.hidden import hidden_parts_in_eval
-from protoat.functional.images import check_images
-from protoat.functional.losses import margin
 from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 from protoat.reprs import constructor_repr
@@ -31,61 +30,11 @@ from protoat.types import Output
 
 __all__ = [
     "Attack",
-    "AttackLoss",
-    "AttackResult",
     "BatchNormMode",
     "MeasurementWarning",
-    "Problem",
     "attacking",
     "plain",
 ]
-
-AttackLoss = Callable[[Output, Tensor], Tensor]
-
-
-class AttackResult(NamedTuple):
-    """Outcome of an attack.
-
-    Attributes:
-        x_adv: (B, ...) images inside the budget and [0, 1].
-        success: (B,) bool; the label was left (untargeted) or the target was reached (targeted).
-        correct: (B,) bool; the model still gives the true label, which it does not where logits say no class.
-    """
-
-    x_adv: Tensor
-    success: Tensor
-    correct: Tensor
-
-
-class Problem(NamedTuple):
-    """One batch as an attack sees it.
-
-    Attributes:
-        model: images -> `Output`, in the mode the attack asked for, parameters frozen, logits and gradients made fit to
-            be climbed, see `Watched`.
-        x: (B, ...) clean images in [0, 1].
-        y: (B,) true labels.
-        targets: (B,) classes to reach, or None.
-        eps: radius, a number or (B,).
-        generator: the only source of randomness.
-    """
-
-    model: Callable[[Tensor], Output]
-    x: Tensor
-    y: Tensor
-    targets: Tensor | None
-    eps: Radius
-    generator: torch.Generator
-
-    @property
-    def goal(self) -> tuple[Tensor, float]:
-        """Where a loss is climbed: the classes it is taken at, (B,), and 1 at the labels, -1 at targets."""
-        return (self.y, 1.0) if self.targets is None else (self.targets, -1.0)
-
-    def lead(self, output: Output) -> Tensor:
-        """(B,) by how much the attack is ahead: positive exactly where it has succeeded."""
-        classes, sign = self.goal
-        return sign * margin(output, classes)
 
 
 class Attack(ABC):
@@ -230,7 +179,7 @@ class Attack(ABC):
 
     def _examined(self, network: nn.Module, x: Tensor, y: Tensor) -> Examination:
         """What four of the images show of a model, said as warnings."""
-        x = _checked(x, y)
+        x = checked_images(x, y)
         if not len(x) or is_examined():
             return NOTHING_FOUND
         found = examine(network, x[:4], gradients=self.follows_gradients)
@@ -258,8 +207,8 @@ class Attack(ABC):
         steps = self.gradient_steps
         exact = attacks_in("fp32") if steps is None and not self.coarse_runs else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), exact:
-            x, y, eps = _checked(x, y), _usable(y), _checked_radius(eps, x)
-            targets = None if targets is None else _usable(targets)
+            x, y, eps = checked_images(x, y), usable(y), checked_radius(eps, x)
+            targets = None if targets is None else usable(targets)
             self._check_targets(y, targets)
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
@@ -311,37 +260,6 @@ class Attack(ABC):
             raise UserError(f"targets of shape {tuple(targets.shape)} came with labels of shape {tuple(y.shape)}")
         if bool((targets == y).any()):
             raise UserError("some targets equal the true labels; draw targets from the wrong classes")
-
-
-def _usable(values: Tensor) -> Tensor:
-    """`values` as a tensor that gradients may be taken with, also when it was made in inference mode."""
-    return values.clone() if values.is_inference() else values
-
-
-def _checked_radius(eps: Radius, x: Tensor) -> Radius:
-    """A number, or radii as the images `x` are: where they are, and as precise."""
-    if isinstance(eps, Tensor) and eps.shape not in ((), (len(x),)):
-        raise UserError(
-            f"eps has shape {tuple(eps.shape)}, expected a number or one radius for each of {len(x)} images"
-        )
-    if not bool((eps >= 0).all() if isinstance(eps, Tensor) else eps >= 0):
-        raise UserError(f"eps={eps} must not be negative")
-    return _usable(eps).to(x) if isinstance(eps, Tensor) else eps
-
-
-def _checked(x: Tensor, y: Tensor) -> Tensor:
-    """`x`, detached and with rounding errors outside [0, 1] cut off."""
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}, expected a tensor")
-    if y.shape != x.shape[:1] or y.is_floating_point():
-        raise UserError(f"labels are {y.dtype} of shape {tuple(y.shape)}, expected integers of shape ({len(x)},)")
-    inside = check_images(x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise UserError(
-            f"images are {x.dtype}, whose rounding leaves the ball; give float32 and convert inside the model"
-        )
-    return inside.detach().clone()
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.attacks.base import BatchNormMode, Problem
+from protoat.attacks.base import BatchNormMode
+from protoat.attacks.problem import Problem
 from protoat.attacks.tightening import Tightening
 from protoat.threats import ThreatModel
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import is_adversarial, leading, select
-from protoat.attacks.base import BatchNormMode, Problem
+from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
+from protoat.attacks.problem import Problem
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.threats import ThreatModel
 

@@ -13,12 +13,13 @@ from protoat.arguments import check_flag, check_whole
 from protoat.attacks.active import is_adversarial, leading, select
 from protoat.attacks.apgd import APGD
 from protoat.attacks.autoattack import AutoAttack
-from protoat.attacks.base import Attack, Problem
+from protoat.attacks.base import Attack
 from protoat.attacks.examination import examine
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.malt import MALT
 from protoat.attacks.noise import CornerNoise
 from protoat.attacks.pma import PMA
+from protoat.attacks.problem import Problem
 from protoat.attacks.square import Square
 from protoat.errors import UserError
 from protoat.functional.forward import as_module

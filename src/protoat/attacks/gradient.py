@@ -10,7 +10,8 @@ from torch import Tensor
 
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
 from protoat.attacks.active import is_adversarial, select, worst_case
-from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.problem import AttackLoss, Problem
 from protoat.errors import UserError
 from protoat.functional.batch import Radius
 from protoat.functional.gradients import gradient_of

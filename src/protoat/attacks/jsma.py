@@ -9,7 +9,8 @@ from torch import Tensor
 
 from protoat.arguments import check_number
 from protoat.attacks.active import is_adversarial, select
-from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.problem import Problem
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.errors import UserError
 from protoat.functional.gradients import gradient_of

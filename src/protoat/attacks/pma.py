@@ -9,8 +9,9 @@ from torch import Tensor
 
 from protoat.arguments import check_whole
 from protoat.attacks.active import gradient_run, select, succeeded, worst_case
-from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
 from protoat.attacks.gradient import input_gradient
+from protoat.attacks.problem import Problem
 from protoat.functional.margins import own_probability, probability_margin
 from protoat.threats import ThreatModel
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from protoat.arguments import check_callable
-from protoat.attacks.base import Attack, AttackLoss, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
 from protoat.attacks.gradient import PGD, input_gradient
+from protoat.attacks.problem import AttackLoss, Problem
 from protoat.errors import UserError
 from protoat.functional.batch import noise_like
 from protoat.functional.losses import cross_entropy

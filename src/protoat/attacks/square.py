@@ -11,7 +11,8 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.active import leading, select, worst_case
-from protoat.attacks.base import Attack, BatchNormMode, Problem
+from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.problem import Problem
 from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
 from protoat.errors import UserError
 from protoat.threats import ThreatModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.active import leading
-from protoat.attacks.base import Problem
+from protoat.attacks.problem import Problem
 from protoat.functional.norms import Norm
 
 __all__ = ["Window", "coin", "move_budget", "signs", "tile", "window_at"]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from protoat.arguments import check_kind
 from protoat.attacks.active import worst_case
-from protoat.attacks.base import Attack, Problem
+from protoat.attacks.base import Attack
+from protoat.attacks.problem import Problem
 from protoat.errors import UserError
 from protoat.types import Output
 

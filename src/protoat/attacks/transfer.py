@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from protoat.arguments import check_kind
-from protoat.attacks.base import Attack, Problem
+from protoat.attacks.base import Attack
+from protoat.attacks.problem import Problem
 
 __all__ = ["Transfer"]
 

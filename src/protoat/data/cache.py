@@ -20,7 +20,7 @@ from torch import Tensor
 
 from protoat.data.picture import RULES, colour_of, fitted, show
 from protoat.errors import UserError
-from protoat.storage.files import open_to_read
+from protoat.storage.reading import open_to_read
 from protoat.storage.scratch import scratch
 
 __all__ = ["cache_folder", "decode_once", "file_digests"]

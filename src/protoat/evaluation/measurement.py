@@ -17,8 +17,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from protoat.attacks import Attack
-from protoat.attacks.base import Problem
 from protoat.attacks.precision import Passes, present_precision
+from protoat.attacks.problem import Problem
 from protoat.data import ImageData
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.micro_batches import MicroBatched

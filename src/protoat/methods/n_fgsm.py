@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_number
 from protoat.attacks import PGD, BatchNormMode
-from protoat.attacks.base import Problem
 from protoat.attacks.gradient import step_length
+from protoat.attacks.problem import Problem
 from protoat.methods.base import AdversarialTraining, Examples
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat

@@ -11,8 +11,8 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.recipes.overrides import overlay
 from protoat.recipes.parser import nearest
-from protoat.storage.files import read_bytes
 from protoat.storage.parsing import parse_yaml
+from protoat.storage.reading import read_bytes
 
 __all__ = ["Budget", "budget_names", "read_budget"]
 

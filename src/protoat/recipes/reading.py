@@ -32,8 +32,8 @@ from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import KEYS, Recipe
 from protoat.recipes.round_trip import check_comes_back
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
-from protoat.storage.files import read_bytes
 from protoat.storage.parsing import decoded, parse_yaml
+from protoat.storage.reading import read_bytes
 
 __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "shared_parser"]
 

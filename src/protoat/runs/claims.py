@@ -11,9 +11,10 @@ from typing import Any
 
 from protoat.errors import UserError
 from protoat.runs.zoo import PREFIX, zoo_folder
-from protoat.storage.files import Folder, open_folder, read_bytes
+from protoat.storage.files import Folder, open_folder
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
+from protoat.storage.reading import read_bytes
 
 __all__ = ["find_run", "is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
 

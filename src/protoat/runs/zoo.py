@@ -11,7 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from protoat.errors import UserError
-from protoat.storage.files import read_bytes, remove, rename, write
+from protoat.storage.files import remove, rename, write
+from protoat.storage.reading import read_bytes
 
 __all__ = ["PREFIX", "zoo_folder", "zoo_names"]
 

@@ -16,7 +16,8 @@ from accelerate.utils import broadcast_object_list
 from filelock import BaseFileLock, FileLock, Timeout
 
 from protoat.errors import DiskError, UserError
-from protoat.storage.files import Folder, absolute, make_folder, open_folder, open_to_read
+from protoat.storage.files import Folder, absolute, make_folder, open_folder
+from protoat.storage.reading import open_to_read
 
 __all__ = ["LOCK", "home", "is_at_work", "is_free", "locked", "on_main", "working_on"]
 

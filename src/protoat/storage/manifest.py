@@ -13,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from protoat.errors import UserError
-from protoat.storage.files import append, open_to_read, read_bytes, rename, write
+from protoat.storage.files import append, rename, write
 from protoat.storage.parsing import MOST_BYTES, parse_json
+from protoat.storage.reading import open_to_read, read_bytes
 
 __all__ = [
     "MANIFEST",
@@ -83,7 +84,7 @@ def read_record_bytes(path: Path, *, lines: bool = False) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged, or no file; see also `protoat.storage.files.read_bytes`.
+        ValueError: it is damaged, or no file; see also `protoat.storage.reading.read_bytes`.
     """
     for last in (*[False] * (_TRIES - 1), True):
         content = read_bytes(path, limit=MOST_BYTES)

@@ -20,8 +20,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from protoat.errors import CheckpointError
-from protoat.storage.files import Folder, open_folder, open_to_read, read_bytes, remove
+from protoat.storage.files import Folder, open_folder, remove
 from protoat.storage.parsing import MOST_BYTES, parse_json
+from protoat.storage.reading import open_to_read, read_bytes
 from protoat.training.files import together
 
 __all__ = ["Checkpoint", "clear", "existing", "load", "load_latest", "save", "to_bytes"]

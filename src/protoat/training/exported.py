@@ -12,8 +12,9 @@ from pathlib import Path
 import safetensors
 
 from protoat.errors import CheckpointError, UserError
-from protoat.storage.files import open_to_read, write
+from protoat.storage.files import write
 from protoat.storage.manifest import check, checksums
+from protoat.storage.reading import open_to_read
 from protoat.training import checkpoint
 from protoat.training.weights import Weights, part, prefixed
 

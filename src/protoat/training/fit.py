@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ from protoat.training.schedule import Constant, Schedule
 from protoat.training.signals import StopRequest
 from protoat.training.single_image import check_single_image, smallest_batch
 from protoat.training.torch_schedule import TorchSchedule
-from protoat.training.unreached import warn_of_the_unreached
+from protoat.training.unreached import warn_of_the_unreached, warn_of_two_decays
 from protoat.training.validation import Validation, default_attack
 
 __all__ = ["FitResult", "fit"]
@@ -189,7 +188,7 @@ def fit(
     check_accelerator(accelerator)
     check_memory_format(memory_format, model, accelerator.device)
     if accelerator.is_main_process:
-        _warn_of_two_decays(objective, optimizer)
+        warn_of_two_decays(objective, optimizer)
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(working_on(folder))
@@ -226,10 +225,20 @@ def fit(
         else:
             schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
         warn_of_the_unreached(model, objective, schedule, rule, epochs=epochs, updates=updates)
-        watch = _validation(
-            validation, validation_attack, objective, accelerator, seed=seed, dtypes=dtypes, select=select
+        watch = (
+            None
+            if validation is None
+            else Validation(
+                validation,
+                validation_attack or default_attack(objective),
+                device=accelerator.device,
+                seed=seed,
+                rank=accelerator.process_index,
+                world_size=accelerator.num_processes,
+                dtypes=dtypes,
+                by_mode=select == "worst-mode",
+            )
         )
-        attack = None if watch is None else watch.attack
         stack.enter_context(
             attacks_in(precision := chosen_precision(attack_precision, folder, learner, images, labels))
         )
@@ -238,7 +247,7 @@ def fit(
                 learner,
                 schedule,
                 rule,
-                attack,
+                None if watch is None else watch.attack,
                 precision,
                 epochs=epochs,
                 batches=len(batches),
@@ -283,38 +292,3 @@ def _look_at(train: Any, images: torch.Tensor, learner: Learner) -> None:
         check_single_image(learner.unwrapped, image, learner.modes.learning, objective.regularizer)
     if isinstance(train, ImageLoader):
         objective.count_classes(train.data.labels, train.data.num_classes)
-
-
-def _warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
-    decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
-    if objective.norm == "weights" and objective.norm_weight and decay:
-        logger.warning(
-            "kernels decay twice: by 2 * norm_weight = %g, as norm='weights' says, and by the optimizer's "
-            "weight_decay=%g; set one of them to 0",
-            2 * objective.norm_weight,
-            decay,
-        )
-
-
-def _validation(
-    data: Any,
-    attack: Attack | None,
-    objective: Objective,
-    accelerator: Accelerator,
-    *,
-    seed: int,
-    dtypes: Collection[torch.dtype],
-    select: Select,
-) -> Validation | None:
-    if data is None:
-        return None
-    return Validation(
-        data,
-        default_attack(objective) if attack is None else attack,
-        device=accelerator.device,
-        seed=seed,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        dtypes=dtypes,
-        by_mode=select == "worst-mode",
-    )

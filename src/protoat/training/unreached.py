@@ -1,10 +1,11 @@
-"""Warns of settings that ask for what never happens in a run."""
+"""Warns of settings that ask for what never happens in a run, or for the same thing twice."""
 
 from __future__ import annotations
 
 import logging
 
 from torch import nn
+from torch.optim import Optimizer
 
 from protoat.models import multi_prototype_head
 from protoat.objective import Objective
@@ -12,7 +13,7 @@ from protoat.training.averaging import Averaging
 from protoat.training.schedule import Schedule
 from protoat.training.torch_schedule import TorchSchedule
 
-__all__ = ["warn_of_the_unreached"]
+__all__ = ["warn_of_the_unreached", "warn_of_two_decays"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,3 +28,15 @@ def warn_of_the_unreached(
         found += [] if part is None else part.unreached(epochs)
     for text in found:
         logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)
+
+
+def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
+    """Kernels that both the norm term and the optimizer shrink."""
+    decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
+    if objective.norm == "weights" and objective.norm_weight and decay:
+        logger.warning(
+            "kernels decay twice: by 2 * norm_weight = %g, as norm='weights' says, and by the optimizer's "
+            "weight_decay=%g; set one of them to 0",
+            2 * objective.norm_weight,
+            decay,
+        )

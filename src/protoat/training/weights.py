@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from protoat.errors import UserError
 from protoat.objective import Objective
-from protoat.storage.files import open_to_read
 from protoat.storage.manifest import check, write_records
+from protoat.storage.reading import open_to_read
 from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
 
