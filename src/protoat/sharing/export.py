@@ -96,7 +96,7 @@ def export(
         contents[FORMATS[form]] = _WRITERS[form](model, facts)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / FORMATS[form]
-            path.write_bytes(contents[path.name])
+            write(path, contents[path.name])
             found[form] = agreement(run, _reader(path, run), x, real=real, name=path.name)
     text = card(run, {FORMATS[form]: each._asdict() for form, each in found.items()})
     for name, content in contents.items():
