@@ -18,7 +18,8 @@ import protoat as pa
 from protoat.cli import main
 from protoat.functional.forward import as_module
 from protoat.runs.run import Run
-from protoat.sharing.export import agreement
+from protoat.sharing.export import _to_safetensors, agreement
+from protoat.sharing.facts import Facts
 from protoat.types import Output
 
 onnx = pytest.importorskip("onnx")
@@ -59,6 +60,14 @@ def test_a_file_says_what_the_model_says_of_any_batch(name: str, run: Run, serve
     assert exported.facts.preprocess == run.preprocess
     large = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     assert exported.predict(large)[0].probability == pytest.approx(run.predict(large)[0].probability, abs=1e-5)
+
+
+def test_a_head_that_modes_asked_for_is_built_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.facts, "prototypes_per_class", [2, 3])
+    model, file = run.untrained().eval(), tmp_path / "model.safetensors"
+    file.write_bytes(_to_safetensors(model, Facts.of(run)))
+    with torch.no_grad():
+        assert torch.equal(pa.Exported(file)(IMAGES).logits, model(IMAGES).logits)
 
 
 def test_adversarial_examples_of_one_fool_the_other(run: Run, served: Path) -> None:

@@ -137,7 +137,7 @@ def _of_safetensors(content: bytes, path: Path, trust: Collection[str]) -> tuple
         raise UserError(f"{path} is not a whole safetensors file ({error})") from error
     facts = Facts.from_text(metadata.get(KEY), str(path))
     recipe = recipe_from_text(facts.recipe, trust=trust, source=path)
-    model = build_network(recipe, len(facts.class_names), facts.preprocess.shape)
+    model = build_network(recipe, len(facts.class_names), facts.preprocess.shape, facts.prototypes_per_class)
     check_same_architecture(tensors_of(model), tensors, path)
     load_tensors(model, tensors)
     return model.eval(), facts

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from protoat._version import __version__
+from protoat.arguments import counts_per_class
 from protoat.data import Preprocess
 from protoat.errors import UserError
 from protoat.runs.run import Run
@@ -30,6 +31,7 @@ class Facts:
         sha256: of the run's weights.
         recipe: of the run, as YAML.
         version: of protoat.
+        prototypes_per_class: of a head that the run's modes asked for; None where the recipe says all of the network.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Facts:
     sha256: str
     recipe: str
     version: str = __version__
+    prototypes_per_class: list[int] | None = None
 
     @classmethod
     def of(cls, run: Run) -> Facts:
@@ -50,6 +53,7 @@ class Facts:
             str(run.threat),
             run.weights().sha256,
             run.recipe_text,
+            prototypes_per_class=run.facts.get("prototypes_per_class"),
         )
 
     def to_text(self) -> str:
@@ -70,11 +74,14 @@ class Facts:
             content = parse_json(text)
             texts = {key: content[key] for key in ("name", "threat", "sha256", "recipe", "version")}
             names, preprocess = content["class_names"], _preprocess(content["preprocess"])
+            counts = content.get("prototypes_per_class")
+            if counts is not None:
+                counts = counts_per_class(len(names), prototypes_per_class=counts)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{wrong} ({error})") from error
         if not all(isinstance(text, str) for text in (*texts.values(), *names)) or not names:
             raise UserError(wrong)
-        return cls(class_names=tuple(names), preprocess=preprocess, **texts)
+        return cls(class_names=tuple(names), preprocess=preprocess, prototypes_per_class=counts, **texts)
 
 
 def _preprocess(content: Mapping[str, Any]) -> Preprocess:
