@@ -105,7 +105,7 @@ class Weighting(Memory, ABC):
         return self.present(groups)
 
     def present(self, groups: Tensor) -> Tensor:
-        """Weights of images, (B,), as they stand; 1 before the first batch."""
+        """Weights of images, (B,), as they stand; 1 where no group has been counted or seen."""
         if self.log_weights is None or (self.sizes is None and self.seen is None):
             return torch.ones(len(groups), device=groups.device)
         sizes = self._known_sizes(len(self.log_weights), groups.device)
