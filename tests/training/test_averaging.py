@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD
 from protoat.methods import AWP, PGDAT, TRADES, Method, Standard
+from protoat.models import MultiPrototypeHead
 from protoat.objective import Objective
 from protoat.threats import Linf
 from protoat.training import EMA, FAWA, SWA, fit, load_weights, parameter_groups
@@ -200,3 +201,21 @@ def test_another_rule_is_another_run(small: ModuleType, tmp_path: Path) -> None:
 def test_mistakes_are_refused(rule: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rule()
+
+
+def test_prototypes_of_the_head_merge_in_the_average_without_a_change_of_its_scores() -> None:
+    """At a learning rate of almost nothing the average is the model, before and after equal prototypes have merged."""
+    torch.manual_seed(3)
+    head = MultiPrototypeHead(4, 2, prototypes_per_class=3, merge_threshold=0.01, merge_start=0.5, merge_stop=1)
+    with torch.no_grad():
+        head.prototypes[1, 1:] = head.prototypes[1, :1]
+    net = nn.Sequential(nn.Flatten(), head)
+    objective, x = Objective(Standard(THREAT)), torch.rand(6, 1, 2, 2)
+    before = net(x).detach()
+    batches = [(x, torch.arange(6) % 2)] * 3
+    optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=1e-9))
+    quiet = {"progress": False, "tensorboard": False}
+    found = fit(net, batches, objective, epochs=3, optimizer=optimizer, averaging=EMA(decay=0.999), **quiet)
+    assert found.metrics[1]["objective"]["head_merged"] == [[1, 0, 1], [1, 0, 2]]
+    assert head.active.tolist() == [[True] * 3, [True, False, False]]
+    torch.testing.assert_close(net(x).detach(), before)

@@ -15,7 +15,7 @@ from protoat.errors import UserError
 from protoat.functional.cosines import check_prototypes
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["Merge", "count_prototypes", "merge_prototypes"]
+__all__ = ["Merge", "count_prototypes", "merge_pairs", "merge_prototypes"]
 
 
 class Merge(NamedTuple):
@@ -74,17 +74,29 @@ def merge_prototypes(prototypes: Tensor, active: Tensor, mass: Tensor, threshold
         live = active[todo, :, None] & active[todo, None, :] & first_of_pair
         nearest, place = distance.masked_fill(~live, float("inf")).flatten(1).min(1)
         near = nearest < threshold
-        todo, unit, kept, gone = todo[near], unit[near], place[near] // K, place[near] % K
-        row = torch.arange(len(todo), device=todo.device)
-        m, n = mass[todo, kept], mass[todo, gone]
-        equal = (m + n == 0).to(m.dtype)
-        direction = F.normalize((m + equal)[:, None] * unit[row, kept] + (n + equal)[:, None] * unit[row, gone], dim=1)
-        length = (prototypes[todo, kept].norm(dim=1) + prototypes[todo, gone].norm(dim=1)) / 2
-        prototypes[todo, kept] = (direction * length[:, None]).to(prototypes.dtype)
-        mass[todo, kept] = m + n
-        active[todo, gone] = False
-        merged.append(torch.stack([todo, kept, gone], 1))
+        todo, place = todo[near], place[near]
+        pairs = torch.stack([todo, place // K, place % K], 1)
+        _merge(prototypes, active, mass, pairs)
+        merged.append(pairs)
     pairs = torch.cat(merged) if merged else torch.empty(0, 3, dtype=torch.int64, device=active.device)
+    return Merge(prototypes, active, pairs)
+
+
+@torch.no_grad()
+def merge_pairs(prototypes: Tensor, active: Tensor, mass: Tensor, pairs: Tensor) -> Merge:
+    """Merges pairs that are given, one after the other, as `merge_prototypes` merges those that it finds.
+
+    Args:
+        prototypes, active, mass: as there.
+        pairs: (M, 3) int64, see `Merge`.
+
+    >>> prototypes, active = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
+    >>> merge_pairs(prototypes, active, torch.ones(1, 2), torch.tensor([[0, 0, 1]])).prototypes[0, 0]
+    tensor([0.7071, 0.7071])
+    """
+    prototypes, active, mass = prototypes.clone(), active.clone(), mass.clone()
+    for pair in pairs.split(1):
+        _merge(prototypes, active, mass, pair)
     return Merge(prototypes, active, pairs)
 
 
@@ -98,3 +110,17 @@ def count_prototypes(prototypes: Tensor, active: Tensor, threshold: float) -> Te
     tensor([2])
     """
     return merge_prototypes(prototypes, active, torch.ones_like(active, dtype=torch.float32), threshold).active.sum(1)
+
+
+def _merge(prototypes: Tensor, active: Tensor, mass: Tensor, pairs: Tensor) -> None:
+    """Merges pairs (M, 3) in place, of each class one at most."""
+    cls, kept, gone = pairs.unbind(1)
+    first, second = prototypes[cls, kept], prototypes[cls, gone]
+    m, n = mass[cls, kept], mass[cls, gone]
+    equal = (m + n == 0).to(m.dtype)
+    one, other = (F.normalize(at_least_float32(each), dim=1) for each in (first, second))
+    direction = F.normalize((m + equal)[:, None] * one + (n + equal)[:, None] * other, dim=1)
+    length = (first.norm(dim=1) + second.norm(dim=1)) / 2
+    prototypes[cls, kept] = (direction * length[:, None]).to(prototypes.dtype)
+    mass[cls, kept] = m + n
+    active[cls, gone] = False

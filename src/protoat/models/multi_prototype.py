@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from protoat.arguments import check_number, check_whole, counts_per_class
 from protoat.errors import UserError
-from protoat.functional.merging import merge_prototypes
+from protoat.functional.merging import merge_pairs, merge_prototypes
 from protoat.functional.sub_logits import Similarity, class_logits, sub_logits
 from protoat.merging import MergeSchedule, forget
 from protoat.reprs import constructor_repr
@@ -138,16 +138,29 @@ class MultiPrototypeHead(nn.Module):
         [[1, 0, 2]]
         """
         equal = torch.ones_like(self.active, dtype=torch.float32)
-        prototypes, active, pairs = merge_prototypes(self.prototypes, self.active, equal, threshold)
+        pairs = merge_prototypes(self.prototypes, self.active, equal, threshold).pairs
+        self.merge_pairs(pairs, optimizer)
+        return pairs.tolist()
+
+    @torch.no_grad()
+    def merge_pairs(self, pairs: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Merges as `merge` does, but pairs that are given: in an average of heads, those that merged in the head.
+
+        Args:
+            pairs: (M, 3) int64 rows [class, place kept, place given up], merged in this order.
+            optimizer: forgets the momentum of what merged.
+        """
+        if not len(pairs):
+            return
+        equal = torch.ones_like(self.active, dtype=torch.float32)
+        prototypes, active, _ = merge_pairs(self.prototypes, self.active, equal, pairs)
         bias = self.scale * self.bias.view_as(self.active)
         for cls, kept, gone in pairs.tolist():
             bias[cls, kept] = torch.logaddexp(bias[cls, kept], bias[cls, gone])
-        if len(pairs):
-            self.prototypes.copy_(prototypes)
-            self.active.copy_(active)
-            self.bias.copy_(bias.flatten() / self.scale)
-            classes, kept, gone = pairs.unbind(1)
-            places = self.active.shape[1]
-            forget(optimizer, self.prototypes, (classes, gone), (classes, kept))
-            forget(optimizer, self.bias, (classes * places + gone,), (classes * places + kept,))
-        return pairs.tolist()
+        self.prototypes.copy_(prototypes)
+        self.active.copy_(active)
+        self.bias.copy_(bias.flatten() / self.scale)
+        classes, kept, gone = pairs.unbind(1)
+        places = self.active.shape[1]
+        forget(optimizer, self.prototypes, (classes, gone), (classes, kept))
+        forget(optimizer, self.bias, (classes * places + gone,), (classes * places + kept,))

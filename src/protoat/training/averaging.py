@@ -16,8 +16,8 @@ class Averaging(ABC):
     """A rule by which an average follows the model. The average is what `fit` validates, exports and hands back.
 
     Rules are pure: what has been averaged is kept by `fit`, with the number of times it was, and is checkpointed.
-    Until the average has taken the model in for the first time, the model itself is deployed. Prototypes are not
-    averaged: the head predicts, and a row that merges has no mean.
+    Until the average has taken the model in for the first time, the model itself is deployed. Prototypes of a
+    regularizer are not averaged: the head predicts. Those of a `MultiPrototypeHead` are, and merge in the average, too.
 
     Attributes:
         needs_validation: whether the rule asks how well classes do on held-out images.

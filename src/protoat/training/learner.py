@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from protoat.errors import NonFiniteLossError, UserError
 from protoat.functional.distributed import mean_over_processes
+from protoat.models import multi_prototype_head
 from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
@@ -134,6 +135,12 @@ class Learner:
             for module, mean in zip(self.unwrapped.modules(), self.average.module.modules(), strict=True):
                 if type(module).get_extra_state is not nn.Module.get_extra_state:
                     mean.set_extra_state(copy.deepcopy(module.get_extra_state()))
+
+    def merge_in_average(self, pairs: list[list[int]]) -> None:
+        """What merged in the model's head merges in the average's, whose scores would else lack what was given up."""
+        head = None if self.average is None else multi_prototype_head(self.average.module)
+        if pairs and head is not None:
+            head.merge_pairs(torch.tensor(pairs, device=head.active.device))
 
     def reestimate_batch_norm(self, batches: Iterable[tuple[Any, ...]]) -> None:
         """Statistics of the average's batch norm become the mean over the forwards its method makes on these batches.

@@ -139,6 +139,7 @@ class Loop:
             logger.warning("stopped and went back to the end of epoch %d: %s", state.epoch, end.stop)
             return line
         line["objective"] = end.facts
+        learner.merge_in_average(end.facts.get("head_merged", []))
         self._average(epoch)
         if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
             measured = line["validation"] = self.validation(learner.deployed)
