@@ -125,6 +125,24 @@ def test_what_does_not_fit(build: Any, said: str) -> None:
         build()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, []),
+        ({"warmup_epochs": 3, "mode_stop": 0.5}, ["modes are discovered after their loss has ended"]),
+        ({"warmup_epochs": 3, "mode_stop": 0.5, "mode_weight": 0.0}, []),
+        ({"warmup_epochs": 4}, ["clusters are never found anew (recluster_at=0.5 is epoch 3, warmup_epochs=4)"]),
+        ({"recluster_at": 0.95}, ["clusters are never found anew (recluster_at=0.95 is epoch 6, warmup_epochs=1)"]),
+        ({"warmup_epochs": 4, "recluster_at": None}, []),
+    ],
+)
+def test_what_never_happens_in_a_run_is_said(options: dict[str, Any], said: list[str]) -> None:
+    modes = pa.DiscoveredModes(images(), clusters=KINDS, **options)
+    assert [text.partition(";")[0].partition(" (warm")[0] for text in modes.unreached(6)] == said
+    modes.fixed.fill_(True)
+    assert modes.unreached(6) == []
+
+
 def test_repr_shows_the_arguments() -> None:
     assert repr(built(balanced=True)[1]).startswith(
         "DiscoveredModes(..., clusters=3, silhouette=False, balanced=True, warmup_epochs=1, recluster_at=0.5, "

@@ -108,16 +108,33 @@ class DiscoveredModes(Modes):
             )
 
     def unreached(self, epochs: int) -> list[str]:
-        if bool(self.fixed) or self.warmup_epochs < epochs:
+        first, again = self.warmup_epochs, self._again(epochs)
+        if bool(self.fixed):
             return []
-        return [f"modes are never discovered (warmup_epochs={self.warmup_epochs}); write at most {epochs - 1}"]
+        if first >= epochs:
+            return [f"modes are never discovered (warmup_epochs={first}); write at most {epochs - 1}"]
+        found = []
+        if self.mode_weight and first / epochs >= self.mode_stop:
+            found.append(
+                f"modes are discovered after their loss has ended (warmup_epochs={first}, "
+                f"mode_stop={self.mode_stop:g}); write fewer epochs, or a later mode_stop"
+            )
+        if again is not None and (again < first or again >= epochs):
+            found.append(
+                f"clusters are never found anew (recluster_at={self.recluster_at:g} is epoch {again}, "
+                f"warmup_epochs={first}); write a share after epoch {first} and before the last, or none"
+            )
+        return found
 
     def end_epoch(self, epoch: int, epochs: int, model: nn.Module) -> dict[str, Any]:
-        again = None if self.recluster_at is None else round(self.recluster_at * epochs)
-        due = epoch == self.warmup_epochs or (epoch == again and epoch > self.warmup_epochs)
+        due = epoch == self.warmup_epochs or (epoch == self._again(epochs) and epoch > self.warmup_epochs)
         if due and epoch < epochs and not bool(self.fixed):
             self._cluster(model)
         return self.facts()
+
+    def _again(self, epochs: int) -> int | None:
+        """The epoch after which clusters are found anew."""
+        return None if self.recluster_at is None else round(self.recluster_at * epochs)
 
     def discover(self, network: nn.Module) -> None:
         """Finds the clusters by the embeddings of `network`, once and for all.
