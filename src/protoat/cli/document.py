@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,12 +52,12 @@ def keep_line(text: str) -> None:
 
 
 def keep_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Adds what would have been printed as a table; cells that are numbers become numbers.
+    """Adds what would have been printed as a table; cells that are finite numbers, as JSON has them, become numbers.
 
     >>> with document("ls") as kept:
-    ...     keep_table("runs", ["run", "%"], [["a", "75.0"], ["b", ""]])
+    ...     keep_table("runs", ["run", "%"], [["a", "75.0"], ["83e92041", ""]])
     >>> kept["tables"]
-    [{'title': 'runs', 'rows': [{'run': 'a', '%': 75.0}, {'run': 'b', '%': None}]}]
+    [{'title': 'runs', 'rows': [{'run': 'a', '%': 75.0}, {'run': '83e92041', '%': None}]}]
     """
     kept = _KEPT.get()
     if kept is not None:
@@ -70,4 +71,6 @@ def _value(cell: str) -> Any:
         number = float(text)
     except ValueError:
         return cell or None
+    if not math.isfinite(number):
+        return cell
     return int(number) if number.is_integer() and "." not in text and "e" not in text.lower() else number
