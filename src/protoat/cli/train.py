@@ -17,7 +17,7 @@ from protoat.recipes.reading import recipe_parser, resolve
 from protoat.recipes.recipe import KEYS, Recipe
 from protoat.runs.claims import find_run
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
-from protoat.runs.images import check_images
+from protoat.runs.images import check_images, fitting_validation_size
 from protoat.runs.run import Run
 from protoat.runs.store import check_free
 from protoat.runs.train import train
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 def main(args: list[str]) -> None:
     """Trains a recipe with changes from the command line.
 
-    Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes.
+    Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes and then holds out
+    at most a fifth of the images.
     """
-    names_data = any(arg == "--data" or arg.startswith("--data=") for arg in args)
-    recipe, out = start("protoat train", args, "digits" if names_data else "digits-2")
+    recipe, out = start("protoat train", args, "digits" if _names("--data", args) else "digits-2")
     best = Run(out).best
     if best:
         held_out = best.held_out
@@ -60,11 +60,18 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     parser.add_argument(
         "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
     )
-    if not any(arg == "--config" or arg.startswith("--config=") for arg in args):
+    names_recipe = _names("--config", args)
+    if not names_recipe:
         args = ["--config", default, *args]
     named = ("--initialise.run", "--modes.encoder")
     args = [str(find_run(word)) if option in named else word for option, word in pairwise(["", *args])]
     recipe, options = resolve(parser, args)
+    if not names_recipe and _names("--data", args) and not _names("--validation_size", args):
+        with _advising_options():
+            size = fitting_validation_size(recipe)
+        if size != recipe.validation_size:
+            logger.info("%d of the training images are held out; --validation_size says how many", size)
+            recipe, options = resolve(parser, [*args, "--validation_size", str(size)])
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__
         hint = "needs labels; write --method ACL or RoCL, or protoat train" if pretrains else "is for protoat pretrain"
@@ -88,6 +95,10 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out
+
+
+def _names(option: str, args: list[str]) -> bool:
+    return any(arg == option or arg.startswith(f"{option}=") for arg in args)
 
 
 @contextmanager

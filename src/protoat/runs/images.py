@@ -11,7 +11,7 @@ from protoat.errors import UserError
 from protoat.recipes.recipe import Recipe
 from protoat.runs.store import check_data
 
-__all__ = ["check_images", "data_facts", "load_images", "training_images"]
+__all__ = ["check_images", "data_facts", "fitting_validation_size", "load_images", "training_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,14 @@ def training_images(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
         return split_validation(images, recipe.validation_size, recipe.seed)
     except ValueError as error:
         raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
+
+
+def fitting_validation_size(recipe: Recipe) -> int:
+    """How many images to hold out where nobody has said: as the recipe has it, at most a fifth of those there are."""
+    size, data = recipe.validation_size, recipe.data
+    if not size or not data.available() or data.load_validation() is not None:
+        return size
+    return min(size, len(_drawn(load_images(recipe, "train"), recipe)) // 5)
 
 
 def _drawn(images: ImageData, recipe: Recipe) -> ImageData:
