@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from protoat.cli import main
+from protoat.recipes.reading import read_recipe
 from protoat.reports import page
 from protoat.reports.html import report
+from protoat.reports.sections.summary import described
 from protoat.runs.probe import probe_run
+from protoat.runs.records import RunRecords
 from tests.reports.pages import SECTIONS, Page
 from tests.whole import edit, with_correct
 
@@ -55,6 +58,17 @@ def test_every_section_is_there_in_order(runs: tuple[Path, Path], tmp_path: Path
     assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
     levels = [int(tag[1]) for tag, _ in found.headings]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_summary_names_head_modes_and_weighting_where_there_are_some(tmp_path: Path) -> None:
+    told = {}
+    chosen = ["--head", "MultiPrototypeHead", "--modes", "known", "--weighting", "group-dro"]
+    for name, options in (("plain", []), ("modes", chosen)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(read_recipe("digits-2", options).text)
+        told[name] = described(RunRecords(tmp_path / name))
+    added = {"head": "MultiPrototypeHead", "modes": "KnownModes", "weighting": "GroupDRO"}
+    assert told["modes"] == told["plain"] | added and not told["plain"].keys() & added.keys()
 
 
 def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path], tmp_path: Path) -> None:

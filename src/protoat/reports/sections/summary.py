@@ -44,10 +44,10 @@ def _headline(record: Evaluation | None) -> Iterator[Cards]:
 
 
 def described(run: RunRecords) -> dict[str, str]:
-    """Data, model, method, regularizer and length of a run in words."""
+    """Data, model, method, regularizer, what else was chosen, and length of a run in words."""
     names = {key: run.chosen(key).rpartition(".")[2] for key in ("data", "model", "method", "regularizer")}
-    if (modes := run.chosen("modes")) != "none":
-        names["modes"] = modes.rpartition(".")[2]
+    optional = {key: run.chosen(key).rpartition(".")[2] for key in ("head", "modes", "weighting")}
+    names |= {key: name for key, name in optional.items() if name != "none"}
     groups = run.choices.get("groups")
     if groups is not None:
         joined = groups if isinstance(groups, int | str) else len(groups)
