@@ -187,22 +187,23 @@ class Objective(nn.Module):
         self, model: nn.Module, forwards: Forwards, y: Tensor, modes: Tensor | None, groups: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The method's loss and that of modes, in which images may have weights; one of unknown mode has the first."""
-        known, own, part = torch.zeros(len(y), device=y.device), None, 0.0
-        if self.modes is not None and modes is not None and (part := self.modes.weight):
+        known, mode_losses, share = torch.zeros(len(y), device=y.device), None, 0.0
+        if self.modes is not None and modes is not None and (share := self.modes.weight):
             known = (modes >= 0).float()
-            own = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
-        kept = 1 - part * known
-        alike = own is None or bool(known.all()) or not self.method.weighs_images
-        if self.weighting is None and alike:
+            mode_losses = self.modes.losses(model, forwards.adv, modes, label_smoothing=self.label_smoothing)
+        kept = 1 - share * known  # of the method's loss, for each image
+        uniform = mode_losses is None or bool(known.all()) or not self.method.weighs_images
+        if self.weighting is None and uniform:
             base = self.method.loss(forwards, y)
-            return (base, None) if own is None else (kept.mean() * base, part * own.mean())
+            return (base, None) if mode_losses is None else (kept.mean() * base, share * mode_losses.mean())
         losses, weights = kept * self.method.losses(forwards, y), torch.ones_like(known)
         if self.weighting is not None:
-            told, logits = losses if own is None else losses + part * own, forwards.adv.logits.detach()
-            number = logits.shape[1] if self.modes is None else self.modes.num_groups
-            weights = self.weighting.weights(groups, told.detach(), predicted(logits) != y, number)
+            both = losses if mode_losses is None else losses + share * mode_losses
+            logits = forwards.adv.logits.detach()
+            groups_in_all = logits.shape[1] if self.modes is None else self.modes.num_groups
+            weights = self.weighting.weights(groups, both.detach(), predicted(logits) != y, groups_in_all)
         base = (weights * losses).mean() + kept.mean() * self.method.other_loss(forwards, y)
-        return base, None if own is None else part * (weights * own).mean()
+        return base, None if mode_losses is None else share * (weights * mode_losses).mean()
 
     def count_classes(self, labels: Tensor, num_classes: int) -> None:
         """Tells the weighting the classes (N,) of all training images before training, as `protoat.fit` does.
