@@ -35,6 +35,8 @@ def test_an_image_of_known_mode_is_compared_with_its_prototype_alone() -> None:
     with pytest.raises(ValueError, match=r"places must be 5 numbers of active prototypes, or -1"):
         metric(z, y)
     assert SoftTriple(2, 6, tied=True).first_merge(10) is None
+    with pytest.raises(ValueError, match="k-means does not know which mode a centre is of"):
+        SoftTriple(2, 6, tied=True, prototype_init="kmeans")
 
 
 @pytest.mark.parametrize("dml_input", ["adv", "clean", "both"])

@@ -123,6 +123,8 @@ class SoftTriple(ProxyRegularizer):
             raise UserError(f"prototype_init={prototype_init!r} is unknown; write 'random' or 'kmeans'")
         check_whole(warmup_epochs=warmup_epochs)
         check_flag(tied=tied)
+        if tied and prototype_init == "kmeans":
+            raise UserError("k-means does not know which mode a centre is of; write prototype_init='random' with tied")
         self.schedule = MergeSchedule(None if tied else merge_threshold, merge_start, merge_stop, merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
