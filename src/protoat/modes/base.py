@@ -26,7 +26,8 @@ class Modes(Memory, ABC):
     """Which mode each training image has; each mode owns a prototype of its class in a `MultiPrototypeHead`.
 
     `Objective` minimises (1 - lambda) x the method's loss + lambda x the cross-entropy of the mode over all prototypes.
-    The attack climbs the class loss alone. An image whose mode is unknown keeps the method's loss.
+    The attack climbs the class loss alone, but for that of `FreeAT`, whose one backward is of the total loss. An image
+    whose mode is unknown keeps the method's loss.
 
     Args:
         data: the images trained on, in the order by whose numbers loaders name them, see `Origin`.
