@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -209,6 +210,12 @@ def test_it_is_exported_as_any_module(similarity: Any) -> None:
     other = with_head(Plain(), MultiPrototypeHead(6, 3, prototypes_per_class=3, similarity=similarity))
     other.load_state_dict(net.state_dict())
     assert torch.equal(other(X), net(X))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_a_head_in_bfloat16_takes_the_embeddings_that_attacks_hold(similarity: Any) -> None:
+    head, z = MultiPrototypeHead(6, 2, prototypes_per_class=3, similarity=similarity).bfloat16(), torch.randn(5, 6)
+    assert torch.equal(head.sub_logits(z), copy.deepcopy(head).float().sub_logits(z))
 
 
 # --- merging

@@ -52,7 +52,9 @@ def sub_logits(
         with torch.autocast(embedding.device.type, enabled=False):
             scores = cosines(embedding, prototypes)[0] + bias.view_as(active)
     else:
-        scores = F.linear(embedding, prototypes.flatten(0, 1), bias).unflatten(1, active.shape)
+        dtype = torch.promote_types(embedding.dtype, prototypes.dtype)  # attacks hold embeddings in that of the images
+        z, w, b = (value.to(dtype) for value in (embedding, prototypes.flatten(0, 1), bias))
+        scores = F.linear(z, w, b).unflatten(1, active.shape)
     return (scale * at_least_float32(scores)).masked_fill(~active, float("-inf"))
 
 
