@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import APGDT, FAB, PGD, Attack, AutoAttack, LeaveOwn, Square, Transfer
+from protoat.attacks.examination import NOTHING_FOUND
 from protoat.data import Digits, ImageData, regroup
 from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
@@ -254,6 +255,7 @@ def test_outcomes_of_a_record_belong_to_its_images(data: ImageData) -> None:
             Even(),
             data,
             THREAT,
+            NOTHING_FOUND,
             images=examined,
             record=Evaluation.from_json(record),
             advance=lambda name: None,

@@ -110,6 +110,8 @@ def is_examined() -> bool:
 def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None, gradients: bool = True) -> Examination:
     """Looks at a model in eval mode: two forwards and a backward of the images; nothing is left changed.
 
+    A model that answers otherwise the second time is forwarded a third time, to see why.
+
     Args:
         model: images -> `Output` or logits.
         x: (B, ...) images, at least one; four are enough to see what holds for all.

@@ -78,7 +78,8 @@ def as_image_data(
 
     Args:
         data, modes, dtypes: see `read_images`.
-        classes: told the first image, (1, ...) in [0, 1], says how many classes there are; default: as the labels have.
+        classes: told the first four images or fewer, (B, ...) in [0, 1], says how many classes there are; default: as
+            the labels have.
 
     Raises:
         TypeError, ValueError: see `read_images` and `Given.named`.
@@ -93,7 +94,7 @@ def as_image_data(
             data if modes is None else Given(data.images, data.labels, modes, data.class_names).named(data.num_classes)
         )
     given = read_images(data, modes=modes, dtypes=dtypes)
-    return given.named(1 + int(given.labels.max()) if classes is None else classes(unit_pixels(given.images[:1])))
+    return given.named(1 + int(given.labels.max()) if classes is None else classes(unit_pixels(given.images[:4])))
 
 
 def _fitting(data: ImageData, dtypes: Collection[torch.dtype]) -> ImageData:

@@ -18,13 +18,14 @@ from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.evaluation.micro_batches import MicroBatched
+from protoat.evaluation.order import fair_order
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 
-__all__ = ["applicable", "check_batch_norm", "in_place", "labelled_images", "look_at"]
+__all__ = ["applicable", "check_batch_norm", "in_place", "look_at", "looked_at"]
 
 
 @contextmanager
@@ -44,18 +45,28 @@ def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[Mi
             network.to(before)
 
 
-def labelled_images(network: MicroBatched, data: Any, modes: Any, device: torch.device) -> ImageData:
-    """Test images in any form, see `protoat.data.given.read_images`, with as many classes as the model has.
+def looked_at(
+    network: MicroBatched, data: Any, modes: Any, device: torch.device
+) -> tuple[ImageData, Tensor, Examination]:
+    """Test images in any form, see `protoat.data.given.read_images`, and what a look at the model with them shows.
+
+    Returns:
+        The images, with as many classes as the model has; the order in which they are measured; and `look_at`.
 
     Raises:
-        TypeError, ValueError: of another form, or no images; or the model cannot take them.
+        TypeError, ValueError: of another form, or no images; see `look_at`.
     """
-    images = as_image_data(
-        data, modes=modes, dtypes=float_types(network), classes=lambda x: _of_one_image(network, x.to(device)).shape[1]
-    )
+    looks: list[Examination] = []
+
+    def classes(x: Tensor) -> int:
+        looks.append(_look(network, x.to(device)))
+        return looks[0].output.logits.shape[1]
+
+    images = as_image_data(data, modes=modes, dtypes=float_types(network), classes=classes)
     if not len(images):
         raise UserError("the data holds no images")
-    return images
+    order = fair_order(images)
+    return images, order, looks[0] if looks else look_at(network, images, order[:4], device)
 
 
 def applicable(
@@ -101,14 +112,18 @@ def look_at(network: MicroBatched, data: ImageData, rows: Tensor, device: torch.
     Raises:
         ValueError: it cannot take the images, returns no logits of the data's classes, or none of them is finite.
     """
-    x = data.pixels(rows, device)
-    logits = _of_one_image(network, x[:1], data.num_classes)
-    said = bool((predicted(logits) >= 0).all())
+    return _look(network, data.pixels(rows, device), data.num_classes)
+
+
+def _look(network: MicroBatched, x: Tensor, classes: int | None = None) -> Examination:
+    """`look_at` with these images."""
     try:
-        found = network.retrying(lambda: examine(network, x, num_classes=data.num_classes), len(x))
-        said = said or bool((predicted(found.output.logits) >= 0).any())
-    except ValueError:
-        if said:
+        found = network.retrying(lambda: examine(network, x, num_classes=classes), len(x))
+        said = bool((predicted(found.output.logits) >= 0).any())
+    except Exception as error:
+        # In words of one image, where that is enough to see it.
+        said = bool((predicted(_of_one_image(network, x[:1], classes)) >= 0).all())
+        if said or not isinstance(error, ValueError):
             raise
     if not said:
         raise UserError("the model's logits are not finite (NaN or infinite), so no class is its prediction")

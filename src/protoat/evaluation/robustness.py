@@ -18,9 +18,8 @@ from protoat.errors import UserError
 from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.attack_precision import chosen_precision
 from protoat.evaluation.folding import FoldedBatchNorm
-from protoat.evaluation.look import applicable, check_batch_norm, in_place, labelled_images, look_at
+from protoat.evaluation.look import applicable, check_batch_norm, in_place, looked_at
 from protoat.evaluation.measurement import RIGHT, Advance, Measurement, Saved, parameters_of
-from protoat.evaluation.order import fair_order
 from protoat.evaluation.report import AttackReport, Report, worst_case
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
@@ -108,9 +107,8 @@ def evaluate(
     for name, attack in wanted.items():
         check_batch_norm(attack, name)
     with in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
-        images = labelled_images(network, data, modes, where)
-        order = fair_order(images)[:limit]
-        found = look_at(network, images, order[:4], where)
+        images, order, found = looked_at(network, data, modes, where)
+        order = order[:limit]
         wanted, impossible = applicable(wanted, images, found)
         findings = [*found.findings, *impossible]
         _warn_of(impossible if is_examined() else findings)

@@ -14,7 +14,6 @@ from protoat.attacks.examination import Examination
 from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation.attack_names import attack_of_name
-from protoat.evaluation.look import look_at
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import measured
 from protoat.evaluation.record import Evaluation
@@ -54,6 +53,7 @@ class AuditContext:
         model: images in [0, 1] -> `Output` or logits.
         data: test images.
         threat: norm and radius.
+        examination: what a look at the model shows, before any check.
         images: how many of the images are used, a share of each mode; the most expensive attacks see the first 250.
         batch_size: images attacked at once.
         adaptive: attacks that know the defence, by name.
@@ -71,6 +71,7 @@ class AuditContext:
         model: nn.Module,
         data: ImageData,
         threat: ThreatModel,
+        examination: Examination,
         *,
         images: int,
         batch_size: int,
@@ -88,6 +89,7 @@ class AuditContext:
         self.model = model
         self.network = MicroBatched(model)
         self.threat = threat
+        self.examination = examination
         self.batch_size = batch_size
         self.adaptive = adaptive
         self.surrogates = surrogates
@@ -115,12 +117,7 @@ class AuditContext:
         """Where the model is."""
         return next((value.device for value in self.network.parameters()), torch.device("cpu"))
 
-    @cached_property
-    def examination(self) -> Examination:
-        """What a look at the model shows, before any check."""
-        return look_at(self.network, self.data, torch.arange(min(4, len(self))), self.device)
-
-    @cached_property
+    @property
     def differentiable(self) -> bool:
         """Whether gradients come back to the images at all."""
         return self.examination.differentiable

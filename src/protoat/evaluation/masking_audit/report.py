@@ -14,7 +14,7 @@ from protoat.attacks import Attack
 from protoat.attacks.examination import Finding, examined
 from protoat.data.given import LabelledImages
 from protoat.errors import UserError
-from protoat.evaluation.look import in_place, labelled_images
+from protoat.evaluation.look import in_place, looked_at
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
 from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
@@ -206,10 +206,12 @@ def audit(
 
     network = as_module(model)
     with in_place(network, device) as (pieces, where):
+        looked, _, found = looked_at(pieces, data, modes, where)
         context = AuditContext(
             network,
-            labelled_images(pieces, data, modes, where),
+            looked,
             threat,
+            found,
             images=images,
             batch_size=batch_size,
             adaptive=adaptive or {},
@@ -218,12 +220,12 @@ def audit(
             training=training,
             advance=starts,
         )
-        with examined(), hidden_parts_in_eval(context.examination.hidden):
+        with examined(), hidden_parts_in_eval(found.hidden):
             results = []
             for check in CHECKS:
                 at = check.id
                 results.append(_result(check, context) if at in chosen else _of(check, not_run(NOT_ASKED), 0.0))
-    return AuditReport(tuple(results), len(context), threat, context.examination.findings)
+    return AuditReport(tuple(results), len(context), threat, found.findings)
 
 
 def _numbers(only: Collection[str] | None) -> set[str]:
