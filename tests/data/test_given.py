@@ -165,6 +165,12 @@ class TestModes:
         assert found.mode_names == tuple(f"{name}/{mode}" for name in names for mode in "01")
         assert all(found.mode_names[m] == f"{names[y]}/{k}" for m, y, k in zip(found.modes, Y, light, strict=True))
 
+    def test_that_are_numbers_are_sorted_as_numbers(self) -> None:
+        groups = torch.arange(N) // 3 % 10 + 5
+        found = as_image_data((X, torch.zeros_like(Y)), modes=groups, classes=lambda x: 2)
+        assert found.mode_names == tuple(map(str, range(5, 15)))
+        assert [found.mode_names[mode] for mode in found.modes] == [str(group) for group in groups.tolist()]
+
     def test_one_for_each_image(self) -> None:
         with pytest.raises(ValueError, match="modes are 3, expected one for each of 30 images"):
             as_image_data((X, Y), modes=[0, 1, 2])

@@ -142,6 +142,16 @@ def test_names_that_are_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert ImageFolder(path=tmp_path / "odd").load("train").class_names == ("01", "1", "9" * 200, "1e3", "²")
 
 
+def test_names_that_are_numbers_are_sorted_alike_in_all_splits(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{split}/{name}" for split in ("train", "test") for name in ("10", "9", "-2")), "val/10")
+    usual, turned = ImageFolder(path=tmp_path), ImageFolder(path=tmp_path, classes=[10, -2, 9])  # type: ignore[list-item]
+    for source, order, ten in ((usual, ("-2", "9", "10"), 2), (turned, ("10", "-2", "9"), 0)):
+        held_out = source.load_validation()
+        assert held_out is not None and set(held_out.labels.tolist()) == {ten}
+        for data in (source.load("train"), source.load("test"), held_out):
+            assert data.class_names == order
+
+
 def test_an_order_of_classes(tmp_path: Path) -> None:
     fill(tmp_path, "a/x", "a/y", "b", "c")
     usual, turned = ImageFolder(path=tmp_path).load("train"), ImageFolder(path=tmp_path, classes=["c", "a", "b"])

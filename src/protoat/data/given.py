@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from protoat.data.base import UNKNOWN_MODE, ImageData
 from protoat.data.batch_format import as_batch, float_type
+from protoat.data.listing import in_order
 from protoat.data.loader import ImageLoader
 from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
@@ -60,7 +61,7 @@ class Given:
         if len(told) != len(self.labels):
             raise UserError(f"modes are {len(told)}, expected one for each of {len(self.labels)} images")
         pairs = list(zip(self.labels.tolist(), told, strict=True))
-        kinds = sorted(set(pairs))
+        kinds = sorted(set(pairs), key=lambda pair: (pair[0], in_order(pair[1])))
         shared = len({mode for _, mode in kinds}) < len(kinds)
         place = {pair: index for index, pair in enumerate(kinds)}
         named = tuple(f"{names[label]}/{mode}" if shared else mode for label, mode in kinds)
