@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.attacks import FFGSM, FGSM, PGD
+from protoat.attacks import FFGSM, FGSM, PGD, RFGSM
 from protoat.data import MNIST, ImageData, ImageLoader
-from protoat.methods import FGSMAT, AdversarialTraining, FastAT
+from protoat.methods import FGSMAT, NFGSM, AdversarialTraining, FastAT
 from protoat.models import LeNet
 from protoat.objective import Objective
 from protoat.threats import Linf
@@ -175,6 +175,15 @@ def test_pixels_at_the_ends_of_the_range_end_inside_the_ball(colour: float, long
 
 def test_by_default_18_8_percent_of_black_pixels_end_inside_the_ball() -> None:
     assert inside(FastAT(Linf(0.3)), 0.0) == pytest.approx(0.188, abs=0.02)
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0])
+def test_starts_that_their_authors_cut(colour: float) -> None:
+    """Without the cut R+FGSM would leave none inside, and N-FGSM a quarter."""
+    # Half begin at the end, half eps / 2 from it. Of the first, half stay inside, others reach an end.
+    assert inside(AdversarialTraining(RFGSM(Linf(0.3))), colour) == pytest.approx(0.25, abs=0.02)
+    # Half begin at the end, half up to 2 eps from it; only the half of these beyond eps that step back end inside.
+    assert inside(NFGSM(Linf(0.3)), colour) == pytest.approx(0.125, abs=0.02)
 
 
 def test_bad_values() -> None:
