@@ -122,13 +122,17 @@ def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(
     (tmp_path / "plainly.py").write_text(
         "from torch import nn\n\nclass Plain(nn.Sequential):\n"
         "    def __init__(self, num_classes: int, in_channels: int, image_size: int):\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n\n"
+        "def wrapped(num_classes: int, in_channels: int, image_size: int) -> nn.Module:\n"
+        "    return __import__('protoat').with_embedding(Plain(num_classes, in_channels, image_size))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     line = refused("--model", "plainly.Plain")
     assert "the model Plain returns logits only, and a regularizer needs embeddings; write --regularizer none" in line
+    assert "return protoat.with_embedding(network)" in line
     run = str(tmp_path / "run")
     short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
+    assert main(["train", *short, "--model", "plainly.wrapped", "--out", str(tmp_path / "wrapped")]) == 0
     assert main(["train", "--model", "plainly.Plain", "--regularizer", "none", *short, "--out", run]) == 0
     capsys.readouterr()
     assert main(["pretrain", "--method", "RoCL", "--model", "plainly.Plain", "--out", str(tmp_path / "encoder")]) == 2

@@ -155,7 +155,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     if not embedding.shape[1]:
         raise UserError(
             f"the model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
-            "regularizer=none, or return protoat.Output"
+            "regularizer=none, or name a function that wraps it: return protoat.with_embedding(network)"
         )
     built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
     if not recipe.trust:
