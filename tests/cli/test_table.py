@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def test_what_is_missing_is_done_once(table, tmp_path: Path) -> None:
     shown = table(*ONE_ROW)
     assert "│ 2/2 │        78.48 │" in shown
     assert "— │" not in shown
-    assert "│                   2/2 │" in shown
+    (metrics,) = (tmp_path / "runs").glob("*/metrics.jsonl")
+    used = json.loads(metrics.read_text().splitlines()[-1])["objective"]["in_use"]
+    assert f" {used[0]}/{used[1]} │" in shown.split("│ 2/2 │")[1].splitlines()[0]
     before = state(tmp_path)
     assert table(*ONE_ROW) == shown
     assert state(tmp_path) == before
