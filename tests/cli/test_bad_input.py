@@ -64,9 +64,9 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--weight .nan", "weight=nan is not a number"),
         ("--weight .inf", "weight=inf is not finite"),
         ("--method.ramp_epochs .inf", "inf is not finite"),
-        ("--model torch.nn.Linear", "--model Linear cannot take images of shape (1, 8, 8)"),
+        ("--model torch.nn.Linear", "the model needs in_features, out_features, and"),
         ("--model torch.nn.Identity", "--model Identity returns logits of shape (1, 1, 8, 8)"),
-        ("--model torch.nn.ReLU", "the model cannot be built, it raised TypeError"),
+        ("--model torch.nn.ReLU", "--model ReLU returns logits of shape (1, 1, 8, 8)"),
         ("--batch_size 1000000000000", "batch_size=1000000000000 images"),
         ("--augment.padding 1000000000", "padding=1000000000 would take"),
         ("--model ResNet18 --model.width 1000000000", "the network is too large for this machine"),
@@ -114,6 +114,14 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
 )
 def test_a_choice_that_cannot_be(args: str, message: str, refused) -> None:
     assert message in refused(*args.split())
+
+
+def test_a_model_that_raises_is_quoted(tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raising.py").write_text(
+        "from torch import nn\n\ndef net(num_classes: int) -> nn.Module:\n    raise KeyError(f'of {num_classes}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "the model cannot be built, it raised KeyError: 'of 2'" in refused("--model", "raising.net")
 
 
 def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(

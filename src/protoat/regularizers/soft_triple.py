@@ -49,8 +49,8 @@ class SoftTriple(ProxyRegularizer):
             paper's schedule; merge later if yours drops later.
         merge_stop: share of a run in [0, 1] after which nothing is merged.
         merge_every: epochs from one merge to the next.
-        projection: what stands between embeddings and prototypes, see `Projection`: ``"batchnorm"``,
-            ``"linear+batchnorm"``, ``"mlp"``, or None, as in the paper.
+        projection: the `Projection` between embeddings and prototypes: ``"batchnorm"``, ``"linear+batchnorm"``,
+            ``"mlp"``, or None, as in the paper.
         prototype_init: ``"random"``; or ``"kmeans"``, the centres of each class's projected embeddings after
             `warmup_epochs`, before which the term is 0. They are those of the last images, at most 20,000 a process.
         warmup_epochs: epochs before ``"kmeans"``.
