@@ -68,7 +68,7 @@ def test_methods_belong_to_one_command(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_labels_have_no_part_in_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "pretrain", "--config", "digits", "--method", "ACL", "--out", str(tmp_path / "run"))
-    assert line.endswith("write --regularizer none --validation_size 0")
+    assert line.endswith("write --regularizer none --modes none --validation_size 0")
     assert not (tmp_path / "run").exists()
 
 

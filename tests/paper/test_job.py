@@ -27,6 +27,7 @@ from tests.whole import edit, weights
 BASE = ("digits",)
 ACL = Job("acl", ("digits-acl",))
 GROUPS = {"a": ["zero"], "b": ["one"]}
+LATER_OF_SOFT_TRIPLE = {"prototype_init": "random", "warmup_epochs": 1, "tied": False}
 
 
 def identity(*, start: Job | None = None, **overrides: Any) -> str:
@@ -80,6 +81,12 @@ def test_every_other_key_counts() -> None:
         "compile": True,
         "memory_format": "contiguous",
         "label_smoothing": 0.1,
+        "select": "worst-mode",
+        "train_size": 1000,
+        "long_tail": 10.0,
+        "head": {"class_path": "MultiPrototypeHead"},
+        "modes": {"class_path": "KnownModes"},
+        "weighting": {"class_path": "GroupDRO"},
     }
     assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
     found = {identity(**{key: value}) for key, value in changes.items()}
@@ -212,7 +219,9 @@ def test_a_shipped_recipe_has_the_digest_of_its_values_as_they_stand(name: str) 
     if "regularizer" in values:
         idle |= {"weight", "norm_weight", "norm", "dml_input"}
     # The first recipes had no such keys.
-    idle |= {key for key, usual in {"label_smoothing": 0, "attack_precision": "fp32"}.items() if values[key] == usual}
+    later = {"label_smoothing": 0, "attack_precision": "fp32", "select": "robust"}
+    later |= {f"regularizer.init_args.{key}": usual for key, usual in LATER_OF_SOFT_TRIPLE.items()}
+    idle |= {key for key, usual in later.items() if values.get(key) == usual}
     counted = {key: value for key, value in values.items() if value is not None and key not in idle}
     assert job.identity == sha256(json.dumps([counted, {}, None], sort_keys=True).encode()).hexdigest()
 
