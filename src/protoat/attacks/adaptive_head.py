@@ -25,6 +25,7 @@ class LeaveMode:
     Args:
         head: with ``sub_logits``, such as `MultiPrototypeHead`; copied, so later training does not change the attack.
 
+    >>> import torch
     >>> from protoat.models import MultiPrototypeHead
     >>> loss = LeaveMode(MultiPrototypeHead(4, 3, prototypes_per_class=1))
     >>> loss(Output(torch.zeros(2, 3), torch.randn(2, 4)), torch.tensor([0, 2])).shape

@@ -141,7 +141,9 @@ def _of_model(model: nn.Module, facts: _Facts, embedding: int) -> list[str]:
 
 
 def _base_loss(method: Method) -> str:
-    return "cross-entropy" if type(method).loss is Method.loss else f"as {type(method).__name__} defines it"
+    kind = type(method)
+    usual = (kind.loss, kind.losses) == (Method.loss, Method.losses)
+    return "cross-entropy" if usual else f"as {kind.__name__} defines it"
 
 
 def _views(recipe: Recipe, method: Method) -> str:

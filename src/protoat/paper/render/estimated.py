@@ -25,7 +25,7 @@ def estimated(outcomes: Sequence[Outcome], ceilings: Sequence[Outcome] = ()) -> 
     '90.0 [84.0, 95.0]'
     >>> gains = [Outcome(right < 90, groups, baseline=right < 80)]
     >>> estimated(gains), estimated(gains, [Outcome(right < 95, groups, baseline=right < 80)])
-    ('+10.0 [5.0, 16.0]', '67 %')
+    ('+10.0 [5.0, 17.0]', '67 %')
     """
     found = estimate(outcomes)
     if ceilings:
