@@ -98,7 +98,8 @@ def objective(method: str = "pgd") -> Objective:
     if isinstance(how, Contrastive):
         return Objective(how)
     # A threshold this high merges prototypes in every epoch from the second on.
-    metric = SoftTriple(10, 16, prototypes_per_class=4, merge_threshold=1.3, merge_start=0.3)
+    often = {"merge_threshold": 1.3, "merge_start": 0.3}
+    metric = SoftTriple(10, 16, prototypes_per_class=4, projection=None, drop_below=None, **often)
     return Objective(how, metric, weight=0.5, norm_weight=0.001)
 
 
