@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -220,7 +220,7 @@ def _fresh(loader: Any, goes_on: bool) -> Iterator[Any]:
     source = getattr(loader, "base_dataloader", loader)
     if isinstance(source, DataLoader) and not goes_on:
         source._iterator = None
-    with helpers_spared():
+    with helpers_spared() if getattr(source, "num_workers", 0) else nullcontext():
         return iter(loader)
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -36,14 +37,16 @@ def workers_spared(loader: Any) -> Iterator[None]:
 
 @contextmanager
 def helpers_spared() -> Iterator[None]:
-    """Processes begun in this context, such as the server that forks workers, never see a SIGTERM; ours sees it later.
+    """Processes begun in this context, such as the server that forks workers, see no SIGINT or SIGTERM; ours will.
 
-    A blocked signal stays blocked in what a process starts.
+    A blocked signal stays blocked in what a process starts. Python's resource tracker, which the first semaphore of
+    `forkserver` and `spawn` would start here, unblocks both behind it, so it is started before.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
