@@ -35,7 +35,7 @@ def mode_cross_entropy(sub_logits: Tensor, target: Tensor, *, label_smoothing: f
             "expected (B, C, K) and (B,)"
         )
     scores = at_least_float32(sub_logits.flatten(1))
-    known, there = target >= 0, scores.isfinite() | scores.isnan()
+    known, there = target >= 0, ~scores.isneginf()
     own = target.clamp_min(0)[:, None]
     if bool((known & ~there.gather(1, own)[:, 0]).any()):
         raise UserError("the prototype of a mode is not active; a head whose prototypes are modes must not merge them")

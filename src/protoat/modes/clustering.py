@@ -6,15 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from protoat.functional.kmeans import clusters_of_directions
 from protoat.functional.partitions import crosstab
 from protoat.functional.sinkhorn import sinkhorn
 
 __all__ = ["clusters_of", "in_places_of"]
 
-_STARTS = 4  # of k-means, of which the best counts
 _SEEN = 2000  # images on which the silhouette is measured: it compares all pairs
 
 
@@ -26,26 +25,22 @@ def clusters_of(
     Args:
         embedding: (M, D) of one class, of which directions count.
         count: how many clusters; as many as images where there are fewer.
-        balanced: give each centre that k-means has found equally many images, by Sinkhorn's iteration.
+        balanced: give each centre that k-means has found about equally many images: the largest share of each image by
+            Sinkhorn's iteration.
         silhouette: take the number from 2 to `count` whose clusters have the highest mean silhouette.
         seed: of the starts of k-means.
     """
-    from sklearn.cluster import KMeans  # slow to import
-
     points = F.normalize(embedding.double(), dim=1)
-    count = min(count, len(points.unique(dim=0)))
-    array = points.numpy()
-    # Several threads would add up in an order of their own, and two runs would differ.
-    with threadpool_limits(1):
-        made = {
-            number: KMeans(number, n_init=_STARTS, random_state=seed).fit(array)
-            for number in (range(2, count + 1) if silhouette and count > 2 else [count])
-        }
-        seen = np.random.default_rng(seed).permutation(len(array))[:_SEEN]
-        found = max(made.values(), key=lambda fitted: _silhouette(array[seen], fitted.labels_[seen]))
+    most = min(count, len(points.unique(dim=0)))
+    numbers = range(2, most + 1) if silhouette and most > 2 else [most]
+    made = [clusters_of_directions(points, number, seed=seed) for number in numbers]
+    if len(made) > 1:
+        seen = torch.from_numpy(np.random.default_rng(seed).permutation(len(points))[:_SEEN])
+        made.sort(key=lambda each: _silhouette(points[seen].numpy(), each.labels[seen].numpy()), reverse=True)
+    found = made[0]
     if not balanced:
-        return torch.from_numpy(found.labels_).long()
-    distance = torch.cdist(points, torch.from_numpy(found.cluster_centers_)).square()
+        return found.labels
+    distance = torch.cdist(points, found.centres).square()
     return sinkhorn(-distance / distance.mean().clamp_min(1e-12)).argmax(1)
 
 
@@ -70,7 +65,7 @@ def in_places_of(clusters: Tensor, before: Tensor, count: int) -> Tensor:
     return torch.from_numpy(place)[clusters]
 
 
-def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Mean silhouette of points; the least there is where they are of one cluster, or each of its own."""
     from sklearn.metrics import silhouette_score
 

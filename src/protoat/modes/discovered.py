@@ -43,7 +43,7 @@ class DiscoveredModes(Modes):
         data: the images trained on. Their own modes only serve to log how well the clusters agree with them.
         clusters: of each class, so prototypes too.
         silhouette: take in each class the number from 2 to `clusters` with the highest mean silhouette.
-        balanced: give all clusters of a class equally many images, by Sinkhorn's iteration.
+        balanced: give all clusters of a class about equally many images, by Sinkhorn's iteration.
         warmup_epochs: epochs before the first clustering; without effect where clusters are there before.
         recluster_at: share of the run in (0, 1) after which clusters are found anew; None keeps the first.
         encoder: folder of a run, trained or pre-trained, whose network gives the embeddings; `protoat train` reads it.
