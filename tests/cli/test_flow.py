@@ -194,8 +194,9 @@ def test_one_epoch_of_mnist(tmp_path: Path, data_root: Path, printed) -> None:
     hook.remove()
     assert torch.get_num_threads() == 1
     assert updates == 461  # 59,000 images in batches of 128
-    # Seen: 0.75 and 0.78 on an AMD EPYC, 0.90 and 0.92 on an Intel Xeon with AMX.
-    assert seconds < 0.97 * updates * sum(plain) / (5 * len(plain))
+    # Seen: 0.75 and 0.78 on an AMD EPYC, 0.90 to 0.93 on an Intel Xeon with AMX.
+    bar = 0.97 if torch.cpu._is_amx_tile_supported() else 0.85
+    assert seconds < bar * updates * sum(plain) / (5 * len(plain))
     printed("evaluate", run, "--attacks", "clean", "pgd10", "--n", "1000")
     measured = json.loads((tmp_path / "run/evaluation.json").read_text())["attacks"]["pgd10"]
     assert measured["total"] == 1000
