@@ -137,6 +137,22 @@ def test_nothing_is_written_where_one_file_fails(
         pa.export(run, tmp_path / "out", formats=["tflite"])
 
 
+def test_files_of_the_user_are_not_overwritten(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "README.md"
+    own.write_text("my project\n")
+    with pytest.raises(ValueError, match=r"README.md, which is of no export; choose another folder"):
+        pa.export(run, tmp_path, formats=["safetensors"], images=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert own.read_text() == "my project\n"
+    own.unlink()
+    (tmp_path / "model.onnx").write_bytes(b"of an export that was killed before its card")
+    pa.export(run, tmp_path, formats=["safetensors"], images=2)
+    pa.export(run, tmp_path, formats=["safetensors"], images=2)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"notes.txt, which is of no export"):
+        pa.export(run, tmp_path, formats=["safetensors"], images=2)
+
+
 def _with_facts(source: Path, target: Path, text: str) -> Path:
     model = onnx.load(source)
     model.metadata_props[0].value = text

@@ -12,7 +12,6 @@ from protoat.errors import UserError
 from protoat.recipes.parser import Parser
 from protoat.runs.run import Run
 from protoat.sharing.export import FORMATS, export
-from protoat.storage.path_checks import check_folder
 
 __all__ = ["main"]
 
@@ -38,7 +37,6 @@ def main(args: list[str]) -> None:
         raise UserError(f"--n {options.n} must be at least 1")
     run = Run(options.run, trust=options.trust)
     out = options.out or Path("exports") / run.name
-    check_folder(out)
     logger.info("exporting %s and comparing each file with the model; seconds to minutes", run.path)
     found = export(run, out, formats=options.format, images=options.n)
     rows = [

@@ -11,9 +11,9 @@ from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
-__all__ = ["card"]
+__all__ = ["HEADER", "card"]
 
-_HEADER = """\
+HEADER = """\
 ---
 library_name: protoat
 pipeline_tag: image-classification
@@ -40,7 +40,7 @@ def card(run: Run, files: Mapping[str, Mapping[str, Any]] = {}) -> str:
     shape = "x".join(map(str, run.preprocess.shape))
     classes = ", ".join(run.class_names)
     parts = [
-        _HEADER,
+        HEADER,
         f"# {markdown_text(run.name)}",
         f"A robust image classifier, trained by protoat for {run.threat}: images "
         f"of {shape} pixels in [0, 1], {len(run.class_names)} classes ({markdown_text(classes)}).",

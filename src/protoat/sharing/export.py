@@ -20,11 +20,13 @@ from protoat.data import DataNotFoundError
 from protoat.errors import UserError
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.preserve import preserve_modes
+from protoat.names import printable
 from protoat.runs.run import Run
 from protoat.runs.store import write
-from protoat.sharing.card import card
+from protoat.sharing.card import HEADER, card
 from protoat.sharing.exported import Exported, extra
 from protoat.sharing.facts import KEY, Facts
+from protoat.storage.path_checks import check_folder
 from protoat.training.weights import tensors_of
 from protoat.types import Output
 
@@ -33,6 +35,7 @@ __all__ = ["FORMATS", "Agreement", "export"]
 logger = logging.getLogger(__name__)
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+CARD = "README.md"
 _TOLERANCE = 1e-4
 _QUERIES = 50
 
@@ -75,8 +78,8 @@ def export(
         For each format, how far the file agrees.
 
     Raises:
-        ValueError: an unknown format; a package that is missing; a network that torch cannot export; a file that does
-            not agree.
+        ValueError: an unknown format; a folder that holds other files; a package that is missing; a network that torch
+            cannot export; a file that does not agree.
         DiskError: a file cannot be written.
     """
     if unknown := sorted(set(formats) - set(FORMATS)):
@@ -85,6 +88,7 @@ def export(
         raise UserError(f"no format is named; write {', '.join(FORMATS)}")
     if images < 1:
         raise UserError(f"images={images} must be at least 1")
+    _check_holds_no_others(Path(out))
     if "onnx" in formats:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             extra(package)
@@ -101,8 +105,32 @@ def export(
     text = card(run, {FORMATS[form]: each._asdict() for form, each in found.items()})
     for name, content in contents.items():
         write(Path(out) / name, content)
-    write(Path(out) / "README.md", text)
+    write(Path(out) / CARD, text)
     return found
+
+
+def _check_holds_no_others(folder: Path) -> None:
+    """Refuses a folder with files that no export wrote: one could be the user's own ``README.md``.
+
+    Raises:
+        ValueError: names one of them; see also `check_folder`.
+    """
+    check_folder(folder, "out")
+    if not folder.is_dir():
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    others = [name for name in names if name not in (CARD, *FORMATS.values())]
+    if CARD in names and not _is_card(folder / CARD):
+        others.append(CARD)
+    if others:
+        raise UserError(f"{folder} holds {printable(others[0])}, which is of no export; choose another folder")
+
+
+def _is_card(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(HEADER)) == HEADER.encode()
 
 
 def agreement(run: Run, exported: Callable[[Tensor], Any], x: Tensor, *, real: bool, name: str) -> Agreement:
