@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import APGD, APGDT, FAB, FABT, JSMA, PGD, AutoAttack, Square, UniformNoise
+from protoat.attacks.examination import examine
 from protoat.cli import main
 from protoat.data import Digits, ImageData
 from protoat.evaluation import evaluate
@@ -113,7 +114,7 @@ FOUND: dict[str, tuple[Wrap, str]] = {
     "probabilities": (behind(lambda z: z.softmax(1)), "probabilities"),
     "noise": (before(lambda x: x + 0.1 * torch.randn_like(x)), "random"),
     "dropout that is forced": (behind(lambda z: F.dropout(z, 0.3, training=True)), "random"),
-    "one draw for a batch": (behind(lambda z: z * (1 + torch.rand(()))), "random"),
+    "one draw for a batch": (behind(lambda z: z * (1 + torch.rand(()))), "batch"),
     "batch statistics": (before(lambda x: F.batch_norm(x, None, None, training=True)), "batch"),
     "batch norm without running ones": (
         lambda net: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), parts.Logits(net)).eval(),
@@ -476,3 +477,12 @@ def test_the_look_at_a_model_passes_eight_images_at_most(call: tuple[str, Callab
     assert look and len(passed) > len(look)
     assert sum(size for size, _ in look) <= 8
     assert sum(backward for _, backward in look) == 1
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_the_look_at_a_faulty_model_is_no_longer(name: str, data: ImageData) -> None:
+    passed: list[int] = []
+    model = FOUND[name][0](ten())
+    model.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+    assert FOUND[name][1] in {found.code for found in examine(model, data.pixels(torch.arange(4))).findings}
+    assert sum(passed) <= 8

@@ -110,8 +110,6 @@ def is_examined() -> bool:
 def examine(model: nn.Module, x: Tensor, *, num_classes: int | None = None, gradients: bool = True) -> Examination:
     """Looks at a model in eval mode: two forwards and a backward of the images; nothing is left changed.
 
-    A model that answers otherwise the second time is forwarded a third time, to see why.
-
     Args:
         model: images -> `Output` or logits.
         x: (B, ...) images, at least one; four are enough to see what holds for all.
@@ -198,31 +196,27 @@ def _fickle(model: nn.Module, images: Tensor, before: Tensor) -> Iterable[Findin
     half = len(images) // 2
     with torch.no_grad():
         now = at_least_float32(output_of(model, images[:half].repeat(2, *[1] * (images.dim() - 1))).logits)
-        first, twin, known = now[:half], now[half:], before[:half]
-        random = differing(first, twin)
-        changed = differing(first, known)
-        if not bool((random | changed).any()) or not bool((predicted(known) >= 0).any()):
-            return
-        if not bool(random.any()):  # one draw for a whole batch, or batch statistics
-            random = differing(at_least_float32(output_of(model, images).logits), before)
-    if share := float(random.float().mean()):
-        differ = f"two forwards of one image differ for {share:.0%} of the images"
-        draws = getattr(getattr(model, "network", model), "mean_of_draws", None)
-        if draws is not None:
-            text = f"{differ}: means over {draws} draws still vary; more draws vary less"
-            yield Finding("random", "note", text)
-        else:
-            text = (
-                f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
-                "draws (EOT): protoat.MeanLogits"
-            )
-            yield Finding("random", "error", text)
+    first, twin, known = now[:half], now[half:], before[:half]
+    random = differing(first, twin)
+    changed = random | differing(first, known)
+    if not bool(changed.any()) or not bool((predicted(known) >= 0).any()):
         return
-    text = (
-        "what the model says of an image depends on the other images of the batch, also in eval mode: it uses batch "
-        "statistics; let it use running ones"
-    )
-    yield Finding("batch", "error", text)
+    differ = f"two forwards of one image differ for {float(changed.float().mean()):.0%} of the images"
+    draws = getattr(getattr(model, "network", model), "mean_of_draws", None)
+    if draws is not None:
+        yield Finding("random", "note", f"{differ}: means over {draws} draws still vary; more draws vary less")
+    elif bool(random.any()):
+        text = (
+            f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
+            "draws (EOT): protoat.MeanLogits"
+        )
+        yield Finding("random", "error", text)
+    else:
+        text = (
+            "what the model says of an image changes with the batch, also in eval mode: it uses batch statistics (let "
+            "it use running ones), or draws at random once for a batch (judge the mean over draws: protoat.MeanLogits)"
+        )
+        yield Finding("batch", "error", text)
 
 
 def _flat(gradient: Tensor, cut: str, logits: Tensor) -> Iterable[Finding]:
