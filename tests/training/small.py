@@ -154,3 +154,5 @@ def assert_same_outcome(out: Path, expected: Path) -> None:
         assert torch.equal(value, expected_tensors[key]), key
     assert lines == expected_lines
     assert state == expected_state
+    names, expected_names = (sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (out, expected))
+    assert names == expected_names

@@ -24,7 +24,7 @@ from protoat.attacks import PGD
 from protoat.methods import AWP, TRADES
 from protoat.modes import discovered
 from protoat.modes.clustering import clusters_of
-from protoat.training import CheckpointError, FitResult, fit
+from protoat.training import CheckpointError, FitResult, checkpoint, fit
 from protoat.training.run_state import RunState
 from tests import kills
 
@@ -155,6 +155,36 @@ def test_killed_while_modes_are_discovered(
     small.train("discovered", tmp_path)
     assert len(calls) == 20 + call % 10
     small.assert_same_outcome(tmp_path, whole("discovered"))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_killed_as_an_old_checkpoint_is_removed(
+    last: bool,
+    tmp_path: Path,
+    small: ModuleType,
+    whole: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    discarded: list[str] = []
+
+    def discard(folder: Any, name: str) -> None:
+        discarded.append(name)
+        if len(discarded) == (removals if last else 2):
+            raise Killed
+        remove(folder, name)
+
+    remove = checkpoint._discard
+    removals = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_discard", lambda *arguments: (discarded.append(""), remove(*arguments)))
+        small.train("pgd", tmp_path / "counted")
+    removals = len(discarded)
+    discarded.clear()
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(checkpoint, "_discard", discard)
+        small.train("pgd", tmp_path / "killed")
+    small.train("pgd", tmp_path / "killed")
+    small.assert_same_outcome(tmp_path / "killed", whole("pgd"))
 
 
 @pytest.mark.parametrize("method", ["acl", "rocl"])

@@ -126,9 +126,7 @@ def save(
                     _discard(opened, name)
             opened.rename(partial.name, final.name)
             opened.sync()
-            for name in _existing(opened.names())[:-2]:
-                if int(name) not in also_keep:
-                    _discard(opened, name)
+            _prune(opened, also_keep)
 
     what = f"write checkpoint {final}"
     try:
@@ -143,10 +141,16 @@ def save(
     return final
 
 
-def clear(folder: Path) -> None:
-    """Removes what a kill left of checkpoints that were written or removed."""
+def clear(folder: Path, *, also_keep: Collection[int] | None) -> None:
+    """Removes what a kill left: parts of checkpoints, and whole ones that `save` had not removed yet.
+
+    Args:
+        also_keep: as that of the last `save`; None leaves whole checkpoints alone.
+    """
     with open_folder(folder, within=folder.parent) as opened:
         _clear(opened)
+        if also_keep is not None:
+            _prune(opened, also_keep)
 
 
 def load_latest(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
@@ -224,6 +228,13 @@ def _clear(folder: Folder) -> None:
     for name in filter(_LEFTOVER.fullmatch, folder.names()):
         folder.enter(name).close()  # a link is refused
         folder.remove(name)
+
+
+def _prune(folder: Folder, also_keep: Collection[int]) -> None:
+    """Removes all but the last two checkpoints."""
+    for name in _existing(folder.names())[:-2]:
+        if int(name) not in also_keep:
+            _discard(folder, name)
 
 
 def _discard(folder: Folder, name: str) -> None:

@@ -83,8 +83,12 @@ class Saver:
         if self.state.best is not None:
             on_main(self._keep_best)
         self._restore(found)
-        folder = self.folder
-        together(lambda: checkpoint.clear(folder), f"remove what a kill left in {folder}", self.accelerator)
+        folder, starts = self.folder, self._epoch_starts(found)
+        together(
+            lambda: checkpoint.clear(folder, also_keep=starts),
+            f"remove what a kill left in {folder}",
+            self.accelerator,
+        )
         self.saved_update = self.state.update
         self._last_start = self.state.epoch_update
 
@@ -103,6 +107,16 @@ class Saver:
                 for name in folder.names():
                     if name != LOCK:
                         folder.remove(name)
+
+    def _epoch_starts(self, found: checkpoint.Checkpoint) -> set[int] | None:
+        """Where the epochs of the last two checkpoints began, as `save` keeps them; None where one is damaged."""
+        last = [found.path.parent / name for name in checkpoint.existing(found.path.parent)[-2:]]
+        if found.path != last[-1]:
+            return None
+        try:
+            return {checkpoint.load(path, verify=False).state["run"]["epoch_update"] for path in last}
+        except (CheckpointError, KeyError, TypeError):
+            return None
 
     def _keep_best(self) -> None:
         """Refuses to go on with best weights that are damaged, because they will not be written again."""
