@@ -61,13 +61,16 @@ PARITY = replace(BLOCKS, label="MNIST odd/even", name="modes-mnist-parity", stud
 BLOCKS_LT = replace(
     BLOCKS, label="MNIST-2-LT", name="modes-mnist-2-lt", study={**_MNIST, "long_tail": 16, "train_size": 8000}
 )
+PARITY_LT = replace(
+    BLOCKS_LT, label="MNIST odd/even-LT", name="modes-mnist-parity-lt", study={**BLOCKS_LT.study, **_PARITY}
+)
 DIGITS_2 = StudyData("digits-2", "digits-2", "modes-digits-2")
 DIGITS_2_LT = replace(DIGITS_2, label="digits-2-LT", name="modes-digits-2-lt", study={"long_tail": 4})
 DIGITS_PARITY_LT = replace(
     DIGITS_2, label="digits odd/even-LT", name="modes-digits-parity-lt", study={**_PARITY, "long_tail": 4}
 )
 CIFAR = StudyData("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
-DATA = (BLOCKS, PARITY, BLOCKS_LT, DIGITS_2, DIGITS_2_LT, DIGITS_PARITY_LT, CIFAR)
+DATA = (BLOCKS, PARITY, BLOCKS_LT, PARITY_LT, DIGITS_2, DIGITS_2_LT, DIGITS_PARITY_LT, CIFAR)
 
 
 def _plain(data: Data, budget: Budget) -> Overrides:
