@@ -29,6 +29,7 @@ _PACKAGES = (
     "methods",
     "models",
     "modes",
+    "plots",
     "pretraining",
     "regularizers",
     "training",

@@ -7,6 +7,7 @@ from protoat import functional as functional
 from protoat import methods as methods
 from protoat import models as models
 from protoat import modes as modes
+from protoat import plots as plots
 from protoat import pretraining as pretraining
 from protoat import regularizers as regularizers
 from protoat import training as training

@@ -17,6 +17,7 @@ from protoat.paper.figures import TITLES
 from protoat.paper.figures.catalogue import FIGURES, View
 from protoat.paper.job import Task
 from protoat.paper.launch import Failure
+from protoat.plots.plot import Plot
 from protoat.recipes.reading import read_recipe
 from protoat.runs.run import Run
 from protoat.runs.store import claim
@@ -44,23 +45,23 @@ def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys
     assert run("figure", main, ["curves", str(folder), "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
     written = out.read_text()
-    assert "<i>" not in written and f"<p>Run {tmp_path}/&lt;i&gt;: data Digits, classes joined: 2, model " in written
+    assert (
+        f"{tmp_path}/<i>" not in written
+        and f"<p>Run {tmp_path}/&lt;i&gt;: data Digits, classes joined: 2, model " in written
+    )
     assert ", epochs 1 of 30, seed 0, trained for linf 0.1." in written
-    assert f"Drawn by: protoat figure curves &#x27;{tmp_path}/&lt;i&gt;&#x27; --out {out}" in written
+    assert f"Drawn by: protoat figure curves &#39;{tmp_path}/&lt;i&gt;&#39; --out {out}" in written
 
 
-def test_a_picture_is_written_as_its_ending_says(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("kind", "begins"), [("PDF", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_a_figure_alone_is_written_as_its_ending_says(
+    kind: str, begins: bytes, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = []
-    monkeypatch.setattr("protoat.cli.figure.check_browser", lambda: started.append("checked"))
-    monkeypatch.setattr("protoat.cli.figure.snapshot", lambda page, kind: f"{kind} of {page[:15]}".encode())
-    assert run("figure", main, ["curves", "--dry-run", "--out", str(tmp_path / "curves.pdf")]) == 0
-    assert not started
-    assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.PDF")]) == 0
-    assert (tmp_path / "curves.PDF").read_bytes() == b".pdf of <!DOCTYPE html>" and started == ["checked"]
+    out = tmp_path / f"curves.{kind}"
+    assert run("figure", main, ["curves", str(folder), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(begins) and b"Drawn by" not in out.read_bytes()
     assert run("figure", main, ["curves", str(folder), "--out", str(tmp_path / "curves.jpg")]) == 2
-    assert "curves.jpg has to end in .html, .png or .pdf" in capsys.readouterr().err
+    assert "curves.jpg has to end in .html, .pdf, .svg or .png" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_is_there_and_does_nothing(
@@ -167,9 +168,9 @@ def test_runs_that_are_planned_are_measured_under_the_attack_and_drawn_from_that
 ) -> None:
     drawn = []
 
-    def draw(runs: Sequence[Path], view: View) -> list[str]:
+    def draw(runs: Sequence[Path], view: View) -> list[Plot]:
         drawn.append((list(runs), view))
-        return ["drawn"]
+        return [Plot("drawn")]
 
     monkeypatch.setitem(FIGURES, "3", replace(FIGURES["3"], draw=draw))
     out = tmp_path / "3.html"
@@ -189,9 +190,9 @@ def test_options_reach_what_draws_and_stand_in_the_file(
 ) -> None:
     seen = []
 
-    def draw(runs: Sequence[Path], view: View) -> list[str]:
+    def draw(runs: Sequence[Path], view: View) -> list[Plot]:
         seen.append(view)
-        return ["drawn"]
+        return [Plot("drawn")]
 
     monkeypatch.setitem(FIGURES, "1", replace(FIGURES["1"], draw=draw))
     out = tmp_path / "1.html"
@@ -233,6 +234,10 @@ def test_every_figure_completes_at_smoke_and_again_does_no_work(tmp_path: Path) 
         assert run("figure", main, [name, "--store", str(store), "--out", str(tmp_path / f"{name}.html")]) == 0, name
     files = {path: path.stat().st_mtime_ns for path in store.rglob("*.json*")}
     assert len(list(store.glob("*/evaluation.json"))) == 2 + 4 + 5
+    for name in FIGURES:
+        out = tmp_path / f"{name}.pdf"
+        assert run("figure", main, [name, "--store", str(store), "--out", str(out)]) == 0
+        assert out.read_bytes().startswith(b"%PDF")
     for name in ("3", "4", "eps"):
         before = (tmp_path / f"{name}.html").read_text()
         assert run("figure", main, [name, "--store", str(store), "--out", str(tmp_path / f"{name}.html")]) == 0

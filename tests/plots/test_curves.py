@@ -12,28 +12,30 @@ from protoat.recipes.reading import read_recipe
 from protoat.runs.store import claim
 from tests.whole import edit, epochs, weights
 
+from .reading import lines, words
+
 
 def test_curves_are_the_lines_of_the_log(ours: Path, plain: Path) -> None:
-    lines = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
-    figure = training_curves([ours, plain]).to_dict()
-    traces = {trace["name"]: trace for trace in figure["data"]}
-    assert list(traces["ours: loss"]["y"]) == [line["total"] for line in lines]
-    for words, key in (("held out, clean", "clean"), ("held out, attacked", "robust")):
-        assert list(traces[f"ours: {words}"]["y"]) == [100 * line["validation"][key] for line in lines]
-    assert list(traces["ours: loss"]["x"]) == [1, 2]
-    assert len(traces) == 6
-    assert "ours: 2 of 2 epochs" in figure["layout"]["title"]["text"]
+    logged = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
+    plot = training_curves([ours, plain])
+    drawn = lines(plot)
+    assert drawn["ours: loss"] == ([1, 2], [line["total"] for line in logged])
+    for name, key in (("held out, clean", "clean"), ("held out, attacked", "robust")):
+        assert drawn[f"ours: {name}"] == ([1, 2], [100 * line["validation"][key] for line in logged])
+    assert len(drawn) == 6
+    assert "ours: 2 of 2 epochs" in plot.about
 
 
 def test_an_epoch_that_was_taken_back_is_left_out_and_a_hostile_name_stays_text(tmp_path: Path) -> None:
     folder = tmp_path / "<img src=x>"
-    claim(folder, read_recipe("digits-2").text, {}, {})
-    edit(folder / "metrics.jsonl", epochs(1, total=2.0) + epochs(2, total=9.0, stopped="it fell"))
-    weights(folder / "last.safetensors")
-    figure = training_curves([folder]).to_dict()
-    assert list(figure["data"][0]["y"]) == [2.0]
-    title = figure["layout"]["title"]["text"]
-    assert "<img" not in title and "&lt;img src=x&gt;: 1 of 30 epochs, stopped early" in title
+    for place in (folder, tmp_path / "$x^2$"):
+        claim(place, read_recipe("digits-2").text, {}, {})
+        edit(place / "metrics.jsonl", epochs(1, total=2.0) + epochs(2, total=9.0, stopped="it fell"))
+        weights(place / "last.safetensors")
+    plot = training_curves([folder, folder.parent / "$x^2$"])
+    assert lines(plot)["<img src=x>: loss"] == ([1], [2.0])
+    assert plot.about[0] == "<img src=x>: 1 of 30 epochs, stopped early"
+    assert {"&lt;img src=x&gt;: loss", "$x^2$: loss"} <= set(words(plot))
     edit(folder / "metrics.jsonl", "")
     with pytest.raises(ValueError, match="holds no epoch yet"):
         training_curves([folder])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -12,24 +11,20 @@ from protoat.paper.figures.framework import framework, framework_of_recipe
 from protoat.recipes.reading import read_recipe
 from protoat.runs.build import build
 
-
-def words(drawn: str) -> list[str]:
-    """Texts of the picture, which is well-formed XML."""
-    root = ElementTree.fromstring(drawn)
-    return [element.text or "" for element in root.iter("text")]
+from .reading import words
 
 
 def test_it_says_what_the_objects_are() -> None:
     recipe = read_recipe("digits-2", ["--method.steps", "9", "--regularizer.prototypes_per_class", "[2, 4]"])
     parts = build(recipe)
-    drawn = framework_of_recipe(recipe, "mine")
-    shown = words(drawn)
+    plot = framework_of_recipe(recipe, "mine")
+    shown = words(plot)
     size = sum(parameter.numel() for parameter in parts.model.parameters())
     for text in ("method: PGDAT", "steps 9", "network: LeNet", f"{size:,} parameters", "embedding z, D = 100"):
         assert text in shown
     assert {"SoftTriple", "prototypes per class: 2/4", "linf, eps 0.1", "2 classes: 0-4, 5-9"} <= set(shown)
     assert "loss = base + 0.5 · metric + 0.005 · norm of embedding" in shown
-    assert drawn.count('fill="none" stroke="currentColor" stroke-width') == 2 + 4
+    assert sum(line.get_markerfacecolor() == "none" for line in plot.axes[0].lines) == 2 + 4
 
 
 def test_other_parts_give_another_picture() -> None:
@@ -45,8 +40,8 @@ def test_a_run_is_drawn_without_weights_or_data_and_its_name_stays_text(ours: Pa
     folder.mkdir()
     for name in ("recipe.yaml", "run.json"):
         shutil.copy(ours / name, folder)
-    drawn = framework(folder)
-    assert "<b>" not in drawn and "&lt;b&gt;" in drawn and "prototypes per class: 3" in words(drawn)
+    plot = framework(folder)
+    assert plot.title == "Framework of <b>" and "prototypes per class: 3" in words(plot)
     (folder / "run.json").unlink()
     with pytest.raises(ValueError, match=r"has no run\.json that names its classes"):
         framework(folder)

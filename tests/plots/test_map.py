@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -38,29 +39,41 @@ def test_an_image_that_was_not_changed_lands_where_it_was() -> None:
 
 
 def test_points_say_what_the_model_makes_of_their_image(ours: Path) -> None:
-    figure = embedding_map(ours, images=40).to_dict()
     seen = Pictured(ours, 40)
-    points = [trace for trace in figure["data"] if trace.get("customdata") is not None]
-    texts = [text for trace in points for text in trace["hovertext"]]
+    plot = embedding_map(seen)
+    texts = [point.words for point in plot.points]
     assert len(texts) == 80
-    for kind, embedded, wrong in (
-        ("clean", seen.clean, "triangle-down"),
-        ("attacked", seen.attacked("pgd10"), "triangle-up"),
-    ):
+    for kind, embedded in (("clean", seen.clean), ("attacked", seen.attacked("pgd10"))):
         mistakes = int((embedded.predicted != seen.data.labels).sum())
         assert sum(text.startswith(kind) and "taken for" in text for text in texts) == mistakes
-        assert sum(list(trace["marker"]["symbol"]).count(wrong) for trace in points) == mistakes
-        right = 40 - mistakes
-        assert f"{kind} {100 * right / 40:.1f} %" in figure["layout"]["title"]["text"]
-    first = next(trace for trace in points if trace["name"] == "mode 7")
-    row = (seen.data.modes == 7).nonzero()[0, 0]
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(first["customdata"][0].partition(",")[2]))))
-    assert np.array_equal(shown, seen.data.images[row, 0].numpy())
+        assert f"{kind} {100 * (40 - mistakes) / 40:.1f} %" in plot.about[1]
+    images = [seen.clean.images[place] for place in (seen.data.modes == 7).nonzero()[:, 0]]
+    shown = [point.image for point in plot.points if point.words.startswith("clean") and "mode 7" in point.words]
+    for uri in shown:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+        assert any(np.array_equal(pixels, (255 * image[0]).round().numpy()) for image in images)
+    assert len(shown) == len(images)
+
+
+def test_marks_stand_in_the_order_of_the_points_where_t_sne_put_them(ours: Path) -> None:
+    seen = Pictured(ours, 40)
+    plot = embedding_map(seen)
+    marks = [each for each in plot.axes[0].collections if str(each.get_gid()).startswith("points-")]
+    drawn = np.concatenate([each.get_offsets() for each in marks])
+    positions = torch.cat(place(seen.clean.embedding, seen.attacked("pgd10").embedding)).numpy()
+    assert np.allclose(drawn[drawn[:, 0].argsort()], positions[positions[:, 0].argsort()])
+    starts = [int(each.get_gid().removeprefix("points-")) for each in marks]
+    assert starts == np.cumsum([0, *(len(each.get_offsets()) for each in marks[:-1])]).tolist()
+    svg = ElementTree.fromstring(plot.svg("map"))
+    groups = [group for group in svg.iter("g") if group.get("id", "").startswith("map-points-")]
+    of_one = [1 - len(list(group.iter("defs"))) for group in groups]  # a path, where several use one
+    assert [len(list(group.iter("use"))) + one for group, one in zip(groups, of_one, strict=True)] == [
+        len(each.get_offsets()) for each in marks
+    ]
 
 
 def test_one_class_alone_can_be_shown(ours: Path) -> None:
-    figure = embedding_map(ours, images=20, classes=["5-9"]).to_dict()
-    texts = [text for trace in figure["data"] for text in trace.get("hovertext") or ()]
+    texts = [point.words for point in embedding_map(ours, images=20, classes=["5-9"]).points]
     assert len(texts) == 40 and all("class 5-9" in text for text in texts)
     with pytest.raises(ValueError, match="class '5-8' is unknown; did you mean '5-9'"):
         embedding_map(ours, classes=["5-8"])

@@ -13,6 +13,8 @@ from protoat.evaluation.record import Evaluation
 from protoat.paper.figures.number_of_prototypes import PAPER, accuracy_against_prototypes
 from tests.whole import edit, with_correct
 
+from .reading import lines, ticks
+
 
 def with_number(run: Path, to: Path, number: str, correct: int) -> Path:
     """A copy of a run that says it began with another number of prototypes, with another outcome."""
@@ -29,17 +31,13 @@ def with_number(run: Path, to: Path, number: str, correct: int) -> Path:
 def test_points_are_in_the_order_of_the_number_with_a_verdict(ours: Path, tmp_path: Path) -> None:
     made = [("10", 90), ("1", 50), ("[3, 4]", 88)]
     runs = [with_number(ours, tmp_path / f"k{place}", *each) for place, each in enumerate(made)]
-    figure = accuracy_against_prototypes(runs).to_dict()
-    assert list(figure["layout"]["xaxis"]["ticktext"]) == ["1", "3/4", "10"]
-    assert [(trace["name"], list(trace["y"])) for trace in figure["data"]] == [
-        ("clean", [50, 88, 90]),
-        ("pgd10", [50, 88, 90]),
-    ]
-    title = figure["layout"]["title"]["text"]
-    assert "pgd10: highest at 10, no difference shown from 3/4<" in title
-    assert "1: 3 and 3" in title  # what the copied log says is left at the end
-    assert figure["layout"]["annotations"][0]["text"].replace("<br>", " ") == PAPER
-    assert "also differ" not in title
+    plot = accuracy_against_prototypes(runs)
+    assert ticks(plot, "x") == ["1", "3/4", "10"]
+    assert {name: y for name, (_, y) in lines(plot).items()} == {"clean": [50, 88, 90], "pgd10": [50, 88, 90]}
+    assert "pgd10: highest at 10, no difference shown from 3/4" in plot.about
+    assert any("1: 3 and 3" in line for line in plot.about)  # what the copied log says is left at the end
+    assert plot.about[-1] == PAPER
+    assert not any("also differ" in line for line in plot.about)
 
 
 def test_runs_that_cannot_stand_in_it_are_refused(ours: Path, plain: Path, tmp_path: Path) -> None:
@@ -54,13 +52,12 @@ def test_runs_that_cannot_stand_in_it_are_refused(ours: Path, plain: Path, tmp_p
 def test_autoattack_is_found_under_its_version(ours: Path) -> None:
     record = json.loads((ours / "evaluation.json").read_text())
     record["attacks"]["aa-k2"] = record["attacks"]["pgd10"] | {"correct": 50, "parameters": {"attack": "AutoAttack"}}
-    figure = accuracy_against_prototypes([ours], attack="aa", records={ours: Evaluation.from_json(record)}).to_dict()
-    assert [(trace["name"], list(trace["y"])) for trace in figure["data"]][1] == ("aa", [50])
+    plot = accuracy_against_prototypes([ours], attack="aa", records={ours: Evaluation.from_json(record)})
+    assert lines(plot)["aa"][1] == [50]
 
 
 def test_another_difference_between_recipes_is_said(ours: Path, tmp_path: Path) -> None:
     other = with_number(ours, tmp_path / "other", "5", 60)
     text = (other / "recipe.yaml").read_text()
     edit(other / "recipe.yaml", text.replace("epochs: 2\n", "epochs: 9\n"))
-    title = accuracy_against_prototypes([ours, other]).to_dict()["layout"]["title"]["text"]
-    assert "The recipes also differ in epochs." in title
+    assert "The recipes also differ in epochs." in accuracy_against_prototypes([ours, other]).about

@@ -23,20 +23,19 @@ from protoat.runs.run import Run
 from protoat.types import as_output
 from tests.whole import edit, epochs
 
+from .reading import bars, lines, ticks
+
 
 def test_counts_are_those_of_the_log(ours: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(ours, run)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    lines[0]["objective"]["in_use"], lines[1]["objective"]["in_use"] = [3, 3], [2, 1]
-    edit(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logged[0]["objective"]["in_use"], logged[1]["objective"]["in_use"] = [3, 3], [2, 1]
+    edit(run / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in logged))
     (run / "best.safetensors").unlink()
-    figure = prototype_counts(run).to_dict()
-    assert {trace["name"]: (list(trace["x"]), list(trace["y"])) for trace in figure["data"]} == {
-        "0-4": ([1, 2], [3, 2]),
-        "5-9": ([1, 2], [3, 1]),
-    }
-    assert figure["layout"]["yaxis"]["rangemode"] == "tozero"
+    plot = prototype_counts(run)
+    assert lines(plot) == {"0-4": ([1, 2], [3, 2]), "5-9": ([1, 2], [3, 1])}
+    assert plot.axes[0].get_ylim()[0] == 0
 
 
 def test_many_classes_are_summed_up(ours: Path, tmp_path: Path) -> None:
@@ -47,8 +46,7 @@ def test_many_classes_are_summed_up(ours: Path, tmp_path: Path) -> None:
     edit(run / "run.json", json.dumps(facts))
     counts = [*range(1, 20), 12]
     edit(run / "metrics.jsonl", epochs(1, objective={"prototype_counts": counts}))
-    figure = prototype_counts(run).to_dict()
-    assert [trace["y"][0] for trace in figure["data"]] == [19, sum(counts) / 20, 1]
+    assert [y[0] for _, y in lines(prototype_counts(run)).values()] == [19, sum(counts) / 20, 1]
 
 
 def test_classes_whose_names_begin_alike_stay_apart(ours: Path, tmp_path: Path) -> None:
@@ -60,24 +58,20 @@ def test_classes_whose_names_begin_alike_stay_apart(ours: Path, tmp_path: Path) 
     edit(run / "recipe.yaml", re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
     facts = json.loads((run / "run.json").read_text()) | {"class_names": [f"{long}left", f"{long}right"]}
     edit(run / "run.json", json.dumps(facts))
-    assert [len(trace["y"]) for trace in prototype_counts(run).to_dict()["data"]] == [2, 2]
-    usage = prototype_usage(run).to_dict()
-    assert {tuple(trace["x"]) for trace in usage["data"]} == {(0, 1, 2, 3, 4, 5)}
-    assert list(usage["layout"]["xaxis"]["tickvals"]) == [0, 1, 2, 3, 4, 5]
-    ticks = list(usage["layout"]["xaxis"]["ticktext"])
-    assert ticks == [f"german shepherd dog…, {place}" for _ in range(2) for place in range(3)]
-    assert list(agreement_map(run).to_dict()["layout"]["yaxis"]["ticktext"]) == ticks
+    assert len(prototype_counts(run).axes[0].lines) == 2
+    usage = prototype_usage(run)
+    assert {len(heights) for heights in bars(usage).values()} == {6}
+    assert ticks(usage, "x") == [f"german shepherd dog…, {place}" for _ in range(2) for place in range(3)]
+    assert ticks(agreement_map(run), "y") == ticks(usage, "x")
 
 
 def test_usage_over_time_is_that_of_the_log(ours: Path, plain: Path) -> None:
-    lines = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
-    usage = [line["objective"]["usage"] for line in lines]
+    logged = [json.loads(line) for line in (ours / "metrics.jsonl").read_text().splitlines()]
+    usage = [line["objective"]["usage"] for line in logged]
     assert all(sum(own) == pytest.approx(1, abs=1e-3) for epoch in usage for own in epoch)
-    figure = usage_over_time(ours).to_dict()
-    (trace,) = figure["data"]
-    ticks = list(figure["layout"]["yaxis"]["ticktext"])
-    row = ticks.index("5-9, 1")
-    assert [value or 0 for value in trace["z"][row]] == [100 * epoch[1][1] for epoch in usage]
+    plot = usage_over_time(ours)
+    row = plot.axes[0].images[0].get_array()[ticks(plot, "y").index("5-9, 1")]
+    assert row.filled(0).tolist() == [100 * epoch[1][1] for epoch in usage]
     with pytest.raises(ValueError, match="has no record of usage"):
         usage_over_time(plain)
 
@@ -99,16 +93,15 @@ def slow_places(run: Path) -> tuple[list[int], list[int], list[int]]:
 
 def test_usage_counts_each_image_once_at_its_nearest_prototype(ours: Path) -> None:
     labels, places, modes = slow_places(ours)
-    figure = prototype_usage(ours).to_dict()
-    for mode, trace in enumerate(figure["data"]):
+    shares = bars(prototype_usage(ours))
+    for mode, name in enumerate("0123456789"):
         expected = [
             sum(1 for row in zip(labels, places, modes, strict=True) if row == (owner, place, mode))
             for owner in range(2)
             for place in range(3)
         ]
-        assert list(trace["customdata"]) == expected
-        assert list(trace["y"]) == pytest.approx([100 * n / labels.count(i // 3) for i, n in enumerate(expected)])
-    assert sum(sum(trace["y"]) for trace in figure["data"]) == pytest.approx(200)
+        assert shares[name] == pytest.approx([100 * n / labels.count(i // 3) for i, n in enumerate(expected)])
+    assert sum(map(sum, shares.values())) == pytest.approx(200)
 
 
 def test_agreement_is_of_each_class(ours: Path) -> None:
@@ -124,18 +117,17 @@ def test_agreement_is_of_each_class(ours: Path) -> None:
 
 def test_the_atlas_shows_the_nearest_images_and_marks_other_classes(ours: Path) -> None:
     seen = Pictured(ours)
-    drawn = nearest_images(ours, each=4, pictured=seen)
-    assert drawn.count("<img ") == 6 * 4 and drawn.count('alt="') == 6 * 4
-    rows = re.findall(r'<tr><th scope="row">(0-4|5-9), prototype (\d).*?</tr>', drawn)
-    assert rows == [(name, str(place)) for name in ("0-4", "5-9") for place in range(3)]
-    assert drawn.count("&#10007;") == drawn.count(", another class") // 2  # alt and title say it
-    first = re.search(r'alt="([^"]*)"', drawn)
-    cosine = torch.cosine_similarity(seen.projected(seen.clean), seen.metric.prototypes[0, 0].detach(), dim=1)
-    best = int(cosine.argmax())
-    expected = (
-        f"{seen.data.class_names[int(seen.data.labels[best])]}, mode {seen.data.mode_names[int(seen.data.modes[best])]}"
-    )
-    assert first is not None and first[1].startswith(expected)
+    atlas = nearest_images(seen, each=4)
+    labels, places, _ = slow_places(ours)
+    used = sorted({*zip(labels, places, strict=True)})
+    assert [row.title for row in atlas.rows] == [f"{('0-4', '5-9')[own]}, prototype {place}" for own, place in used]
+    assert any("left out" in line for line in atlas.about) == (len(used) < 6)
+    for (own, place), row in zip(used, atlas.rows, strict=True):
+        assert row.note == f"{sum(pair == (own, place) for pair in zip(labels, places, strict=True))} images"
+        cosine = torch.cosine_similarity(seen.projected(seen.clean), seen.metric.prototypes[own, place].detach(), dim=1)
+        for picture, best in zip(row.pictures, cosine.argsort(descending=True)[:4].tolist(), strict=True):
+            assert torch.equal(picture.images[0], seen.data.images[best])
+            assert picture.wrong == (int(seen.data.labels[best]) != own) == picture.words[0].endswith(", another class")
 
 
 def test_a_run_without_prototypes_is_refused(plain: Path) -> None:

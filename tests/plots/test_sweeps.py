@@ -8,32 +8,33 @@ from pathlib import Path
 
 import pytest
 
+from protoat.evaluation import Count
 from protoat.evaluation.record import Evaluation
 from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
+from protoat.plots.plot import Plot
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.runs.records import Records
 from protoat.storage.manifest import write_record
 from tests.whole import attacked, edit
 
+from .reading import intervals, lines
 
-def check_counts(trace: dict, record: dict, attacks: list[str]) -> None:
-    counts = [record[name].count for name in attacks]
-    assert list(trace["y"]) == [100 * count.accuracy for count in counts]
-    low = [y - below for y, below in zip(trace["y"], trace["error_y"]["arrayminus"], strict=True)]
-    high = [y + above for y, above in zip(trace["y"], trace["error_y"]["array"], strict=True)]
-    assert low == pytest.approx([100 * count.interval[0] for count in counts])
-    assert high == pytest.approx([100 * count.interval[1] for count in counts])
+
+def check(plot: Plot, name: str, x: list[float], counts: list[Count]) -> None:
+    """The only line of a figure is of these counts."""
+    assert lines(plot) == {name: (x, [100 * count.accuracy for count in counts])}
+    for end in (0, 1):
+        assert [bar[end] for bar in intervals(plot)[name]] == pytest.approx(
+            [100 * each.interval[end] for each in counts]
+        )
 
 
 def test_eps_and_steps_are_drawn_from_the_record(ours: Path) -> None:
     record = Records(ours).evaluation
     assert record is not None
-    (trace,) = accuracy_against_eps([ours]).to_dict()["data"]
-    assert trace["name"] == "ours: pgd10" and list(trace["x"]) == [0, 0.05, 0.1, 0.15]
-    check_counts(trace, record, ["clean", "pgd10@0.05", "pgd10", "pgd10@0.15"])
-    (trace,) = accuracy_against_steps([ours]).to_dict()["data"]
-    assert trace["name"] == "ours: pgdN" and list(trace["x"]) == [2, 10]
-    check_counts(trace, record, ["pgd2", "pgd10"])
+    counts = [record[name].count for name in ("clean", "pgd10@0.05", "pgd10", "pgd10@0.15")]
+    check(accuracy_against_eps([ours]), "ours: pgd10", [0, 0.05, 0.1, 0.15], counts)
+    check(accuracy_against_steps([ours]), "ours: pgdN", [2, 10], [record[name].count for name in ("pgd2", "pgd10")])
 
 
 def record_of(attacks: dict[str, dict]) -> str:
@@ -57,9 +58,8 @@ def test_attacks_that_differ_in_more_than_one_number_are_not_joined(tmp_path: Pa
         "pgd20:next": {"attack": "Targeted", "rule": "next", "of": pgd(steps=20, step_size=0.0125)},
     }
     edit(tmp_path / "evaluation.json", record_of(attacks))
-    traces = accuracy_against_steps([tmp_path]).to_dict()["data"]
-    assert [list(trace["x"]) for trace in traces] == [[10, 20], [10, 20]]
-    assert [trace["name"].partition(": ")[2] for trace in traces] == ["pgdN", "pgdN:next"]
+    drawn = lines(accuracy_against_steps([tmp_path]))
+    assert {name.partition(": ")[2]: x for name, (x, _) in drawn.items()} == {"pgdN": [10, 20], "pgdN:next": [10, 20]}
     with pytest.raises(
         ValueError, match=r"no attack with several values of eps; measure them: protoat evaluate .* pgd10@"
     ):
@@ -72,10 +72,10 @@ def test_a_record_that_is_given_is_drawn_in_place_of_that_of_the_folder(ours: Pa
     content["subject"]["images"] = 1000
     record = Evaluation.from_json(content)
     for draw, place in ((accuracy_against_eps, -1), (accuracy_against_steps, None)):
-        figure = draw([ours], records={ours: record}).to_dict()
-        assert "1000 test images" in figure["layout"]["title"]["text"]
+        plot = draw([ours], records={ours: record})
+        assert "1000 test images" in plot.about[0]
         if place is not None:
-            assert figure["data"][0]["y"][place] == 3
+            assert lines(plot)["ours: pgd10"][1][place] == 3
 
 
 def test_a_record_of_earlier_weights_is_refused(ours: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 from protoat.plots.subject import Pictured
-from protoat.plots.transitions import agreement_map, transitions
+from protoat.plots.transitions import agreement_map, transition_map
+
+from .reading import numbers, ticks
 
 
 def test_transitions_between_prototypes_are_those_of_a_loop(ours: Path) -> None:
@@ -17,10 +19,10 @@ def test_transitions_between_prototypes_are_those_of_a_loop(ours: Path) -> None:
     for z, z_adv in zip(seen.projected(seen.clean), seen.projected(seen.attacked("pgd10")), strict=True):
         before, after = (int(torch.cosine_similarity(prototypes, point[None]).argmax()) for point in (z, z_adv))
         expected[before, after] += 1
-    figure = transitions(ours, images=50).to_dict()
-    assert [list(row) for row in figure["data"][0]["text"]] == expected.tolist()
-    assert f"{int(expected.diagonal().sum())} stay" in figure["layout"]["title"]["text"]
-    assert next(iter(figure["layout"]["yaxis"]["ticktext"])) == "0-4, 0"
+    plot = transition_map(ours, images=50)
+    assert numbers(plot) == expected.tolist()
+    assert plot.about[0].endswith(f"; {int(expected.diagonal().sum())} stay")
+    assert ticks(plot, "y")[0] == "0-4, 0"
 
 
 def test_without_prototypes_they_are_between_modes(plain: Path) -> None:
@@ -30,17 +32,16 @@ def test_without_prototypes_they_are_between_modes(plain: Path) -> None:
         cosine = torch.cosine_similarity(seen.clean.embedding, z[None])
         cosine[place] = -2
         expected[seen.data.modes[place], seen.data.modes[cosine.argmax()]] += 1
-    figure = transitions(plain, images=50).to_dict()
-    assert [list(row) for row in figure["data"][0]["text"]] == expected.tolist()
+    assert numbers(transition_map(plain, images=50)) == expected.tolist()
 
 
 def test_agreement_counts_modes_of_each_prototype(ours: Path) -> None:
     seen = Pictured(ours)
-    figure = agreement_map(ours, pictured=seen).to_dict()
-    table = figure["data"][0]["text"]
+    plot = agreement_map(seen)
+    table = numbers(plot)
     for place, mode in ((0, 0), (4, 7), (2, 9)):
         owner = place // 3
         chosen = (seen.data.labels == owner) & (seen.places == place % 3) & (seen.data.modes == mode)
         assert table[place][mode] == int(chosen.sum())
     assert sum(map(sum, table)) == len(seen.data)
-    assert "NMI" in figure["layout"]["title"]["text"]
+    assert "NMI" in plot.about[1]

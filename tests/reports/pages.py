@@ -7,12 +7,13 @@ from pathlib import Path
 
 SECTIONS = [
     "Summary",
-    "Attacks",
     "Classes and modes",
-    "Training",
-    "Prototypes",
+    "Attacked images",
+    "Attacks",
     "Map of embeddings",
+    "Prototypes",
     "Retrieval",
+    "Training",
     "Audit",
     "Lint",
     "Recipe",
@@ -57,7 +58,7 @@ class Page(HTMLParser):
             self._rows.append([])
         elif tag in ("td", "th"):
             self._rows[-1].append("")
-        elif tag in ("h1", "h2", "h3", "h4"):
+        elif tag in ("h1", "h2", "h3", "h4", "h5"):
             self.headings.append((tag, ""))
         elif tag == "script":
             self.scripts.append((dict(attrs), ""))
@@ -66,7 +67,7 @@ class Page(HTMLParser):
         while self._open and self._open.pop() != tag:
             pass
         if tag == "table":
-            self.tables[self._caption.strip()] = [[cell.strip() for cell in row] for row in self._rows]
+            self.tables[self._caption.strip()] = [[" ".join(cell.split()) for cell in row] for row in self._rows]
 
     def handle_data(self, data: str) -> None:
         if "script" in self._open:
@@ -79,7 +80,7 @@ class Page(HTMLParser):
             self._caption += data
         elif any(tag in self._open for tag in ("td", "th")):
             self._rows[-1][-1] += data
-        elif self._open and self._open[-1] in ("h1", "h2", "h3", "h4"):
+        elif self._open and self._open[-1] in ("h1", "h2", "h3", "h4", "h5"):
             tag, text = self.headings[-1]
             self.headings[-1] = (tag, text + data)
         elif "code" in self._open:

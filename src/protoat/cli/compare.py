@@ -9,6 +9,7 @@ from typing import NamedTuple
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
+from protoat.evaluation import Count
 from protoat.evaluation.compare import (
     Comparison,
     Seeds,
@@ -25,7 +26,7 @@ from protoat.plots.records import measured
 from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
-from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
+from protoat.reports.records import HOLM, OF_MODES, accuracy, difference, hardest_of, holm_in_words, mode_rows
 from protoat.runs.claims import find_run
 
 __all__ = ["main"]
@@ -129,14 +130,20 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
         rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
     if any(comparison.worst_modes for comparison in found):
         print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
+        columns = ["mode", first.name, other.name, "difference", "verdict"]
+        hardest = hardest_of(found)
+        print_table(f"each mode, {hardest.attack}", columns, [[*map(_cell, row)] for row in mode_rows(hardest)])
     say(
         f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
         f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
-        "The interval is a bootstrap over images and decides nothing. Worst modes are of different images: there is a "
-        "difference where their intervals do not overlap. One run each: this says nothing about other seeds of the "
-        "same recipes."
+        f"The interval is a bootstrap over images and decides nothing. {OF_MODES} One run each: this says nothing "
+        "about other seeds of the same recipes."
     )
     _left_out([first, other])
+
+
+def _cell(cell: str | Count) -> str:
+    return accuracy(cell) if isinstance(cell, Count) else cell
 
 
 def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:

@@ -14,8 +14,6 @@ from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
-from protoat.plots.page import page
-from protoat.plots.snapshot import SUFFIXES, check_browser, snapshot
 from protoat.recipes.parser import Parser, nearest
 from protoat.runs.claims import find_run
 from protoat.storage.path_checks import check_file, check_no_file
@@ -23,10 +21,13 @@ from protoat.storage.path_checks import check_file, check_no_file
 if TYPE_CHECKING:
     from protoat.paper.figures.catalogue import Drawing
     from protoat.paper.job import Task
+    from protoat.plots.pictures import Pictures
+    from protoat.plots.plot import Plot
     from protoat.runs.run import Run
 
 __all__ = ["main"]
 
+_SUFFIXES = (".pdf", ".svg", ".png")  # as `protoat.plots.plot` writes them
 _OF_VIEW = ("images", "attack", "classes")
 
 
@@ -49,14 +50,10 @@ def main(args: list[str]) -> int:
     check_no_file(options.store, "--store")
     budget = read_budget(options.budget)
 
-    from protoat.paper.figures.catalogue import FIGURES, View
-    from protoat.runs.store import write  # torch takes seconds to import, and bad names are refused without
+    from protoat.paper.figures.catalogue import FIGURES, View  # torch takes seconds, and bad names need none
 
     drawing, failed = FIGURES[options.name], False
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
-    kind = out.suffix.lower()
-    if kind in SUFFIXES and not options.dry_run:
-        check_browser()
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
@@ -75,10 +72,24 @@ def main(args: list[str]) -> int:
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
             parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
-    drawn = page(TITLES[options.name], lines, parts)
-    write(out, snapshot(drawn, kind) if kind in SUFFIXES else drawn)
+    _write(out, TITLES[options.name], lines, parts)
     say(f"figure {options.name} is in {out}")
     return int(failed)
+
+
+def _write(out: Path, title: str, lines: Sequence[str], parts: Sequence[Plot | Pictures]) -> None:
+    """Writes the figure alone, for a paper, or on a page that says how it was made."""
+    from protoat.plots.plot import Plot, as_file
+    from protoat.reports.blocks import Chart, Gallery, Section
+    from protoat.reports.page import Chapter, render
+    from protoat.runs.store import write
+
+    if (kind := out.suffix.lower()) in _SUFFIXES:
+        write(out, as_file([part if isinstance(part, Plot) else part.plot() for part in parts], kind))
+        return
+    title = title[:1].upper() + title[1:]
+    blocks = [Chart(part, "") if isinstance(part, Plot) else Gallery(part) for part in parts]
+    write(out, render(title, [Chapter("figure", title, [Section("drawn", "Figure", blocks)])], lines))
 
 
 def _about_run(folder: Path) -> str:
@@ -113,15 +124,19 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=int, default=1000, help="test images that it looks at; 0 for all")
     parser.add_argument("--attack", type=str, default="pgd10", help="attack that it shows, as for protoat evaluate")
     parser.add_argument("--classes", nargs="+", type=str, default=[], help="images of these only, by name; default all")
-    parser.add_argument("--out", type=Path | None, help="HTML file, or .png, .pdf; default figure-NAME.html")
+    parser.add_argument(
+        "--out",
+        type=Path | None,
+        help="an .html page, or the figure alone as .pdf, .svg, .png; default figure-NAME.html",
+    )
     return parser
 
 
 def _check_out(out: Path) -> None:
     """Refuses a file that cannot be written."""
     check_file(out)
-    if out.suffix.lower() not in (".html", *SUFFIXES):
-        raise UserError(f"--out {out} has to end in .html, {' or '.join(SUFFIXES)}")
+    if out.suffix.lower() not in (".html", *_SUFFIXES):
+        raise UserError(f"--out {out} has to end in .html, .pdf, .svg or .png")
 
 
 def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.parser import Parser
-from protoat.reports.html import report
 from protoat.runs.claims import find_run
 from protoat.storage.path_checks import check_file
 
@@ -29,12 +28,14 @@ def main(args: list[str]) -> None:
         "--images",
         type=int,
         default=300,
-        help="test images of the map and of retrieval; 0 leaves out whatever needs weights and images",
+        help="test images of gallery, map and retrieval; 0 leaves out whatever needs weights and images",
     )
     parser.add_trust()
     options = parser.parse_args(args)
     check_file(options.out)
     if options.out.suffix.lower() != ".html":
         raise UserError(f"--out {options.out} has to end in .html: a report is a page, which a browser prints to PDF")
+    from protoat.reports.html import report  # drawing takes a second to import, and help needs none
+
     out = report(list(map(find_run, options.folders)), options.out, images=options.images)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

@@ -17,7 +17,7 @@ from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.showing import as_html, as_text
-from protoat.evaluation.statistics import Count, holm, interval_of_mean
+from protoat.evaluation.statistics import Count, holm, interval_of_mean, worst
 
 __all__ = [
     "Comparison",
@@ -29,6 +29,7 @@ __all__ = [
     "decided",
     "in_words",
     "overlap",
+    "shown_in_mode",
     "welch",
 ]
 
@@ -43,23 +44,27 @@ class Comparison:
         attack: its name, or ``worst case``.
         first, second: what each leaves right.
         pair: the images they disagree on.
-        worst_modes: for each, its worst mode and what it leaves right there; these may be different modes. None where
-            no modes are known beside the classes.
+        per_mode: what each leaves right of each mode; empty where no modes are known beside the classes.
     """
 
     attack: str
     first: Count
     second: Count
     pair: Paired
-    worst_modes: tuple[tuple[str, Count], tuple[str, Count]] | None
+    per_mode: Mapping[str, tuple[Count, Count]]
+
+    @property
+    def worst_modes(self) -> tuple[tuple[str, Count], tuple[str, Count]] | None:
+        """For each its worst mode and what it leaves right there; these may be different modes. None without modes."""
+        if not self.per_mode:
+            return None
+        first, second = (worst({mode: pair[turn] for mode, pair in self.per_mode.items()}) for turn in (0, 1))
+        return first, second
 
     @property
     def shown_in_worst_mode(self) -> bool:
-        """Whether the worst modes differ beyond chance: they are of different images, so intervals must not overlap."""
-        if self.worst_modes is None:
-            return False
-        (_, first), (_, second) = self.worst_modes
-        return not overlap(first.interval, second.interval)
+        """Whether the worst modes differ beyond chance; see `shown_in_mode`."""
+        return self.worst_modes is not None and shown_in_mode(*(count for _, count in self.worst_modes))
 
 
 class Seeds(NamedTuple):
@@ -141,6 +146,17 @@ def decided(p_values: Mapping[Key, float]) -> dict[Key, tuple[float, bool]]:
 def in_words(shown: bool) -> str:
     """What a comparison allows to say."""
     return "a difference" if shown else "no difference shown"
+
+
+def shown_in_mode(first: Count, second: Count) -> bool:
+    """Whether two accuracies of modes differ beyond chance: their intervals do not overlap.
+
+    Records keep counts of a mode, not which images are of it, so no paired test is made; this one is more cautious.
+
+    >>> shown_in_mode(Count(1, 50), Count(40, 50)), shown_in_mode(Count(20, 50), Count(25, 50))
+    (True, False)
+    """
+    return not overlap(first.interval, second.interval)
 
 
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
@@ -257,5 +273,10 @@ def _comparison(attack: str, first: AttackReport, second: AttackReport) -> Compa
         first.count,
         second.count,
         Paired.of(first.correct_mask, second.correct_mask),
-        (first.worst_mode, second.worst_mode) if first.has_modes else None,
+        _of_modes(first, second) if first.has_modes else {},
     )
+
+
+def _of_modes(first: AttackReport, second: AttackReport) -> dict[str, tuple[Count, Count]]:
+    """Counts of the modes that both have; records are from outside, and may name others."""
+    return {mode: (count, second.per_mode[mode]) for mode, count in first.per_mode.items() if mode in second.per_mode}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "holm", "interval_of_mean", "percentage", "worst"]
+__all__ = ["Count", "count_by", "holm", "interval_of_mean", "percentage", "weakest_first", "worst"]
 
 
 class Count(NamedTuple):
@@ -104,3 +104,12 @@ def worst(groups: dict[str, Count]) -> tuple[str, Count]:
     ('b', Count(correct=1, total=4))
     """
     return min(groups.items(), key=lambda item: item[1].accuracy)
+
+
+def weakest_first(groups: Mapping[str, Count]) -> list[str]:
+    """Names of groups by accuracy, the lowest first; of equals, in their order.
+
+    >>> weakest_first({"a": Count(3, 4), "b": Count(1, 4)})
+    ['b', 'a']
+    """
+    return sorted(groups, key=lambda name: groups[name].accuracy)

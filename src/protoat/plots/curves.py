@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from protoat.errors import UserError
-from protoat.plots.style import accuracy_axis, chosen, colour, dash, heading, label, names, shown
-from protoat.records.training import Epoch
+from protoat.plots.plot import Plot, styled
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, label, legend, names
 from protoat.runs.run import Run
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
 
 __all__ = ["training_curves"]
 
-_MEASURED = {"clean": "held out, clean", "robust": "held out, attacked"}
+_MEASURED = {"clean": ("held out, clean", "-", "o"), "robust": ("held out, attacked", "--", "^")}
 
 
-def training_curves(runs: Sequence[Path | str]) -> Figure:
+@styled
+def training_curves(runs: Sequence[Path | str]) -> Plot:
     """Loss, and accuracy on held-out images, against epochs; an epoch that a method took back is left out.
 
     Args:
@@ -28,56 +26,33 @@ def training_curves(runs: Sequence[Path | str]) -> Figure:
     Raises:
         ValueError: a folder that is no run, or in which no epoch is recorded.
     """
-    from plotly.subplots import make_subplots
-
     folders = chosen(runs)
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08)
-    about = []
-    for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
-        run = Run(folder)
-        kept = run.epochs
-        if not kept:
-            raise UserError(f"{folder} holds no epoch yet; train it: protoat train")
-        prefix = f"{label(name)}: " if len(folders) > 1 else ""
-        figure.add_trace(_loss(kept, f"{prefix}loss", place), row=1, col=1)
-        for key, words in _MEASURED.items():
-            if any(line.held_out is not None and key in line.held_out.shares for line in kept):
-                figure.add_trace(_accuracy(kept, key, f"{prefix}{words}", place), row=2, col=1)
-        about.append(f"{label(name)}: {run.progress} epochs" + f", {run.state}" * bool(run.state))
-    figure.update_layout(**heading("Training", *about), height=560)
-    figure.update_xaxes(title_text="epoch", row=2, col=1)
-    figure.update_yaxes(title_text="loss", row=1, col=1)
-    accuracy_axis(figure, row=2, col=1)
-    return figure
-
-
-def _loss(lines: Sequence[Epoch], name: str, place: int) -> Scatter:
-    from plotly import graph_objects as go
-
-    return go.Scatter(
-        x=[line.epoch for line in lines],
-        y=[line.total for line in lines],
-        name=name,
-        mode="lines+markers",
-        line={"color": colour(place), "dash": dash(place)},
-        marker={"size": 4},
-    )
-
-
-def _accuracy(lines: Sequence[Epoch], key: str, name: str, place: int) -> Scatter:
-    from plotly import graph_objects as go
-
-    measured = [(line.epoch, line.held_out) for line in lines if line.held_out and key in line.held_out.shares]
-    counts = [found.count(key) for _, found in measured]
-    return go.Scatter(
-        x=[epoch for epoch, _ in measured],
-        y=[100 * found.shares[key] for _, found in measured],
-        name=name,
-        mode="lines+markers",
-        line={"color": colour(place), "dash": "solid" if key == "clean" else "dash"},
-        marker={"size": 6, "symbol": "circle" if key == "clean" else "triangle-up"},
-        hovertext=[
-            f"{name}, epoch {epoch}: {shown(count)}" for (epoch, _), count in zip(measured, counts, strict=True)
-        ],
-        hoverinfo="text",
-    )
+    found = {label(name): Run(folder) for folder, name in zip(folders, names(folders), strict=True)}
+    for run in found.values():
+        if not run.epochs:
+            raise UserError(f"{run.path} holds no epoch yet; train it: protoat train")
+    about = [f"{name}: {run.progress} epochs" + f", {run.state}" * bool(run.state) for name, run in found.items()]
+    plot = Plot("Training", about, size=(5, 4.2))
+    losses, accuracies = plot.subplots(2, sharex=True)
+    for place, (name, run) in enumerate(found.items()):
+        own: dict[str, Any] = {"color": colour(place), "markersize": 3}
+        prefix = f"{name}: " if len(found) > 1 else ""
+        epochs, totals = [line.epoch for line in run.epochs], [line.total for line in run.epochs]
+        losses.plot(epochs, totals, dash(place), marker="o", label=f"{prefix}loss", **own)
+        for key, (words, style, sign) in _MEASURED.items():
+            measured = [
+                (line.epoch, 100 * line.held_out.shares[key])
+                for line in run.epochs
+                if line.held_out is not None and key in line.held_out.shares
+            ]
+            if measured:
+                accuracies.plot(*zip(*measured, strict=True), style, marker=sign, label=f"{prefix}{words}", **own)
+    losses.set(ylabel="loss")
+    losses.grid(axis="y")
+    accuracies.set(xlabel="epoch")
+    accuracy_axis(accuracies)
+    if len(found) > 1:
+        legend(losses, columns=1)
+    if accuracies.get_legend_handles_labels()[0]:
+        legend(accuracies, columns=1 if len(found) > 1 else 2)
+    return plot

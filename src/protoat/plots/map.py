@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.embedding import Embedded
 from protoat.plots.pictures import data_uri
-from protoat.plots.style import colour, heading, label, names, shown
-from protoat.plots.subject import Pictured, said
+from protoat.plots.plot import Plot, Point, styled
+from protoat.plots.style import colour, label, shown
+from protoat.plots.subject import Pictured, Seen, said
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
+    from matplotlib.axes import Axes
 
 __all__ = ["embedding_map", "place"]
 
@@ -28,8 +27,25 @@ logger = logging.getLogger(__name__)
 
 _PERPLEXITY = 30
 _MOST_MODES = 20
-# Of clean and of attacked images, each wrong and right.
-_SYMBOLS = {"clean": ("triangle-down", "circle"), "attacked": ("triangle-up", "circle-open")}
+_THUMBNAIL = 40  # pixels of the longest side: a map has hundreds
+_GREY = "#7f7f7f"
+
+
+class _Sign(NamedTuple):
+    """How images are drawn: marker, its area in square points, and whether it is filled."""
+
+    marker: str
+    area: int
+    filled: bool
+
+
+# By kind, and whether the image is classified right.
+_SIGNS = {
+    ("clean", True): _Sign("o", 14, True),
+    ("clean", False): _Sign("v", 30, True),
+    ("attacked", True): _Sign("o", 14, False),
+    ("attacked", False): _Sign("^", 30, True),
+}
 
 
 def place(clean: Tensor, others: Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -61,20 +77,21 @@ def place(clean: Tensor, others: Tensor, *, seed: int = 0) -> tuple[Tensor, Tens
     return torch.tensor(fitted.tolist(), dtype=torch.float64), torch.tensor(placed.tolist(), dtype=torch.float64)
 
 
+@styled
 def embedding_map(
-    run: Path | str,
+    run: Seen,
     *,
     images: int | None = 1000,
     attack: str = "pgd10",
     classes: Sequence[str] | None = None,
     seed: int = 0,
-) -> Figure:
+) -> Plot:
     """A map of clean embeddings with the attacked images on it: colour is the mode, a triangle is misclassified.
 
-    ``customdata`` of each point is its image as a ``data:`` address, ``hovertext`` says what it is.
+    Its `points` are the images, each with its class, mode and prediction in words.
 
     Args:
-        run: the folder, with weights.
+        run: with weights.
         images: test images, a share of each mode; None takes all.
         attack: name as for ``protoat evaluate``.
         classes: show these only, as the paper's figure does; default all.
@@ -84,84 +101,60 @@ def embedding_map(
         ValueError: see `Pictured`; an unknown attack or class; a model without embeddings.
         DataNotFoundError: the test images are not there.
     """
-    from plotly import graph_objects as go
-
-    seen = Pictured(run, images, classes=None if classes is None else tuple(classes))
+    seen = Pictured.of(run, images, classes=classes)
     data, clean, attacked = seen.data, seen.clean, seen.attacked(attack)
-    logger.info("%s: arranging %d points, which takes a while", run, 2 * len(data))
-    positions = dict(zip(_SYMBOLS, place(clean.embedding, attacked.embedding, seed=seed), strict=True))
-    modes = data.modes.unique().tolist()
-    figure = go.Figure(_legend([mode for mode in modes if len(modes) <= _MOST_MODES], data.mode_names))
-    for mode in modes:
-        for kind, embedded in (("clean", clean), ("attacked", attacked)):
-            figure.add_trace(_points(data, mode, kind, embedded, positions[kind]))
+    logger.info("%s: arranging %d points, which takes a while", seen.path, 2 * len(data))
+    positions = place(clean.embedding, attacked.embedding, seed=seed)
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
     threat = seen.subject.threat
-    figure.update_layout(
-        **heading(
-            f"Map of embeddings: {label(names([Path(run)])[0])}",
+    plot = Plot(
+        f"Map of embeddings: {seen.name}",
+        [
             f"t-SNE of {len(data)} clean test images; the same under {label(attack)} ({threat.norm}, eps "
             f"{threat.eps:.4g}) are placed on it and do not shape it",
             f"right: clean {shown(right[0])}; attacked {shown(right[1])}",
-        ),
-        height=680,
-        legend={"groupclick": "togglegroup", "itemsizing": "constant"},
+        ],
+        size=(5.6, 5.4),
     )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
-    return figure
+    axes = plot.subplots()
+    modes = data.modes.unique().tolist()
+    seen_as = {"clean": (clean, positions[0]), "attacked": (attacked, positions[1])}
+    for mode in modes:
+        for (kind, right_only), sign in _SIGNS.items():
+            embedded, position = seen_as[kind]
+            rows = ((data.modes == mode) & ((embedded.predicted == data.labels) == right_only)).nonzero()[:, 0].tolist()
+            if rows:
+                _draw(axes, position[rows], sign, colour(mode), gid=f"points-{len(plot.points)}")
+                plot.points += [_point(seen, kind, embedded, row) for row in rows]
+    _say_signs(axes, [(label(data.mode_names[mode], longest=20), colour(mode)) for mode in modes])
+    axes.set_axis_off()
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.02)
+    return plot
 
 
-def _points(data: ImageData, mode: int, kind: str, embedded: Embedded, position: Tensor) -> Scatter:
-    from plotly import graph_objects as go
-
-    rows = (data.modes == mode).nonzero()[:, 0].tolist()
-    right = (embedded.predicted == data.labels).int().tolist()
-    name = label(data.mode_names[mode])
-    texts = []
-    for row in rows:
-        own = label(data.class_names[int(data.labels[row])])
-        predicted = label(said(data, embedded.predicted[row]))
-        verdict = f"right: {predicted}" if right[row] else f"taken for {predicted}"
-        texts.append(f"{kind}, class {own}, mode {name}, {verdict}")
-    return go.Scatter(
-        x=position[rows, 0].tolist(),
-        y=position[rows, 1].tolist(),
-        mode="markers",
-        name=f"mode {name}",
-        legendgroup=f"mode {mode}",
-        showlegend=False,
-        marker={
-            "color": colour(mode),
-            "symbol": [_SYMBOLS[kind][right[row]] for row in rows],
-            "size": [6 if right[row] else 9 for row in rows],
-            "opacity": 0.75,
-        },
-        hovertext=texts,
-        hoverinfo="text",
-        customdata=[data_uri(embedded.images[row]) for row in rows],
-    )
+def _draw(axes: Axes, position: Tensor, sign: _Sign, own: str, **more: str) -> None:
+    """Points at (M, 2) positions."""
+    x, y = position.T.tolist()
+    face = own if sign.filled else "none"
+    style: dict[str, Any] = {"facecolors": face, "edgecolors": own, "linewidths": 0.8, "alpha": 0.75, **more}
+    axes.scatter(x, y, sign.area, marker=sign.marker, **style)
 
 
-def _legend(modes: Sequence[int], mode_names: Sequence[str]) -> list[Scatter]:
-    """What symbols and colours mean, as entries of the legend without points; that of a mode hides and shows it."""
-    from plotly import graph_objects as go
+def _say_signs(axes: Axes, modes: Sequence[tuple[str, str]]) -> None:
+    """Beside the map, what signs and colours mean; not of so many modes that colours repeat."""
+    nowhere = torch.zeros(0, 2)
+    for (kind, right), sign in _SIGNS.items():
+        _draw(axes, nowhere, sign, _GREY, label=f"{kind}, {'right' if right else 'misclassified'}")
+    for name, own in modes if len(modes) <= _MOST_MODES else ():
+        _draw(axes, nowhere, _Sign("s", 20, True), own, label=f"mode {name}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, borderaxespad=0)
 
-    meanings = [
-        (f"{kind}, {'right' if right else 'misclassified'}", f"{kind} {right}", "#7f7f7f", symbols[right])
-        for kind, symbols in _SYMBOLS.items()
-        for right in (1, 0)
-    ]
-    meanings += [(f"mode {label(mode_names[mode])}", f"mode {mode}", colour(mode), "square") for mode in modes]
-    return [
-        go.Scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            name=name,
-            legendgroup=group,
-            marker={"color": own, "symbol": symbol, "size": 9},
-            hoverinfo="skip",
-        )
-        for name, group, own, symbol in meanings
-    ]
+
+def _point(seen: Pictured, kind: str, embedded: Embedded, row: int) -> Point:
+    data = seen.data
+    own, mode = data.class_names[int(data.labels[row])], data.mode_names[int(data.modes[row])]
+    predicted = said(data, embedded.predicted[row])
+    verdict = f"right: {predicted}" if embedded.predicted[row] == data.labels[row] else f"taken for {predicted}"
+    words = f"{kind}, class {own}, mode {mode}, {verdict}"
+    return Point(data_uri(embedded.images[row], longest=_THUMBNAIL), words)

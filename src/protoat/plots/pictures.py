@@ -1,43 +1,138 @@
-"""Images inside HTML: small PNG files written into the page itself."""
+"""Rows of images with captions, as HTML and as a figure; images within a page are written into the page itself."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["data_uri", "image_tag"]
+from protoat.plots.plot import Plot, styled
+from protoat.plots.style import GRID, SOFT, TEXT, label
+
+__all__ = ["Picture", "Pictures", "Row", "data_uri"]
+
+_WRONG = "#c0271c"
 
 
-def data_uri(image: Tensor) -> str:
-    """A ``data:`` address of an image, as PNG at its own size.
+def _pixels(image: Tensor) -> Tensor:
+    """(C, H, W) as (H, W) or (H, W, 3) uint8; one channel is grey, otherwise the first three are colours."""
+    pixels = (image * 255).round().byte() if image.is_floating_point() else image
+    return pixels[0] if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).contiguous()
+
+
+def data_uri(image: Tensor, *, longest: int = 96) -> str:
+    """A ``data:`` address of an image: PNG where it is grey and small, WebP of quality 85 where it is not.
 
     Args:
-        image: (C, H, W), floats in [0, 1] or uint8; one channel is grey, otherwise the first three are colours.
+        image: (C, H, W), floats in [0, 1] or uint8.
+        longest: a larger image is shrunk until no side is longer, in pixels.
 
     >>> import torch
     >>> data_uri(torch.zeros(1, 2, 2))[:30]
     'data:image/png;base64,iVBORw0K'
     """
-    pixels = (image * 255).round().byte() if image.is_floating_point() else image
-    array = pixels[0].numpy() if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).contiguous().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    picture, buffer = Image.fromarray(_pixels(image).numpy()), io.BytesIO()
+    picture.thumbnail((longest, longest))
+    kind = "png" if picture.mode == "L" and max(picture.size) <= 64 else "webp"
+    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 85, "method": 4}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def image_tag(image: Tensor, text: str) -> str:
-    """An ``<img>`` with that text for those who do not see it; pixels stay sharp when it is enlarged.
+class Picture(NamedTuple):
+    """One image, or several that belong together, with words below.
 
-    >>> import torch
-    >>> 'alt="&lt;cat&gt;"' in image_tag(torch.zeros(1, 2, 2), "<cat>")
-    True
+    Attributes:
+        images: (C, H, W) each.
+        words: of each image, for those who do not see it.
+        caption: below them.
+        wrong: whether it is marked, by more than a colour.
     """
-    words = html.escape(text)
+
+    images: Sequence[Tensor]
+    words: Sequence[str]
+    caption: str
+    wrong: bool = False
+
+
+class Row(NamedTuple):
+    """Pictures side by side: what the row is, a note on it, and the pictures."""
+
+    title: str
+    note: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of pictures.
+
+    Attributes:
+        title: what they show.
+        about: of which images, and how to read them.
+        rows: from top to bottom.
+    """
+
+    title: str
+    about: Sequence[str]
+    rows: Sequence[Row]
+
+    def html(self) -> str:
+        """A fragment for a page with our style sheet; all text in it is escaped."""
+        small = all(len(picture.images) == 1 for row in self.rows for picture in row.pictures)
+        return f'<div class="pictures{" small" * small}">{"".join(map(_row_html, self.rows))}</div>'
+
+    @styled
+    def plot(self) -> Plot:
+        """The same as a figure."""
+        from matplotlib.patches import Rectangle
+
+        across = max(1, *(sum(len(picture.images) for picture in row.pictures) for row in self.rows))
+        gaps = max(len(row.pictures) for row in self.rows)
+        width, height, margin = across + 0.3 * gaps, 1.5, 2.6
+        plot = Plot(self.title, self.about, size=(0.62 * (width + margin), 0.62 * height * len(self.rows)))
+        axes = plot.subplots()
+        for place, row in enumerate(self.rows):
+            top, x = place * height, 0.0
+            axes.text(-0.2, top + 0.4, label(row.title, longest=24), ha="right", va="center", weight="bold", size=7)
+            axes.text(-0.2, top + 0.7, label(row.note, longest=34), ha="right", va="center", color=SOFT, size=6)
+            for picture in row.pictures:
+                length = len(picture.images)
+                for turn, image in enumerate(picture.images):
+                    extent = (x + turn, x + turn + 0.96, top + 0.96, top)
+                    axes.imshow(_pixels(image).numpy(), extent=extent, cmap="gray", vmin=0, vmax=255)
+                frame: dict[str, Any] = {
+                    "edgecolor": _WRONG if picture.wrong else GRID,
+                    "linestyle": "--" if picture.wrong else "-",
+                }
+                axes.add_patch(Rectangle((x - 0.02, top - 0.02), length, 1, fill=False, linewidth=1, **frame))
+                words = f"{'✗ ' * picture.wrong}{label(picture.caption, longest=14 * length)}"
+                colour = _WRONG if picture.wrong else TEXT
+                axes.text(x + length / 2, top + 1.18, words, ha="center", va="center", size=6, color=colour)
+                x += length + 0.3
+        axes.set(xlim=(-margin, width), ylim=(height * len(self.rows), -0.1), aspect="equal")
+        axes.set_axis_off()
+        return plot
+
+
+def _row_html(row: Row) -> str:
+    pictures = "".join(map(_picture_html, row.pictures))
     return (
-        f'<img src="{data_uri(image)}" alt="{words}" title="{words}" width="56" height="56" '
-        'style="image-rendering:pixelated;display:block;object-fit:contain">'
+        f'<section class="strip"><h5>{html.escape(row.title)} <span class="about">{html.escape(row.note)}</span></h5>'
+        f'<div class="tiles">{pictures}</div></section>'
     )
+
+
+def _picture_html(picture: Picture) -> str:
+    images = "".join(
+        f'<img src="{data_uri(image)}" alt="{html.escape(words)}" title="{html.escape(words)}" width="64" height="64">'
+        for image, words in zip(picture.images, picture.words, strict=True)
+    )
+    mark = "&#10007; " if picture.wrong else ""
+    kind = ' class="wrong"' if picture.wrong else ""
+    return f"<figure{kind}><span>{images}</span><figcaption>{mark}{html.escape(picture.caption)}</figcaption></figure>"

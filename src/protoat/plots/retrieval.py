@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from protoat.errors import UserError
-from protoat.evaluation.compare import in_words, overlap
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
-from protoat.evaluation.statistics import percentage
-from protoat.plots.pictures import image_tag
-from protoat.plots.style import chosen, names
-from protoat.plots.subject import Pictured, said
+from protoat.plots.pictures import Picture, Pictures, Row
+from protoat.plots.style import names
+from protoat.plots.subject import Pictured, Seen, said
 
-__all__ = ["retrieval"]
+__all__ = ["Retrieval", "retrieved_images"]
+
+
+class Retrieval(NamedTuple):
+    """What runs retrieve.
+
+    Attributes:
+        pictures: some queries with the images nearest to them.
+        precisions: of each run by name, what all queries find: clean and attacked of their class, then of their mode.
+        k: neighbours of a query.
+        images: queries in all, and images to find.
+    """
+
+    pictures: Pictures
+    precisions: dict[str, list[Precision]]
+    k: int
+    images: int
 
 
 class _Found(NamedTuple):
@@ -29,20 +41,20 @@ class _Found(NamedTuple):
     neighbours: Tensor
 
 
-def retrieval(
-    runs: Sequence[Path | str],
+def retrieved_images(
+    runs: Sequence[Seen],
     *,
     queries: int = 4,
     k: int = 4,
     attack: str = "pgd10",
     images: int | None = 1000,
-) -> str:
-    """The `k` nearest images to some queries in every run, and how often all queries find their class; HTML.
+) -> Retrieval:
+    """The `k` nearest images to some queries in every run, and how often all queries find their class.
 
     The gallery are clean test images; each of them is a query too, clean and attacked, and never finds itself.
 
     Args:
-        runs: folders with weights, on the same test images.
+        runs: with weights, on the same test images.
         queries: how many are shown, from different modes as far as possible.
         k: neighbours of a query.
         attack: name as for ``protoat evaluate``; each run is attacked by itself.
@@ -52,16 +64,23 @@ def retrieval(
         ValueError: see `Pictured`; runs on different images or threat models, numbers out of range, an unknown attack.
         DataNotFoundError: the test images are not there.
     """
-    folders = chosen(runs)
-    seen = [Pictured(folder, images) for folder in folders]
+    seen = [Pictured.of(run, images) for run in runs]
+    folders = [each.path for each in seen]
+    if not folders or len(set(folders)) < len(folders):
+        raise UserError("name at least one run folder to draw from, and none of them twice")
     if len({(each.subject.identity["data_sha256"], each.subject.threat) for each in seen}) > 1:
         raise UserError("the runs have different test images or threat models; retrieval compares runs on the same")
-    if not 1 <= queries <= len(seen[0].data):
-        raise UserError(f"queries={queries} are asked for, and there are {len(seen[0].data)} images")
-    found = [_retrieved(each, k, attack) for each in seen]
-    titles = [html.escape(name) for name in names(folders)]
-    shown = "".join(_query(place, titles, seen, found) for place in _queries(seen[0], queries))
-    return f'<div class="protoat-retrieval">{_summary(titles, seen, found, k, attack)}{shown}</div>'
+    data, threat = seen[0].data, seen[0].subject.threat
+    if not 1 <= queries <= len(data):
+        raise UserError(f"queries={queries} are asked for, and there are {len(data)} images")
+    found = dict(zip(names(folders), (_retrieved(each, k, attack) for each in seen), strict=True))
+    rows = [row for place in _queries(seen[0], queries) for row in _query(place, seen[0], found)]
+    about = (
+        f"each query, then its {k} nearest of {len(data)} clean test images by cosine of embeddings; attacked: "
+        f"{attack}, {threat.norm}, eps {threat.eps:.4g}, on each run by itself"
+    )
+    measured = {name: _precisions(data.labels, data.modes, own) for name, own in found.items()}
+    return Retrieval(Pictures("Retrieval", [about], rows), measured, k, len(data))
 
 
 def _retrieved(seen: Pictured, k: int, attack: str) -> dict[str, _Found]:
@@ -70,6 +89,10 @@ def _retrieved(seen: Pictured, k: int, attack: str) -> dict[str, _Found]:
         kind: _Found(queries, nearest_neighbours(seen.projected(queries), seen.projected(seen.clean), k, excluded=own))
         for kind, queries in (("clean", seen.clean), ("attacked", seen.attacked(attack)))
     }
+
+
+def _precisions(labels: Tensor, modes: Tensor, found: dict[str, _Found]) -> list[Precision]:
+    return [precision(part.neighbours, of, of) for of in (labels, modes) for part in found.values()]
 
 
 def _queries(seen: Pictured, count: int) -> list[int]:
@@ -82,63 +105,25 @@ def _queries(seen: Pictured, count: int) -> list[int]:
     return [place for _, place in sorted(turns)[:count]]
 
 
-def _summary(
-    titles: Sequence[str], seen: Sequence[Pictured], found: Sequence[dict[str, _Found]], k: int, attack: str
-) -> str:
-    labels, modes = seen[0].data.labels, seen[0].data.modes
+def _query(place: int, seen: Pictured, found: dict[str, dict[str, _Found]]) -> list[Row]:
+    """What each run finds for one query, clean and attacked."""
+    data = seen.data
+    own = f"{data.class_names[int(data.labels[place])]}, mode {data.mode_names[int(data.modes[place])]}"
     rows = []
-    first: Precision | None = None
-    for title, own in zip(titles, found, strict=True):
-        measured = {kind: precision(part.neighbours, labels, labels) for kind, part in own.items()}
-        of_modes = [precision(part.neighbours, modes, modes) for part in own.values()]
-        cells = [percentage(each.share, each.interval) for each in (*measured.values(), *of_modes)]
-        cells.append("" if first is None else in_words(not overlap(first.interval, measured["attacked"].interval)))
-        first = first or measured["attacked"]
-        rows.append(f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    columns = ["run", "clean", "attacked", "clean, same mode", "attacked, same mode", "attacked, against the first"]
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    threat = seen[0].subject.threat
-    return _table(
-        f"Precision at {k} in %, with 95 % interval over {len(labels)} queries: share of the {k} nearest of "
-        f"{len(labels)} test images by cosine of embeddings that are of the class of the query. Attacked: "
-        f"{html.escape(attack)}, {threat.norm}, eps {threat.eps:.4g}, on each run by itself.",
-        head,
-        "".join(rows),
-    )
-
-
-def _query(place: int, titles: Sequence[str], seen: Sequence[Pictured], found: Sequence[dict[str, _Found]]) -> str:
-    data = seen[0].data
-    rows = []
-    for title, own in zip(titles, found, strict=True):
-        for kind, part in own.items():
+    for name, kinds in found.items():
+        for kind, part in kinds.items():
             predicted = said(data, part.queries.predicted[place])
             words = f"query, {kind}, class {data.class_names[int(data.labels[place])]}, taken for {predicted}"
-            neighbours = "".join(_neighbour(seen[0], place, other) for other in part.neighbours[place].tolist())
-            query = f"<td>{image_tag(part.queries.images[place], words)}</td>"
-            rows.append(f'<tr><th scope="row">{title}, {kind}</th>{query}<td>{neighbours}</td></tr>')
-    name = f"{data.class_names[int(data.labels[place])]}, mode {data.mode_names[int(data.modes[place])]}"
-    head = "".join(f'<th scope="col">{column}</th>' for column in ("run", "query", "nearest images, the nearest first"))
-    return _table(f"Query of class {html.escape(name)}", head, "".join(rows))
+            query = Picture([part.queries.images[place]], [words], f"query: {predicted}")
+            neighbours = [_neighbour(seen, place, other) for other in part.neighbours[place].tolist()]
+            rows.append(Row(f"{name}, {kind}" if len(found) > 1 else kind, f"query of {own}", [query, *neighbours]))
+    return rows
 
 
-def _neighbour(seen: Pictured, query: int, other: int) -> str:
-    """A retrieved image; one of another class has a red frame, a cross and says so."""
+def _neighbour(seen: Pictured, query: int, other: int) -> Picture:
+    """A retrieved image; one of another class is marked and says so."""
     data = seen.data
     name, mode = data.class_names[int(data.labels[other])], data.mode_names[int(data.modes[other])]
     wrong = bool(data.labels[other] != data.labels[query])
-    frame = "3px dashed #d00000" if wrong else "1px solid #888888"
     text = f"{'wrong class' if wrong else 'same class'}: {name}, mode {mode}"
-    mark = "&#10007; " if wrong else ""
-    return (
-        f'<figure class="{"wrong" if wrong else "right"}" style="display:inline-block;margin:4px;text-align:center">'
-        f'<span style="display:inline-block;outline:{frame}">{image_tag(data.images[other], text)}</span>'
-        f"<figcaption>{mark}{html.escape(mode)}</figcaption></figure>"
-    )
-
-
-def _table(caption: str, head: str, body: str) -> str:
-    return (
-        f'<div style="overflow-x:auto"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return Picture([data.images[other]], [text], mode, wrong)

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.statistics import percentage
+from protoat.names import printable
+from protoat.runs.claims import find_run
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from matplotlib.axes import Axes
 
 __all__ = [
+    "BACK",
     "COLOURS",
-    "SYMBOLS",
+    "GRID",
+    "HATCHES",
+    "SOFT",
+    "TEXT",
     "accuracy_axis",
     "chosen",
     "colour",
     "dash",
     "error_bars",
-    "heading",
     "label",
+    "legend",
+    "marker",
+    "name_places",
     "names",
     "shown",
 ]
 
-# Okabe and Ito's, which colour-blind readers tell apart, and darker ones of the same hues; yellow is left out. At least
-# 2:1 against white and 3:1 against the dark page.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56a0d3", "#b8860b", "#7a5195", "#8c564b", "#5f9e3a", "#7f7f7f")
-SYMBOLS = ("circle", "square", "diamond", "cross", "x", "pentagon", "star", "hexagram", "hourglass", "bowtie")
-_DASHES = ("solid", "dash", "dot", "dashdot")
+TEXT, SOFT, GRID, BACK = "#1b222c", "#56616f", "#dfe4ea", "#ffffff"
+# Okabe and Ito's, which colour-blind readers tell apart, and others of the same hues; yellow is left out. At least 3:1
+# against white; a dark page has its own, at least 3:1 against that.
+COLOURS = ("#0072b2", "#d55e00", "#008f68", "#b8528c", "#3a8dc4", "#96700a", "#7a5195", "#8c564b", "#4f8a30", "#6f7780")
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++", "....")
+_MARKERS = ("o", "s", "D", "P", "X", "p", "*", "h", "v", "^")
+_DASHES = ("-", "--", ":", "-.")
 
 
 def colour(place: int) -> str:
@@ -45,14 +54,19 @@ def dash(place: int) -> str:
     return _DASHES[place % len(_DASHES)]
 
 
-def label(name: str, *, longest: int = 40) -> str:
-    """A name from outside as plotly shows it: plotly reads some HTML in its texts, so it is escaped; cut if long.
+def marker(place: int) -> str:
+    """The sign at the points of a series."""
+    return _MARKERS[place % len(_MARKERS)]
 
-    >>> label("<b>cats</b>")
-    '&lt;b&gt;cats&lt;/b&gt;'
+
+def label(name: str, *, longest: int = 40) -> str:
+    """A name from outside as a plot shows it: what cannot be seen is spelled out, and it is cut if long.
+
+    >>> label("cats\\x1b[2J"), label("german shepherd", longest=8)
+    ('cats\\\\x1b[2J', 'german…')
     """
-    cut = name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
-    return html.escape(cut, quote=False)  # plotly knows no &quot;
+    text = printable(name)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def chosen(runs: Sequence[Path | str]) -> list[Path]:
@@ -64,7 +78,7 @@ def chosen(runs: Sequence[Path | str]) -> list[Path]:
     >>> chosen(["runs/a", "runs/b"])
     [PosixPath('runs/a'), PosixPath('runs/b')]
     """
-    folders = [Path(run) for run in runs]
+    folders = [find_run(run) for run in runs]
     if not folders or len(set(folders)) < len(folders):
         raise UserError("name at least one run folder to draw from, and none of them twice")
     return folders
@@ -85,17 +99,6 @@ def names(runs: Sequence[Path]) -> list[str]:
     return found
 
 
-def heading(title: str, *about: str) -> dict[str, Any]:
-    """A title with smaller lines below it and the room they need, for ``update_layout``; all are escaped already.
-
-    >>> heading("Title", "a line", "")["title"]["text"]
-    'Title<br><sub>a line</sub>'
-    """
-    lines = [f"<br><sub>{line}</sub>" for line in about if line]
-    place = {"yref": "container", "y": 1, "yanchor": "top", "pad": {"t": 24}}
-    return {"title": {"text": "".join([title, *lines]), **place}, "margin": {"t": 80 + 22 * len(lines)}}
-
-
 def shown(count: Count) -> str:
     """An accuracy with its interval and the counts, in words.
 
@@ -105,17 +108,28 @@ def shown(count: Count) -> str:
     return f"{percentage(count.accuracy, count.interval, beside=' %')}, {count.correct} of {count.total}"
 
 
-def error_bars(counts: Sequence[Count]) -> dict[str, Any]:
-    """Wilson's 95 % intervals around accuracies in %, as plotly wants them."""
-    return {
-        "type": "data",
-        "array": [max(0.0, 100 * (count.interval[1] - count.accuracy)) for count in counts],
-        "arrayminus": [max(0.0, 100 * (count.accuracy - count.interval[0])) for count in counts],
-        "width": 3,
-        "thickness": 1,
-    }
+def error_bars(counts: Sequence[Count]) -> tuple[list[float], list[float]]:
+    """How far Wilson's 95 % intervals reach below and above accuracies, in %, as matplotlib wants them."""
+    below = [max(0.0, 100 * (count.accuracy - count.interval[0])) for count in counts]
+    above = [max(0.0, 100 * (count.interval[1] - count.accuracy)) for count in counts]
+    return below, above
 
 
-def accuracy_axis(figure: Figure, **place: int) -> None:
+def accuracy_axis(axes: Axes) -> None:
     """A y-axis from 0 to 100 %."""
-    figure.update_yaxes(title_text="accuracy %", range=[0, 101], **place)
+    axes.set(ylabel="accuracy, %", ylim=(0, 101))
+    axes.grid(axis="y")
+
+
+def name_places(axes: Axes, names: Sequence[str]) -> None:
+    """Names the places 0, 1, ... of the x-axis; long names are turned."""
+    axes.set_xticks(range(len(names)), list(names))
+    if max(map(len, names), default=0) > 3:
+        axes.tick_params(axis="x", labelrotation=60)
+        for text in axes.get_xticklabels():
+            text.set(horizontalalignment="right", rotation_mode="anchor")
+
+
+def legend(axes: Axes, *, columns: int = 2) -> None:
+    """Says above the axes which series is which."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from protoat.errors import UserError
 from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
+from protoat.evaluation.retrieval import nearest_neighbours
+from protoat.plots.style import label, names
 from protoat.recipes.parser import nearest
 from protoat.regularizers import SoftTriple
 from protoat.regularizers.projection import ProxyRegularizer
@@ -24,18 +26,18 @@ from protoat.runs.run import Run
 from protoat.runs.subject import Subject
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured", "check_classes", "said"]
+__all__ = ["Pictured", "Seen", "check_classes", "said"]
 
 logger = logging.getLogger(__name__)
 
 
-def check_classes(names: Sequence[str], data: ImageData) -> None:
+def check_classes(wanted: Sequence[str], data: ImageData) -> None:
     """Refuses names that are no classes.
 
     Raises:
         ValueError: names the first of these, and the nearest class.
     """
-    if unknown := [name for name in names if name not in data.class_names]:
+    if unknown := [name for name in wanted if name not in data.class_names]:
         raise UserError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
 
 
@@ -49,8 +51,10 @@ def said(data: ImageData, predicted: Tensor) -> str:
 class Pictured:
     """A run as figures see it: its model, and the first `images` test images of the order in which it is measured.
 
+    What a figure asks for is computed once, so several figures of one `Pictured` embed and attack no image twice.
+
     Args:
-        run: the folder, with weights.
+        run: with weights.
         images: how many test images, a share of each mode; None takes all.
         classes: images of these only; None takes all.
 
@@ -59,18 +63,39 @@ class Pictured:
         DataNotFoundError: the test images are not there.
     """
 
-    run: Path | str
+    run: Run | Path | str
     images: int | None = None
     classes: tuple[str, ...] | None = None
+    _attacked: dict[str, Embedded] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
             raise UserError(f"images={self.images} must be at least 1")
 
+    @classmethod
+    def of(cls, run: Seen, images: int | None = None, *, classes: Sequence[str] | None = None) -> Pictured:
+        """The run with these images; one that is a `Pictured` already stays as it is."""
+        return run if isinstance(run, Pictured) else cls(run, images, None if classes is None else tuple(classes))
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder."""
+        return self.stored.path
+
+    @cached_property
+    def stored(self) -> Run:
+        """The run."""
+        return self.run if isinstance(self.run, Run) else Run(self.run)
+
+    @cached_property
+    def name(self) -> str:
+        """The folder's own name, as figures show it."""
+        return label(names([self.path])[0])
+
     @cached_property
     def subject(self) -> Subject:
         """Model, data and threat model of the run."""
-        found = Run(self.run).subject()
+        found = self.stored.subject()
         found.model.to(make_accelerator().device)
         return found
 
@@ -93,7 +118,7 @@ class Pictured:
     @cached_property
     def clean(self) -> Embedded:
         """What the model makes of them as they are."""
-        logger.info("%s: embedding %d test images", self.run, len(self.indices))
+        logger.info("%s: embedding %d test images", self.path, len(self.indices))
         return embed(self.subject.model, self.subject.data, self.indices)
 
     def attacked(self, name: str) -> Embedded:
@@ -102,9 +127,22 @@ class Pictured:
         Raises:
             ValueError: an unknown attack, or a name that stands for none or several.
         """
-        attack = one_attack(name, self.subject)
-        logger.info("%s: embedding %d test images under %s", self.run, len(self.indices), name)
-        return embed(self.subject.model, self.subject.data, self.indices, attack=attack)
+        if name not in self._attacked:
+            attack = one_attack(name, self.subject)
+            logger.info("%s: embedding %d test images under %s", self.path, len(self.indices), name)
+            self._attacked[name] = embed(self.subject.model, self.subject.data, self.indices, attack=attack)
+        return self._attacked[name]
+
+    def near_modes(self, embedded: Embedded) -> Tensor:
+        """(M,) int64, for each image the mode of the clean image nearest to its embedding, itself left out."""
+        own = torch.arange(len(self.data))
+        return self.data.modes[nearest_neighbours(embedded.embedding, self.clean.embedding, 1, excluded=own)[:, 0]]
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether modes are known that are not the classes themselves."""
+        data = self.data
+        return len({*zip(data.labels.tolist(), data.modes.tolist(), strict=True)}) > len(data.labels.unique())
 
     @property
     def metric(self) -> SoftTriple:
@@ -115,7 +153,7 @@ class Pictured:
         """
         found = self.subject.regularizer
         if not isinstance(found, SoftTriple):
-            raise UserError(f"{self.run} has no prototypes: it was not trained with SoftTriple; name a run that was")
+            raise UserError(f"{self.path} has no prototypes: it was not trained with SoftTriple; name a run that was")
         return found
 
     def projected(self, embedded: Embedded) -> Tensor:
@@ -131,3 +169,6 @@ class Pictured:
         """(M,) int64, the prototype of its own class that each clean image is nearest to."""
         metric = self.metric
         return assign(self.projected(self.clean), self.data.labels, metric.prototypes.detach(), metric.active)
+
+
+Seen = Pictured | Run | Path | str  # what a figure is drawn from

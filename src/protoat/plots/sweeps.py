@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.record import Evaluation
+from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
-from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, heading, label, names, shown
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, label, legend, marker, names
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
+    from matplotlib.axes import Axes
 
-__all__ = ["Point", "accuracy_against_eps", "accuracy_against_steps", "line"]
+__all__ = ["Measured", "accuracy_against_eps", "accuracy_against_steps", "draw_line"]
 
 
-class Point(NamedTuple):
+class Measured(NamedTuple):
     """Where a line passes: what was varied, what was measured there, and how many images stayed right."""
 
     x: float
@@ -29,7 +30,8 @@ class Point(NamedTuple):
     right: Count
 
 
-def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Figure:
+@styled
+def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Plot:
     """Accuracy against the radius, a line for each attack that is recorded at several, such as pgd10 and pgd10@0.1.
 
     Attacks belong to one line when all else is equal; step sizes count in units of ``eps / steps``. The clean
@@ -45,7 +47,8 @@ def accuracy_against_eps(runs: Sequence[Path | str], *, records: Mapping[Path, E
     return _sweep(runs, records, "eps", "radius eps", "pgd10 pgd10@RADIUS", through_clean=True)
 
 
-def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Figure:
+@styled
+def accuracy_against_steps(runs: Sequence[Path | str], *, records: Mapping[Path, Evaluation] | None = None) -> Plot:
     """Accuracy against the number of steps, a line for each attack that is recorded with several, as pgd10 and pgd50.
 
     See `accuracy_against_eps`.
@@ -61,67 +64,65 @@ def _sweep(
     example: str,
     *,
     through_clean: bool,
-) -> Figure:
-    from plotly import graph_objects as go
-
+) -> Plot:
     folders = chosen(runs)
-    figure, about = go.Figure(), []
+    lines, about = [], []
     for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
         record = measured(folder, records)
-        lines = _lines(record, key)
-        if not lines:
+        found = _lines(record, key)
+        if not found:
             raise UserError(
                 f"{folder} holds no attack with several values of {key}; measure them: "
                 f"protoat evaluate {folder} --attacks clean {example}"
             )
         clean = record.attacks.get("clean")
-        for turn, points in enumerate(lines):
+        for turn, points in enumerate(found):
             if through_clean and clean is not None:
-                points.insert(0, Point(0.0, "clean", clean.count))
-            figure.add_trace(line(f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
+                points.insert(0, Measured(0.0, "clean", clean.count))
+            lines.append((f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
         about.append(f"{label(name)}: {record.subject.images} test images of {label(record.subject.data)}")
-    figure.update_layout(
-        **heading(f"Accuracy against {axis}", *about, "bars: 95 % intervals over images"),
-        xaxis={"title": axis, "rangemode": "tozero"},
-        showlegend=True,
-        height=520,
-    )
-    accuracy_axis(figure)
-    return figure
+    plot = Plot(f"Accuracy against {axis}", [*about, "bars: 95 % intervals over images"])
+    axes = plot.subplots()
+    for line in lines:
+        draw_line(axes, *line)
+    axes.set(xlabel=axis, xlim=(0, None))
+    accuracy_axis(axes)
+    legend(axes)
+    return plot
 
 
-def line(name: str, points: Sequence[Point], place: int, turn: int = 0) -> Scatter:
-    """Accuracies with their intervals as a line.
+def draw_line(axes: Axes, name: str, points: Sequence[Measured], place: int, turn: int = 0) -> None:
+    """Draws accuracies with their intervals as a line.
 
     Args:
-        name: of the line, escaped.
+        axes: where.
+        name: of the line.
         points: in the order of their x.
         place: of the run, which chooses the colour.
         turn: of the line in its run, which chooses how it is drawn.
     """
-    from plotly import graph_objects as go
-
     counts = [point.right for point in points]
-    return go.Scatter(
-        x=[point.x for point in points],
-        y=[100 * count.accuracy for count in counts],
-        error_y=error_bars(counts),
-        name=name,
-        mode="lines+markers",
-        line={"color": colour(place), "dash": dash(turn)},
-        marker={"symbol": ("circle", "square", "diamond", "cross")[turn % 4], "size": 7},
-        hovertext=[f"{name}, {label(point.attack)}: {shown(point.right)}" for point in points],
-        hoverinfo="text",
+    axes.errorbar(
+        [point.x for point in points],
+        [100 * count.accuracy for count in counts],
+        yerr=error_bars(counts),
+        label=name,
+        color=colour(place),
+        linestyle=dash(turn),
+        marker=marker(turn),
+        markersize=4,
+        elinewidth=0.8,
+        capsize=2,
     )
 
 
-def _lines(record: Evaluation, key: str) -> list[list[Point]]:
+def _lines(record: Evaluation, key: str) -> list[list[Measured]]:
     """Points of attacks that differ in `key` only, by `key`; those of which there are at least two."""
-    found: dict[str, dict[float, Point]] = defaultdict(dict)
+    found: dict[str, dict[float, Measured]] = defaultdict(dict)
     for name, entry in record.attacks.items():
         value = _innermost(entry.parameters).get(key)
         if isinstance(value, int | float):
-            point = Point(float(value), name, entry.count)
+            point = Measured(float(value), name, entry.count)
             found[json.dumps(_but_for(key, entry.parameters), sort_keys=True)].setdefault(point.x, point)
     return [[points[x] for x in sorted(points)] for points in found.values() if len(points) > 1]
 

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+from protoat.evaluation import Count
 
-__all__ = ["Block", "Cards", "Chart", "Code", "Fragment", "Grid", "Section", "Text"]
+if TYPE_CHECKING:
+    from protoat.plots.pictures import Pictures
+    from protoat.plots.plot import Plot
+
+__all__ = ["Block", "Cards", "Chart", "Code", "Gallery", "Grid", "Section", "Text"]
 
 
 class Text(NamedTuple):
-    """A paragraph; ``"missing"`` and ``"warning"`` are marked as such, in words too."""
+    """A paragraph; ``"missing"`` and ``"warning"`` are marked as such, in words too; ``"lead"`` matters most."""
 
     text: str
-    kind: Literal["plain", "missing", "warning"] = "plain"
+    kind: Literal["plain", "lead", "missing", "warning"] = "plain"
 
 
 class Cards(NamedTuple):
-    """A few decisive figures: what each is, its value, and what must be known to read it."""
+    """A few decisive accuracies: what each is of, the accuracy, and what must be known to read it."""
 
-    items: Sequence[tuple[str, str, str]]
+    cards: Sequence[tuple[str, Count, str]]
 
 
 class Grid(NamedTuple):
-    """A table with a caption; the first column names the row.
+    """A table with a caption; the first column names the row, and a `Count` is an accuracy with its interval and a bar.
 
     Attributes:
         text: columns at the beginning that are words; the others are numbers, flush right.
@@ -35,32 +38,28 @@ class Grid(NamedTuple):
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Count]]
     text: int = 1
     folded: bool = False
     status: int | None = None
 
 
 class Chart(NamedTuple):
-    """A plotly figure.
+    """A figure; its points, where it has some, are shown one at a time.
 
     Attributes:
-        title: stands above it, whatever title the figure itself has.
+        plot: the figure.
         about: what it shows, for those who do not see it, and where the same numbers are in text.
-        images: whether points carry an image (``data:`` URI in ``customdata``), to be shown one at a time.
     """
 
-    title: str
-    figure: Figure
+    plot: Plot
     about: str
-    images: bool = False
 
 
-class Fragment(NamedTuple):
-    """HTML of one of our own figures, in which outside text is escaped already."""
+class Gallery(NamedTuple):
+    """Rows of images."""
 
-    title: str
-    html: str
+    pictures: Pictures
 
 
 class Code(NamedTuple):
@@ -70,7 +69,7 @@ class Code(NamedTuple):
     text: str
 
 
-Block = Text | Cards | Grid | Chart | Fragment | Code
+Block = Text | Cards | Grid | Chart | Gallery | Code
 
 
 class Section(NamedTuple):

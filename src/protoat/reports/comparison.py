@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from protoat.evaluation import Count
 from protoat.evaluation.compare import Comparison, check_comparable, compare, decided, in_words
 from protoat.evaluation.record import WORST_CASE, Judged
 from protoat.plots.style import names
 from protoat.recipes.fingerprint import differences
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
-from protoat.reports.charts import accuracy_bars
-from protoat.reports.records import HOLM, accuracy, difference, holm_in_words
-from protoat.reports.sections.pictures import retrieved
+from protoat.reports.records import HOLM, OF_MODES, difference, hardest_of, holm_in_words, mode_rows
+from protoat.reports.sections.pictures import Views, retrieved
+from protoat.reports.sections.summary import compared_in_words
 from protoat.runs.records import Records
 
 __all__ = ["comparison"]
 
+_Tests = Mapping[tuple[str, str], tuple[float, bool]]
 
-def comparison(found: Sequence[Records], images: int) -> list[Section]:
-    """Accuracies, the differences between the first and each other run, training, retrieval, and recipes.
+
+def comparison(found: Sequence[Records], views: Views) -> list[Section]:
+    """In words; accuracies, the differences between the first and each other run, recipes, training and retrieval.
 
     Args:
         found: two or more.
-        images: see `protoat.reports.html.report`.
+        views: see `protoat.reports.sections.pictures`.
     """
-    return [_side_by_side(found), _differences(found), _training(found), retrieved(found, images), _recipes(found)]
+    called = names([records.path for records in found])
+    pairs = {
+        name: _compared(found[0], other, called[0], name) for name, other in zip(called[1:], found[1:], strict=True)
+    }
+    compared = {name: pair for name, pair in pairs.items() if not isinstance(pair, Text) and pair}
+    tests = decided({(name, each.attack): each.pair.p_value for name, pair in compared.items() for each in pair})
+    lead = [
+        Text(line, "lead")
+        for name, pair in compared.items()
+        for hardest in [hardest_of(pair)]
+        for line in compared_in_words(called[0], name, hardest, tests[name, hardest.attack][1])
+    ]
+    return [
+        Section("summary", "Summary", lead or [Text("There is nothing to compare; see below why.", "missing")]),
+        _side_by_side(found),
+        _modes(called[0], pairs),
+        _differences(called[0], pairs, tests),
+        _recipes(found),
+        _training(found),
+        retrieved(found, views),
+    ]
 
 
 def _training(found: Sequence[Records]) -> Section:
@@ -34,15 +57,15 @@ def _training(found: Sequence[Records]) -> Section:
     if len(folders) < 2:
         return Section("training", "Training", [Text("Fewer than two of them have a record of training.", "missing")])
     about = "Lines over epochs for each run: loss, and accuracy on held-out images; the numbers are below, by run."
-    return Section("training", "Training", [Chart("Training curves", training_curves(folders), about)])
+    return Section("training", "Training", [Chart(training_curves(folders), about)])
 
 
 def _side_by_side(found: Sequence[Records]) -> Section:
     called = names([records.path for records in found])
     measured = [{} if records.evaluation is None else records.evaluation.entries for records in found]
     attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
-    rows = [
-        [attack, *(accuracy(entries[attack].count) if attack in entries else "—" for entries in measured)]
+    rows: list[list[str | Count]] = [
+        [attack, *(entries[attack].count if attack in entries else "—" for entries in measured)]
         for attack in [*attacks, WORST_CASE]
     ]
     subjects = [Judged() if records.evaluation is None else records.evaluation.subject for records in found]
@@ -52,18 +75,7 @@ def _side_by_side(found: Sequence[Records]) -> Section:
         ["threat", *(str(subject.threat or "—") for subject in subjects)],
         ["audit", *(_audited(records) for records in found)],
     ]
-    blocks: list[Block] = []
-    common = [name for name in (*attacks, WORST_CASE) if all(name in entries for entries in measured)]
-    if common:
-        series = {
-            name: {attack: entries[attack].count for attack in common}
-            for name, entries in zip(called, measured, strict=True)
-        }
-        about_chart = (
-            "A bar for each run under each attack that all have, with 95 % intervals; the table has the numbers."
-        )
-        blocks.append(Chart("Accuracy under attack", accuracy_bars(series), about_chart))
-    blocks += [
+    blocks: list[Block] = [
         Grid("Accuracy % with Wilson's 95 % interval over images", ["attack", *called], rows),
         Text("An attack of one name may have other parameters in another run; only equal ones are compared below."),
         Grid("What was measured", ["", *called], about, text=1 + len(called)),
@@ -79,15 +91,20 @@ def _audited(records: Records) -> str:
     return f"{verdict}, {audit.extent}"
 
 
-def _differences(found: Sequence[Records]) -> Section:
-    first, *others = found
-    name, *other_names = names([records.path for records in found])
-    pairs = {
-        other_name: _compared(first, other, name, other_name)
-        for other, other_name in zip(others, other_names, strict=True)
-    }
-    compared = {key: pair for key, pair in pairs.items() if not isinstance(pair, Text)}
-    tests = decided({(key, each.attack): each.pair.p_value for key, pair in compared.items() for each in pair})
+def _modes(name: str, pairs: Mapping[str, Sequence[Comparison] | Text]) -> Section:
+    """What each leaves right of each mode, in the worst case or under the hardest attack."""
+    blocks: list[Block] = []
+    for other, pair in pairs.items():
+        if isinstance(pair, Text):
+            blocks.append(pair)
+        elif pair and (hardest := hardest_of(pair)).per_mode:
+            caption = f"Accuracy % of each mode, {hardest.attack}, with Wilson's 95 % interval"
+            blocks.append(Grid(caption, ["mode", name, other, "difference", "verdict"], mode_rows(hardest)))
+    blocks.append(Text(OF_MODES) if any(isinstance(block, Grid) for block in blocks) else Text("No modes are known."))
+    return Section("modes", "Modes", blocks)
+
+
+def _differences(name: str, pairs: Mapping[str, Sequence[Comparison] | Text], tests: _Tests) -> Section:
     columns = ["attack", "verdict", "difference", "95 % interval", "p", HOLM, name]
     blocks: list[Block] = []
     for key, pair in pairs.items():
@@ -95,16 +112,15 @@ def _differences(found: Sequence[Records]) -> Section:
             blocks.append(pair)
         else:
             rows = [_row(each, tests[key, each.attack]) for each in pair]
-            header = [*columns, key, "only right in", *["worst modes"] * any(each.worst_modes for each in pair)]
+            header = [*columns, key, "only right in"]
             blocks.append(Grid(f"{name} and {key}, image by image", header, rows, text=2))
     blocks.append(
         Text(
             "Difference in points, the second less the first. The p of the exact McNemar test on the images that only "
             "one of the two gets right decides: there is a difference where it is below 0.05 after "
-            f"{holm_in_words(len(tests))}. The interval is a bootstrap over images and decides nothing. Worst modes "
-            "are of different images, so a difference is said only where their intervals do not overlap. A worst case "
-            "is left out where one run was attacked in more ways than the other. One run each: this says nothing about "
-            "other seeds of the same recipes; protoat compare puts seeds together."
+            f"{holm_in_words(len(tests))}. The interval is a bootstrap over images and decides nothing. A worst "
+            "case is left out where one run was attacked in more ways than the other. One run each: this says nothing "
+            "about other seeds of the same recipes; protoat compare puts seeds together."
         )
     )
     return Section("differences", "Differences, image by image", blocks)
@@ -126,7 +142,6 @@ def _compared(first: Records, other: Records, name: str, other_name: str) -> lis
 
 def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
     pair = found.pair
-    modes = " / ".join(f"{mode}: {100 * count.accuracy:.1f}" for mode, count in found.worst_modes or ())
     return [
         found.attack,
         in_words(test[1]),
@@ -134,7 +149,6 @@ def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
         f"{100 * found.first.accuracy:.1f}",
         f"{100 * found.second.accuracy:.1f}",
         f"{pair.only_first} / {pair.only_second}",
-        *[f"{modes}; {in_words(found.shown_in_worst_mode)}"] * bool(modes),
     ]
 
 

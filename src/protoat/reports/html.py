@@ -8,15 +8,18 @@ from pathlib import Path
 
 import protoat
 from protoat.errors import UserError
+from protoat.plots.style import names
+from protoat.plots.subject import Pictured
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
 from protoat.reports.records import records_of
 from protoat.reports.sections.measured import attacks, groups
-from protoat.reports.sections.pictures import embedding, retrieved
+from protoat.reports.sections.pictures import Views, embedding, gallery, retrieved
 from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
 from protoat.reports.sections.summary import summary
 from protoat.reports.sections.training import prototypes, training
 from protoat.runs.records import Records
+from protoat.runs.run import Run
 from protoat.runs.store import write
 
 __all__ = ["report"]
@@ -28,7 +31,7 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
     Args:
         folders: of runs, or of measurements; several are compared, the first being what the others are compared with.
         out: the file.
-        images: test images of the map and of retrieval, which are computed from weights; 0 leaves out whatever is.
+        images: test images of gallery, map and retrieval, which are computed from weights; 0 leaves out whatever is.
 
     Returns:
         `out`.
@@ -42,28 +45,34 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
     if not folders or len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise UserError("name at least one folder, and none of them twice")
     found = [records_of(folder) for folder in folders]
-    chapters = [_chapter(number, records, images) for number, records in enumerate(found, 1)]
+    views = {own.path: Pictured(own, images) for own in found if isinstance(own, Run) and own.has_weights and images}
+    called = names([records.path for records in found])
+    chapters = [
+        _chapter(number, name, records, views)
+        for number, (name, records) in enumerate(zip(called, found, strict=True), 1)
+    ]
     if len(found) > 1:
-        chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, images)))
+        chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, views)))
     title = " and ".join(records.name for records in found) if len(found) < 4 else f"{len(found)} runs compared"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    write(Path(out), render(title, chapters, f"Made by protoat {protoat.__version__}, {now}."))
+    write(Path(out), render(title, chapters, [f"Made by protoat {protoat.__version__}, {now}."]))
     return Path(out)
 
 
-def _chapter(number: int, records: Records, images: int) -> Chapter:
+def _chapter(number: int, name: str, records: Records, views: Views) -> Chapter:
     sections = [
         summary(records),
-        attacks(records),
         groups(records),
+        gallery(records, views),
+        attacks(records),
+        embedding(records, views),
+        prototypes(records, views),
+        retrieved([records], views),
         training(records),
-        prototypes(records, images),
-        embedding(records, images),
-        retrieved([records], images),
         audit(records),
         lint(records),
         recipe(records),
         environment(records),
         redo(records),
     ]
-    return Chapter(f"run-{number}", str(records.path), sections)
+    return Chapter(f"run-{number}", name, sections)

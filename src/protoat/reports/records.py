@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from protoat.errors import UserError
 from protoat.evaluation import AttackReport, Count
+from protoat.evaluation.compare import Comparison, in_words, shown_in_mode
 from protoat.evaluation.probe import Probe
-from protoat.evaluation.statistics import percentage
+from protoat.evaluation.record import WORST_CASE
+from protoat.evaluation.statistics import percentage, weakest_first
 from protoat.runs.records import Records, RunRecords
 from protoat.runs.run import Run
 
 __all__ = [
     "HOLM",
+    "OF_MODES",
     "accuracy",
     "changes_of",
     "difference",
     "epochs_of",
+    "hardest_of",
     "heads_of",
     "holm_in_words",
     "interval_text",
     "lowest",
     "lowest_columns",
+    "mode_rows",
     "percent",
     "records_of",
 ]
 
 HOLM = "p by Holm"
+OF_MODES = (
+    "Records keep counts of a mode, not which images are of it. So of modes, and of worst modes, which may be two "
+    "different ones, a difference is one where the intervals do not overlap; that is more cautious than a paired test."
+)
 
 
 def records_of(folder: Path | str) -> Records:
@@ -113,6 +122,25 @@ def interval_text(count: Count) -> str:
     """
     low, high = count.interval
     return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def hardest_of(found: Sequence[Comparison]) -> Comparison:
+    """Of comparisons, that of the worst case, else that under the attack which leaves the fewest images right."""
+    cases = [each for each in found if each.attack == WORST_CASE]
+    return cases[0] if cases else min(found, key=lambda each: each.first.correct + each.second.correct)
+
+
+def mode_rows(found: Comparison) -> list[list[str | Count]]:
+    """Rows of a table: a mode, what each leaves right of it, the difference in points, and whether one is shown.
+
+    The weakest mode of the first comes first.
+    """
+    rows: list[list[str | Count]] = []
+    for mode in weakest_first({mode: first for mode, (first, _) in found.per_mode.items()}):
+        first, second = found.per_mode[mode]
+        gain = f"{100 * (second.accuracy - first.accuracy):+.1f}"
+        rows.append([mode, first, second, gain, in_words(shown_in_mode(first, second))])
+    return rows
 
 
 def difference(of: float, interval: tuple[float, float], p: float, corrected: float) -> list[str]:

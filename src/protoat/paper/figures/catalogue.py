@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from protoat.evaluation.record import Evaluation
 from protoat.paper.budget import Budget
@@ -15,14 +15,15 @@ from protoat.paper.figures.runs import eps_sweep, plain, prototype_sweep, retrie
 from protoat.paper.job import Task
 from protoat.paper.rows import OURS, PGD
 from protoat.plots.curves import training_curves
+from protoat.plots.gallery import attacked_images
 from protoat.plots.map import embedding_map
+from protoat.plots.modes import accuracy_of_modes
+from protoat.plots.pictures import Pictures
+from protoat.plots.plot import Plot
 from protoat.plots.prototypes import nearest_images, prototype_counts, prototype_usage, usage_over_time
-from protoat.plots.retrieval import retrieval
+from protoat.plots.retrieval import retrieved_images
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
-from protoat.plots.transitions import agreement_map, transitions
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+from protoat.plots.transitions import agreement_map, transition_map
 
 __all__ = ["FIGURES", "Drawing", "View"]
 
@@ -48,24 +49,24 @@ class Drawing:
     """A figure.
 
     Attributes:
-        draw: run folders -> its parts, plotly figures or HTML fragments in which outside text is escaped.
+        draw: run folders -> its parts.
         tasks: the runs it needs when it is given none.
         takes: fields of `View`, besides `records`, that the figure uses.
         planned: draws from the recipes of these runs, which then need not be done.
     """
 
-    draw: Callable[[Sequence[Path], View], list[Figure | str]]
+    draw: Callable[[Sequence[Path], View], list[Plot | Pictures]]
     tasks: Callable[[Budget, View], list[Task]]
     takes: tuple[str, ...] = ()
-    planned: Callable[[Sequence[Task]], list[Figure | str]] | None = None
+    planned: Callable[[Sequence[Task]], list[Plot | Pictures]] | None = None
 
 
-def _each(one: Callable[[Path, View], Figure | str]) -> Callable[[Sequence[Path], View], list[Figure | str]]:
+def _each(one: Callable[[Path, View], Plot | Pictures]) -> Callable[[Sequence[Path], View], list[Plot | Pictures]]:
     """A figure of a single run, drawn for each."""
     return lambda runs, view: [one(run, view) for run in runs]
 
 
-def _map(run: Path, view: View) -> Figure:
+def _map(run: Path, view: View) -> Plot:
     return embedding_map(run, images=view.images, attack=view.attack, classes=view.classes)
 
 
@@ -86,8 +87,17 @@ FIGURES: dict[str, Drawing] = {
         ("attack",),
     ),
     "4": Drawing(
-        lambda runs, view: [retrieval(runs, images=view.images, attack=view.attack)],
+        lambda runs, view: [retrieved_images(runs, images=view.images, attack=view.attack).pictures],
         lambda budget, view: viewed(retrieval_runs(budget), view.attack),
+        ("images", "attack"),
+    ),
+    "modes": Drawing(
+        lambda runs, view: [accuracy_of_modes(runs, records=view.records)],
+        lambda budget, view: plain(budget, PGD, OURS),
+    ),
+    "gallery": Drawing(
+        _each(lambda run, view: attacked_images(run, images=view.images, attack=view.attack)),
+        lambda budget, view: viewed(plain(budget, OURS), view.attack),
         ("images", "attack"),
     ),
     "prototypes": Drawing(
@@ -114,7 +124,7 @@ FIGURES: dict[str, Drawing] = {
         ("images",),
     ),
     "transitions": Drawing(
-        _each(lambda run, view: transitions(run, images=view.images, attack=view.attack)),
+        _each(lambda run, view: transition_map(run, images=view.images, attack=view.attack)),
         lambda budget, view: viewed(plain(budget, PGD, OURS), view.attack),
         ("images", "attack"),
     ),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,19 +13,22 @@ from protoat.attacks import Attack
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.methods import Method
-from protoat.plots.style import colour, names
+from protoat.plots.plot import Plot, styled
+from protoat.plots.style import SOFT, TEXT, colour, label, names
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.images import load_images
 from protoat.runs.network import build_network
 from protoat.runs.run import Run
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["framework", "framework_of_recipe"]
 
 _MOST_CLASSES, _MOST_MODES = 3, 6
 _CHARACTERS = 33  # of a line in a box
-# Corners of the shape that stands for a class, around (0, 0); the first class is a circle.
-_SHAPES = ("", "-5,-5 5,-5 5,5 -5,5", "0,-7 6,5 -6,5")
+_SHAPES = ("o", "s", "^")  # that stand for classes
 
 
 class _Facts(NamedTuple):
@@ -37,19 +39,29 @@ class _Facts(NamedTuple):
     shape: tuple[int, int, int]
 
 
+class _Glyph(NamedTuple):
+    """The shape of a class in a box; hollow where it has no colour."""
+
+    place: int
+    x: int
+    y: int
+    colour: str = ""
+
+
 class _Box(NamedTuple):
-    """A part of the framework: where it stands, what it is, what its object says of itself."""
+    """A part of the framework: where it stands, what it is, what its object says of itself, and shapes in it."""
 
     x: int
     y: int
     height: int
     title: str
     lines: Sequence[str]
-    inside: str = ""
+    glyphs: Sequence[_Glyph] = ()
 
 
-def framework(run: Path | str) -> str:
-    """The framework as a run has it, an HTML fragment with one SVG.
+@styled
+def framework(run: Path | str) -> Plot:
+    """The framework as a run has it.
 
     Args:
         run: the folder, finished or not; neither weights nor data are needed.
@@ -64,7 +76,8 @@ def framework(run: Path | str) -> str:
     return _drawn(stored.recipe, facts, names([Path(run)])[0])
 
 
-def framework_of_recipe(recipe: Recipe, name: str) -> str:
+@styled
+def framework_of_recipe(recipe: Recipe, name: str) -> Plot:
     """The framework that a recipe will have; reads the test images for the names of classes.
 
     Args:
@@ -76,14 +89,14 @@ def framework_of_recipe(recipe: Recipe, name: str) -> str:
 
     >>> from protoat.recipes.reading import read_recipe
     >>> drawn = framework_of_recipe(read_recipe("digits-2", ["--method.steps", "9"]), "mine")
-    >>> "steps 9" in drawn, "SoftTriple" in drawn
+    >>> "steps 9" in drawn.about[1], "SoftTriple" in drawn.about[1]
     (True, True)
     """
     data = load_images(recipe, "test")
     return _drawn(recipe, _Facts(data.class_names, data.mode_names, data.shape), name)
 
 
-def _drawn(recipe: Recipe, facts: _Facts, name: str) -> str:
+def _drawn(recipe: Recipe, facts: _Facts, name: str) -> Plot:
     classes = len(facts.class_names)
     with torch.random.fork_rng():
         channels, height, width = facts.shape
@@ -101,17 +114,20 @@ def _drawn(recipe: Recipe, facts: _Facts, name: str) -> str:
     ]
     arrows = [(210, 225, 270, 225, "x, y"), (470, 225, 530, 225, _views(recipe, method))]
     arrows += [(730, 200, 790, 95, ""), *([] if regularizer is None else [(730, 250, 790, 320, "z")])]
-    title = html.escape(f"Framework of {name}")
-    text = html.escape(". ".join(f"{box.title}: {'; '.join(box.lines)}" for box in boxes) + f". {_loss(recipe)}.")
-    return (
-        '<figure class="protoat-framework" style="margin:0;overflow-x:auto"><svg viewBox="0 0 1010 500" role="img" '
-        f'aria-label="{title}" style="width:100%;min-width:720px;font-family:sans-serif" fill="currentColor">'
-        f'<defs><marker id="protoat-arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
-        f'orient="auto"><path d="M0,0 L8,4 L0,8 z"/></marker></defs>'
-        f"{''.join(map(_box, boxes))}{''.join(map(_arrow, arrows))}"
-        f'<text x="10" y="490" font-size="15">{html.escape(_loss(recipe))}</text></svg>'
-        f"<figcaption>{title}. A shape is a class, a colour a mode. {text}</figcaption></figure>"
-    )
+    said = ". ".join(f"{box.title}: {'; '.join(box.lines)}" for box in boxes)
+    plot = Plot(f"Framework of {label(name)}", ["A shape is a class, a colour a mode.", f"{said}."], size=(10.1, 5))
+    axes = plot.subplots()
+    axes.set(xlim=(0, 1010), ylim=(500, 30), aspect="equal")
+    axes.set_axis_off()
+    for box in boxes:
+        _draw_box(axes, box)
+    for x, y, end_x, end_y, words in arrows:
+        axes.annotate(
+            "", (end_x, end_y), (x, y), arrowprops={"arrowstyle": "-|>", "color": TEXT, "shrinkA": 0, "shrinkB": 0}
+        )
+        axes.text((x + end_x) / 2, (y + end_y) / 2 - 8, words, ha="center", size=8)
+    axes.text(10, 490, _loss(recipe), size=10)
+    return plot
 
 
 def _of_data(recipe: Recipe, facts: _Facts) -> list[str]:
@@ -156,7 +172,7 @@ def _metric_box(recipe: Recipe, regularizer: Regularizer | None) -> _Box:
     if regularizer is None:
         return _Box(790, 280, 90, "no regularizer", ["embeddings only feed the head"])
     lines = [f"sees {recipe.dml_input} embeddings"]
-    inside = ""
+    glyphs: list[_Glyph] = []
     if isinstance(regularizer, SoftTriple):
         counts = regularizer.active.sum(1).tolist()
         each = str(counts[0]) if len(set(counts)) == 1 else "/".join(map(str, counts))
@@ -165,8 +181,8 @@ def _metric_box(recipe: Recipe, regularizer: Regularizer | None) -> _Box:
         lines.append(f"merge nearer than {threshold:g}" if threshold else "never merge")
         lines.append(f"scale {regularizer.scale:g}, margin {regularizer.margin:g}")
         lines.append(f"gamma {regularizer.gamma:g}, tau {regularizer.tau:g}")
-        inside = _prototypes(counts)
-    return _Box(790, 225, 215, type(regularizer).__name__, lines, inside)
+        glyphs = _prototypes(counts)
+    return _Box(790, 225, 215, type(regularizer).__name__, lines, glyphs)
 
 
 def _loss(recipe: Recipe) -> str:
@@ -178,51 +194,34 @@ def _loss(recipe: Recipe) -> str:
     return " + ".join(terms)
 
 
-def _glyphs(facts: _Facts) -> str:
+def _glyphs(facts: _Facts) -> list[_Glyph]:
     """A shape for each class in the colours of its modes, as far as there is room."""
     classes = min(len(facts.class_names), _MOST_CLASSES)
     modes = min(max(1, len(facts.mode_names) // len(facts.class_names)), _MOST_MODES)
-    return "".join(
-        _glyph(place, 25 + 28 * mode, 120 + 24 * place, f'fill="{colour(place * modes + mode)}"')
+    return [
+        _Glyph(place, 25 + 28 * mode, 120 + 24 * place, colour(place * modes + mode))
         for place in range(classes)
         for mode in range(modes)
-    )
+    ]
 
 
-def _prototypes(counts: Sequence[int]) -> str:
+def _prototypes(counts: Sequence[int]) -> list[_Glyph]:
     """Hollow shapes, as many for each class as it has prototypes, as far as there is room."""
-    return "".join(
-        _glyph(place, 16 + 18 * turn, 145 + 22 * place, 'fill="none" stroke="currentColor" stroke-width="1.5"')
+    return [
+        _Glyph(place, 16 + 18 * turn, 145 + 22 * place)
         for place, count in enumerate(counts[:_MOST_CLASSES])
         for turn in range(min(count, 10))
-    )
+    ]
 
 
-def _glyph(place: int, x: int, y: int, style: str) -> str:
-    shape = f'<polygon points="{_SHAPES[place]}" {style}/>' if _SHAPES[place] else f'<circle r="6" {style}/>'
-    return f'<g transform="translate({x},{y})">{shape}</g>'
+def _draw_box(axes: Axes, box: _Box) -> None:
+    from matplotlib.patches import FancyBboxPatch
 
-
-def _box(box: _Box) -> str:
-    lines = "".join(
-        f'<text x="10" y="{45 + 20 * row}" font-size="12">{html.escape(_cut(line))}</text>'
-        for row, line in enumerate(box.lines[: (box.height - 40) // 20])
-    )
-    return (
-        f'<g transform="translate({box.x},{box.y})"><rect width="200" height="{box.height}" rx="6" fill="none" '
-        f'stroke="currentColor"/><text x="10" y="22" font-size="15" font-weight="bold">{html.escape(box.title)}</text>'
-        f"{lines}{box.inside}</g>"
-    )
-
-
-def _arrow(arrow: tuple[int, int, int, int, str]) -> str:
-    x1, y1, x2, y2, words = arrow
-    return (
-        f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="currentColor" marker-end="url(#protoat-arrow)"/>'
-        f'<text x="{(x1 + x2) // 2}" y="{(y1 + y2) // 2 - 8}" font-size="12" text-anchor="middle">'
-        f"{html.escape(words)}</text>"
-    )
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= _CHARACTERS else line[: _CHARACTERS - 1] + "…"
+    style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=6", "facecolor": "none", "edgecolor": SOFT}
+    axes.add_patch(FancyBboxPatch((box.x, box.y), 200, box.height, **style))
+    axes.text(box.x + 10, box.y + 22, box.title, size=9, weight="bold")
+    for row, line in enumerate(box.lines[: (box.height - 40) // 20]):
+        axes.text(box.x + 10, box.y + 45 + 20 * row, label(line, longest=_CHARACTERS), size=7.5)
+    for glyph in box.glyphs:
+        face: dict[str, Any] = {"markerfacecolor": glyph.colour or "none", "markeredgecolor": glyph.colour or TEXT}
+        axes.plot(box.x + glyph.x, box.y + glyph.y, _SHAPES[glyph.place], markersize=6, **face)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.compare import check_comparable, overlap
 from protoat.evaluation.record import Evaluation
+from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
-from protoat.plots.style import accuracy_axis, chosen, heading, label
-from protoat.plots.sweeps import Point, line
+from protoat.plots.style import accuracy_axis, chosen, label, legend
+from protoat.plots.sweeps import Measured, draw_line
 from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_recipe
 from protoat.runs.run import Run
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 __all__ = ["PAPER", "accuracy_against_prototypes"]
 
@@ -29,9 +27,10 @@ PAPER = (
 _KEY = "regularizer.prototypes_per_class"
 
 
+@styled
 def accuracy_against_prototypes(
     runs: Sequence[Path | str], *, attack: str = "pgd10", records: Mapping[Path, Evaluation] | None = None
-) -> Figure:
+) -> Plot:
     """Clean and attacked accuracy, with intervals, against the prototypes that each class begins with.
 
     Args:
@@ -43,8 +42,6 @@ def accuracy_against_prototypes(
         ValueError: a run without prototypes or without that attack in its record, a record of earlier weights,
             measurements that cannot be compared, or two runs with the same number.
     """
-    from plotly import graph_objects as go
-
     folders = chosen(runs)
     found = {folder: measured(folder, records) for folder in folders}
     check_comparable({str(folder): record for folder, record in found.items()})
@@ -52,42 +49,30 @@ def accuracy_against_prototypes(
     if len(stored) < len(folders):
         raise UserError("two of the runs begin with the same number of prototypes; name one run for each number")
     order = sorted(stored, key=lambda number: (sum(number), number))
-    figure = go.Figure()
-    verdicts = []
-    for turn, name in enumerate(("clean", attack)):
+    lines, verdicts = {}, []
+    for name in ("clean", attack):
         counts = {_words(number): _count(found[stored[number].path], name, stored[number]) for number in order}
-        figure.add_trace(line(label(name), [Point(x, name, count) for x, count in enumerate(counts.values())], turn))
+        lines[label(name)] = [Measured(x, name, count) for x, count in enumerate(counts.values())]
         verdicts.append(f"{label(name)}: {_verdict(counts)}")
     left = [f"{_words(number)}: {_left(stored[number])}" for number in order]
     subject = found[folders[0]].subject
-    figure.update_layout(
-        **heading(
-            "Accuracy against the number of prototypes",
-            f"{subject.images} test images of {label(subject.data)}, one run each; bars: 95 % intervals over "
-            "images, which know nothing of other seeds",
-            *verdicts,
-            f"left at the end: {'; '.join(left)}",
-            label(_other_differences(folders), longest=160),
-        ),
-        xaxis={
-            "title": "prototypes of a class at the beginning",
-            "tickvals": list(range(len(order))),
-            "ticktext": [_words(number) for number in order],
-        },
-        height=620,
-        margin_b=130,
-    )
-    figure.add_annotation(
-        text=PAPER.replace("; three", ";<br>three"),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=-0.3,
-        showarrow=False,
-        align="left",
-    )
-    accuracy_axis(figure)
-    return figure
+    about = [
+        f"{subject.images} test images of {label(subject.data)}, one run each; bars: 95 % intervals over images, which "
+        "know nothing of other seeds",
+        *verdicts,
+        f"left at the end: {'; '.join(left)}",
+        label(_other_differences(folders), longest=160),
+        PAPER,
+    ]
+    plot = Plot("Accuracy against the number of prototypes", about)
+    axes = plot.subplots()
+    for turn, (name, points) in enumerate(lines.items()):
+        draw_line(axes, name, points, turn, turn)
+    axes.set_xticks(range(len(order)), [_words(number) for number in order])
+    axes.set(xlabel="prototypes of a class at the beginning")
+    accuracy_axis(axes)
+    legend(axes)
+    return plot
 
 
 def _number(run: Run) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ TITLES = {
     "2": "Figure 2: the framework, drawn from the objects of a recipe",
     "3": "Figure 3: accuracy against the number of prototypes",
     "4": "Figure 4: retrieval by embedding, for clean and attacked queries",
+    "modes": "accuracy of each mode, clean and in the worst case",
+    "gallery": "attacked images, of the weakest modes first",
     "prototypes": "prototypes of each class against epochs",
     "usage": "how images are shared out over the prototypes of their class",
     "usage-over-time": "how training examples were shared out over prototypes, against epochs",

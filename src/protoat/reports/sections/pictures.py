@@ -1,29 +1,36 @@
-"""Report sections computed from weights and images: embedding map, retrieval."""
+"""Report sections computed from weights and images: attacked images, embedding map, retrieval."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from protoat.errors import UserError
-from protoat.reports.blocks import Block, Chart, Fragment, Section, Text
+from protoat.evaluation.compare import in_words, overlap
+from protoat.evaluation.statistics import percentage
+from protoat.plots.subject import Pictured
+from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
 from protoat.runs.records import Records
 
-__all__ = ["embedding", "from_weights", "retrieved"]
+__all__ = ["Views", "embedding", "from_weights", "gallery", "retrieved"]
 
 logger = logging.getLogger(__name__)
+
+# What figures see of each run that has weights; shared, so that nothing is embedded or attacked twice.
+Views = Mapping[Path, Pictured]
 
 _ATTACK = "pgd10"
 _QUERIES, _NEIGHBOURS = 6, 4
 
 
-def from_weights(found: Sequence[Records], images: int, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
+def from_weights(found: Sequence[Records], views: Views, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
     """What `draw` gives, or one line that says why it cannot be drawn."""
     if any(records.run is None for records in found):
         reason = "needs a run, and this folder holds a measurement only"
     elif not all(records.has_weights for records in found):
         reason = "needs weights, and this folder holds records only"
-    elif not images:
+    elif any(records.path not in views for records in found):
         reason = "is computed from weights and images, which were left out (--images 0)"
     else:
         try:
@@ -34,30 +41,47 @@ def from_weights(found: Sequence[Records], images: int, draw: Callable[[], Seque
     return [Text(f"This {reason}.", "missing")]
 
 
-def embedding(records: Records, images: int) -> Section:
+def gallery(records: Records, views: Views) -> Section:
+    """Images before and after an attack, the weakest modes first."""
+
+    def draw() -> Sequence[Block]:
+        from protoat.plots.gallery import attacked_images
+
+        return [Gallery(attacked_images(views[records.path], attack=_ATTACK))]
+
+    return Section("gallery", "Attacked images", from_weights([records], views, draw))
+
+
+def embedding(records: Records, views: Views) -> Section:
     """The map of embeddings, with the image of each point."""
 
     def draw() -> Sequence[Block]:
         from protoat.plots.map import embedding_map
 
         about = (
-            "Test images by their embeddings, clean and attacked; near points look alike to the model. The buttons "
-            "below step through the points and show each image with its class, mode and prediction in words."
+            "Near points look alike to the model. The buttons below step through the points and show each image with "
+            "its class, mode and prediction in words."
         )
-        figure = embedding_map(records.path, images=images, attack=_ATTACK)
-        return [Chart(f"Embeddings, clean and under {_ATTACK}", figure, about, images=True)]
+        return [Chart(embedding_map(views[records.path], attack=_ATTACK), about)]
 
-    return Section("map", "Map of embeddings", from_weights([records], images, draw))
+    return Section("map", "Map of embeddings", from_weights([records], views, draw))
 
 
-def retrieved(found: Sequence[Records], images: int) -> Section:
+def retrieved(found: Sequence[Records], views: Views) -> Section:
     """Which images lie nearest to clean and attacked queries, in one run or in several."""
 
     def draw() -> Sequence[Block]:
-        from protoat.plots.retrieval import retrieval
+        from protoat.plots.retrieval import retrieved_images
 
-        folders = [records.path for records in found]
-        shown = retrieval(folders, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK, images=images)
-        return [Fragment(f"The {_NEIGHBOURS} nearest images by embedding, clean and under {_ATTACK}", shown)]
+        seen = [views[records.path] for records in found]
+        got = retrieved_images(seen, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK)
+        (reference, *_), rows = next(iter(got.precisions.values()))[1:2], []
+        for name, own in got.precisions.items():
+            verdict = in_words(not overlap(reference.interval, own[1].interval)) if own[1] is not reference else ""
+            rows.append([name, *(percentage(each.share, each.interval) for each in own), verdict])
+        columns = ["run", "clean", "attacked", "clean, same mode", "attacked, same mode", "attacked, against the first"]
+        caption = f"Precision at {got.k} in %, with 95 % interval over {got.images} queries"
+        short = slice(None) if len(rows) > 1 else slice(-1)
+        return [Grid(caption, columns[short], [row[short] for row in rows]), Gallery(got.pictures)]
 
-    return Section("retrieval", "Retrieval", from_weights(found, images, draw))
+    return Section("retrieval", "Retrieval", from_weights(found, views, draw))

@@ -102,7 +102,7 @@ def environment(records: Records) -> Section:
         attacks = records.evaluation.attacks
         keys = dict.fromkeys(key for found in attacks.values() for key in found.made_with)
         rows = [[name, *(_value(found.made_with.get(key)) for key in keys)] for name, found in attacks.items()]
-        blocks.append(Grid("Measurement", ["attack", *keys], rows, text=1 + len(keys)))
+        blocks.append(Grid("Measurement", ["attack", *keys], rows, text=1 + len(keys), folded=True))
         subject = [[key, _value(value)] for key, value in records.evaluation.subject.to_json().items()]
         blocks.append(Grid("What was measured, exactly", ["", "value"], subject, 2, folded=True))
     return Section("environment", "Environment", blocks)

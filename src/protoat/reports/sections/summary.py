@@ -4,23 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from protoat.evaluation.record import Evaluation
+from protoat.evaluation.compare import Comparison, in_words, shown_in_mode
+from protoat.evaluation.record import WORST_CASE, Evaluation
+from protoat.evaluation.statistics import Count, percentage, weakest_first
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import interval_text, percent
+from protoat.reports.records import percent
 from protoat.runs.records import Records, RunRecords
 from protoat.threats import ThreatModel
 
-__all__ = ["described", "summary"]
+__all__ = ["compared_in_words", "described", "summary"]
 
 
 def summary(records: Records) -> Section:
-    """The decisive figures with their intervals, what they are about, and what is missing."""
+    """What was found in plain words, the decisive figures, what they are about, and what is missing."""
     blocks: list[Block] = [
+        *_in_words(records.evaluation),
         *_headline(records.evaluation),
-        Grid("What was judged", ["", "value"], list(_subject(records)), text=2),
         *_missing(records),
+        Grid("What was judged", ["", "value"], list(_subject(records)), text=2, folded=True),
     ]
     return Section("summary", "Summary", blocks)
+
+
+def _in_words(record: Evaluation | None) -> Iterator[Text]:
+    """The weakest mode, or class, first: it is what a user of the model meets."""
+    if record is None or record.worst_case is None:
+        return
+    case = record.worst_case
+    kind, counts = ("mode", case.per_mode) if case.has_modes else ("class", case.per_class)
+    clean = record.attacks.get("clean")
+    order = weakest_first(counts)
+    name, best = order[0], order[-1]
+    without = None if clean is None else (clean.per_mode if case.has_modes else clean.per_class).get(name)
+    beside = "" if without is None else f", and {percent(without)} without an attack"
+    yield Text(
+        f"Your weakest {kind} is {name}: {_sure(counts[name])} of its {counts[name].total} images stay right under "
+        f"attack{beside}." + f" Your strongest is {best}, with {percent(counts[best])} under attack." * (name != best),
+        "lead",
+    )
+
+
+def compared_in_words(name: str, other: str, hardest: Comparison, shown: bool) -> Iterator[str]:
+    """What two runs leave right of all images, and of the weakest mode of the first.
+
+    Args:
+        name, other: of the runs.
+        hardest: their comparison in the worst case, or under the hardest attack.
+        shown: whether the test of all images shows a difference.
+    """
+    where = "in the worst case" if hardest.attack == WORST_CASE else f"under {hardest.attack}"
+    if hardest.worst_modes is not None:
+        mode, first = hardest.worst_modes[0]
+        second = hardest.per_mode[mode][1]
+        yield (
+            f"The weakest mode of {name} is {mode}: {_sure(first)} {where}; with {other} it is {_sure(second)}: "
+            f"{in_words(shown_in_mode(first, second))}."
+        )
+    yield (
+        f"Of all {hardest.first.total} images {name} leaves {_sure(hardest.first)} right {where}, and {other} "
+        f"{_sure(hardest.second)}: {in_words(shown)}."
+    )
+
+
+def _sure(count: Count) -> str:
+    return percentage(count.accuracy, count.interval, beside=" %")
 
 
 def _headline(record: Evaluation | None) -> Iterator[Cards]:
@@ -28,19 +75,16 @@ def _headline(record: Evaluation | None) -> Iterator[Cards]:
         return
     case, attacks = record.worst_case, record.entering
     class_name, class_count = case.worst_class
-    items = [
-        ("worst case", case.count, f"right under every one of {len(attacks)}: {', '.join(attacks)}"),
-        ("worst class", class_count, f"{class_name}, in the worst case"),
+    cards = [
+        ("under attack", case.count, f"right under every one of {len(attacks)} attacks"),
+        ("weakest class", class_count, f"{class_name}, under attack"),
     ]
     if case.has_modes:
         mode_name, mode_count = case.worst_mode
-        items.append(("worst mode", mode_count, f"{mode_name}, in the worst case; the lowest of {len(case.per_mode)}"))
+        cards.append(("weakest mode", mode_count, f"{mode_name}, under attack; the lowest of {len(case.per_mode)}"))
     if "clean" in record.attacks:
-        items.insert(0, ("clean", record["clean"].count, "no attack"))
-    sure = "95 % interval {}, {} images; {}"
-    yield Cards(
-        [(name, percent(count), sure.format(interval_text(count), count.total, what)) for name, count, what in items]
-    )
+        cards.insert(0, ("clean", record["clean"].count, "without an attack"))
+    yield Cards(cards)
 
 
 def described(run: RunRecords) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from protoat.reports.blocks import Block, Chart, Fragment, Grid, Section, Text
+from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
 from protoat.reports.records import accuracy, changes_of, epochs_of
-from protoat.reports.sections.pictures import from_weights
+from protoat.reports.sections.pictures import Views, from_weights
 from protoat.runs.records import Records, RunRecords
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prototypes", "training"]
 
-_ATLAS = 100
+_ATLAS, _EACH = 40, 5
 
 
 def training(records: Records) -> Section:
@@ -28,7 +28,7 @@ def training(records: Records) -> Section:
     columns, rows = epochs_of(run)
     about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
     blocks: list[Block] = [
-        Chart("Training curves", training_curves([records.path]), about),
+        Chart(training_curves([records.path]), about),
         Grid("Every epoch", columns, rows, folded=True),
         *_found_modes(run),
     ]
@@ -51,7 +51,7 @@ def _found_modes(run: RunRecords) -> Iterator[Block]:
         yield Grid("Modes that were found", columns, rows, text=2, folded=len(rows) > 20)
 
 
-def prototypes(records: Records, images: int) -> Section:
+def prototypes(records: Records, views: Views) -> Section:
     """Counts over time; usage, agreement with modes and nearest images of the final weights."""
     run = records.run
     if run is None or not run.prototype_counts:
@@ -60,7 +60,7 @@ def prototypes(records: Records, images: int) -> Section:
     blocks = [
         *_held_by_one(run),
         *_counts(records, run),
-        *from_weights([records], images, lambda: _final(records, images)),
+        *from_weights([records], views, lambda: _final(views[records.path])),
         *_head(records),
     ]
     return Section("prototypes", "Prototypes", blocks)
@@ -81,7 +81,6 @@ def _counts(records: Records, run: RunRecords) -> Iterator[Block]:
     from protoat.plots.prototypes import prototype_counts
 
     yield Chart(
-        "Prototypes in use",
         prototype_counts(records.path),
         "A line for each class over epochs: how many prototypes 1 % or more of its images are nearest to (in records "
         "of earlier versions: how many are left); the table has the epochs in which one changed.",
@@ -91,36 +90,42 @@ def _counts(records: Records, run: RunRecords) -> Iterator[Block]:
     yield Grid("Prototypes in use, where a count changed", ["epoch", *names], rows, folded=len(rows) > 20)
 
 
-def _final(records: Records, images: int) -> Sequence[Block]:
+def _final(seen: Pictured) -> Sequence[Block]:
     """What needs weights and images."""
-    from protoat.plots.prototypes import agreement, prototype_usage
-    from protoat.plots.subject import Pictured
+    from protoat.plots.prototypes import prototype_usage
 
-    seen = Pictured(records.path, images)
-    rows = [
-        [name, f"{own.nmi:.2f}", f"{own.purity:.2f}", f"{own.chance:.2f}", *map(str, own[3:])]
-        for name, own in agreement(records.path, pictured=seen).items()
-    ]
-    columns = ["class", "NMI", "purity", "purity of one prototype", "images", "prototypes", "modes"]
     about = "A bar for each prototype: the share of the images of its class that are nearest to it, by true mode."
     return [
-        Chart("Usage", prototype_usage(records.path, pictured=seen), about),
+        Chart(prototype_usage(seen), about),
+        *(_agreement(seen) if seen.has_modes else [Text("No modes are known that prototypes could agree with.")]),
+        _nearest(seen),
+    ]
+
+
+def _agreement(seen: Pictured) -> Sequence[Block]:
+    from protoat.plots.prototypes import agreement
+
+    rows = [
+        [name, f"{own.nmi:.2f}", f"{own.purity:.2f}", f"{own.chance:.2f}", *map(str, own[3:])]
+        for name, own in agreement(seen).items()
+    ]
+    columns = ["class", "NMI", "purity", "purity of one prototype", "images", "prototypes", "modes"]
+    return [
         Grid("Agreement of the prototypes of each class with its true modes", columns, rows),
         Text(
             "Purity grows with the number of prototypes by itself; NMI is 1 where prototypes are the modes, 0 at worst."
         ),
-        _nearest(records, seen),
     ]
 
 
-def _nearest(records: Records, seen: Pictured) -> Block:
-    """An atlas of the prototypes, unless it would make a file too large to open."""
+def _nearest(seen: Pictured) -> Block:
+    """The images nearest to each prototype, unless they would make a file too large to open."""
     from protoat.plots.prototypes import nearest_images
 
     number = int(seen.metric.active.sum())
     if number > _ATLAS:
-        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {records.path}")
-    return Fragment("Nearest images of each prototype", nearest_images(records.path, pictured=seen))
+        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {seen.path}")
+    return Gallery(nearest_images(seen, each=min(_EACH, len(seen.data))))
 
 
 def _head(records: Records) -> Iterator[Block]:

@@ -1,0 +1,89 @@
+"""Accuracy of each mode, without an attack and in the worst case, the weakest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from protoat.errors import UserError
+from protoat.evaluation import Count
+from protoat.evaluation.record import Evaluation
+from protoat.evaluation.statistics import weakest_first
+from protoat.plots.plot import Plot, styled
+from protoat.plots.records import measured
+from protoat.plots.style import (
+    BACK,
+    HATCHES,
+    TEXT,
+    accuracy_axis,
+    chosen,
+    colour,
+    error_bars,
+    label,
+    legend,
+    name_places,
+    names,
+)
+from protoat.runs.run import Run
+
+__all__ = ["accuracy_of_modes"]
+
+_MOST = 40
+
+
+@styled
+def accuracy_of_modes(
+    runs: Sequence[Path | str] | Run | Path | str, *, records: Mapping[Path, Evaluation] | None = None
+) -> Plot:
+    """For each mode the share of its images that stay right in the worst case, and without an attack, with intervals.
+
+    Bars are the worst case, one for each run; a black line over a bar is the same mode without an attack. Modes are in
+    the order of the first run, the weakest first; classes stand for modes where none are known.
+
+    Args:
+        runs: one or several, measured on the same images by ``protoat evaluate``; weights are not needed.
+        records: evaluations of these folders that are drawn in place of their ``evaluation.json``.
+
+    Raises:
+        ValueError: a run without a worst case, or with a record of earlier weights; runs with different modes.
+    """
+    folders = chosen([runs.path if isinstance(runs, Run) else runs] if isinstance(runs, Run | Path | str) else runs)
+    found = dict(zip(map(label, names(folders)), (_of_modes(folder, records) for folder in folders), strict=True))
+    (worst, _), *_ = found.values()
+    if any(own.keys() != worst.keys() for own, _ in found.values()):
+        raise UserError("the runs were measured on different modes; measure them on the same images")
+    order = weakest_first(worst)[:_MOST]
+    about = [f"the {_MOST} weakest of {len(worst)} modes"] if len(order) < len(worst) else []
+    plot = Plot("Accuracy of each mode", [*about, "bars: 95 % intervals"], size=(max(5.0, 1 + 0.4 * len(order)), 3.2))
+    axes, width = plot.subplots(), 0.8 / len(found)
+    for place, (name, (own, clean)) in enumerate(found.items()):
+        places = [x + (place - (len(found) - 1) / 2) * width for x in range(len(order))]
+        counts = [own[mode] for mode in order]
+        style: dict[str, Any] = {
+            "color": colour(place),
+            "hatch": HATCHES[place % len(HATCHES)],
+            "edgecolor": BACK,
+            "linewidth": 0,
+        }
+        words = "worst case" if len(found) == 1 else f"{name}, worst case"
+        axes.bar(places, [100 * count.accuracy for count in counts], 0.9 * width, label=words, **style)
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": TEXT, "elinewidth": 0.8, "capsize": 2}
+        axes.errorbar(places, [100 * count.accuracy for count in counts], yerr=error_bars(counts), **bars)
+        if clean:
+            ends = [(x - 0.45 * width, x + 0.45 * width) for x in places]
+            heights = [100 * clean[mode].accuracy for mode in order]
+            axes.hlines(heights, *zip(*ends, strict=True), color=TEXT, label="_" * bool(place) + "clean")
+    name_places(axes, [label(mode, longest=22) for mode in order])
+    axes.set(xlabel="mode, the weakest first")
+    accuracy_axis(axes)
+    legend(axes)
+    return plot
+
+
+def _of_modes(folder: Path, records: Mapping[Path, Evaluation] | None) -> tuple[dict[str, Count], dict[str, Count]]:
+    """Counts of each mode in the worst case, and without an attack where that was measured."""
+    record = measured(folder, records)
+    if record.worst_case is None:
+        raise UserError(f"{folder} has no worst case; measure it: protoat evaluate {folder}")
+    return record.worst_case.per_mode, record.attacks["clean"].per_mode if "clean" in record.attacks else {}

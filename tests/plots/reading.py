@@ -1,0 +1,58 @@
+"""Reads figures back: what matplotlib drew, by the names of the legend."""
+
+from __future__ import annotations
+
+import re
+
+from matplotlib.container import BarContainer, ErrorbarContainer
+
+from protoat.plots.plot import Plot
+
+
+def lines(plot: Plot) -> dict[str, tuple[list[float], list[float]]]:
+    """x and y of each line."""
+    found = {}
+    for axes in plot.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
+            found[name] = (list(line.get_xdata()), list(line.get_ydata()))
+    return found
+
+
+def intervals(plot: Plot) -> dict[str, list[tuple[float, float]]]:
+    """Ends of the error bars of each line."""
+    (axes,) = plot.axes
+    return {
+        bars.get_label(): [(low[1], high[1]) for low, high in bars.lines[2][0].get_segments()]
+        for bars in axes.containers
+        if isinstance(bars, ErrorbarContainer)
+    }
+
+
+def bars(plot: Plot) -> dict[str, list[float]]:
+    """Heights of the bars of each series."""
+    (axes,) = plot.axes
+    return {
+        series.get_label(): [bar.get_height() for bar in series]
+        for series in axes.containers
+        if isinstance(series, BarContainer)
+    }
+
+
+def ticks(plot: Plot, axis: str) -> list[str]:
+    """Names of places on an axis."""
+    axes = plot.axes[0]
+    return [text.get_text() for text in getattr(axes, f"get_{axis}ticklabels")()]
+
+
+def numbers(plot: Plot) -> list[list[int]]:
+    """What stands in the cells of a heat map."""
+    axes = plot.axes[0]
+    width = len(ticks(plot, "x"))
+    cells = [int(text.get_text()) for text in axes.texts]
+    return [cells[start : start + width] for start in range(0, len(cells), width)]
+
+
+def words(plot: Plot) -> list[str]:
+    """Every text of the figure, as a page shows it."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", plot.svg("figure"))

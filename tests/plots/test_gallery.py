@@ -1,0 +1,77 @@
+"""The gallery shows what the attack does, the weakest modes first; the figure of modes holds the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import protoat as pa
+from protoat.plots.subject import Pictured
+from protoat.runs.run import Run
+
+from .reading import bars, intervals, ticks
+
+
+def test_weakest_modes_come_first_and_images_are_what_the_model_saw(plain: Path) -> None:
+    seen = Pictured(plain, 100)
+    gallery = pa.plots.attacked_images(seen, modes=4, each=2)
+    record = json.loads((plain / "evaluation.json").read_text())["worst_case"]["per_mode"]
+    weakest = sorted(record, key=lambda name: record[name]["correct"] / record[name]["total"])[:4]
+    assert [row.title for row in gallery.rows] == [f"mode {name}" for name in weakest]
+    attacked = seen.attacked("pgd10")
+    for row, mode in zip(gallery.rows, weakest, strict=True):
+        of_mode = (seen.data.modes == int(mode)).nonzero()[:, 0].tolist()
+        stays = [bool(attacked.predicted[place] == seen.data.labels[place]) for place in of_mode]
+        assert f"{sum(stays)} of {len(stays)} stay right under pgd10" in row.note
+        turned = [
+            place
+            for place, stay in zip(of_mode, stays, strict=True)
+            if not stay and seen.clean.predicted[place] == seen.data.labels[place]
+        ]
+        for picture, place in zip(row.pictures, turned, strict=False):
+            clean, change, after = picture.images
+            assert torch.equal(clean, seen.clean.images[place]) and torch.equal(after, attacked.images[place])
+            moved = (after - clean) / (after - clean).abs().max()
+            assert torch.allclose(change, 0.5 + moved / 2) and picture.wrong
+            names = [seen.data.class_names[int(part.predicted[place])] for part in (seen.clean, attacked)]
+            before, _, then = picture.caption.partition(" → ")
+            assert [before.partition(",")[0], then.partition(",")[0]] == names
+
+
+def test_several_figures_of_one_run_embed_and_attack_it_once(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        seen = Pictured(Run(plain), 40)
+        for draw in (pa.plots.attacked_images, pa.plots.embedding_map, pa.plots.transition_map):
+            draw(seen)
+    said = [record.message.rpartition(": ")[2] for record in caplog.records if record.name.startswith("protoat")]
+    assert said == [
+        "embedding 40 test images",
+        "embedding 40 test images under pgd10",
+        "arranging 80 points, which takes a while",
+    ]
+
+
+def test_modes_are_those_of_the_records_in_the_order_of_the_first(ours: Path, plain: Path) -> None:
+    found = {
+        name: json.loads((run / "evaluation.json").read_text()) for name, run in (("ours", ours), ("plain", plain))
+    }
+    plot = pa.plots.accuracy_of_modes([ours, plain])
+    first = found["ours"]["worst_case"]["per_mode"]
+    order = sorted(first, key=lambda name: first[name]["correct"] / first[name]["total"])
+    assert ticks(plot, "x") == order
+    for name, record in found.items():
+        modes = record["worst_case"]["per_mode"]
+        heights = [100 * modes[mode]["correct"] / modes[mode]["total"] for mode in order]
+        assert bars(plot)[f"{name}, worst case"] == pytest.approx(heights)
+    assert all(low <= high for bar in intervals(plot).values() for low, high in bar)
+    assert list(bars(pa.plots.accuracy_of_modes(Run(ours)))) == ["worst case"]
+
+
+def test_what_was_not_measured_or_is_of_other_modes_is_refused(ours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no evaluation\.json; measure it first"):
+        pa.plots.accuracy_of_modes(tmp_path)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pa.plots.nothing  # noqa: B018 - looking is the test
