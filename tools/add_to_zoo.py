@@ -17,6 +17,7 @@ from protoat.records.files import read_facts
 from protoat.runs.audit import audit_subject
 from protoat.runs.measure import measure
 from protoat.runs.run import Run
+from protoat.sharing.push import without_places
 from protoat.storage.manifest import write_records
 from protoat.training.checkpoint import to_bytes
 
@@ -24,7 +25,6 @@ ZOO = Path(protoat.__file__).parent / "zoo"
 MOST_BYTES = 600_000
 _LARGE = 300_000
 _KEPT = ("recipe.yaml", "metrics.jsonl", "best.json")
-_PLACES = ("machine", "platform")
 
 
 def add(
@@ -58,7 +58,7 @@ def add(
     if len(to_bytes(tensors)) > _LARGE:
         tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     facts = read_facts(run.path)
-    facts["sessions"] = [_without_places(session) for session in facts.get("sessions", [])]
+    facts["sessions"] = [without_places(session) for session in facts.get("sessions", [])]
     folder = zoo / name
     shutil.rmtree(folder, ignore_errors=True)
     kept = {name: (run.path / name).read_bytes() for name in _KEPT if (run.path / name).exists()}
@@ -68,7 +68,7 @@ def add(
     evaluation = measure(subject, attacks, limit=images)
     audit = None if audited is None else audit_subject(subject, images=audited)
     for path in filter(Path.exists, (folder / "evaluation.json", folder / "audit.json")):
-        content = _without_places(json.loads(path.read_text()))
+        content = without_places(json.loads(path.read_text()))
         write_records(folder, {path.name: json.dumps(content, indent=1).encode()})
     (folder / ".lock").unlink(missing_ok=True)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -79,18 +79,6 @@ def add(
     verdict = "none" if audit is None else "passed" if audit.passed else f"failed: {', '.join(audit.failed)}"
     said(f"{folder}: {size} bytes; audit {verdict}")
     return folder
-
-
-def _without_places(value: object) -> object:
-    """The same values without names of machines, and commands without the path of the program."""
-    if isinstance(value, list):
-        return [_without_places(entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: "" if key in _PLACES else _without_places(entry) for key, entry in value.items()}
-    if isinstance(command := value.get("command"), list) and command:
-        found["command"] = ["protoat", *command[1:]]
-    return found
 
 
 def main() -> None:

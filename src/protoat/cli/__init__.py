@@ -22,6 +22,8 @@ _COMMANDS = {
     "report": "one or several runs as one HTML file: attacks, modes, prototypes, map, audit, how to redo it",
     "predict": "the class of pictures, by a run",
     "export": "the model of a run as ONNX, torch or safetensors, with a model card",
+    "push": "a run to the Hugging Face Hub: weights, recipe, records and a model card",
+    "pull": "a run from the Hugging Face Hub into a folder of its own",
     "show": "one run: recipe, training, prototypes, evaluation",
     "ls": "all runs below a folder",
     "rm": "remove run folders",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
+from protoat.runs.hub import hub_folder, is_on_hub
 from protoat.runs.zoo import PREFIX, zoo_folder
 from protoat.storage.files import Folder, open_folder
 from protoat.storage.manifest import MANIFEST, is_manifest
@@ -38,16 +39,18 @@ def find_run(name: Path | str) -> Path:
 
     Args:
         name: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that, which has
-            at least six places; or ``zoo:NAME``, see `protoat.runs.zoo`.
+            at least six places; or ``zoo:NAME``, see `protoat.runs.zoo`; or ``hf://user/name``, see `protoat.runs.hub`.
 
     Returns:
         `name` itself where nothing below ``runs`` is called so.
 
     Raises:
-        ValueError: several are called so, or none of the zoo.
+        ValueError: several are called so, or none of the zoo or the Hub.
     """
     if str(name).startswith(PREFIX):
         return zoo_folder(str(name))
+    if is_on_hub(name):
+        return hub_folder(str(name))
     path = Path(name)
     if path.exists() or len(path.parts) != 1:
         return path

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ from protoat.threats import ThreatModel
 from protoat.training.exported import read_weights
 from protoat.training.weights import Weights
 
+if TYPE_CHECKING:
+    from protoat.sharing.push import Pushed
+
 __all__ = ["Run", "Which", "list_runs"]
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ class Run(RunRecords):
 
     Args:
         folder: its path; or of a run below ``runs`` the name of its folder, or the digest at the end of that; or
-            ``zoo:digits-2``, a run that comes with the package.
+            ``zoo:digits-2``, a run that comes with the package; or ``hf://user/name``, one on the Hugging Face Hub,
+            which is fetched into the cache, at the commit or tag of ``hf://user/name@v1`` or else of now.
         trust: code of your own that the recipe may name, such as ``["mymodels.Net"]``; any other is refused.
 
     Raises:
@@ -231,6 +235,12 @@ class Run(RunRecords):
         """The network as the recipe builds it, with weights of the present random state."""
         shape = tuple(self.fact("shape"))
         return build_network(self.recipe, self.fact("num_classes"), shape, self.facts.get("prototypes_per_class"))
+
+    def push(self, repo: str, *, private: bool = False) -> Pushed:
+        """Puts the run on the Hugging Face Hub, with a model card; see `protoat.sharing.push.push`."""
+        from protoat.sharing.push import push  # of a layer above, which no other part of a run needs
+
+        return push(self, repo, private=private)
 
     def with_evaluation(self, record: Evaluation | None) -> Run:
         """The same run with another of its evaluations."""

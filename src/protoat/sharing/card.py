@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from protoat.evaluation.masking_audit import AuditReport
 from protoat.evaluation.record import Evaluation
 from protoat.names import markdown_text, printable
 from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
-__all__ = ["HEADER", "card"]
+__all__ = ["HEADER", "card", "current_audit"]
 
 HEADER = """\
 ---
@@ -28,14 +29,26 @@ model = pa.Exported("model.onnx")
 print(model.predict(["picture.png"])[0])
 ```
 """
+_HUB = """\
+```python
+import protoat as pa
+
+run = pa.Run("hf://{repo}")
+print(run.predict(["picture.png"])[0])
+```
+
+`protoat evaluate hf://{repo}` attacks it again; `show`, `audit`, `report`, `compare`, `predict` and `export` take
+the same name.
+"""
 
 
-def card(run: Run, files: Mapping[str, Mapping[str, Any]] = {}) -> str:
+def card(run: Run, files: Mapping[str, Mapping[str, Any]] = {}, *, repo: str | None = None) -> str:
     """A model card in Markdown.
 
     Args:
         run: trained; what was measured of it is said with intervals, and what was not is said too.
         files: exported ones, with what `protoat.export` found of each.
+        repo: ``user/name`` of the repository on the Hub that it goes to.
     """
     shape = "x".join(map(str, run.preprocess.shape))
     classes = ", ".join(run.class_names)
@@ -52,6 +65,7 @@ def card(run: Run, files: Mapping[str, Mapping[str, Any]] = {}) -> str:
         *(["## Files", *_files(files)] if files else []),
         "## Use",
         *([_ONNX] if "model.onnx" in files else []),
+        *([_HUB.format(repo=repo)] if repo else []),
         "A picture of any size is scaled and centre-cropped, set upright, laid over "
         f"{run.preprocess.background} where transparent, and converted to sRGB"
         f"{', then to grey' if run.preprocess.shape[0] == 1 else ''}, as in training. Robustness is claimed against "
@@ -100,8 +114,14 @@ def _per_mode(record: Evaluation) -> str:
     return _table(["mode", *entries], rows)
 
 
-def _audit(run: Run) -> str:
+def current_audit(run: Run) -> AuditReport | None:
+    """The audit of a run, unless it is of weights that training has replaced since."""
     found = run.audit
+    return None if found is None or (found.subject is not None and not run.is_of(found.subject)) else found
+
+
+def _audit(run: Run) -> str:
+    found = current_audit(run)
     if found is None:
         return "Not audited."
     verdict = "No check failed, which rules out common mistakes only" if not found.failed else ""

@@ -23,6 +23,7 @@ __all__ = [
     "check",
     "checksums",
     "is_manifest",
+    "manifest_of",
     "read_record_bytes",
     "rename_record",
     "whole_lines",
@@ -199,10 +200,22 @@ def _present(path: Path, listed: Mapping[str, Sequence[str]]) -> list[str]:
         return []
 
 
+def manifest_of(contents: Mapping[str, bytes]) -> bytes:
+    """The manifest of files that are kept elsewhere, such as on a server.
+
+    Args:
+        contents: by name.
+    """
+    return _content({name: [sha256(content).hexdigest()] for name, content in contents.items()})
+
+
 def _write(folder: Path, listed: Mapping[str, Sequence[str]], within: Path | None) -> None:
+    write(folder / MANIFEST, _content(listed), within=within)
+
+
+def _content(listed: Mapping[str, Sequence[str]]) -> bytes:
     known = {name: list(dict.fromkeys(digests)) for name, digests in sorted(listed.items())}
-    content = json.dumps({"sha256": _own(known), "files": known}, indent=1)
-    write(folder / MANIFEST, content.encode(), within=within)
+    return json.dumps({"sha256": _own(known), "files": known}, indent=1).encode()
 
 
 def _own(listed: Mapping[str, Sequence[str]]) -> str:

@@ -1,0 +1,246 @@
+"""Runs on the Hugging Face Hub, by references such as ``hf://user/name`` and ``hf://user/name@revision``.
+
+Only known files of a run folder are fetched, each within a limit of size; a manifest has to name them, with the
+checksums that they have. A folder appears by rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from protoat.errors import DiskError, UserError
+from protoat.names import printable
+from protoat.storage.files import check_no_links, make_folder, remove, rename
+from protoat.storage.manifest import MANIFEST, checksums
+from protoat.storage.parsing import MOST_BYTES
+from protoat.storage.path_checks import check_folder
+from protoat.storage.scratch import scratch
+
+__all__ = ["RECORDS", "WEIGHTS", "Reference", "asking", "hub_folder", "is_on_hub", "listing", "pull"]
+
+logger = logging.getLogger(__name__)
+
+RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json", "probe.json")
+WEIGHTS = ("best.safetensors", "last.safetensors")
+_REQUIRED = (MANIFEST, "recipe.yaml", "run.json")
+_MOST_WEIGHTS = 4 * 2**30  # bytes
+# A path of the command line has lost a slash by the time it is read as one.
+_REFERENCE = re.compile(r"(?:hf:/{1,2})?(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@(\w[\w./-]{0,255}))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Reference(NamedTuple):
+    """A repository of models on the Hub, and of which revision.
+
+    Attributes:
+        repo: ``user/name``.
+        revision: branch, tag or commit; None is the head of the main branch.
+    """
+
+    repo: str
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Reference:
+        """Reads ``user/name``, ``hf://user/name`` or either with ``@revision``.
+
+        Raises:
+            ValueError: it is none of these.
+
+        >>> Reference.of("hf://user/name@v1.0")
+        Reference(repo='user/name', revision='v1.0')
+        >>> Reference.of("hf://name")
+        Traceback (most recent call last):
+        protoat.errors.UserError: 'hf://name' names no repository of the Hub; write user/name, or user/name@revision
+        """
+        found = _REFERENCE.fullmatch(text)
+        if found is None:
+            raise UserError(f"{text!r} names no repository of the Hub; write user/name, or user/name@revision")
+        return cls(*found.groups())
+
+    def __str__(self) -> str:
+        return f"hf://{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+
+class Listing(NamedTuple):
+    """What a revision of a repository holds.
+
+    Attributes:
+        commit: its hash.
+        sizes: bytes of each file, by name.
+    """
+
+    commit: str
+    sizes: Mapping[str, int]
+
+
+def is_on_hub(name: Path | str) -> bool:
+    """Whether a name of a run stands for one on the Hub.
+
+    >>> is_on_hub("hf://user/name"), is_on_hub(Path("hf://user/name")), is_on_hub("runs/hf")
+    (True, True, False)
+    """
+    return str(name).startswith("hf:")
+
+
+def hub_folder(name: str) -> Path:
+    """The folder of a run of the Hub, in the cache, with what has been measured of it since.
+
+    The Hub is asked which commit the revision is; a full hash of one that is in the cache needs no network.
+
+    Args:
+        name: ``hf://user/name``, or with ``@revision``.
+
+    Raises:
+        ValueError: no such repository or revision; it holds no run, or a damaged one; the Hub cannot be reached.
+        DiskError: the cache cannot be written.
+    """
+    from protoat.data import cache_folder  # torch takes seconds to import, and names of other runs are found without
+
+    reference = Reference.of(name)
+    cache = cache_folder().parent / "hub"
+    commit = reference.revision or ""
+    if not (_COMMIT.fullmatch(commit) and (cache / commit / reference.repo).is_dir()):
+        try:
+            there = listing(reference)
+        except _UnreachableError as error:
+            known = sorted((path.stat().st_mtime, path.parts[-3]) for path in cache.glob(f"*/{reference.repo}"))
+            hint = f"; without it, there is hf://{reference.repo}@{known[-1][1]}" if known else ""
+            raise UserError(f"{error}{hint}") from error
+        commit = there.commit
+        if not (cache / commit / reference.repo).is_dir():
+            _fetch(reference, there, cache / commit / reference.repo)
+    return cache / commit / reference.repo
+
+
+def pull(reference: Reference, folder: Path) -> None:
+    """Fetches a run of the Hub into a folder of its own.
+
+    Args:
+        reference: to the run.
+        folder: is made.
+
+    Raises:
+        ValueError: something is there already; see also `hub_folder`.
+        DiskError: it cannot be written.
+    """
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} is there already; choose another folder, or remove this one")
+    check_folder(folder)
+    _fetch(reference, listing(reference), folder)
+
+
+def listing(reference: Reference) -> Listing:
+    """What the Hub says that a revision holds.
+
+    Raises:
+        ValueError: there is no such repository or revision, or the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    with asking(reference):
+        found = HfApi().model_info(reference.repo, revision=reference.revision, files_metadata=True)
+    if not _COMMIT.fullmatch(found.sha or ""):
+        raise UserError(
+            f"{reference}: the Hub answered {printable(repr(found.sha))[:60]}, expected the hash of a commit"
+        )
+    return Listing(str(found.sha), {file.rfilename: file.size or 0 for file in found.siblings or ()})
+
+
+class _UnreachableError(UserError):
+    """The Hub did not answer, or not as it should."""
+
+
+@contextmanager
+def asking(reference: Reference) -> Iterator[None]:
+    """Turns what goes wrong with the Hub meanwhile into one line.
+
+    Raises:
+        ValueError: says what to do.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"there is no model {reference.repo} on the Hub that you may read; if it is private or gated, log in: "
+            "hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{reference.repo} on the Hub has no revision {reference.revision!r}") from error
+    except Exception as error:  # of the network, with classes of a library below the library
+        chain = list(_chain(error))
+        status = {each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)}
+        if status & {401, 403}:
+            raise UserError(
+                f"the Hub does not let you at {reference.repo} (HTTP {max(status)}); log in with a token that may "
+                "write to it: hf auth login"
+            ) from error
+        reason = printable(" ".join(str(chain[-1]).split()))[:200] or type(chain[-1]).__name__
+        raise _UnreachableError(f"the Hub could not be asked for {reference} ({reason})") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _fetch(reference: Reference, there: Listing, folder: Path) -> None:
+    """Makes the folder of a run, whole or not at all."""
+    names = [name for name in (MANIFEST, *RECORDS, *WEIGHTS) if name in there.sizes]
+    if missing := [name for name in _REQUIRED if name not in names]:
+        raise UserError(f"{reference} holds no run: no {' and no '.join(missing)}; protoat push makes one that does")
+    for name in names:
+        allowed = _MOST_WEIGHTS if name in WEIGHTS else MOST_BYTES
+        if there.sizes[name] > allowed:
+            raise UserError(f"{reference}: {name} has {there.sizes[name]} bytes, and {allowed} are allowed")
+    logger.info("fetching %s, %.1f MB", reference, sum(there.sizes[name] for name in names) / 1e6)
+    try:
+        make_folder(folder.parent)
+        with scratch(folder) as part:
+            if not folder.is_dir():  # else another process was first
+                _download(reference, there.commit, names, part)
+                _check(reference, part, names)
+                rename(part, folder.name)
+    except UserError:
+        raise
+    except OSError as error:
+        raise DiskError(f"could not write {folder}: {error.strerror or error}") from error
+
+
+def _download(reference: Reference, commit: str, names: list[str], folder: Path) -> None:
+    from huggingface_hub import HfApi
+
+    with asking(reference):
+        for name in names:
+            HfApi().hf_hub_download(reference.repo, name, revision=commit, local_dir=folder)
+    remove(folder / ".cache", within=folder)  # its own notes on what it has fetched
+
+
+def _check(reference: Reference, folder: Path, names: list[str]) -> None:
+    """Compares what was fetched with its manifest.
+
+    Raises:
+        ValueError: a file differs, or is not in the manifest.
+    """
+    from protoat.training.exported import digest  # loads torch
+
+    check_no_links(folder)
+    try:
+        listed = checksums(folder)
+    except UserError as error:
+        raise UserError(f"{reference}: {MANIFEST} is damaged; nothing was kept") from error
+    for name in names:
+        if name != MANIFEST and digest(folder / name) not in listed.get(name, ()):
+            raise UserError(f"{reference}: {name} has not the checksum that its {MANIFEST} says; nothing was kept")

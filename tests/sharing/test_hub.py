@@ -1,0 +1,329 @@
+"""Runs go to the Hub and come back whole: a server on loopback that speaks its API; the real one is not reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import protoat as pa
+from protoat.cli import main
+from protoat.runs.hub import Reference, hub_folder, pull
+from protoat.sharing.push import push
+from protoat.storage.manifest import manifest_of
+from tests.sharing.hub_server import TOKEN, Hub, serving
+from tests.whole import edit
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub by httpx2
+ZOO = Path(pa.__file__).parent / "zoo" / "digits-2"
+FILES = {path.name: path.read_bytes() for path in sorted(ZOO.iterdir())}
+REPO = "user/digits-2"
+ON_HUB = f"hf://{REPO}"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serving() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        resolved = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", resolved)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "theirs"))
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)  # of other processes
+        monkeypatch.setenv("PROTOAT_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield server
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> pa.Run:
+    """A run that has ended, as training leaves it."""
+    shutil.copytree(ZOO, tmp_path / "run")
+    facts = json.loads(FILES["run.json"])
+    facts["sessions"][0] |= {"command": ["/home/me/bin/protoat", "train"], "machine": "mine"}
+    edit(tmp_path / "run" / "run.json", facts)
+    return pa.Run(tmp_path / "run")
+
+
+def left(tmp_path: Path) -> list[str]:
+    """Everything that fetching has left in the cache."""
+    return sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "cache").rglob("*"))
+
+
+def test_a_run_comes_back_as_it_was_pushed(hub: Hub, run: pa.Run) -> None:
+    pushed = run.push(REPO)
+    assert pushed.url == f"{hub.url}/{REPO}"
+    there = hub.files(REPO)
+    assert set(there) == {*FILES, "README.md", ".gitattributes"}
+    back = pa.Run(ON_HUB)
+    assert {path.name for path in back.path.iterdir()} == set(FILES)
+    back.check()
+    assert back.name == "digits-2"
+    assert back.complete
+    assert not back.outdated
+    assert back.evaluation is not None
+    assert back.evaluation.to_json()["attacks"] == run.evaluation.to_json()["attacks"]
+    images = pa.Digits().load("test").pixels(slice(40))
+    assert torch.equal(back.predict(images).labels, run.predict(images).labels)
+    assert torch.equal(back.predict(images).probabilities, run.predict(images).probabilities)
+    assert back.recipe_text == run.recipe_text
+    assert back.fingerprint == run.fingerprint
+
+
+def test_the_card_says_accuracy_by_attack_and_mode_audit_and_digests(hub: Hub, run: pa.Run) -> None:
+    run.push(REPO)
+    text = hub.files(REPO)["README.md"].decode()
+    assert text.startswith("---\nlibrary_name: protoat\n")
+    for attack, found in run.evaluation.entries.items():
+        (row,) = re.findall(rf"^\| {re.escape(attack).replace('_', '._')} \| (.*)$", text, re.MULTILINE)[:1]
+        assert f"{100 * found.accuracy:.1f} \\[" in row
+    assert all(f"| {mode} |" in text for mode in run.facts["mode_names"])
+    assert "No check failed" in text
+    for digest in (*run.facts["data_sha256"], run.weights().sha256):
+        assert digest in text
+    assert f'pa.Run("{ON_HUB}")' in text
+
+
+def test_what_is_said_of_the_machine_stays_here(hub: Hub, run: pa.Run, caplog: pytest.LogCaptureFixture) -> None:
+    edit(run.path / "run.json", json.loads((run.path / "run.json").read_text()) | {"initialised": "/home/me/w.pt"})
+    push(pa.Run(run.path), REPO)
+    said = b"".join(content for name, content in hub.files(REPO).items() if name != "best.safetensors")
+    for word in (b"/home/me/bin", b"mine", str(run.path).encode()):
+        assert word not in said
+    assert "name paths of this machine, which others will read: /home/me/w.pt" in caplog.text
+
+
+def test_records_of_other_weights_do_not_go(hub: Hub, run: pa.Run) -> None:
+    tensors = safetensors.torch.load_file(run.path / "best.safetensors")
+    (run.path / "best.safetensors").write_bytes(
+        changed := safetensors.torch.save({k: v + 1 for k, v in tensors.items()})
+    )
+    (run.path / "manifest.json").write_bytes(
+        manifest_of({path.name: path.read_bytes() for path in run.path.iterdir() if path.name != "manifest.json"})
+    )
+    pa.Run(run.path).push(REPO)
+    there = hub.files(REPO)
+    assert there["best.safetensors"] == changed
+    assert not {"evaluation.json", "audit.json"} & set(there)
+    assert b"Not measured" in there["README.md"]
+    assert b"Not audited" in there["README.md"]
+
+
+def test_a_second_push_replaces_what_is_stale_in_one_commit(hub: Hub, run: pa.Run) -> None:
+    run.push(REPO)
+    (run.path / "audit.json").unlink()
+    before = len(hub.repos[REPO])
+    second = pa.Run(run.path).push(REPO)
+    assert len(hub.repos[REPO]) == before + 1
+    assert "audit.json" not in hub.files(REPO)
+    assert pa.Run(f"{ON_HUB}@{second.commit}").audit is None
+    first = hub.repos[REPO][before - 1][0]
+    assert pa.Run(f"{ON_HUB}@{first}").audit is not None
+
+
+@pytest.mark.parametrize("names", [{"model.bin"}, {"README.md"}, {"recipe.yaml", "manifest.json", "code.py"}])
+def test_a_repository_of_something_else_is_left_alone(hub: Hub, run: pa.Run, names: set[str]) -> None:
+    hub.commit(REPO, dict.fromkeys(names, b"years of work"))
+    with pytest.raises(pa.UserError, match=r"holds (model.bin|README.md|code.py), which is of no run"):
+        run.push(REPO)
+    assert len(hub.repos[REPO]) == 1
+
+
+def test_who_may_not_write_is_told(hub: Hub, run: pa.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pa.UserError, match=r"does not let you at other/digits \(HTTP 403\); log in"):
+        run.push("other/digits")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
+    with pytest.raises(pa.UserError, match=r"HTTP 401"):
+        run.push(REPO)
+    assert hub.repos == {}
+
+
+def test_a_run_that_has_not_ended_is_not_pushed(hub: Hub, run: pa.Run) -> None:
+    (run.path / "best.safetensors").unlink()
+    with pytest.raises(pa.UserError, match="cannot be pushed: its weights are not there"):
+        pa.Run(run.path).push(REPO)
+    (run.path / "checkpoints").mkdir()
+    with pytest.raises(pa.UserError, match="cannot be pushed: 30 of 30 epochs are done"):
+        pa.Run(run.path).push(REPO)
+    assert hub.requests == []
+
+
+def test_a_private_one_is_read_by_who_may(hub: Hub, run: pa.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.push(REPO, private=True)
+    assert hub.private == {REPO}
+    assert pa.Run(ON_HUB).complete
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
+    with pytest.raises(pa.UserError, match="no model user/digits-2 on the Hub that you may read"):
+        pa.Run(ON_HUB)
+
+
+def test_commands_take_a_run_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commit = hub.commit(REPO, FILES)
+    name = f"{ON_HUB}@{commit}"
+    assert main(["evaluate", name, "--attacks", "clean", "pgd2"]) == 0
+    assert main(["show", name]) == 0
+    assert "pgd2" in capsys.readouterr().out
+    assert main(["compare", name, str(ZOO)]) == 0
+    assert main(["export", name, "--format", "safetensors", "--n", "8", "--out", "served"]) == 0
+    assert main(["report", name, "--images", "0", "--out", "report.html"]) == 0
+    assert (tmp_path / "served" / "model.safetensors").exists()
+    assert len([request for request in hub.requests if request.startswith("HEAD")]) == len(FILES)  # fetched once
+
+
+def test_push_and_pull_are_commands(hub: Hub, run: pa.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(run.path), REPO]) == 0
+    commit = hub.branches[REPO]["main"]
+    assert f"{ON_HUB}@{commit} is this commit" in capsys.readouterr().out
+    assert main(["pull", REPO]) == 0
+    assert {path.name for path in (tmp_path / "runs" / "digits-2").iterdir()} == set(FILES)
+    assert main(["show", "digits-2"]) == 0  # a run like any other, by its name
+    assert main(["pull", REPO]) == 2
+    assert "is there already; choose another folder" in capsys.readouterr().err
+    assert main(["pull", f"{REPO}@v1", "--out", "other"]) == 2
+    assert "has no revision 'v1'" in capsys.readouterr().err
+    hub.branches[REPO]["v1"] = commit
+    assert main(["pull", f"hf://{REPO}@v1", "--out", "other"]) == 0
+    assert main(["rm", "other", "--yes"]) == 0
+
+
+def test_an_interrupted_download_goes_on_where_it_was(hub: Hub) -> None:
+    hub.commit(REPO, FILES)
+    hub.cut = {"best.safetensors": [1000, 50_000], "evaluation.json": [10]}
+    folder = hub_folder(ON_HUB)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert hub.cut == {"best.safetensors": [], "evaluation.json": []}
+
+
+def test_a_download_that_fails_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
+    hub.commit(REPO, FILES)
+    hub.cut = {"best.safetensors": [0] * 20}
+    with pytest.raises(pa.UserError, match="the Hub could not be asked for hf://user/digits-2"):
+        hub_folder(ON_HUB)
+    assert [name for name in left(tmp_path) if name.count("/") > 3] == []
+    with pytest.raises(pa.UserError):
+        pull(Reference(REPO), tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    hub.cut = {}
+    assert {path.name for path in hub_folder(ON_HUB).iterdir()} == set(FILES)
+
+
+@pytest.mark.slow
+def test_a_killed_download_is_begun_anew(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.commit(REPO, FILES)
+    hub.stalled = "best.safetensors"
+    program = f"from protoat.runs.hub import hub_folder; hub_folder({ON_HUB!r})"
+    process = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"HF_HUB_DISABLE_XET": "1"})
+    try:
+        assert hub.stands_still.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "cache" / "hub" / commit / REPO).exists()
+    hub.stalled = None
+    folder = hub_folder(ON_HUB)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert [path.name for path in folder.parent.iterdir()] == ["digits-2"]
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "recipe.yaml", "manifest.json"])
+def test_a_wrong_digest_is_refused_and_nothing_is_kept(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.commit(REPO, FILES)
+    hub.wrong = {name}
+    with pytest.raises(pa.UserError, match=rf"{name} .*; nothing was kept"):
+        hub_folder(ON_HUB)
+    assert [found for found in left(tmp_path) if found.count("/") > 3] == []
+    hub.wrong = set()
+    assert pa.Run(ON_HUB).complete
+
+
+def test_only_known_files_that_the_manifest_names_are_fetched(hub: Hub) -> None:
+    code = {"mymodels.py": b"raise SystemExit", "../out": b"", "checkpoints/0001/state.json": b"{}", "README.md": b"hi"}
+    hub.commit(REPO, {**FILES, **code})
+    assert {path.name for path in hub_folder(ON_HUB).iterdir()} == set(FILES)
+    assert not [request for request in hub.requests if any(name in request for name in code)]
+    hub.commit(REPO, {**FILES, "probe.json": b"{}"})
+    with pytest.raises(pa.UserError, match=r"probe.json has not the checksum"):
+        hub_folder(ON_HUB)
+
+
+def test_what_is_too_large_is_refused_before_it_is_fetched(hub: Hub) -> None:
+    hub.commit(REPO, FILES)
+    for name, size in {"best.safetensors": 2**33, "run.json": 2**26}.items():
+        hub.sizes = {name: size}
+        with pytest.raises(pa.UserError, match=rf"{name} has {size} bytes, and \d+ are allowed"):
+            hub_folder(ON_HUB)
+    assert not [request for request in hub.requests if "/resolve/" in request]
+
+
+def test_a_repository_without_a_run_is_refused(hub: Hub) -> None:
+    hub.commit(REPO, {"README.md": b"hi", "model.safetensors": b""})
+    with pytest.raises(pa.UserError, match=r"holds no run: no manifest.json and no recipe.yaml and no run.json"):
+        hub_folder(ON_HUB)
+
+
+def test_a_recipe_that_names_code_is_refused_unless_it_is_trusted(hub: Hub, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    (tmp_path / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass Net: pass\n")
+    files = FILES | {"recipe.yaml": FILES["recipe.yaml"].replace(b"protoat.models.LeNet", b"planted.Net")}
+    hub.commit(REPO, {**files, "manifest.json": manifest_of({k: v for k, v in files.items() if k != "manifest.json"})})
+    with pytest.raises(pa.UserError, match=r"planted\.Net"):
+        _ = pa.Run(ON_HUB).model
+    assert not mark.exists()
+
+
+def test_without_a_network_a_commit_that_is_there_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = hub.commit(REPO, FILES)
+    hub_folder(ON_HUB)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    hub.requests.clear()
+    with pytest.raises(pa.UserError, match=rf"could not be asked .*; without it, there is {ON_HUB}@{commit}$"):
+        hub_folder(ON_HUB)
+    assert hub_folder(f"{ON_HUB}@{commit}").is_dir()
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "name", ["hf://", "hf://name", "hf://../x", "hf://user/..", "hf://a/b/c", "hf://a/b@", "hf:a/b"]
+)
+def test_a_name_that_is_none_is_one_line(hub: Hub, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name]) == 2
+    error = capsys.readouterr().err
+    assert "names no repository of the Hub; write user/name" in error
+    assert error.count("\n") == 1
+    assert hub.requests == []
+
+
+def test_a_commit_that_is_none_makes_no_path(hub: Hub, tmp_path: Path) -> None:
+    hub.repos[REPO], hub.branches[REPO] = [("../../out", FILES)], {"main": "../../out"}
+    with pytest.raises(pa.UserError, match="expected the hash of a commit"):
+        hub_folder(ON_HUB)
+    assert left(tmp_path) == []
+
+
+def test_a_network_with_our_head_goes_by_the_mixin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/serving.md").read_text()
+    (program,) = re.findall(r"```python\n(class Net.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"torch": torch, "huggingface_hub": huggingface_hub, "pa": pa, "__name__": "theirs"}
+    exec(program, names)
+    net, x = names["Net"](classes=3), torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        net.head.active[1, 2] = False  # as a merge leaves it
+    net.save_pretrained(tmp_path / "merged")
+    back = names["Net"].from_pretrained(tmp_path / "merged")
+    assert back.head.num_classes == 3
+    assert torch.equal(back.head.active, net.head.active)
+    assert torch.equal(back(x), net.eval()(x))
