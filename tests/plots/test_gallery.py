@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def test_weakest_modes_come_first_and_images_are_what_the_model_saw(plain: Path)
     for row, mode in zip(gallery.rows, weakest, strict=True):
         of_mode = (seen.data.modes == int(mode)).nonzero()[:, 0].tolist()
         stays = [bool(attacked.predicted[place] == seen.data.labels[place]) for place in of_mode]
-        assert f"{sum(stays)} of {len(stays)} stay right under pgd10" in row.note
+        correct, total = record[mode]["correct"], record[mode]["total"]
+        assert row.note.endswith(f", {correct} of {total} stay right in the worst case")
         turned = [
             place
             for place, stay in zip(of_mode, stays, strict=True)
@@ -39,6 +41,19 @@ def test_weakest_modes_come_first_and_images_are_what_the_model_saw(plain: Path)
             names = [seen.data.class_names[int(part.predicted[place])] for part in (seen.clean, attacked)]
             before, _, then = picture.caption.partition(" → ")
             assert [before.partition(",")[0], then.partition(",")[0]] == names
+
+
+def test_without_a_record_modes_are_in_the_order_of_these_images(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    (run / "evaluation.json").unlink()
+    seen = Pictured(run, 100)
+    right = seen.attacked("pgd10").predicted == seen.data.labels
+    counts = {str(mode): right[seen.data.modes == mode].tolist() for mode in range(10)}
+    order = sorted(counts, key=lambda mode: sum(counts[mode]) / len(counts[mode]))
+    rows = pa.plots.attacked_images(seen, modes=10, each=1).rows
+    assert [row.title for row in rows] == [f"mode {mode}" for mode in order]
+    assert rows[0].note.endswith(f", {sum(counts[order[0]])} of {len(counts[order[0]])} stay right under pgd10")
 
 
 def test_several_figures_of_one_run_embed_and_attack_it_once(plain: Path, caplog: pytest.LogCaptureFixture) -> None:

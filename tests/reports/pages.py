@@ -7,8 +7,8 @@ from pathlib import Path
 
 SECTIONS = [
     "Summary",
-    "Classes and modes",
     "Attacked images",
+    "Classes and modes",
     "Attacks",
     "Map of embeddings",
     "Prototypes",

@@ -52,7 +52,7 @@ def training_curves(runs: Sequence[Path | str]) -> Plot:
     accuracies.set(xlabel="epoch")
     accuracy_axis(accuracies)
     if len(found) > 1:
-        legend(losses, columns=1)
+        legend(losses)
     if accuracies.get_legend_handles_labels()[0]:
-        legend(accuracies, columns=1 if len(found) > 1 else 2)
+        legend(accuracies)
     return plot

@@ -8,7 +8,7 @@ from protoat.evaluation import Count
 from protoat.evaluation.statistics import weakest_first
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import shown
-from protoat.plots.subject import Pictured, Seen, said
+from protoat.plots.subject import Pictured, Seen, mode_name, said
 
 __all__ = ["attacked_images"]
 
@@ -19,7 +19,8 @@ def attacked_images(
     """Clean image, perturbation and attacked image, with the class and the mode that the model takes each for.
 
     Modes that the run's evaluation finds weakest come first, else those weakest here; of a mode, images that the attack
-    turns wrong come first. An image is taken for the mode of the clean image nearest to its embedding, itself left out.
+    turns wrong come first. The
+    nearest mode is that of the clean image nearest by embedding, itself left out.
     Perturbations are enlarged until their largest entry is black or white; grey is unchanged.
 
     Args:
@@ -42,18 +43,19 @@ def attacked_images(
         for mode in data.modes.unique().tolist()
     }
     known = _recorded(seen)
-    order = [name for name in weakest_first(known if known.keys() >= here.keys() else here) if name in here]
+    counts, where = (known, "in the worst case") if known.keys() >= here.keys() else (here, f"under {attack}")
+    order = [name for name in weakest_first(counts) if name in here]
     rows = []
     for name in order[:modes]:
         of_mode = (data.modes == data.mode_names.index(name)).nonzero()[:, 0]
         fooled = 2 * (before & ~after)[of_mode].int() + before[of_mode].int()
         shown_here = of_mode[fooled.argsort(descending=True, stable=True)[:each]].tolist()
         pictures = [_picture(seen, attacked.images[row], row, attack, [own[row] for own in near]) for row in shown_here]
-        rows.append(Row(f"mode {name}", f"{shown(here[name])} stay right under {attack}", pictures))
+        rows.append(Row(f"mode {name}", f"{shown(counts[name])} stay right {where}", pictures))
     threat = seen.subject.threat
     about = (
-        f"of {len(data)} test images, {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, perturbation (enlarged; "
-        "grey is unchanged), attacked; below, the class and nearest mode before and after"
+        f"of {len(data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, perturbation "
+        "(enlarged; grey is unchanged), attacked; below, the class said and the nearest mode, before and after"
     )
     return Pictures(f"Attacked images: {seen.name}", [about], rows)
 
@@ -70,7 +72,7 @@ def _picture(seen: Pictured, attacked: Tensor, row: int, attack: str, near: list
     enlarged = 0.5 + change / (2 * change.abs().max().clamp_min(1e-12))
     predicted = [part.predicted[row] for part in (seen.clean, seen.attacked(attack))]
     taken = [
-        f"{said(data, own)}, mode {data.mode_names[mode]}" if seen.has_modes else said(data, own)
+        f"{said(data, own)}, near {mode_name(data, mode)}" if seen.has_modes else said(data, own)
         for own, mode in zip(predicted, near, strict=True)
     ]
     own = f"class {data.class_names[int(data.labels[row])]}, mode {data.mode_names[int(data.modes[row])]}"

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -99,8 +100,9 @@ class Pictures:
         axes = plot.subplots()
         for place, row in enumerate(self.rows):
             top, x = place * height, 0.0
-            axes.text(-0.2, top + 0.4, label(row.title, longest=24), ha="right", va="center", weight="bold", size=7)
-            axes.text(-0.2, top + 0.7, label(row.note, longest=34), ha="right", va="center", color=SOFT, size=6)
+            axes.text(-0.2, top + 0.3, label(row.title, longest=24), ha="right", va="center", weight="bold", size=7)
+            note = fill(label(row.note, longest=90), 34)
+            axes.text(-0.2, top + 0.52, note, ha="right", va="top", color=SOFT, size=6)
             for picture in row.pictures:
                 length = len(picture.images)
                 for turn, image in enumerate(picture.images):

@@ -14,7 +14,7 @@ from protoat.plots.heat_map import heat_map
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.plot import Plot, styled
 from protoat.plots.style import BACK, HATCHES, colour, dash, label, legend, marker, name_places, names
-from protoat.plots.subject import Pictured, Seen
+from protoat.plots.subject import Pictured, Seen, mode_name
 from protoat.runs.run import Run
 
 __all__ = [
@@ -67,7 +67,7 @@ def prototype_counts(run: Run | Path | str) -> Plot:
         axes.plot(epochs, values, dash(place), label=name, **style)
     axes.set(xlabel="epoch", ylabel="prototypes of a class", ylim=(0, None))
     axes.grid(axis="y")
-    legend(axes, columns=3)
+    legend(axes)
     return plot
 
 
@@ -199,7 +199,7 @@ def nearest_images(run: Seen, *, each: int = 8, images: int | None = None) -> Pi
         rows.append(Row(title, f"{int(counts[owner, place])} images", pictures))
     unused = int(metric.active.sum()) - len(used)
     about = f"{len(seen.data)} test images, the nearest first; a count is of images nearest to it among their own class"
-    left_out = f"{unused} prototypes are nearest to no image of their class, and left out" * bool(unused)
+    left_out = f"left out, being nearest to no image of their class: {unused}" * bool(unused)
     return Pictures(f"Nearest images of each prototype: {seen.name}", [*filter(None, [about, left_out])], rows)
 
 
@@ -207,4 +207,4 @@ def _picture(seen: Pictured, index: int, owner: int) -> Picture:
     data = seen.data
     mode, own = data.mode_names[int(data.modes[index])], int(data.labels[index])
     words = f"{data.class_names[own]}, mode {mode}" + ", another class" * (own != owner)
-    return Picture([data.images[index]], [words], mode, own != owner)
+    return Picture([data.images[index]], [words], mode_name(data, data.modes[index]), own != owner)

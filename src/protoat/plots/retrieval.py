@@ -13,7 +13,7 @@ from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import names
-from protoat.plots.subject import Pictured, Seen, said
+from protoat.plots.subject import Pictured, Seen, mode_name, said
 
 __all__ = ["Retrieval", "retrieved_images"]
 
@@ -126,4 +126,4 @@ def _neighbour(seen: Pictured, query: int, other: int) -> Picture:
     name, mode = data.class_names[int(data.labels[other])], data.mode_names[int(data.modes[other])]
     wrong = bool(data.labels[other] != data.labels[query])
     text = f"{'wrong class' if wrong else 'same class'}: {name}, mode {mode}"
-    return Picture([data.images[other]], [text], mode, wrong)
+    return Picture([data.images[other]], [text], mode_name(data, data.modes[other]), wrong)

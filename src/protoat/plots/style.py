@@ -130,6 +130,8 @@ def name_places(axes: Axes, names: Sequence[str]) -> None:
             text.set(horizontalalignment="right", rotation_mode="anchor")
 
 
-def legend(axes: Axes, *, columns: int = 2) -> None:
-    """Says above the axes which series is which."""
+def legend(axes: Axes) -> None:
+    """Says above the axes which series is which, in as many columns as their names leave room for."""
+    longest = max(map(len, axes.get_legend_handles_labels()[1]), default=1)
+    columns = max(1, min(4, 60 // (longest + 8)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)

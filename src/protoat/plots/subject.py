@@ -26,7 +26,7 @@ from protoat.runs.run import Run
 from protoat.runs.subject import Subject
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured", "Seen", "check_classes", "said"]
+__all__ = ["Pictured", "Seen", "check_classes", "mode_name", "said"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,17 @@ def check_classes(wanted: Sequence[str], data: ImageData) -> None:
     """
     if unknown := [name for name in wanted if name not in data.class_names]:
         raise UserError(f"class {unknown[0]!r} is unknown; {nearest(unknown[0], data.class_names)}")
+
+
+def mode_name(data: ImageData, mode: int | Tensor) -> str:
+    """A mode in short: within pictures that are sorted into ``class/mode`` without the class.
+
+    >>> data = ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1).long(), ["cat"], torch.zeros(1).long(), ["cat/tabby"])
+    >>> mode_name(data, 0)
+    'tabby'
+    """
+    name, owner = data.mode_names[int(mode)], int(data.mode_class[int(mode)])
+    return name.removeprefix(f"{data.class_names[owner]}/") if owner >= 0 else name
 
 
 def said(data: ImageData, predicted: Tensor) -> str:

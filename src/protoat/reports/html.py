@@ -62,8 +62,8 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
 def _chapter(number: int, name: str, records: Records, views: Views) -> Chapter:
     sections = [
         summary(records),
-        groups(records),
         gallery(records, views),
+        groups(records),
         attacks(records),
         embedding(records, views),
         prototypes(records, views),

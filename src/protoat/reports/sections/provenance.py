@@ -11,6 +11,7 @@ from protoat.evaluation import AttackReport, AuditReport, attack_of_name
 from protoat.records.files import unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
 from protoat.runs.records import Records
+from protoat.runs.zoo import called
 from protoat.threats import Linf, ThreatModel
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]
@@ -22,7 +23,7 @@ def audit(records: Records) -> Section:
     if record is None and records.pretrains:
         return Section("audit", "Audit", [Text("An encoder without a head cannot be audited.", "missing")])
     if record is None:
-        missing = f"Not audited for masked gradients; do so: protoat audit {records.path}"
+        missing = f"Not audited for masked gradients; do so: protoat audit {called(records.path)}"
         return Section("audit", "Audit", [Text(missing, "missing")])
     made = f"{record.extent} were run."
     verdict = (

@@ -10,6 +10,7 @@ from protoat.evaluation.statistics import Count, percentage, weakest_first
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
 from protoat.reports.records import percent
 from protoat.runs.records import Records, RunRecords
+from protoat.runs.zoo import called
 from protoat.threats import ThreatModel
 
 __all__ = ["compared_in_words", "described", "summary"]
@@ -138,9 +139,11 @@ def _missing(records: Records) -> Iterator[Text]:
     else:
         yield from _unmeasured(records, record)
     if records.outdated:
-        yield Text(f"The evaluation is of earlier weights; measure again: protoat evaluate {records.path}", "warning")
+        yield Text(
+            f"The evaluation is of earlier weights; measure again: protoat evaluate {called(records.path)}", "warning"
+        )
     if records.audit is None and not records.pretrains:
-        yield Text(f"Not audited for masked gradients; do so: protoat audit {records.path}", "missing")
+        yield Text(f"Not audited for masked gradients; do so: protoat audit {called(records.path)}", "missing")
     elif records.audit is not None and not (audit := records.audit).passed:
         verdict = f"failed: {', '.join(audit.failed)}" if audit.failed else "is incomplete"
         yield Text(f"The audit {verdict}; see below before any number is believed.", "warning")

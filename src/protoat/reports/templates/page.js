@@ -16,6 +16,11 @@
   prefersDark.addEventListener("change", label);
   label();
 
+  // On a narrow screen the contents would fill the first of it.
+  if (window.matchMedia("(max-width: 64rem)").matches) {
+    for (const chapter of document.querySelectorAll("nav details")) chapter.open = false;
+  }
+
   // The image of the point under the pointer, or of the next one; the points stand in the order in which they are drawn.
   const showPoints = (figure) => {
     const [image, about] = [figure.querySelector(".viewer img"), figure.querySelector(".viewer p")];
