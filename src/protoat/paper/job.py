@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from protoat.errors import UserError
 from protoat.recipes.allow_list import foreign_names
@@ -37,7 +37,8 @@ class Job:
         config: names or paths of recipes, each laid over those before it.
         overrides: what is changed of them, as a recipe file has it. Of `initialise` it says how weights are taken over,
             not from where.
-        start: pre-training whose encoder it starts from.
+        start: run that comes first.
+        takes: what it takes of that one: its ``"weights"``; or its ``"embeddings"``, in which modes are discovered.
 
     Raises:
         ValueError: a name of other characters.
@@ -52,6 +53,7 @@ class Job:
     config: tuple[str, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     start: Job | None = None
+    takes: Literal["weights", "embeddings"] = "weights"
 
     def __post_init__(self) -> None:
         if not _SLUG.fullmatch(self.name):
@@ -77,7 +79,8 @@ class Job:
     def identity(self) -> str:
         """SHA-256 of the whole resolved recipe, how it takes over weights, and the identity of where it starts."""
         content = {**parse_yaml(self.recipe.text), "initialise": self.overrides.get("initialise")}
-        return fingerprint(content, None if self.start is None else self.start.identity)
+        first = None if self.start is None else self.start.identity
+        return fingerprint(content, **{"start" if self.takes == "weights" else "encoder": first})
 
     @property
     def trust(self) -> list[str]:
@@ -111,21 +114,29 @@ class Job:
         This is quick to see; and what only a recipe that lies in the store names is then never imported.
         """
         ours, theirs = settings(parse_yaml(self.recipe.text)), _settings_of(folder)
-        taken = {key for key in theirs if key.startswith("initialise.")}
+        taken = {key for key in theirs if key.startswith(("initialise.", "modes.init_args.encoder"))}
         if bool(taken) != (self.start is not None):
             return False
         if any(key not in ours or ours[key] != value for key, value in theirs.items() if key not in taken):
             return False
         if self.start is None or (folder / "job.json").exists():
             return True
-        run = files.read_recipe(folder)["initialise"].get("run")
+        run = _at(files.read_recipe(folder), self._origin)
         return run is not None and self.start._could_be(Path(run))
 
     def started(self, store: Path) -> dict[str, Any]:
         """`overrides`, with the folder in the store that it starts from."""
         if self.start is None:
             return dict(self.overrides)
-        return overlay(self.overrides, {"initialise": {"run": str(self.start.folder(store))}})
+        place: Any = str(self.start.folder(store))
+        for key in reversed(self._origin):
+            place = {key: place}
+        return overlay(self.overrides, place)
+
+    @property
+    def _origin(self) -> tuple[str, ...]:
+        """Where a recipe names the run that it starts from."""
+        return ("initialise", "run") if self.takes == "weights" else ("modes", "init_args", "encoder")
 
     @property
     def arguments(self) -> list[str]:
@@ -139,7 +150,8 @@ class Job:
     def command(self, store: Path) -> str:
         """The shell command that does it by hand."""
         before = "" if self.start is None else f"{self.start.command(store)} && "
-        start = [] if self.start is None else ["--initialise.run", str(self.start.folder(store))]
+        option = "--initialise.run" if self.takes == "weights" else "--modes.encoder"
+        start = [] if self.start is None else [option, str(self.start.folder(store))]
         words = ["protoat", "pretrain" if self.pretrains else "train", *self.arguments, *start]
         return before + shlex.join([*words, "--out", str(self.folder(store))])
 
@@ -174,6 +186,14 @@ class Task:
             only = [] if self.checks is None else ["--checks", *self.checks]
             commands.append(shlex.join(["protoat", "audit", folder, *limit, *only]))
         return " && ".join(commands)
+
+
+def _at(recipe: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """The value below nested keys; None where there is none."""
+    value: Any = recipe
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 @lru_cache(maxsize=4096)

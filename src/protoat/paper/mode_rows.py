@@ -108,6 +108,11 @@ _WAYS: dict[str, tuple[str, Overrides]] = {
     "logsumexp": ("Logsumexp head", {**_ALONE, "head": _class("MultiPrototypeHead", prototypes_per_class=10)}),
     "known": ("Known modes", {**_ALONE, "modes": _class("KnownModes")}),
     "discovered": ("Discovered modes", {**_ALONE, "modes": _class("DiscoveredModes", clusters=10)}),
+    # A trained network tells rare modes apart in twice as many clusters.
+    "discovered-plain": (
+        "Modes discovered in the plain run",
+        {**_ALONE, "modes": _class("DiscoveredModes", clusters=20)},
+    ),
 }
 
 
@@ -123,6 +128,8 @@ def _rows(base: Setup) -> tuple[Line, ...]:
     plain, ceiling = setups["plain"], replace(setups["known"], baseline=setups["plain"])
     compared = {name: replace(setup, baseline=plain, ceiling=ceiling) for name, setup in setups.items()}
     compared |= {"plain": plain, "known": ceiling}
+    for name in ("discovered-plain", "discovered-plain-weights"):
+        compared[name] = replace(compared[name], encoder=plain)
     return tuple(Line(label, compared[name]) for name, (label, _) in ways.items())
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from protoat.paper.budget import Budget
 from protoat.recipes.overrides import overlay
@@ -130,6 +130,7 @@ class Setup:
         changes: further changes, such as another regularizer.
         layer: recipe that is laid over that of the data.
         start: what pre-trains the encoder it starts from, ``acl`` or ``rocl``.
+        encoder: row whose run of the same seed gives the embeddings in which modes are discovered.
         baseline: the same without prototypes, to tell what these cost and bring.
         ceiling: what a gain over the baseline is a share of.
         recipes: of the data that there is such a row for; none names all.
@@ -144,6 +145,7 @@ class Setup:
     changes: Overrides = field(default_factory=dict, hash=False)
     layer: Callable[[Data], str] | None = None
     start: str | None = None
+    encoder: Setup | None = None
     baseline: Setup | None = None
     ceiling: Setup | None = None
     recipes: tuple[str, ...] = ()
@@ -166,8 +168,14 @@ class Setup:
             _slug(data.name, self.name, budget.name, str(seed)),
             (data.recipe,) if self.layer is None else (data.recipe, self.layer(data)),
             overlay(method, data.ours if self.layer is None else {}, self.changes, *matching, short, {"seed": seed}),
-            None if self.start is None else _encoder(self.start, data, budget),
+            *self._first(data, budget, seed),
         )
+
+    def _first(self, data: Data, budget: Budget, seed: int) -> tuple[Job | None, Literal["weights", "embeddings"]]:
+        """The run that comes first, and what is taken of it."""
+        if self.encoder is not None:
+            return self.encoder.job(data, budget, seed=seed), "embeddings"
+        return None if self.start is None else _encoder(self.start, data, budget), "weights"
 
 
 def _encoder(start: str, data: Data, budget: Budget) -> Job:

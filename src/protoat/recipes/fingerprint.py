@@ -23,6 +23,7 @@ _NO_PART_OF_A_RUN = (
     *(f"{source}.init_args.{key}" for source in ("data", "auxiliary") for key in ("root", "download")),
 )
 _ROOT = "data.init_args.root"
+_ENCODER_SHA256 = "modes.init_args.encoder_sha256"
 _PROTOTYPES = tuple(f"{key}.init_args.prototypes_per_class" for key in ("head", "regularizer"))
 # The same of arguments of regularizers.
 _LATER_OF_A_REGULARIZER = {
@@ -112,12 +113,13 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Diff
     ]
 
 
-def fingerprint(recipe: Mapping[str, Any], start: str | None = None) -> str:
+def fingerprint(recipe: Mapping[str, Any], start: str | None = None, encoder: str | None = None) -> str:
     """SHA-256 of all that makes two runs the same run.
 
     Args:
         recipe: plain values of a complete recipe, as `Recipe.text` holds them.
         start: fingerprint of the run, or SHA-256 of the file, that it takes weights from.
+        encoder: fingerprint of the run in whose embeddings modes are found, in place of the SHA-256 of its weights.
 
     >>> fingerprint({"seed": 0, "checkpoint_every": 10}) == fingerprint({"seed": 0})
     True
@@ -127,6 +129,7 @@ def fingerprint(recipe: Mapping[str, Any], start: str | None = None) -> str:
     choice = recipe.get("initialise") or {}
     how = {key: choice[key] for key, usual in _HOW_TO_START.items() if choice.get(key, usual) != usual}
     values = settings({key: value for key, value in recipe.items() if key != "initialise"})
+    values |= {} if encoder is None else {_ENCODER_SHA256: encoder}
     return sha256(json.dumps([values, how, start], sort_keys=True).encode()).hexdigest()
 
 

@@ -24,7 +24,8 @@ def fingerprint_of_folder(folder: Path, *, above: tuple[Path, ...] = ()) -> str 
     """Fingerprint of the run a folder holds, whatever the folder is called; None where it cannot be told.
 
     A run that takes over weights has the fingerprint of where they come from in its ``job.json``, or else that run must
-    still be where its recipe says.
+    still be where its recipe says. One that finds modes in embeddings of another knows it by its weights, or by
+    ``job.json``.
 
     Args:
         folder: of the run.
@@ -52,7 +53,8 @@ def fingerprint_of_recipe(
 
     Args:
         content: plain values of the recipe, which an earlier version may have written.
-        start: fingerprint of these weights, where it is known; else that of the run which the recipe names.
+        start: fingerprint of the run that it starts from, where it is known: its weights or, without `initialise`, its
+            embeddings. Else that of the run which the recipe names is taken.
         above: see `fingerprint_of_folder`.
     """
     choice = content.get("initialise")
@@ -60,4 +62,7 @@ def fingerprint_of_recipe(
     complete = {**parse_yaml(own), "initialise": choice}
     if choice is not None and start is None and choice["run"] is not None:
         start = fingerprint_of_folder(Path(choice["run"]), above=above)
-    return None if choice is not None and start is None else fingerprint(complete, start if choice else None)
+    if choice is None:
+        encodes = ((complete.get("modes") or {}).get("init_args") or {}).get("encoder") is not None
+        return fingerprint(complete, encoder=start if encodes else None)
+    return None if start is None else fingerprint(complete, start)
