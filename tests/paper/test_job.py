@@ -277,8 +277,21 @@ def test_a_task_travels_without_what_is_cached() -> None:
     known = task.job.identity
     again = pickle.loads(pickle.dumps(task))
     assert again == task
-    assert vars(again.job).keys() == {"name", "config", "overrides", "start"}
+    assert vars(again.job).keys() == {"name", "config", "overrides", "start", "takes"}
     assert again.job.identity == known
+
+
+def test_a_run_that_finds_modes_in_another_says_which(tmp_path: Path) -> None:
+    plain = Job("plain", BASE)
+    modes = {"modes": {"class_path": "DiscoveredModes", **given(clusters=4)}, "regularizer": None}
+    job = Job("mine", BASE, modes, plain, takes="embeddings")
+    folder = plain.folder(tmp_path)
+    assert job.started(tmp_path)["modes"] == {**modes["modes"], **given(clusters=4, encoder=str(folder))}
+    assert f"--modes.encoder {folder}" in job.command(tmp_path)
+    assert (
+        len({job.identity, Job("x", BASE, modes).identity, Job("x", BASE, modes, ACL, takes="embeddings").identity})
+        == 3
+    )
 
 
 @pytest.mark.parametrize("setup", [FAST, TLA, OURS_ACL])

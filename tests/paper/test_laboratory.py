@@ -321,6 +321,22 @@ def test_a_start_is_done_first_and_known_afterwards(tmp_path: Path) -> None:
     assert finished(Task(job, ("clean",), 20), moved) is not None
 
 
+def test_modes_are_found_in_the_run_that_comes_first(tmp_path: Path) -> None:
+    plain = Job("plain", ("digits-2",), {**SHORT, "regularizer": None})
+    modes = {"class_path": "DiscoveredModes", "init_args": {"clusters": 4}}
+    job = Job("found", ("digits-2",), {**SHORT, "regularizer": None, "modes": modes}, plain, takes="embeddings")
+    store = tmp_path / "store"
+    run = run_task(Task(job, ("clean",), 20), store)
+    first = finished(Task(plain), store)
+    assert first is not None
+    assert run.choices["modes"]["init_args"]["encoder"] == str(first.path)
+    assert run.choices["modes"]["init_args"]["encoder_sha256"] == first.weights().sha256
+    moved = store.rename(tmp_path / "moved")
+    shutil.rmtree(moved / first.path.name)
+    assert fingerprint_of_folder(moved / run.path.name) == job.identity
+    assert finished(Task(job, ("clean",), 20), moved) is not None
+
+
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the optimizer cannot be built"):
         run_task(Task(Job("bad", ("digits",), {"optimizer": {"init_args": {"lr": -1.0}}})), tmp_path)

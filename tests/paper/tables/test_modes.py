@@ -23,7 +23,7 @@ from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
 from protoat.threats import Linf
 
-SETUPS = ["plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered"]
+SETUPS = ["plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered", "discovered-plain"]
 SETUPS += [f"{name}-weights" for name in SETUPS]
 
 
@@ -59,6 +59,13 @@ def test_runs_with_prototypes_are_attacked_by_what_knows_them() -> None:
     )
     smoke = study(columns=["digits-2"], rows=["known"], budget="smoke").tasks()
     assert smoke[0].attacks == ("clean", "apgd-ce20", "adaptive5")
+
+
+def test_modes_of_the_plain_run_are_found_in_that_of_the_same_seed() -> None:
+    found = study(columns=["digits-2", "clean"], rows=["discovered-plain-weights"], seeds=(3,)).tasks()
+    (job,) = [task.job for task in found]
+    assert job.takes == "embeddings"
+    assert job.start == study(columns=["digits-2", "clean"], rows=["plain"], seeds=(3,)).tasks()[0].job
 
 
 def test_a_gain_needs_the_plain_row_and_a_share_the_ceiling() -> None:

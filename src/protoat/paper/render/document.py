@@ -241,7 +241,7 @@ def _said(ranking: Ranking, attack: str) -> str:
 def _pretraining(table: Filled) -> list[str]:
     """How long encoders were pre-trained that rows start from."""
     jobs = [table.job(cell, table.seeds[0]).start for _, _, cell in table.cells()]
-    starts = {job.name: job.recipe.epochs for job in jobs if job is not None}
+    starts = {job.name: job.recipe.epochs for job in jobs if job is not None and job.pretrains}
     return [f"Encoder {name}: pre-trained for {epochs} epochs." for name, epochs in starts.items()]
 
 
