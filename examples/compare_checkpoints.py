@@ -24,7 +24,7 @@ for name, method in methods.items():
     objective = pa.Objective(method)
     optimizer = torch.optim.Adam(pa.parameter_groups(model, objective, lr=0.005))
     loader = pa.ImageLoader(train, batch_size=64)
-    pa.fit(model, loader, objective, epochs=5, optimizer=optimizer, out=f"{folder}/{name}", tensorboard=False)
+    pa.fit(model, loader, objective, epochs=5, optimizer=optimizer, out=f"{folder}/{name}", loggers=[])
 
 reports = {}
 for name in methods:

@@ -38,7 +38,7 @@ def test_only_the_part_moves_in_training_and_attack(part: str, tmp_path: Path) -
     optimizer = torch.optim.SGD(parameter_groups(model, objective, lr=0.1, weight_decay=0.1), lr=0.1)
     images = ImageData((X * 255).byte(), torch.arange(16) % 3, ("a", "b", "c"))
     loader = ImageLoader(images, batch_size=8)
-    fit(model, loader, objective, epochs=1, optimizer=optimizer, out=tmp_path, tensorboard=False)
+    fit(model, loader, objective, epochs=1, optimizer=optimizer, out=tmp_path, loggers=[])
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if name.startswith(PARTS[part])}
     plain = resnet()

@@ -187,7 +187,7 @@ def test_a_resumed_run_must_have_the_same_modes(tmp_path: Any) -> None:
         objective = pa.Objective(pa.Standard(pa.Linf(0.1)), modes=pa.KnownModes(which))
         optimizer = torch.optim.SGD(pa.parameter_groups(net, objective, lr=0.1), lr=0.1)
         loader = pa.ImageLoader(which, batch_size=4, origins=True)
-        options: Any = {"epochs": 1, "optimizer": optimizer, "out": tmp_path, "tensorboard": False}
+        options: Any = {"epochs": 1, "optimizer": optimizer, "out": tmp_path, "loggers": []}
         if told is None:
             pa.fit(net, loader, objective, **options)
         else:

@@ -112,7 +112,7 @@ def test_fit(tmp_path: Path) -> None:
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         held_out, batches = images(8), [(images(16).images / 255, torch.arange(16) % 2)] * 2
         goal = Objective(PGDAT(Linf(0.1), steps=1))
-        options = {"epochs": 2, "validation": held_out, "out": folder, "tensorboard": False, "progress": False}
+        options = {"epochs": 2, "validation": held_out, "out": folder, "loggers": [], "progress": False}
         fit(net, batches, goal, optimizer=optimizer, **options)
 
     assert assert_each_ends_the_same(act, tmp_path) > 50

@@ -72,7 +72,7 @@ def run(name: str, out: Path, stop: int | None = None) -> tuple[nn.Module, Objec
 
     optimizer.register_step_pre_hook(count)
     batches = list(zip((PIXELS / 255).split(12), LABELS.split(12), strict=True))
-    fit(net, batches, objective, epochs=EPOCHS, optimizer=optimizer, out=out, checkpoint_every=1, tensorboard=False)
+    fit(net, batches, objective, epochs=EPOCHS, optimizer=optimizer, out=out, checkpoint_every=1, loggers=[])
     return net, objective
 
 

@@ -123,7 +123,7 @@ def train(method: str, out: Path | str | None, **options: Any) -> FitResult:
         "epochs": 4,
         "schedule": Cyclic(),
         "validation": digits(200, 260),
-        "tensorboard": False,
+        "loggers": [],
         "checkpoint_every": None if out is None else 2,
         "optimizer": optimizer,
         "out": out,

@@ -30,7 +30,7 @@ def run(small: ModuleType, method: Method, out: Path | None = None, **options: A
     optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=0.1), momentum=0.9)
     steps: list[dict[str, Tensor]] = []
     optimizer.register_step_post_hook(lambda *_: steps.append(copy.deepcopy(net.state_dict())))
-    settings = {"epochs": 3, "progress": False, "tensorboard": False, "seed": 11, "out": out}
+    settings = {"epochs": 3, "progress": False, "loggers": [], "seed": 11, "out": out}
     fit(net, small.loader(), objective, optimizer=optimizer, **settings | options)
     return net, steps[4::5]
 
@@ -214,7 +214,7 @@ def test_prototypes_of_the_head_merge_in_the_average_without_a_change_of_its_sco
     before = net(x).detach()
     batches = [(x, torch.arange(6) % 2)] * 3
     optimizer = torch.optim.SGD(parameter_groups(net, objective, lr=1e-9))
-    quiet = {"progress": False, "tensorboard": False}
+    quiet = {"progress": False, "loggers": []}
     found = fit(net, batches, objective, epochs=3, optimizer=optimizer, averaging=EMA(decay=0.999), **quiet)
     assert found.metrics[1]["objective"]["head_merged"] == [[1, 0, 1], [1, 0, 2]]
     assert head.active.tolist() == [[True] * 3, [True, False, False]]

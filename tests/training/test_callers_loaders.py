@@ -48,7 +48,7 @@ def train(loader: Any, out: Path | None = None, dies_at: int | None = None, **op
     net = Net(dies_at)
     goal = pa.Objective(pa.methods.Standard(pa.Linf(0.1)))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
-    options = {"epochs": EPOCHS, "tensorboard": False, "checkpoint_every": None if out is None else 1, **options}
+    options = {"epochs": EPOCHS, "loggers": [], "checkpoint_every": None if out is None else 1, **options}
     return net, fit(net, loader, goal, optimizer=optimizer, out=out, **options)
 
 

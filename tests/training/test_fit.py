@@ -99,7 +99,7 @@ def test_metrics_best_and_last(tmp_path: Path, small: ModuleType) -> None:
         validation=validation,
         validate_every=2,
         out=tmp_path,
-        tensorboard=False,
+        loggers=[],
     )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == result.metrics
@@ -196,7 +196,7 @@ def test_stops_before_the_step_on_a_loss_that_is_no_number(
     wrapped = Spoilt(net, 7, where, value)
     optimizer = torch.optim.SGD(small.parameter_groups(wrapped, goal, lr=0.01))
     with pytest.raises(NonFiniteLossError, match=f"the {term} term of the loss is .* at update 7 of epoch 2") as caught:
-        fit(wrapped, small.loader(), goal, epochs=3, optimizer=optimizer, out=tmp_path, tensorboard=False)
+        fit(wrapped, small.loader(), goal, epochs=3, optimizer=optimizer, out=tmp_path, loggers=[])
     assert (caught.value.term, caught.value.update, caught.value.epoch) == (term, 7, 2)
     assert "lower the learning rate" in str(caught.value)
     assert all(value.isfinite().all() for value in net.state_dict().values())
@@ -419,7 +419,7 @@ def test_full_disk(failing: str, tmp_path: Path, small: ModuleType, monkeypatch:
 
 def test_tensorboard(tmp_path: Path, small: ModuleType) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    small.train("pgd", tmp_path, epochs=2, tensorboard=True)
+    small.train("pgd", tmp_path, epochs=2, loggers=["tensorboard"])
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -502,7 +502,7 @@ def test_a_finite_loss_with_a_gradient_that_is_none_ends_the_run(
     optimizer.register_step_pre_hook(spoil)
     out = tmp_path if stored else None
     with pytest.raises(NonFiniteLossError, match="a weight is nan at update 9 of epoch 2") as caught:
-        fit(net, small.loader(), goal, epochs=2, optimizer=optimizer, out=out, tensorboard=False)
+        fit(net, small.loader(), goal, epochs=2, optimizer=optimizer, out=out, loggers=[])
     assert caught.value.term == "weights"
     if stored:
         assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "00000005"

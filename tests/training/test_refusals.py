@@ -35,7 +35,7 @@ def train(net: nn.Module | None = None, optimizer: Any = None, **options: Any) -
     net = net or small()
     goal = options.pop("objective", None) or pa.Objective(options.pop("method", None) or Standard(THREAT))
     optimizer = optimizer or torch.optim.SGD([*net.parameters(), *goal.parameters()], lr=0.1)
-    return fit(net, BATCHES, goal, optimizer=optimizer, **{"epochs": 1, "tensorboard": False, **options})
+    return fit(net, BATCHES, goal, optimizer=optimizer, **{"epochs": 1, "loggers": [], **options})
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,8 @@ def train(net: nn.Module | None = None, optimizer: Any = None, **options: Any) -
         ({"compile": "false"}, "compile='false'"),
         ({"resume": "no"}, "resume='no'"),
         ({"resume": None}, "resume=None"),
-        ({"tensorboard": 1}, "tensorboard=1"),
+        ({"loggers": "wandb"}, "loggers is a str"),
+        ({"loggers": ["neptune"]}, "logger .neptune. is unknown; write one of tensorboard, wandb"),
         ({"progress": "yes"}, "progress='yes'"),
         ({"schedule": 0.1}, "schedule is a float"),
         ({"schedule": StepDecay}, "StepDecay itself"),

@@ -223,7 +223,7 @@ def test_resumes_with_adam(tmp_path: Path, small: ModuleType) -> None:
     def run(name: str, train: object) -> None:
         net, goal, _ = small.built("free")
         optimizer = torch.optim.Adam([*net.parameters(), *goal.parameters()], lr=0.01, amsgrad=True)
-        fit(net, train, goal, epochs=3, optimizer=optimizer, out=tmp_path / name, checkpoint_every=1, tensorboard=False)
+        fit(net, train, goal, epochs=3, optimizer=optimizer, out=tmp_path / name, checkpoint_every=1, loggers=[])
 
     run("whole", small.loader())
     with pytest.raises(Killed):
@@ -446,7 +446,7 @@ def settled(small: ModuleType, out: Path, **changed: Any) -> FitResult:
         validation=small.digits(200, 220),
         validation_attack=attack,
         out=out,
-        tensorboard=False,
+        loggers=[],
     )
 
 
@@ -483,7 +483,7 @@ def test_a_checkpoint_that_knows_fewer_settings_is_resumed() -> None:
 
 def test_objects_that_were_trained_are_those_of_the_same_run(tmp_path: Path, small: ModuleType) -> None:
     net, goal, optimizer = small.built("fast")
-    options = {"epochs": 3, "schedule": small.Cyclic(), "out": tmp_path, "tensorboard": False}
+    options = {"epochs": 3, "schedule": small.Cyclic(), "out": tmp_path, "loggers": []}
     first = fit(net, small.loader(80), goal, optimizer=optimizer, **options)
     assert goal.regularizer.active.sum() < goal.regularizer.active.numel()
     assert fit(net, small.loader(80), goal, optimizer=optimizer, **options) == first

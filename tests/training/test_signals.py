@@ -143,7 +143,7 @@ if __name__ == "__main__":
     objective = pa.Objective(pa.methods.Standard(pa.Linf(0.1)))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     print("begins", flush=True)
-    pa.fit(net, loader, objective, epochs=int(sys.argv[3]), optimizer=optimizer, out=sys.argv[1], tensorboard=False)
+    pa.fit(net, loader, objective, epochs=int(sys.argv[3]), optimizer=optimizer, out=sys.argv[1], loggers=[])
 """
 
 

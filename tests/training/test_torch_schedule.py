@@ -63,7 +63,7 @@ def train(
     net = Net(dies_at)
     optimizer = optimizer_of(net)
     goal = pa.Objective(pa.methods.Standard(pa.Linf(0.1)))
-    options = {"epochs": EPOCHS, "tensorboard": False, "checkpoint_every": None if out is None else 1, **options}
+    options = {"epochs": EPOCHS, "loggers": [], "checkpoint_every": None if out is None else 1, **options}
     result = fit(net, BATCHES, goal, optimizer=optimizer, schedule=build(optimizer), out=out, **options)
     return net, result, optimizer
 

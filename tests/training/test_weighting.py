@@ -74,7 +74,7 @@ def test_validation_names_the_mode_with_the_fewest_right_images() -> None:
     torch.manual_seed(0)
     model = Net()
     model.head = torch.nn.Linear(16, 2)
-    measured = Validation(coarse, None, device=torch.device("cpu"), by_mode=True)(model)
+    measured = Validation(coarse, None, device=torch.device("cpu"), name_worst=True)(model)
     with torch.no_grad():
         right = model.eval()(data.pixels()).logits.argmax(1) == coarse.labels
     shares = {str(d): (int(right[data.labels == d].sum()), int((data.labels == d).sum())) for d in range(10)}

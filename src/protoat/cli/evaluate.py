@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from protoat.attacks.precision import AttackPrecision
+from protoat.cli.log_with import add_log_with, check_log_with, numbers_of, tell
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.say import say
 from protoat.errors import UserError
@@ -62,7 +63,9 @@ def main(args: list[str]) -> None:
         action="store_true",
         help="of a run: train linear heads on its frozen encoder, clean and robust, and on a random one for comparison",
     )
+    add_log_with(parser, "the accuracies of each attack, class and mode, and the record")
     options = parser.parse_args(args)
+    check_log_with(options.log_with)
     for name in ("n", "batch_size", "budget_seconds"):
         if options[name] is not None and options[name] <= 0:
             raise UserError(f"--{name.replace('_', '-')} {options[name]:g} must be more than 0")
@@ -86,6 +89,7 @@ def main(args: list[str]) -> None:
         return
     measurements(subject.name, record)
     say(audit_verdict(subject))
+    tell(options.log_with, subject.folder, "evaluation", [subject.folder / "evaluation.json"], numbers_of(record))
     say(f"{subject.folder / 'evaluation.json'} holds counts for each class, mode and image")
 
 

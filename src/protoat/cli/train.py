@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+from protoat.cli.log_with import add_log_with, check_log_with
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.initialise import digest
@@ -60,6 +61,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     parser.add_argument(
         "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
     )
+    add_log_with(
+        parser, "settings, every number of each epoch and the records", usual="tensorboard, if it is installed"
+    )
     names_recipe = _names("--config", args)
     if not names_recipe:
         args = ["--config", default, *args]
@@ -78,6 +82,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         raise UserError(f"--method {name} {hint}")
     out = options.out or _usual_folder(recipe, [Path(str(path)).stem for path in options.config])
     check_no_file(out, "--out")
+    check_log_with(options.log_with)
     check_free(out, recipe.text)
     before = Run(out) if (out / "recipe.yaml").exists() else None
     if before is not None:
@@ -91,7 +96,8 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         if before is not None:
             before.warn_of_damage()
         with _advising_options():
-            result = train(recipe, out, progress=None if logger.isEnabledFor(logging.INFO) else False)
+            shown = None if logger.isEnabledFor(logging.INFO) else False
+            result = train(recipe, out, progress=shown, loggers=options.log_with)
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out

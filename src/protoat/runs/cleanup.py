@@ -24,7 +24,8 @@ _AT_REST = 600.0  # seconds; a process could be about to rename what is younger
 _DAY = 86400.0
 _REPOSITORIES = (".git", ".hg", ".svn")
 # Names that only we give; whatever else lies in a store is somebody else's.
-_RECORD = r"(recipe\.yaml|metrics\.jsonl|(run|best|last|evaluation|audit|probe|job|manifest)[\w-]*\.(json|safetensors))"
+_NAMES = "run|best|last|evaluation|audit|probe|job|manifest|trackers"
+_RECORD = rf"(recipe\.yaml|metrics\.jsonl|({_NAMES})[\w-]*\.(json|safetensors))"
 _PARTIAL = re.compile(rf"\.{_RECORD}\.partial")
 _FILE = re.compile(rf"{_RECORD}|\.{_RECORD}\.partial")
 _EVENTS = re.compile(r"events\.out\.tfevents\.\S+")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,15 +15,18 @@ from protoat.data import ImageLoader
 from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.methods import Method
+from protoat.recipes.fingerprint import flat
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.build import Parts, build
 from protoat.runs.images import data_facts
 from protoat.runs.store import check_free, claim, environment
 from protoat.storage.locks import on_main, working_on
+from protoat.storage.parsing import parse_yaml
 from protoat.training import FitResult, StepDecay, fit, make_accelerator
 from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
+from protoat.training.trackers import Loggers, check_loggers
 
 __all__ = ["train"]
 
@@ -31,7 +35,7 @@ logger = logging.getLogger(__name__)
 _PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
 
-def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> FitResult:
+def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, loggers: Loggers = None) -> FitResult:
     """Trains into a run folder, or resumes the run it holds.
 
     Nothing is written before data and objects are there and fit together, and one process at a time trains there.
@@ -40,6 +44,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
         recipe: from `read_recipe`.
         out: the folder; it may hold an earlier, shorter part of the same run and nothing else.
         progress: show a progress bar; None shows it on a terminal only.
+        loggers: trackers, which are told the recipe, see `protoat.fit`; they are no part of a run.
 
     Raises:
         ValueError: choices that do not fit; a folder that holds another recipe (the keys that differ are named), was
@@ -48,6 +53,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
         NonFiniteLossError, CheckpointError, DiskError, Interrupted: see `protoat.fit`.
     """
     out = Path(out)
+    check_loggers(loggers, out)
     check_free(out, recipe.text)
     parts = build(recipe)
     accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
@@ -92,7 +98,14 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None) -> F
             memory_format=memory_format,
             seed=recipe.seed,
             progress=progress,
+            loggers=loggers,
+            config=_told(recipe),
         )
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as trackers are told it."""
+    return {key.replace("init_args.", ""): value for key, value in flat(parse_yaml(recipe.text))}
 
 
 def _loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> ImageLoader:

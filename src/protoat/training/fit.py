@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from protoat.arguments import check_epochs, check_flag, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data import ImageLoader
-from protoat.errors import UserError
 from protoat.functional.precision import float_types
 from protoat.functional.preserve import preserve_host_random_state
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.attack_precision import chosen_precision
-from protoat.training.averaging import EMA, Averaging
+from protoat.training.averaging import Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
-from protoat.training.fit_arguments import Select, check_options, check_parts, check_select
+from protoat.training.fit_arguments import Select, averaging_rule, check_options, check_parts, check_select
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
@@ -39,8 +37,9 @@ from protoat.training.run_state import RunState
 from protoat.training.saver import Kept, Saver
 from protoat.training.schedule import Constant, Schedule
 from protoat.training.signals import StopRequest
-from protoat.training.single_image import check_single_image, smallest_batch
+from protoat.training.single_image import check_single_image
 from protoat.training.torch_schedule import TorchSchedule
+from protoat.training.trackers import Loggers, Trackers, check_loggers
 from protoat.training.unreached import warn_of_the_unreached, warn_of_two_decays
 from protoat.training.validation import Validation, default_attack
 
@@ -91,7 +90,8 @@ def fit(
     attack_precision: AttackPrecision | Literal["auto"] = "fp32",
     seed: int = 0,
     progress: bool | None = None,
-    tensorboard: bool = True,
+    loggers: Loggers = None,
+    config: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Trains `model` in place, and resumes exactly where an interrupted run was.
 
@@ -129,8 +129,8 @@ def fit(
             process works at a time; None stores nothing.
         resume: go on from the newest intact checkpoint in `out`; False refuses a folder that has some.
         checkpoint_every: also write checkpoints inside an epoch, each time this many updates have passed.
-        accelerator: device, processes, mixed precision, trackers; default `make_accelerator()`, whose order of a
-            `DataLoader` several processes can resume.
+        accelerator: device, processes, mixed precision, trackers that have begun; default `make_accelerator()`, whose
+            order of a `DataLoader` several processes can resume.
         averaging: decay in (0, 1) of an exponential moving average of weights and buffers, or a rule: `EMA`, `SWA`,
             `FAWA`. The average is what is validated and exported, and what the model holds at the end.
         clip_norm: scale the gradient of all that learns (model, method and prototypes) down to this L2 norm at each
@@ -146,7 +146,11 @@ def fit(
             float32.
         seed: of everything random in training.
         progress: show a progress bar; None shows it on a terminal only.
-        tensorboard: write TensorBoard files into `out` when it is installed.
+        loggers: trackers that are told settings, numbers of each epoch, also by mode and prototype, and at the end the
+            files of the run: names among ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ``"trackio"``, or trackers of
+            Accelerate that have not begun; None writes TensorBoard files into `out` when it is installed. A resumed
+            run goes on in the same run of a tracker.
+        config: settings for trackers in place of those of `fit`.
 
     Raises:
         ValueError: settings that do not fit together, a parameter the optimizer lacks, batches of another form, another
@@ -171,17 +175,22 @@ def fit(
     >>> fit(net, batches, objective, epochs=2, optimizer=optimizer).updates
     6
     """
-    check_epochs(epochs)
-    check_whole(validate_every=validate_every)
-    check_seed(seed=seed)
-    check_flag(resume=resume, compile=compile, tensorboard=tensorboard)
     check_parts(model, objective, schedule, validation_attack, accelerator)
     check_usable(optimizer)
-    check_options(checkpoint_every, averaging, clip_norm, progress, out)
+    check_options(
+        epochs=epochs,
+        validate_every=validate_every,
+        seed=seed,
+        flags={"resume": resume, "compile": compile},
+        checkpoint_every=checkpoint_every,
+        averaging=averaging,
+        clip_norm=clip_norm,
+        progress=progress,
+        out=out,
+    )
+    check_loggers(loggers, out, config)
     check_select(select, validation)
-    rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
-    if rule is not None and rule.needs_validation and validation is None:
-        raise UserError(f"{type(rule).__name__} decides by held-out images; pass validation")
+    rule = averaging_rule(averaging, validation)
     folder = None if out is None else Path(out)
     schedule = TorchSchedule(schedule) if isinstance(schedule, LRScheduler) else schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
@@ -217,7 +226,9 @@ def fit(
             )
         )
         images, labels = batches.first()
-        _look_at(train, images, learner)
+        check_single_image(train, images, learner)
+        if isinstance(train, ImageLoader):
+            objective.count_classes(train.data.labels, train.data.num_classes)
         updates = epochs * len(batches) * objective.updates_per_batch
         if isinstance(schedule, TorchSchedule):
             each = validation is not None and validate_every == 1
@@ -236,7 +247,7 @@ def fit(
                 rank=accelerator.process_index,
                 world_size=accelerator.num_processes,
                 dtypes=dtypes,
-                by_mode=select == "worst-mode",
+                name_worst=select == "worst-mode",
             )
         )
         stack.enter_context(
@@ -264,6 +275,8 @@ def fit(
         saver.begin(resume=resume)
         done = state.epoch * len(batches) + state.batch
         show = progress if accelerator.is_main_process else False
+        trackers = stack.enter_context(Trackers(loggers, folder, state.identity if config is None else config))
+        class_names = train.data.class_names if isinstance(train, ImageLoader) else ()
         Loop(
             learner=learner,
             batches=batches,
@@ -271,7 +284,7 @@ def fit(
             validation=watch,
             state=state,
             saver=saver,
-            log=stack.enter_context(MetricsLog(folder, state.history, accelerator, tensorboard=tensorboard)),
+            log=MetricsLog(folder, state.history, accelerator, trackers, class_names),
             bar=stack.enter_context(ProgressBar(epochs * len(batches), done, show=show)),
             stop=stack.enter_context(StopRequest()),
             epochs=epochs,
@@ -280,15 +293,6 @@ def fit(
             checkpoint_every=checkpoint_every,
             seed=seed,
         ).run()
+        trackers.keep_records()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
-
-
-def _look_at(train: Any, images: torch.Tensor, learner: Learner) -> None:
-    """Refuses batches of one image where batch norm cannot train on it; tells a weighting of all labels."""
-    objective = learner.objective
-    if objective.method.labelled and smallest_batch(train) == 1:
-        image = images[:1].to(learner.accelerator.device)
-        check_single_image(learner.unwrapped, image, learner.modes.learning, objective.regularizer)
-    if isinstance(train, ImageLoader):
-        objective.count_classes(train.data.labels, train.data.num_classes)

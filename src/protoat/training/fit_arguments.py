@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +11,16 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from protoat.arguments import check_flag, check_number, check_whole
+from protoat.arguments import check_epochs, check_flag, check_number, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.data.given import is_whole
 from protoat.errors import UserError
 from protoat.objective import Objective
-from protoat.training.averaging import Averaging
+from protoat.training.averaging import EMA, Averaging
 from protoat.training.schedule import Schedule
 
-__all__ = ["Select", "check_options", "check_parts", "check_select"]
+__all__ = ["Select", "averaging_rule", "check_options", "check_parts", "check_select"]
 
 Select = Literal["robust", "worst-mode"]
 
@@ -44,6 +45,11 @@ def check_parts(model: Any, objective: Any, schedule: Any, validation_attack: An
 
 
 def check_options(
+    *,
+    epochs: int,
+    validate_every: int,
+    seed: int,
+    flags: Mapping[str, bool],
     checkpoint_every: int | None,
     averaging: float | Averaging | None,
     clip_norm: float | None,
@@ -55,6 +61,10 @@ def check_options(
     Raises:
         ValueError: names the one that is not.
     """
+    check_epochs(epochs)
+    check_whole(validate_every=validate_every)
+    check_seed(seed=seed)
+    check_flag(**flags)
     if checkpoint_every is not None:
         check_whole(1, "leave it out for epochs only", checkpoint_every=checkpoint_every)
     if checkpoint_every is not None and out is None:
@@ -83,3 +93,15 @@ def check_select(select: str, validation: Any) -> None:
             f"select='worst-mode' needs held-out images whose modes are known, and {given}; pass a protoat.ImageData "
             "as validation"
         )
+
+
+def averaging_rule(averaging: float | Averaging | None, validation: Any) -> Averaging | None:
+    """The rule that `averaging` stands for.
+
+    Raises:
+        ValueError: it decides by held-out images, and there are none.
+    """
+    rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
+    if rule is not None and rule.needs_validation and validation is None:
+        raise UserError(f"{type(rule).__name__} decides by held-out images; pass validation")
+    return rule

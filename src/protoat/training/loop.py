@@ -97,7 +97,8 @@ class Loop:
         line = self._end_epoch(epoch)
         line["seconds"] = round(time.perf_counter() - started, 3)
         state.finish_epoch(line)
-        self.log.append(line)
+        measured = self.validation is not None and "validation" in line
+        self.log.append(line, self.validation.by_mode if measured and self.validation is not None else {})
         logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, _summary(line))
 
     def _batch(self, batch: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
 from protoat.errors import UserError
+from protoat.training.learner import Learner
 
 __all__ = ["check_single_image", "smallest_batch"]
 
@@ -34,7 +35,23 @@ def smallest_batch(loader: Any) -> int | None:
     return int(size if drop_last or images % size == 0 else images % size)
 
 
-def check_single_image(
+def check_single_image(loader: Any, images: Tensor, learner: Learner) -> None:
+    """Refuses batches of one image where batch norm cannot train on it.
+
+    Args:
+        loader: of the training images.
+        images: (B, ...), a first batch.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    objective = learner.objective
+    if objective.method.labelled and smallest_batch(loader) == 1:
+        image = images[:1].to(learner.accelerator.device)
+        _check(learner.unwrapped, image, learner.modes.learning, objective.regularizer)
+
+
+def _check(
     model: nn.Module, image: Tensor, learning: Collection[nn.Module], regularizer: nn.Module | None = None
 ) -> None:
     """Refuses a model with a batch norm that sees one value of each channel when it is given one image.

@@ -50,7 +50,11 @@ class Validation:
         device: where the model is.
         rank, world_size: each process takes every `world_size`-th batch.
         dtypes: floating-point types that the model takes.
-        by_mode: count by modes, which `data` must know, and name the worst.
+        name_worst: name the worst mode; `data` must say the mode of each image, as `ImageData` does.
+
+    Attributes:
+        by_mode: of the last call, ``mode_clean`` and ``mode_robust``: the accuracy of each mode, by name; of each
+            class, by number, where `data` says no more.
 
     Raises:
         ValueError: no iterable of batches of images in [0, 1] with labels.
@@ -66,7 +70,7 @@ class Validation:
         rank: int = 0,
         world_size: int = 1,
         dtypes: Collection[torch.dtype] = (torch.float32,),
-        by_mode: bool = False,
+        name_worst: bool = False,
     ) -> None:
         self.data: Any = as_image_data(data, dtypes=dtypes) if is_whole(data) else data
         data = self.data
@@ -78,7 +82,8 @@ class Validation:
         self._told: set[str] = set()
         self._looked = False
         self.dtypes = dtypes
-        self.by_mode = by_mode
+        self.name_worst = name_worst
+        self.by_mode: dict[str, dict[str, float]] = {}
         self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
         if not hasattr(data, "images"):
             if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
@@ -96,21 +101,33 @@ class Validation:
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions.
 
-        By modes also ``worst_mode``: its name, and how many of its images are right, under attack if there is one.
+        Where it is to be named also ``worst_mode``: its name, and how many of its images are right, under attack if
+        there is one.
         """
-        counts = (mean_over_processes(self._counts(model, by_mode=self.by_mode)) * self.world_size).round()
+        counts = (mean_over_processes(self._counts(model, by_mode=True)) * self.world_size).round()
         images, clean_count, robust_count = counts.sum(1).tolist()
         if not images:
             raise UserError("validation holds no images; leave it out or pass some")
         measured: dict[str, Any] = {"images": int(images), "clean": clean_count / images}
         if self.attack is not None:
             measured["robust"] = robust_count / images
-        if self.by_mode:
+        self.by_mode = self._shares(counts)
+        if self.name_worst:
             shares = torch.where(counts[0] > 0, counts[2] / counts[0].clamp_min(1), torch.inf)
             worst = int(shares.argmin())
             correct, total = int(counts[2, worst]), int(counts[0, worst])
             measured["worst_mode"] = {"mode": self.data.mode_names[worst], "correct": correct, "total": total}
         return measured
+
+    def _shares(self, counts: Tensor) -> dict[str, dict[str, float]]:
+        """Accuracies of the modes that have images, clean and, with an attack, robust."""
+        images, clean, robust = counts.tolist()
+        names = getattr(self.data, "mode_names", range(len(images)))
+        shares = {"mode_clean": clean} | ({} if self.attack is None else {"mode_robust": robust})
+        return {
+            key: {str(names[mode]): right[mode] / total for mode, total in enumerate(images) if total}
+            for key, right in shares.items()
+        }
 
     def worst_class(self, model: nn.Module) -> float:
         """Robust accuracy, a fraction, in the class where it is lowest; classes without images do not count."""

@@ -1,0 +1,86 @@
+"""``--log_with``: the trackers that a command tells of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from protoat.names import printable
+from protoat.recipes.parser import Parser
+
+if TYPE_CHECKING:
+    from protoat.evaluation.record import Evaluation
+
+__all__ = ["add_log_with", "check_log_with", "numbers_of", "tell"]
+
+
+def add_log_with(parser: Parser, what: str, *, usual: str = "none") -> None:
+    """Adds the option.
+
+    Args:
+        what: is told.
+        usual: what is told without the option.
+    """
+    parser.add_argument(
+        "--log_with",
+        nargs="+",
+        type=str,
+        metavar="TRACKER",
+        help=f"tell tensorboard, wandb, mlflow or trackio {what}; a resumed run goes on in the same run of a tracker. "
+        f"Nothing leaves this machine but where your settings of the tracker say so. Default: {usual}",
+    )
+
+
+def check_log_with(trackers: Sequence[str] | None) -> None:
+    """Refuses trackers that are unknown, or not installed, before any work.
+
+    Raises:
+        ValueError: says which, and what to install.
+    """
+    if trackers is not None:
+        from protoat.training.trackers import check_loggers  # torch takes seconds to import, and help needs none
+
+        check_loggers(trackers, "")
+
+
+def tell(
+    trackers: Sequence[str] | None,
+    folder: Path,
+    name: str,
+    files: Sequence[Path],
+    numbers: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Adds to the run of each tracker that a folder is logged to, or begins one.
+
+    Args:
+        trackers: as `check_log_with` has checked; None tells nobody.
+        folder: of a run, or of measurements.
+        name: of what the files are.
+        files: to be stored with the run, where a tracker has a place for them.
+        numbers: of the whole run, by name.
+
+    Raises:
+        ValueError: see `Trackers.begin`; or another process is at work on the folder.
+    """
+    if not trackers:
+        return
+    from protoat.storage.locks import working_on
+    from protoat.training.trackers import Trackers
+
+    with working_on(folder), Trackers(trackers, folder, {"folder": str(folder)}) as told:
+        told.begin()
+        if numbers:
+            told.log(dict(numbers))
+        told.keep(name, files)
+
+
+def numbers_of(record: Evaluation) -> dict[str, float]:
+    """Accuracies, as fractions, under each attack: of all images, of each class and of each mode."""
+    found = {}
+    for attack, entry in record.entries.items():
+        found[f"evaluation/{attack}/accuracy"] = entry.count.accuracy
+        for kind, counts in (("class", entry.per_class), ("mode", entry.per_mode)):
+            found |= {f"evaluation/{attack}/{kind}/{printable(name)}": each.accuracy for name, each in counts.items()}
+    return found

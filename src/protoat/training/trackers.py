@@ -1,0 +1,171 @@
+"""The trackers of a run, such as TensorBoard or wandb, as one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.tracking import GeneralTracker
+
+from protoat.errors import DiskError, UserError
+from protoat.storage.files import check_no_links
+from protoat.storage.manifest import read_record_bytes, write_record
+from protoat.storage.parsing import parse_json
+from protoat.training.tracked_numbers import plain_settings
+from protoat.training.tracker_kinds import KINDS, Given, Kind, is_installed
+
+__all__ = ["Loggers", "Trackers", "check_loggers"]
+
+logger = logging.getLogger(__name__)
+
+Loggers = Sequence[str | GeneralTracker] | None
+
+_FILE = "trackers.json"  # which run of each tracker a run folder is logged to
+_RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json")
+_RUN = re.compile(r"[\w.-]{1,256}")
+
+
+def check_loggers(loggers: Any, out: Any, config: Any = None) -> None:
+    """Loggers are known and installed, and have a place for their files.
+
+    Raises:
+        ValueError: names the one that is not, and what to install.
+    """
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(f"config is a {type(config).__name__}, expected a mapping of settings")
+    if loggers is None:
+        return
+    if not isinstance(loggers, list | tuple):
+        raise UserError(f"loggers is a {type(loggers).__name__}, expected a list such as ['wandb']")
+    for each in loggers:
+        if isinstance(each, GeneralTracker):
+            continue
+        if each not in KINDS:
+            raise UserError(f"logger {each!r} is unknown; write one of {', '.join(KINDS)}")
+        if not is_installed(each):
+            raise UserError(f"{each} is not installed; install it: pip install 'protoat[{each}]'")
+        if each == "tensorboard" and out is None:
+            raise UserError("tensorboard writes into the folder of the run; pass out")
+
+
+class Trackers:
+    """What is told of a run goes to each of its trackers, on the main process.
+
+    One that fails to begin raises; one that fails later is warned of and left out, as training is worth more.
+
+    Args:
+        loggers: names among those of `KINDS`, or trackers of Accelerate; None takes TensorBoard where it is installed
+            and there is a folder.
+        folder: of the run; ``trackers.json`` in it says which run of each tracker it is logged to, so that a resumed
+            run goes on there.
+        name: of the run, for people; default: that of the folder.
+        settings: of the run, in nested mappings.
+    """
+
+    def __init__(
+        self,
+        loggers: Loggers,
+        folder: Path | None,
+        settings: Mapping[str, Any],
+        *,
+        name: str | None = None,
+    ) -> None:
+        if loggers is None:
+            loggers = ["tensorboard"] if folder is not None and is_installed("tensorboard") else []
+        self.loggers = dict.fromkeys(loggers) if PartialState().is_main_process else {}
+        self.folder = folder
+        self.settings = plain_settings(settings)
+        self.name = name or ("fit" if folder is None else folder.resolve().name)
+        self._begun: list[tuple[str, Kind]] = []
+
+    def begin(self) -> None:
+        """Begins each tracker, or goes on where the run was logged before.
+
+        Raises:
+            ValueError: one cannot begin, and why; or ``trackers.json`` is damaged.
+        """
+        known = self._known()
+        for each in self.loggers:
+            name = each if isinstance(each, str) else str(getattr(each, "name", type(each).__name__))
+            if isinstance(each, str):
+                kind = KINDS[each](self.name, self.settings, self.folder, known.get(each))
+            else:
+                kind = Given(self.name, self.settings, self.folder, tracker=each)
+            if each == "tensorboard" and self.folder is not None:
+                check_no_links(self.folder / "tensorboard", within=self.folder)  # names there can be guessed
+            try:
+                kind.begin()
+            except Exception as error:  # of any kind, from another library
+                missing = f"; install it: pip install 'protoat[{name}]'" if isinstance(error, ImportError) else ""
+                raise UserError(f"{name} cannot begin: {_line(error)}{missing}") from error
+            self._begun.append((name, kind))
+        self._remember(known)
+
+    def log(self, numbers: dict[str, float], step: int | None = None) -> None:
+        """Tells all trackers numbers, of an epoch (`step`, from 1) or of the whole run."""
+        self._each("log", lambda kind: kind.log(numbers, step))
+
+    def keep(self, name: str, files: Sequence[Path]) -> None:
+        """Stores files with the run where a tracker has a place for them; what is no file is left out."""
+        present = [path for path in files if path.is_file() and not path.is_symlink()]
+        self._each(f"store {name}", lambda kind: kind.keep(name, present))
+
+    def keep_records(self) -> None:
+        """Stores the records of the run's folder, where it has one."""
+        if self.folder is not None:
+            self.keep("records", [self.folder / name for name in _RECORDS])
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._each("end", lambda kind: kind.finish())
+        self._begun = []
+
+    def _each(self, what: str, action: Callable[[Kind], None]) -> None:
+        for name, kind in list(self._begun):
+            try:
+                action(kind)
+            except Exception as error:  # of any kind, from another library
+                logger.warning("%s could not %s, and is left out from now on: %s", name, what, _line(error))
+                self._begun.remove((name, kind))
+
+    def _known(self) -> dict[str, str]:
+        """The tracker's own names of the runs that the folder is logged to."""
+        if self.folder is None:
+            return {}
+        path = self.folder / _FILE
+        try:
+            found = parse_json(read_record_bytes(path))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{error}; without {_FILE} trackers begin new runs") from error
+        plain = isinstance(found, dict) and all(isinstance(run, str) and _RUN.fullmatch(run) for run in found.values())
+        if not plain:
+            raise UserError(f"{path} does not name runs of trackers; remove it, and trackers begin new runs")
+        return dict(found)
+
+    def _remember(self, known: dict[str, str]) -> None:
+        now = {**known, **{name: kind.known for name, kind in self._begun if kind.known is not None}}
+        if self.folder is None or now == known:
+            return
+        try:
+            write_record(self.folder / _FILE, json.dumps(now, indent=1).encode(), within=self.folder)
+        except OSError as error:
+            raise DiskError(f"could not write {self.folder / _FILE}: {error.strerror or error}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -1,0 +1,88 @@
+"""``--log_with``: training, evaluation and report go to one run of a tracker, which is no part of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protoat.cli import main
+from protoat.recipes.fingerprint import flat
+from protoat.runs.run import Run
+from protoat.storage.parsing import parse_yaml
+from protoat.training import tracker_kinds, trackers
+
+SHORT = ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--train_size", "128"]
+
+
+class Book(tracker_kinds.Kind):
+    """Writes down what it is told."""
+
+    told: list[tuple[Any, ...]] = []  # noqa: RUF012 - of all there are
+
+    def begin(self) -> None:
+        self.known = self.known or "run-7"
+        self.told.append(("begin", self.name, self.known, self.settings))
+
+    def log(self, numbers: dict[str, float], step: int | None) -> None:
+        self.told.append(("log", numbers, step))
+
+    def keep(self, name: str, files: list[Path]) -> None:
+        self.told.append(("keep", name, {path.name: path.read_bytes() for path in files}))
+
+    def finish(self) -> None:
+        self.told.append(("end",))
+
+
+def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Book, "told", [])
+    monkeypatch.setitem(tracker_kinds.KINDS, "wandb", Book)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: True)
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    commands = [
+        ["train", "--config", "digits-2", *SHORT, "--out", str(run)],
+        ["evaluate", str(run), "--attacks", "clean", "pgd1", "--n", "40"],
+        ["report", str(run), "--images", "0", "--out", str(page)],
+    ]
+    for command in commands:
+        assert main([*command, "--log_with", "wandb"]) == 0
+    kinds = [entry[0] for entry in Book.told]
+    assert kinds == ["begin", "log", "keep", "end", "begin", "log", "keep", "end", "begin", "keep", "end"]
+    assert {entry[1:3] for entry in Book.told if entry[0] == "begin"} == {("run", "run-7")}
+    begin, epoch, _, _, _, measured, record, _, _, html, _ = Book.told
+    recipe = dict(flat(parse_yaml((run / "recipe.yaml").read_text())))
+    assert begin[3]["method.steps"] == recipe["method.init_args.steps"] == 1
+    assert epoch[2] == 1 and epoch[1]["objective/usage/low/0"] == Run(run).metrics[0].usage[0][0]
+    of_pgd = json.loads((run / "evaluation.json").read_text())["attacks"]["pgd1"]
+    counts = of_pgd["per_mode"]["low/3"]
+    assert measured[1]["evaluation/pgd1/mode/low/3"] == counts["correct"] / counts["total"]
+    assert record[2]["evaluation.json"] == (run / "evaluation.json").read_bytes()
+    assert html[1:] == ("report", {"page.html": page.read_bytes()})
+    Run(run).check()
+
+
+def test_it_is_no_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("protoat.cli.train.train", lambda recipe, out, **options: asked.append((recipe, out, options)))
+    monkeypatch.setattr("protoat.cli.train.Run", lambda out: None)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: True)
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--log_with", "mlflow", "wandb"]):
+        with pytest.raises(AttributeError):  # of what follows the training
+            main(["--traceback", "train", "--config", "digits-2", *more])
+    (one, folder, plain), (other, same, options) = asked
+    assert one.text == other.text and folder == same
+    assert plain["loggers"] is None and options["loggers"] == ["mlflow", "wandb"]
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain", "evaluate zoo:digits-2", "report zoo:digits-2"])
+def test_what_is_missing_is_said_at_once(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trackers, "is_installed", lambda package: False)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "--log_with", "trackio"]) == 2
+    assert "trackio is not installed; install it: pip install 'protoat[trackio]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
