@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from protoat.cli import main
+from protoat.cli.train import start
 from protoat.recipes.fingerprint import flat
 from protoat.runs.run import Run
 from protoat.storage.parsing import parse_yaml
@@ -54,27 +56,30 @@ def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: py
     begin, epoch, _, _, _, measured, record, _, _, html, _ = Book.told
     recipe = dict(flat(parse_yaml((run / "recipe.yaml").read_text())))
     assert begin[3]["method.steps"] == recipe["method.init_args.steps"] == 1
-    assert epoch[2] == 1 and epoch[1]["objective/usage/low/0"] == Run(run).metrics[0].usage[0][0]
+    assert epoch[2] == 1 and epoch[1]["objective/usage/0-4/0"] == Run(run).metrics[0].usage[0][0]
     of_pgd = json.loads((run / "evaluation.json").read_text())["attacks"]["pgd1"]
-    counts = of_pgd["per_mode"]["low/3"]
-    assert measured[1]["evaluation/pgd1/mode/low/3"] == counts["correct"] / counts["total"]
+    counts = of_pgd["per_mode"]["3"]
+    assert measured[1]["evaluation/pgd1/mode/3"] == counts["correct"] / counts["total"]
     assert record[2]["evaluation.json"] == (run / "evaluation.json").read_bytes()
     assert html[1:] == ("report", {"page.html": page.read_bytes()})
     Run(run).check()
 
 
 def test_it_is_no_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr("protoat.cli.train.train", lambda recipe, out, **options: asked.append((recipe, out, options)))
-    monkeypatch.setattr("protoat.cli.train.Run", lambda out: None)
+    asked: list[Any] = []
+
+    def train(recipe: Any, out: Path, **options: Any) -> SimpleNamespace:
+        asked.append((recipe.text, out, options["loggers"]))
+        return SimpleNamespace(stopped="")
+
+    monkeypatch.setattr("protoat.cli.train.train", train)
     monkeypatch.setattr(trackers, "is_installed", lambda package: True)
     monkeypatch.chdir(tmp_path)
     for more in ([], ["--log_with", "mlflow", "wandb"]):
-        with pytest.raises(AttributeError):  # of what follows the training
-            main(["--traceback", "train", "--config", "digits-2", *more])
-    (one, folder, plain), (other, same, options) = asked
-    assert one.text == other.text and folder == same
-    assert plain["loggers"] is None and options["loggers"] == ["mlflow", "wandb"]
+        start("protoat train", ["--config", "digits-2", *more], "digits-2")
+    (text, folder, plain), (same_text, same_folder, named) = asked
+    assert (text, folder) == (same_text, same_folder)
+    assert plain is None and named == ["mlflow", "wandb"]
 
 
 @pytest.mark.parametrize("command", ["train", "pretrain", "evaluate zoo:digits-2", "report zoo:digits-2"])
