@@ -46,6 +46,10 @@ def test_two_runs_image_by_image(run, capsys: pytest.CaptureFixture[str]) -> Non
         assert f" {cell} " in row
     assert "no difference shown" in next(line for line in shown.splitlines() if line.startswith("│ clean"))
     assert "high: 0.0 [0.0, 3.7]" in shown
+    table = shown.partition("each mode, pgd10\n")[2]
+    weakest, other = [line.split("│")[1:-1] for line in table.splitlines() if line.startswith("│")][:2]
+    cells = ["high", "0.0 [0.0, 3.7]", "30.0 [21.9, 39.6]", "+30.0", "a difference"]
+    assert [cell.strip() for cell in weakest] == cells and other[0].strip() == "low"
     assert "One run each: this says nothing about other seeds" in shown
     assert re.search(r"^aa is not compared: not measured in \S*/a", flat.partition("recipes.")[2])
     assert "worst cases are not compared" in shown.replace("\n", " ") and "│ worst case" not in shown

@@ -75,6 +75,7 @@ def test_differences_are_image_by_image() -> None:
     assert pgd.pair.difference == pytest.approx(9 / 40)
     assert worst.pair == (0, 5, 40)
     assert pgd.worst_modes == (("high", (0, 20)), ("high", (9, 20)))
+    assert pgd.per_mode == {"low": ((20, 20), (20, 20)), "high": ((0, 20), (9, 20))}
     assert pgd.shown_in_worst_mode
     assert not clean.shown_in_worst_mode
 
@@ -88,7 +89,7 @@ def test_worst_modes_are_of_known_modes_only() -> None:
     assert lowest(one["pgd10"]) == ["high: 0.0"] and lowest_columns(one.attacks) == ["worst class"]
     assert lowest(FIRST["pgd10"]) == ["all: 50.0", "high: 0.0"]
     for each in compare(one, one):
-        assert each.worst_modes is None and not each.shown_in_worst_mode
+        assert each.worst_modes is None and not each.shown_in_worst_mode and not each.per_mode
 
 
 def test_no_difference_where_chance_could_make_it() -> None:

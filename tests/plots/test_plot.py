@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import protoat
 from protoat.plots.curves import training_curves
 from protoat.plots.pictures import Picture, Pictures, Row, data_uri
 from protoat.plots.plot import as_file
@@ -62,6 +63,7 @@ def test_rows_of_pictures_are_marked_by_more_than_a_colour() -> None:
     assert drawn.count("&#10007;") == drawn.count('class="wrong"') == 1
     assert drawn.count("<img ") == 4 and drawn.count('alt="&lt;one&gt;"') == 2 and "<one>" not in drawn
     axes = pictures.plot().axes[0]
+    assert repr(pictures) == "Pictures('title', 2 rows)" and pictures._repr_png_().startswith(b"\x89PNG")
     assert len(axes.images) == 4 and {"✗ $a$ <b>", "$a$ <b>"} <= {text.get_text() for text in axes.texts}
     as_file([pictures.plot()], ".pdf")
 
@@ -74,6 +76,13 @@ def test_images_of_a_page_are_small_and_not_distorted(shape: tuple[int, int, int
     assert picture.size == size
     pixels = np.asarray(picture.convert("L"))
     assert abs(int(pixels[0, 0]) - 255) <= 2 and abs(int(pixels[-1, -1]) - 128) <= 2
+
+
+def test_every_figure_is_at_the_door_and_in_its_stub() -> None:
+    stub = Path(protoat.plots.__file__).with_suffix(".pyi").read_text()
+    assert dir(protoat.plots) == protoat.plots.__all__
+    assert sorted(re.findall(r" as (\w+)$", stub, re.MULTILINE)) == protoat.plots.__all__
+    assert all(callable(getattr(protoat.plots, name)) for name in protoat.plots.__all__)
 
 
 def test_names_are_short_and_distinct() -> None:

@@ -146,6 +146,27 @@ def _hostile(record: dict[str, Any]) -> None:
     record["lint"].append({"code": _HOSTILE, "severity": _HOSTILE, "text": _HOSTILE})
 
 
+def test_where_no_modes_are_known_none_are_spoken_of(tmp_path: Path) -> None:
+    run = tmp_path / "classes"
+    assert main(["train", "--config", "digits", "--epochs", "1", "--schedule", "none", "--out", str(run)]) == 0
+    assert main(["evaluate", str(run), "--attacks", "clean", "pgd2", "--n", "50"]) == 0
+    found = _page([run], tmp_path, images=50)
+    assert "Your weakest class is" in found.words and "weakest mode" not in found.words
+    assert "No modes are known that prototypes could agree with." in found.words and "purity" not in found.words
+    assert next(text for tag, text in found.headings if tag == "h5").startswith("class ")
+
+
+def test_each_run_is_embedded_and_attacked_once(
+    runs: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        _page(list(runs), tmp_path, images=20)
+    said = [record.message for record in caplog.records if "embedding" in record.message]
+    assert sorted(said) == sorted(
+        f"{run}: embedding 20 test images{how}" for run in runs for how in ("", " under pgd10")
+    )
+
+
 def test_records_without_weights_say_what_they_lack(
     runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
 ) -> None:

@@ -51,7 +51,11 @@ def attacked_images(
         fooled = 2 * (before & ~after)[of_mode].int() + before[of_mode].int()
         shown_here = of_mode[fooled.argsort(descending=True, stable=True)[:each]].tolist()
         pictures = [_picture(seen, attacked.images[row], row, attack, [own[row] for own in near]) for row in shown_here]
-        rows.append(Row(f"mode {name}", f"{shown(counts[name])} stay right {where}", pictures))
+        rows.append(
+            Row(
+                f"{'mode' if seen.has_modes else 'class'} {name}", f"{shown(counts[name])} stay right {where}", pictures
+            )
+        )
     threat = seen.subject.threat
     about = (
         f"of {len(data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, perturbation "

@@ -69,7 +69,7 @@ class Row(NamedTuple):
     pictures: Sequence[Picture]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """Rows of pictures.
 
@@ -82,6 +82,12 @@ class Pictures:
     title: str
     about: Sequence[str]
     rows: Sequence[Row]
+
+    def __repr__(self) -> str:
+        return f"Pictures({self.title!r}, {len(self.rows)} rows)"
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
 
     def html(self) -> str:
         """A fragment for a page with our style sheet; all text in it is escaped."""

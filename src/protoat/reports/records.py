@@ -36,7 +36,7 @@ __all__ = [
 HOLM = "p by Holm"
 OF_MODES = (
     "Records keep counts of a mode, not which images are of it. So of modes, and of worst modes, which may be two "
-    "different ones, a difference is one where the intervals do not overlap; that is more cautious than a paired test."
+    "different ones, a difference is said where the intervals do not overlap; that is more cautious than a paired test."
 )
 
 
