@@ -23,6 +23,7 @@ def test_it_says_what_the_objects_are() -> None:
     for text in ("method: PGDAT", "steps 9", "network: LeNet", f"{size:,} parameters", "embedding z, D = 100"):
         assert text in shown
     assert {"SoftTriple", "prototypes per class: 2/4", "linf, eps 0.1", "2 classes: 0-4, 5-9"} <= set(shown)
+    assert not any(line.startswith("training") for line in shown)
     assert "loss = base + 0.5 · metric + 0.005 · norm of embedding" in shown
     assert sum(line.get_markerfacecolor() == "none" for line in plot.axes[0].lines) == 2 + 4
 

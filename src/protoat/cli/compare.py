@@ -137,8 +137,8 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
     say(
         f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
         f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
-        f"The interval is a bootstrap over images and decides nothing. {f'{OF_MODES} ' * of_modes}One run each: this says "
-        "nothing about other seeds of the same recipes."
+        f"The interval is a bootstrap over images and decides nothing. {f'{OF_MODES} ' * of_modes}One run each: this "
+        "says nothing about other seeds of the same recipes."
     )
     _left_out([first, other])
 

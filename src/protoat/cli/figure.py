@@ -89,7 +89,7 @@ def _write(out: Path, title: str, lines: Sequence[str], parts: Sequence[Plot | P
         return
     title = title[:1].upper() + title[1:]
     blocks = [Chart(part, "") if isinstance(part, Plot) else Gallery(part) for part in parts]
-    write(out, render(title, [Chapter("figure", title, [Section("drawn", "Figure", blocks)])], lines))
+    write(out, render(title, [Chapter("figure", title, [Section("drawn", title, blocks)])], lines))
 
 
 def _about_run(folder: Path) -> str:

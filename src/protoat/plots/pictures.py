@@ -106,8 +106,8 @@ class Pictures:
         axes = plot.subplots()
         for place, row in enumerate(self.rows):
             top, x = place * height, 0.0
-            axes.text(-0.2, top + 0.3, label(row.title, longest=24), ha="right", va="center", weight="bold", size=7)
-            note = fill(label(row.note, longest=90), 34)
+            title, note = fill(label(row.title, longest=48), 26), fill(label(row.note, longest=90), 34)
+            axes.text(-0.2, top + 0.46, title, ha="right", va="bottom", weight="bold", size=7)
             axes.text(-0.2, top + 0.52, note, ha="right", va="top", color=SOFT, size=6)
             for picture in row.pictures:
                 length = len(picture.images)

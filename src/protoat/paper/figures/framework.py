@@ -146,7 +146,11 @@ def _of_method(method: Method) -> Iterator[str]:
     own = {key: value for key, value in vars(method).items() if not key.startswith("_")}
     inner = attack.parameters() if isinstance(attack, Attack) else {}
     for key, value in {**own, **inner}.items():
-        if key not in ("norm", "eps", "seed") and isinstance(value, int | float | str) and value not in ("", False):
+        if (
+            key not in ("norm", "eps", "seed", "training")
+            and isinstance(value, int | float | str)
+            and value not in ("", False)
+        ):
             shown = f"{value:.4g}" if isinstance(value, float) else str(value).rpartition(".")[2]
             yield f"{key.replace('_', ' ')} {shown}"
 
