@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test check lint slow bench oracles clean
+.PHONY: demo test check lint docs slow bench oracles clean
 
 demo: .venv/.installed
 	$(BIN)/protoat demo
@@ -12,13 +12,18 @@ test: .venv/.developer
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 # All tests at once: to find them takes as long as many of them.
-check: lint
+check: lint docs
 	OMP_NUM_THREADS=1 $(PYTEST)
 
 lint: .venv/.developer
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site in docs/_build/html. `make docs GALLERY=run` also runs the examples, and shows what they print.
+docs: .venv/.developer
+	GALLERY=$(GALLERY) OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -j 2 -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m tools.docs_site.check docs/_build/html
 
 slow: .venv/.developer
 	OMP_NUM_THREADS=1 $(PYTEST) -m slow
@@ -32,7 +37,7 @@ oracles: .venv/.developer
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 adv-lib adversarial-robustness-toolbox
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv docs/_build docs/api docs/gallery docs/project .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

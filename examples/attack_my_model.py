@@ -1,4 +1,7 @@
-"""Attack your own model on plain tensors, with PGD, Square and AutoAttack, and see what succeeded.
+"""Attack your own model
+=====================
+
+PGD, Square and AutoAttack on plain tensors, and what succeeded::
 
     python examples/attack_my_model.py
 

@@ -1,4 +1,7 @@
-"""Compare two checkpoints on the same images: which differences are shown, and which are not.
+"""Compare two checkpoints
+=======================
+
+On the same images: which differences are shown, and which are not::
 
     python examples/compare_checkpoints.py
 

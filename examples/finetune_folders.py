@@ -1,4 +1,7 @@
-"""Fine-tune a network of your own on pictures in `class/mode/*.png`, and report robust accuracy for each mode.
+"""Fine-tune on folders of pictures
+================================
+
+A network of your own, pictures in `class/mode/*.png`, robust accuracy for each mode::
 
     python examples/finetune_folders.py pictures --weights mine.pt --out runs/mine
 

@@ -1,4 +1,7 @@
-"""Add an attack of your own, and measure it beside PGD.
+"""Add an attack
+=============
+
+An attack of your own, measured beside PGD::
 
     python examples/new_attack.py
 

@@ -1,4 +1,7 @@
-"""Add a regularizer of your own, and train with it by any method.
+"""Add a regularizer
+=================
+
+A regularizer of your own, in training with any method::
 
     python examples/new_regularizer.py
 

@@ -1,4 +1,7 @@
-"""Pre-train an encoder without labels (ACL), then fine-tune it with few labels by adversarial training (PGD).
+"""Pre-train without labels
+========================
+
+ACL first, then adversarial training (PGD) with few labels::
 
     python examples/pretrain.py
 

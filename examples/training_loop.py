@@ -1,4 +1,7 @@
-"""Multi-prototype adversarial training in a loop of your own: PGD with SoftTriple, any `DataLoader`, any optimizer.
+"""Train in a loop of your own
+===========================
+
+Multi-prototype adversarial training: PGD with SoftTriple, any `DataLoader`, any optimizer::
 
     python examples/training_loop.py
 

@@ -52,6 +52,25 @@ def test_a_command_is_read(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
             main(shlex.split(command))
 
 
+def test_every_guide_is_in_the_contents_of_the_site() -> None:
+    contents = re.findall(r"```{toctree}\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
+    listed = [line for block in contents for line in block.splitlines() if line and line[0] != ":"]
+    guides = {path.stem for folder in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(folder)} - {"index"}
+    assert len(listed) == len(set(listed)) and guides == {page for page in listed if "/" not in page}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        goal = page.parent / path if path else page
+        assert goal.exists() or goal.parent.name in ("gallery", "api"), f"{target}: {goal} is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)
+            places = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in places, f"{target}: no such heading"
+
+
 def test_the_program_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     torch.manual_seed(0)

@@ -151,4 +151,4 @@ def test_every_example_is_short_in_the_index_and_tested() -> None:
     for script in scripts:
         text = script.read_text()
         assert f'run("{script.name}"' in tests and f"python examples/{script.name}" in text
-        assert 15 <= len(text.splitlines()) <= 50
+        assert 18 <= len(text.splitlines()) <= 53  # three of them are the heading for the gallery

@@ -14,6 +14,7 @@ from protoat.functional.preserve import preserve_modes
 
 __all__ = ["BatchNormMode", "attacking", "check_built"]
 
+#: Batch norm while attacking: running statistics, those of the batch, or the same with the running ones kept.
 BatchNormMode = Literal["eval", "train", "train_frozen"]
 
 

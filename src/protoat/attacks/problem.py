@@ -16,6 +16,7 @@ from protoat.types import Output
 
 __all__ = ["AttackLoss", "AttackResult", "Problem", "checked_images", "checked_radius", "usable"]
 
+#: What an attack raises: a model's output and labels (B,) to the loss (B,) of each image.
 AttackLoss = Callable[[Output, Tensor], Tensor]
 
 

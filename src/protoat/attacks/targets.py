@@ -17,6 +17,7 @@ from protoat.types import Output
 
 __all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_prototypes", "ranked_wrong_classes"]
 
+#: Which wrong class is the target of an image; see `draw_targets`.
 TargetRule = Literal["least_likely", "next", "random", "all"]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN_MODE", "DataNotFoundError", "ImageData", "Source", "Split"]
 
 UNKNOWN_MODE = "(unknown)"  # what a mode is called, alone or behind its class, whose images are of no known mode
+#: A part of a data set.
 Split = Literal["train", "test"]
 
 

@@ -64,7 +64,7 @@ class CIFAR100(CIFAR10):
     in_torchvision = "CIFAR100"
 
 
-# The file's own spelling and order: a class's place in this table is its coarse label.
+#: Classes of each superclass, in the file's own spelling and order: the place of a superclass is its coarse label.
 CIFAR100_SUPERCLASSES: dict[str, tuple[str, ...]] = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
     "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
