@@ -30,7 +30,7 @@ LAYERS = [
     {"runs"},
     {"plots"},
     {"reports"},
-    {"sharing"},
+    {"sharing", "estimator"},
     {"paper"},
     {"cli"},
 ]

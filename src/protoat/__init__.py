@@ -50,6 +50,7 @@ _EXPORTS = {
         long_tailed regroup split_validation
     """,
     "errors": "UserError",
+    "estimator": "RobustClassifier",
     "evaluation": """
         AttackReport AuditReport Comparison Comparisons Count Paired Prediction Predictions Report Surrogate
         attack_of_name audit evaluate fair_order lint predict compare

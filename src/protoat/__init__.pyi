@@ -16,6 +16,7 @@ from protoat._version import __version__ as __version__
 from protoat.attacks import *
 from protoat.data import *
 from protoat.errors import UserError as UserError
+from protoat.estimator import RobustClassifier as RobustClassifier
 from protoat.evaluation import *
 from protoat.methods import *
 from protoat.models import *
