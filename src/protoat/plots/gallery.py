@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 from protoat.evaluation import Count
-from protoat.evaluation.statistics import weakest_first
+from protoat.evaluation.statistics import count_by, weakest_first
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import shown
 from protoat.plots.subject import Pictured, Seen, mode_name, said
@@ -19,9 +19,8 @@ def attacked_images(
     """Clean image, perturbation and attacked image, with the class and the mode that the model takes each for.
 
     Modes that the run's evaluation finds weakest come first, else those weakest here; of a mode, images that the attack
-    turns wrong come first. The
-    nearest mode is that of the clean image nearest by embedding, itself left out.
-    Perturbations are enlarged until their largest entry is black or white; grey is unchanged.
+    turns wrong. The nearest mode is that of the clean image nearest by embedding, itself left out. Perturbations are
+    enlarged until their largest entry is black or white; grey is unchanged.
 
     Args:
         run: with weights.
@@ -35,43 +34,41 @@ def attacked_images(
         DataNotFoundError: the test images are not there.
     """
     seen = Pictured.of(run, images)
-    data, clean, attacked = seen.data, seen.clean, seen.attacked(attack)
-    before, after = (part.predicted == data.labels for part in (clean, attacked))
-    near = [seen.near_modes(part).tolist() for part in (clean, attacked)]
-    here = {
-        data.mode_names[mode]: Count(int(after[data.modes == mode].sum()), int((data.modes == mode).sum()))
-        for mode in data.modes.unique().tolist()
-    }
-    known = _recorded(seen)
-    counts, where = (known, "in the worst case") if known.keys() >= here.keys() else (here, f"under {attack}")
-    order = [name for name in weakest_first(counts) if name in here]
+    near = [seen.near_modes(part).tolist() for part in (seen.clean, seen.attacked(attack))]
+    counts, where = _counts(seen, attack)
+    there = {seen.data.mode_names[mode] for mode in seen.data.modes.unique().tolist()}
     rows = []
-    for name in order[:modes]:
-        of_mode = (data.modes == data.mode_names.index(name)).nonzero()[:, 0]
-        fooled = 2 * (before & ~after)[of_mode].int() + before[of_mode].int()
-        shown_here = of_mode[fooled.argsort(descending=True, stable=True)[:each]].tolist()
-        pictures = [_picture(seen, attacked.images[row], row, attack, [own[row] for own in near]) for row in shown_here]
-        rows.append(
-            Row(
-                f"{'mode' if seen.has_modes else 'class'} {name}", f"{shown(counts[name])} stay right {where}", pictures
-            )
-        )
+    for name in [name for name in weakest_first(counts) if name in there][:modes]:
+        pictures = [_picture(seen, attack, row, [own[row] for own in near]) for row in _rows(seen, attack, name)[:each]]
+        kind = "mode" if seen.has_modes else "class"
+        rows.append(Row(f"{kind} {name}", f"{shown(counts[name])} stay right {where}", pictures))
     threat = seen.subject.threat
     about = (
-        f"of {len(data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, perturbation "
+        f"of {len(seen.data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, change "
         "(enlarged; grey is unchanged), attacked; below, the class said and the nearest mode, before and after"
     )
     return Pictures(f"Attacked images: {seen.name}", [about], rows)
 
 
-def _recorded(seen: Pictured) -> dict[str, Count]:
-    """What the evaluation of the run says of its modes, where it is of these weights."""
+def _counts(seen: Pictured, attack: str) -> tuple[dict[str, Count], str]:
+    """What stays right of each mode, and where: in the evaluation of these weights if there is one, else here."""
     record = None if seen.stored.outdated else seen.stored.evaluation
-    return {} if record is None or record.worst_case is None else record.worst_case.per_mode
+    right = seen.attacked(attack).predicted == seen.data.labels
+    here = count_by(right, seen.data.modes, seen.data.mode_names)
+    known = {} if record is None or record.worst_case is None else record.worst_case.per_mode
+    return (known, "in the worst case") if known.keys() >= here.keys() else (here, f"under {attack}")
 
 
-def _picture(seen: Pictured, attacked: Tensor, row: int, attack: str, near: list[int]) -> Picture:
-    data, clean = seen.data, seen.clean.images[row]
+def _rows(seen: Pictured, attack: str, mode: str) -> list[int]:
+    """The images of a mode: those that the attack turns wrong, those that stay right, those that are wrong anyway."""
+    before, after = (part.predicted == seen.data.labels for part in (seen.clean, seen.attacked(attack)))
+    rank = torch.where(~before, 2, torch.where(after, 1, 0))
+    of_mode = (seen.data.modes == seen.data.mode_names.index(mode)).nonzero()[:, 0]
+    return list(of_mode[rank[of_mode].argsort(stable=True)].tolist())
+
+
+def _picture(seen: Pictured, attack: str, row: int, near: list[int]) -> Picture:
+    data, clean, attacked = seen.data, seen.clean.images[row], seen.attacked(attack).images[row]
     change = attacked - clean
     enlarged = 0.5 + change / (2 * change.abs().max().clamp_min(1e-12))
     predicted = [part.predicted[row] for part in (seen.clean, seen.attacked(attack))]

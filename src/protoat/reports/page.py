@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from protoat.evaluation import Count
-from protoat.names import printable
 from protoat.reports.blocks import Block, Section
 
 __all__ = ["Chapter", "render"]
@@ -47,7 +46,6 @@ def render(title: str, chapters: Sequence[Chapter], made: Sequence[str]) -> str:
     environment.filters["kind"] = _kind
     environment.filters["json"] = lambda value: Markup(json.dumps(value).translate(_IN_SCRIPT))
     environment.filters["markup"] = Markup
-    environment.filters["printable"] = lambda text: printable(text, lines=True)
     environment.tests["accuracy"] = lambda cell: isinstance(cell, Count)
     script = _template_text("page.js")
     return environment.get_template("page.html").render(
