@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _PERPLEXITY = 30
 _MOST_MODES = 20
-_THUMBNAIL = 40  # pixels of the longest side: a map has hundreds
+_THUMBNAIL = {"longest": 40, "quality": 60}  # small, as a map has hundreds
 _GREY = "#7f7f7f"
 
 
@@ -157,4 +157,4 @@ def _point(seen: Pictured, kind: str, embedded: Embedded, row: int) -> Point:
     predicted = said(data, embedded.predicted[row])
     verdict = f"right: {predicted}" if embedded.predicted[row] == data.labels[row] else f"taken for {predicted}"
     words = f"{kind}, class {own}, mode {mode}, {verdict}"
-    return Point(data_uri(embedded.images[row], longest=_THUMBNAIL), words)
+    return Point(data_uri(embedded.images[row], **_THUMBNAIL), words)

@@ -27,12 +27,13 @@ def _pixels(image: Tensor) -> Tensor:
     return pixels[0] if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).contiguous()
 
 
-def data_uri(image: Tensor, *, longest: int = 96) -> str:
-    """A ``data:`` address of an image: PNG where it is grey and small, WebP of quality 85 where it is not.
+def data_uri(image: Tensor, *, longest: int = 96, quality: int = 85) -> str:
+    """A ``data:`` address of an image: PNG where it is grey and small, WebP where it is not.
 
     Args:
         image: (C, H, W), floats in [0, 1] or uint8.
         longest: a larger image is shrunk until no side is longer, in pixels.
+        quality: of WebP, up to 100.
 
     >>> import torch
     >>> data_uri(torch.zeros(1, 2, 2))[:30]
@@ -41,7 +42,7 @@ def data_uri(image: Tensor, *, longest: int = 96) -> str:
     picture, buffer = Image.fromarray(_pixels(image).numpy()), io.BytesIO()
     picture.thumbnail((longest, longest))
     kind = "png" if picture.mode == "L" and max(picture.size) <= 64 else "webp"
-    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 85, "method": 4}))
+    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": quality, "method": 4}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
