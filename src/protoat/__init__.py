@@ -45,8 +45,8 @@ _EXPORTS = {
         adaptive_head_attacks draw_targets
     """,
     "data": """
-        CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups ImageData
-        ImageFolder ImageLoader Inventory Origin Preprocess RandomView Source Split TinyImageNet cache_folder
+        CIFAR10 CIFAR100 CIFAR100_SUPERCLASSES MNIST Augment DataNotFoundError Digits FashionMNIST Groups HFDataset
+        ImageData ImageFolder ImageLoader Inventory Origin Preprocess RandomView Source Split TinyImageNet cache_folder
         long_tailed regroup split_validation
     """,
     "errors": "UserError",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from protoat import data
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
@@ -12,25 +14,40 @@ from protoat.recipes.parser import Parser, nearest
 
 __all__ = ["main"]
 
+_OF_OWN_IMAGES = ("path", "image_size", "image", "label", "mode", "subset")
+
 
 def main(args: list[str]) -> None:
     """Lists data sets, or looks for one, or downloads it."""
     parser = Parser("protoat data")
-    parser.add_argument("name", nargs="?", type=str | None, help="one data set; default all")
+    parser.add_argument(
+        "name", nargs="?", type=str | None, help="one data set, or HF:NAME of Hugging Face or a folder; default all"
+    )
     parser.add_argument("--download", action="store_true", help="fetch the data set")
     parser.add_argument("--path", type=str | None, help="of ImageFolder: the folder")
-    parser.add_argument("--image_size", type=int | None, help="of ImageFolder: pixels a side, where images differ")
+    parser.add_argument(
+        "--image_size", type=int | None, help="of ImageFolder and HF:NAME: pixels a side, where images differ"
+    )
+    for column in ("image", "label", "mode"):
+        parser.add_argument(f"--{column}", type=str | None, help=f"of HF:NAME: column of {column}s")
+    parser.add_argument("--subset", type=str | None, help="of HF:NAME: one of its configurations")
     parser.add_argument("--root", type=str | None, help="where to look; default PROTOAT_DATA or ~/.cache/protoat/data")
     options = parser.parse_args(args)
+    more = {key: options[key] for key in _OF_OWN_IMAGES if options[key] is not None}
+    if options.name is not None and options.name.startswith("HF:"):
+        options.name, more["path"] = "HFDataset", options.name.removeprefix("HF:")
     sources = {name: getattr(data, name) for name in class_names("data")}
     if options.name is not None and options.name not in sources:
         raise UserError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
     if options.download and options.name is None:
         raise UserError("--download fetches one data set at a time; name it: protoat data MNIST --download")
     chosen = [sources[options.name]] if options.name else list(sources.values())
-    more = {key: options[key] for key in ("path", "image_size") if options[key] is not None}
-    if more and options.name != "ImageFolder":
-        raise UserError(f"--{next(iter(more))} is of your own images; write protoat data ImageFolder --path FOLDER")
+    taken = inspect.signature(chosen[0]).parameters if options.name else {}
+    for key in more:
+        if key not in taken:
+            raise UserError(
+                f"--{key} is of your own images; write protoat data ImageFolder --path FOLDER, or protoat data HF:NAME"
+            )
     found = [source(root=options.root, **more) for source in chosen]
     if options.download:
         found[0].fetch()

@@ -6,6 +6,7 @@ from protoat.data.cache import cache_folder
 from protoat.data.cifar import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES
 from protoat.data.digits import Digits
 from protoat.data.folder import ImageFolder
+from protoat.data.hugging_face import HFDataset
 from protoat.data.inventory import Inventory
 from protoat.data.loader import ImageLoader
 from protoat.data.mnist import MNIST, FashionMNIST
@@ -25,6 +26,7 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Groups",
+    "HFDataset",
     "ImageData",
     "ImageFolder",
     "ImageLoader",

@@ -58,15 +58,21 @@ def _digest(path: Path) -> bytes:
 
 
 def decode_once(
-    paths: Sequence[Path], digests: Sequence[bytes], *, image_size: int | None = None, background: str | None = None
+    pictures: Sequence[Path | bytes],
+    digests: Sequence[bytes],
+    *,
+    names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    background: str | None = None,
 ) -> Tensor:
-    """Pixels of image files, (N, C, H, W) uint8, in the order of `paths`; C is 1 where every file is grey, else 3.
+    """Pixels of image files, (N, C, H, W) uint8, in their order; C is 1 where every file is grey, else 3.
 
     The second call with the same content, wherever the files are and whatever their names, reads the cache.
 
     Args:
-        paths: pictures; how one becomes pixels is said in `protoat.data.picture.show`.
-        digests: what `file_digests` gave for them.
+        pictures: paths, or the bytes of files; how one becomes pixels is said in `protoat.data.picture.show`.
+        digests: SHA-256 of the bytes of each, as of `file_digests`.
+        names: of pictures, for messages; default: their paths.
         image_size: scale and centre-crop every image to this many pixels a side (bilinear); default: all images must
             have one size already.
         background: colour under transparent pixels; default: white.
@@ -80,7 +86,7 @@ def decode_once(
     path = cache_folder() / f"{key[:32]}.safetensors"
     images = _recall(path)
     if images is None:
-        images = _decode_all(paths, image_size, colour)
+        images = _decode_all(pictures, names or list(map(str, pictures)), image_size, colour)
         _keep(path, images)
     return images
 
@@ -116,41 +122,45 @@ def _checksum(images: Tensor) -> str:
     return str(crc32(images.numpy().data))
 
 
-def _decode_all(paths: Sequence[Path], image_size: int | None, background: tuple[int, int, int]) -> Tensor:
-    first, _ = _decode(paths[0], image_size, background)
+def _decode_all(
+    pictures: Sequence[Path | bytes], names: Sequence[str], image_size: int | None, background: tuple[int, int, int]
+) -> Tensor:
+    first, _ = _decode(pictures[0], names[0], image_size, background)
     try:
-        pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
+        pixels = np.empty((len(pictures), *first.shape), dtype=np.uint8)
     except MemoryError:
         raise UserError(
-            f"{len(paths)} images as large as {paths[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into memory; "
-            "write image_size=224 (protoat train: --data.image_size 224) or less"
+            f"{len(pictures)} images as large as {names[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into "
+            "memory; write image_size=224 (protoat train: --data.image_size 224) or less"
         ) from None
 
     def fill(index: int) -> bool:
-        image, grey = _decode(paths[index], image_size, background)
+        image, grey = _decode(pictures[index], names[index], image_size, background)
         if image.shape != first.shape:
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise UserError(
-                f"images of mixed size: {paths[0]} is {size(first)} and {paths[index]} is {size(image)}; "
+                f"images of mixed size: {names[0]} is {size(first)} and {names[index]} is {size(image)}; "
                 "write image_size=32 (protoat train: --data.image_size 32) to bring all to one size"
             )
         pixels[index] = image
         return grey
 
-    grey = all(_in_threads(fill, range(len(paths))))
+    grey = all(_in_threads(fill, range(len(pictures))))
     return torch.from_numpy(pixels[:, :1].copy() if grey else pixels)
 
 
-def _decode(path: Path, image_size: int | None, background: tuple[int, int, int]) -> tuple[np.ndarray, bool]:
+def _decode(
+    picture: Path | bytes, name: str, image_size: int | None, background: tuple[int, int, int]
+) -> tuple[np.ndarray, bool]:
     """(3, H, W) uint8, and whether the file is grey."""
     try:
-        colour, grey = show(path, background)
+        colour, grey = show(picture, background)
         if image_size is not None:
             colour = fitted(colour, image_size, image_size)
         return np.asarray(colour).transpose(2, 0, 1), grey
     except Exception as error:  # Pillow's decoders raise many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as an image ({reason}); repair or delete it") from error
+        raise UserError(f"{name} cannot be read as an image ({reason}); repair or delete it") from error
 
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -16,7 +16,7 @@ from protoat.data.listing import Picture, children, in_order, pictures
 from protoat.data.picture import colour_of
 from protoat.errors import UserError
 
-__all__ = ["ImageFolder"]
+__all__ = ["ImageFolder", "held_out"]
 
 _TEST_SHARE = 0.2
 _VALIDATION = ("val", "valid", "validation")
@@ -145,7 +145,7 @@ class ImageFolder(Source):
         splits = {name: half.name for name, half in halves.items()}
         split_of = [name for name, half in found.items() for _ in half]
         if len(halves) == 1:
-            out = _held_out([picture.mode_name for picture in every], digests)
+            out = held_out([picture.mode_name for picture in every], digests)
             split_of = ["test" if held_out else "train" for held_out in out]
             splits = {"train": "four fifths by content", "test": "a fifth by content"}
         class_at = {name: index for index, name in enumerate(class_names)}
@@ -217,7 +217,7 @@ def _check_no_half(folder: Path) -> None:
             )
 
 
-def _held_out(mode_names: list[str], digests: list[bytes]) -> list[bool]:
+def held_out(mode_names: list[str], digests: list[bytes]) -> list[bool]:
     """For each image whether it is a test image; see `ImageFolder` for the rule."""
     contents: dict[str, set[bytes]] = defaultdict(set)
     for mode, digest in zip(mode_names, digests, strict=True):

@@ -38,7 +38,7 @@ CLASS_KEYS = (
     "loss",
 )
 # Arguments of data that are places of files and names which users give, never code.
-FREE_KEYS = ("root", "path", "classes", "background", "name")
+FREE_KEYS = ("root", "path", "classes", "background", "name", "subset", "image", "label", "mode")
 _NAMING = (*CLASS_KEYS, "trust", "attack", "attacks")
 _TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
@@ -121,7 +121,7 @@ def _is_dotted(name: object) -> bool:
 
 def _dotted_in(text: str) -> list[str]:
     """Dotted names in a value of the command line, which may be YAML."""
-    text = re.sub(r"^(?!(timm|torchvision|transfer):)([\w.]+):(\w+)$", r"\2.\3", text)
+    text = re.sub(r"^(?!(timm|torchvision|transfer|HF):)([\w.]+):(\w+)$", r"\2.\3", text)
     if _is_dotted(text):
         return [text]
     if not set("{[") & set(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
@@ -16,10 +16,12 @@ from jsonargparse.typing import register_type
 
 from protoat.errors import UserError
 from protoat.pixels import Pixels
+from protoat.recipes.prefixes import spelled_out
 
 __all__ = ["MODE", "Parser", "nearest", "plain_pixels"]
 
 MODE = "protoat"
+_OF_DATA = {"--data": {"HF": ("HFDataset", "--data.path")}}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -146,6 +148,10 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         (file or sys.stderr).write(message)  # argparse would not say that the disk is full
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """As of jsonargparse; ``--data HF:NAME`` stands for the data set of that name."""
+        return super().parse_args(None if args is None else spelled_out(args, _OF_DATA), *rest, **options)
 
     def add_trust(self) -> None:
         """Adds ``--trust``, which `protoat.recipes.own_code.named_in` reads before anything is parsed."""

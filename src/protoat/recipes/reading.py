@@ -29,6 +29,7 @@ from protoat.recipes.fingerprint import flat
 from protoat.recipes.initialise import Initialise, digest, weights_of_run
 from protoat.recipes.own_code import named_in, trusted, trusting
 from protoat.recipes.parser import Parser
+from protoat.recipes.prefixes import spelled_out
 from protoat.recipes.recipe import KEYS, Recipe
 from protoat.recipes.round_trip import check_comes_back
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
@@ -40,7 +41,7 @@ __all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "share
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("head", "method", "regularizer", "modes", "weighting", "optimizer", "schedule")
-_LIBRARIES = {"timm": "TimmModel", "torchvision": "TorchvisionModel"}
+_LIBRARIES = {"--model": {"timm": ("TimmModel", "--model.name"), "torchvision": ("TorchvisionModel", "--model.name")}}
 
 
 def read_recipe(
@@ -149,7 +150,7 @@ class _RecipeParser(Parser):
 
 def resolve(parser: Parser, args: Sequence[str]) -> tuple[Recipe, Namespace]:
     """The recipe that `args` ask of a `recipe_parser`, and all that was parsed, further options included."""
-    args = _with_libraries(args)
+    args = spelled_out(args, _LIBRARIES)
     for place, (before, arg) in enumerate(pairwise(["", *args])):
         if re.fullmatch(r"--model=[\w.]+:\w+", f"{before}={arg}" if before == "--model" else arg):
             args[place] = arg.replace(":", ".")  # protoat evaluate spells it with a colon
@@ -166,21 +167,6 @@ def _in_full(before: str, arg: str) -> str:
     option, equals, word = arg.partition("=") if arg.startswith("--") else (before, "", arg)
     name = WORDS.get(option.removeprefix("--"), {}).get(word)
     return arg if name is None else f"{option}={name}" if equals else name
-
-
-def _with_libraries(args: Sequence[str]) -> list[str]:
-    """Options in which ``--model timm:NAME`` and ``torchvision:NAME`` are said as recipes say them.
-
-    >>> _with_libraries(["--model", "timm:resnet18", "--seed", "1"])
-    ['--model', 'TimmModel', '--model.name', 'resnet18', '--seed', '1']
-    """
-    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--model=") else [arg])]
-    found: list[str] = []
-    for option, word in pairwise(["", *words]):
-        library, colon, name = word.partition(":")
-        known = option == "--model" and colon and library in _LIBRARIES
-        found += [_LIBRARIES[library], "--model.name", name] if known else [word]
-    return found
 
 
 def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:

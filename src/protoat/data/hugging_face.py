@@ -1,0 +1,247 @@
+"""Data sets of Hugging Face: a folder, or the local cache of the `datasets` library."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protoat.data.augment import Augment
+from protoat.data.base import DataNotFoundError, ImageData, Source, Split, reading
+from protoat.data.cache import decode_once
+from protoat.data.folder import held_out
+from protoat.data.hugging_face_columns import Columns
+from protoat.data.inventory import Inventory, inventory_of
+from protoat.data.listing import in_order
+from protoat.data.picture import colour_of
+from protoat.errors import UserError
+
+__all__ = ["HFDataset"]
+
+logger = logging.getLogger(__name__)
+
+_VALIDATION = ("validation", "valid", "val")
+
+
+class HFDataset(Source):
+    """Images of a data set in the form of Hugging Face's `datasets`, ``--data HF:NAME``.
+
+    It is looked for as a folder, in any form that `datasets` reads without code: saved by ``save_to_disk``, Parquet or
+    Arrow files, ``imagefolder``; else in the local cache of `datasets`, where ``protoat data HF:NAME --download`` puts
+    it. Nothing else asks the Hub.
+
+    Pixels are read as those of `ImageFolder`. The order of classes is that of a column of class labels; other labels
+    and modes are sorted, numbers by value. A mode is called ``class/mode``; a missing one is ``class/(unknown)``.
+
+    Splits are ``train`` and ``test``, and ``validation`` (``valid``, ``val``), by which the best checkpoint is chosen;
+    where there is no ``test``, that is the test split. Where there is neither, a fifth of each mode is, chosen by
+    content as in `ImageFolder`. Other splits are left out.
+
+    Args:
+        path: a folder, or the name of a data set, such as ``ylecun/mnist``.
+        subset: one of several configurations of a data set.
+        image: column of pictures; default: the only one.
+        label: column of labels; default: the only one of class labels, else ``label`` or ``labels``.
+        mode: column of modes; default: modes are the classes.
+        image_size: scale and centre-crop every image to this many pixels a side; default: all must have one size.
+        background: colour under transparent pixels, such as black or #808080; default: white, as on a page.
+        root: not used, `datasets` has a cache of its own (``HF_HOME``, ``HF_DATASETS_CACHE``).
+        download: fetch it from the Hub where it is neither a folder nor cached (default False).
+
+    Raises:
+        ValueError: on loading: `datasets` is not installed, a column that is not there or of another kind, an image
+            without a label, fewer than two classes, images of mixed size, one that cannot be read.
+        DataNotFoundError: on loading: it is not there.
+
+    >>> HFDataset(path="user/pictures", mode="style")
+    HFDataset(path='user/pictures', subset=None, image=None, label=None, mode='style', image_size=None, \
+background=None, root=..., download=False)
+    """
+
+    augment = Augment(padding=4, flip=True)
+
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        subset: str | None = None,
+        image: str | None = None,
+        label: str | None = None,
+        mode: str | None = None,
+        image_size: int | None = None,
+        background: str | None = None,
+        root: Path | str | None = None,
+        download: bool = False,
+    ) -> None:
+        super().__init__(root=root, download=download)
+        if image_size is not None and image_size < 1:
+            raise UserError(f"image_size={image_size} must be at least 1 pixel")
+        if background is not None:
+            colour_of(background)
+        self.path = str(path)
+        self.subset, self.image, self.label, self.mode = subset, image, label, mode
+        self.image_size = image_size
+        self.background = background
+        self._splits: Mapping[str, Any] | None = None
+        self._data: tuple[ImageData, list[str]] | None = None
+        self._inventory: Inventory | None = None
+
+    def location(self) -> Path:
+        return self._folder if self._folder.is_dir() else _cache_folder()
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def available(self) -> bool:
+        return bool(self.path) and (self._folder.is_dir() or self._cached() is not None)
+
+    def not_found(self) -> str:
+        if not self.path:
+            return "name the data set: --data HF:NAME (library: path=)"
+        return (
+            f"there is no folder {self.path}, and no data set of that name in {_cache_folder()}; download it: "
+            f"protoat data HF:{self.path} --download"
+        )
+
+    def fetch_files(self) -> None:
+        if not self.path:
+            raise DataNotFoundError(self.not_found())
+        datasets = _datasets()
+        try:
+            self._splits = _by_split(datasets.load_dataset(self.path, self.subset))
+        except (ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataNotFoundError(f"{self.path} could not be downloaded: {' '.join(str(error).split())}") from error
+
+    def read(self, split: Split) -> ImageData:
+        data = self._read(split)
+        if not len(data):
+            raise UserError(f"{self.path} has too few images to hold some out; give it a train and a test split")
+        return data
+
+    def load_validation(self) -> ImageData | None:
+        return self._read("validation") if self.available() and "validation" in self._halves(Counter()) else None
+
+    def inventory(self) -> Inventory | None:
+        if self._inventory is None and self.available():
+            left_out: Counter[str] = Counter()
+            halves = self._halves(left_out)
+            data, split_of = self._all()
+            splits = {name: halves[name] for name in halves}
+            if "test" not in splits:
+                splits = {"train": "four fifths by content", "test": "a fifth by content"}
+            self._inventory = inventory_of(data, split_of, splits, left_out)
+        return self._inventory
+
+    def _cached(self) -> Mapping[str, Any] | None:
+        """The splits that the cache of `datasets` has, without a look at the Hub."""
+        if self._splits is None:
+            _datasets()
+            cache = import_module("datasets.packaged_modules.cache.cache").Cache
+            name = self.path.rpartition("/")[2]
+            try:
+                found = cache(
+                    repo_id=self.path, dataset_name=name, config_name=self.subset, version="auto", hash="auto"
+                )
+                self._splits = _by_split(found.as_dataset())
+            except (ValueError, OSError) as error:
+                logger.debug("%s is not cached: %s", self.path, error)
+        return self._splits
+
+    def _loaded(self) -> Mapping[str, Any]:
+        """The data set of each of its splits."""
+        if self._splits is None and self._folder.is_dir():
+            datasets = _datasets()
+            saved = any((self._folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+            with reading(self._folder):
+                found = (
+                    datasets.load_from_disk(str(self._folder))
+                    if saved
+                    else datasets.load_dataset(str(self._folder), self.subset)
+                )
+            self._splits = _by_split(found)
+        found = self._splits or self._cached()
+        if found is None:
+            raise DataNotFoundError(self.not_found())
+        return found
+
+    def _halves(self, left_out: Counter[str]) -> dict[str, str]:
+        """The split of the data set that each of ours is."""
+        names = list(self._loaded())
+        if len(names) == 1:
+            return {"train": names[0]}
+        held = next((name for name in _VALIDATION if name in names), None)
+        halves = {"train": "train", "test": "test" if "test" in names else held}
+        if "test" in names and held is not None:
+            halves["validation"] = held
+        if "train" not in names or halves["test"] is None:
+            raise UserError(f"{self.path} has the splits {', '.join(names)}, expected train and test")
+        for name in names:
+            if name not in halves.values():
+                left_out[f"images of split {name}"] += len(self._loaded()[name])
+        return {own: str(theirs) for own, theirs in halves.items()}
+
+    def _read(self, split: str) -> ImageData:
+        data, split_of = self._all()
+        return data.subset(torch.tensor([own == split for own in split_of]).nonzero()[:, 0])
+
+    def _all(self) -> tuple[ImageData, list[str]]:
+        """Images of all splits, and the split of each."""
+        if self._data is not None:
+            return self._data
+        halves = self._halves(Counter())
+        tables = {own: self._loaded()[name] for own, name in halves.items()}
+        columns = Columns(self.path, tables, image=self.image, label=self.label, mode=self.mode)
+        if len(set(columns.labels)) < (2 if self.labelled else 1):
+            raise UserError(
+                f"{self.path} has {len(set(columns.labels))} classes in column {columns.label!r}, expected at least two"
+            )
+        class_at = {name: index for index, name in enumerate(columns.class_names)}
+        labels = [class_at[name] for name in columns.labels]
+        class_of = dict(zip(columns.modes, labels, strict=True))
+        mode_names = sorted(class_of, key=lambda mode: (class_of[mode], in_order(mode.rpartition("/")[2])))
+        mode_at = {name: index for index, name in enumerate(mode_names)}
+        pictures = columns.pictures((self._folder, _cache_folder()))
+        digests = [sha256(picture).digest() for picture in pictures]
+        split_of = [own for own, table in tables.items() for _ in range(len(table))]
+        names = [f"image {place} of {self.path}" for place in range(len(pictures))]
+        data = ImageData(
+            decode_once(pictures, digests, names=names, image_size=self.image_size, background=self.background),
+            torch.tensor(labels),
+            columns.class_names,
+            torch.tensor([mode_at[mode] for mode in columns.modes]),
+            tuple(mode_names),
+        )
+        if len(tables) == 1:
+            split_of = ["test" if out else "train" for out in held_out(columns.modes, digests)]
+        self._data = data, split_of
+        return self._data
+
+
+def _datasets() -> Any:
+    """The library.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return import_module("datasets")
+    except ModuleNotFoundError:
+        raise UserError("--data HF:NAME needs datasets; install it: pip install 'protoat[datasets]'") from None
+
+
+def _cache_folder() -> Path:
+    """Where `datasets` keeps data sets, by its own rules."""
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+
+
+def _by_split(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {str(found.split or "train"): found}
