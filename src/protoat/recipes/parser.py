@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
@@ -149,9 +149,9 @@ class Parser(jsonargparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         (file or sys.stderr).write(message)  # argparse would not say that the disk is full
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """As of jsonargparse; ``--data HF:NAME`` stands for the data set of that name."""
-        return super().parse_args(None if args is None else spelled_out(args, _OF_DATA), *rest, **options)
+        return super().parse_args(None if args is None else spelled_out(list(args), _OF_DATA), namespace, **options)
 
     def add_trust(self) -> None:
         """Adds ``--trust``, which `protoat.recipes.own_code.named_in` reads before anything is parsed."""
