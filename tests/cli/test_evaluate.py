@@ -140,7 +140,7 @@ def test_the_default_is_strong_and_knows_the_prototypes(run: Path, printed) -> N
 
 def test_progress_is_said_where_there_is_no_terminal(run: Path, printed, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(range(0, 10_000, 20))
-    monkeypatch.setattr("protoat.cli.evaluate.time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr("protoat.cli.progress.time", SimpleNamespace(monotonic=lambda: next(times)))
     _, said = printed("evaluate", str(run), "--attacks", "fgsm", "--batch-size", "100")
     lines = [line for line in said.splitlines() if "s left" in line]
     assert len(lines) == 2  # one after more than a minute, with ten steps of twenty seconds

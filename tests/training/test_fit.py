@@ -434,8 +434,26 @@ def test_progress_shows_terms_and_time_left(small: ModuleType, capsys: pytest.Ca
     small.train("pgd", None, epochs=1, progress=True)
     shown = capsys.readouterr().err
     assert "epoch 1/1" in shown and "5/5" in shown and "metric" in shown
-    small.train("pgd", None, epochs=1)
+
+
+@pytest.mark.parametrize("progress", [None, True])
+def test_each_epoch_is_a_line_with_its_accuracies(
+    progress: bool | None, small: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = small.train("pgd", None, epochs=2, progress=progress).metrics
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch 2 of 2: ")]
+    assert len(lines) == 1
+    assert f"held out: clean {metrics[1]['validation']['clean']:.1%}, robust " in lines[0]
+
+
+def test_it_can_be_quiet_and_says_nothing_twice(
+    small: ModuleType, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    small.train("pgd", None, epochs=1, progress=False)
+    with caplog.at_level("INFO", "protoat"):
+        small.train("pgd", None, epochs=1)
     assert capsys.readouterr().err == ""
+    assert caplog.text.count("epoch 1 of 1: ") == 1
 
 
 class Empty:

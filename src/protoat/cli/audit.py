@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from rich.console import Console
-from rich.status import Status
-
 from protoat.cli.document import keep
 from protoat.cli.printing import print_table
+from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import CHECKS
@@ -50,7 +48,8 @@ def main(args: list[str]) -> int:
         "; --n 100 is quicker" if images > 100 else "",
     )
     started = time.monotonic()
-    with Status("", console=Console(stderr=True, quiet=not logger.isEnabledFor(logging.INFO))) as status:
+    chosen = [check.id for check in CHECKS if not options.checks or check.id in options.checks]
+    with Shown() as shown:
         report = audit_subject(
             subject,
             images=options.n,
@@ -58,7 +57,7 @@ def main(args: list[str]) -> int:
             surrogates=options.surrogate,
             only=options.checks,
             keep_fuller=bool(options.checks),
-            advance=lambda check, attack: status.update(f"{check}: {attack}"),
+            advance=lambda check, attack: shown.at(chosen.index(check), len(chosen), f"{check}: {attack}"),
         )
     keep("audit", report.to_json())
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"

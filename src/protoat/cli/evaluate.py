@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
-from types import TracebackType
 from typing import Literal
 
 from accelerate import PartialState
 from jsonargparse import Namespace
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from protoat.attacks.precision import AttackPrecision
 from protoat.cli.log_with import add_log_with, check_log_with, numbers_of, tell
 from protoat.cli.printing import linear_heads, measurements
+from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.measurement import Advance
@@ -75,7 +72,7 @@ def main(args: list[str]) -> None:
     subject = subject_of(parser, options)
     if subject.inventory is not None:
         logger.info("%s", subject.inventory)
-    with _Progress() as progress:
+    with Shown() as shown:
         record = measure(
             subject,
             options.attacks or default_names(subject),
@@ -83,7 +80,7 @@ def main(args: list[str]) -> None:
             batch_size=options.batch_size,
             budget_seconds=options.budget_seconds,
             attack_precision=options.attack_precision,
-            advance=progress.advance,
+            advance=_Accuracies(shown).advance,
         )
     if not PartialState().is_main_process:
         return
@@ -103,43 +100,28 @@ def _probe(options: Namespace, given: Namespace) -> None:
     check_weights_of_run(options.weights)
     run = find_run(options.run)
     chosen = {} if options.attacks is None else {"attacks": options.attacks}
-    record = probe_run(run, weights=options.weights, limit=options.n, batch_size=options.batch_size, **chosen)
+    with Shown() as shown:
+        record = probe_run(
+            run,
+            weights=options.weights,
+            limit=options.n,
+            batch_size=options.batch_size,
+            advance=shown.at,
+            **chosen,
+        )
     linear_heads(str(run), record)
     say(f"{run / 'probe.json'} holds counts for each class, mode and image")
 
 
-class _Progress:
-    """Running accuracies and the time left: as a bar on a terminal, else as a line each minute."""
+class _Accuracies:
+    """Running accuracies, for the one who waits."""
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(
-            *columns,
-            console=console,
-            transient=True,
-            disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
-        )
-        self.task = self.bar.add_task("")
-        self.said, self.done = time.monotonic(), 0
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
         self.counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def advance(self, step: Advance) -> None:
         correct, images = self.counts[step.attack]
         self.counts[step.attack] = correct + step.correct, images + step.images
         shares = ", ".join(f"{name} {100 * right / seen:.1f} %" for name, (right, seen) in self.counts.items())
-        self.bar.update(self.task, completed=step.done, total=step.total, description=shares)
-        passed = time.monotonic() - self.said
-        if self.bar.disable and passed > 60:
-            left = passed * (step.total - step.done) / (step.done - self.done)
-            logger.info("%d %% done, about %.0f s left: %s", 100 * step.done // step.total, left, shares)
-            self.said, self.done = self.said + passed, step.done
+        self.shown.at(step.done, step.total, shares)

@@ -34,7 +34,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("protoat").setLevel(logging.INFO)
-    if sys.stderr.isatty():  # the progress bar says the same
+    if sys.stderr.isatty():  # the progress bar says the same, above itself
         logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from protoat.cli.log_with import add_log_with, check_log_with, tell
+from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.parser import Parser
@@ -41,6 +42,7 @@ def main(args: list[str]) -> None:
     from protoat.reports.html import report  # drawing takes a second to import, and help needs none
 
     folders = list(map(find_run, options.folders))
-    out = report(folders, options.out, images=options.images)
+    with Shown() as shown:
+        out = report(folders, options.out, images=options.images, advance=shown.at)
     tell(options.log_with, folders[0], "report", [out])
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")

@@ -126,6 +126,7 @@ class _Launch:
         self.total = len(self.waiting)
         self.running: dict[Task, tuple[Handle, float]] = {}
         self.failures: list[Failure] = []
+        self.seconds: list[float] = []
 
     def step(self) -> bool:
         """Takes up what has ended, begins what may begin; False when nothing is left."""
@@ -157,7 +158,10 @@ class _Launch:
 
     def _ended(self, task: Task, error: str | None, seconds: float) -> None:
         if error is None:
-            self.say(f"{task.job.name}: done in {seconds:.0f} s")
+            self.seconds.append(seconds)
+            left = len(self.waiting) * sum(self.seconds) / len(self.seconds) / self.jobs
+            told = f"; about {left:.0f} s left, if the others take as long" if self.waiting else ""
+            self.say(f"{task.job.name}: done in {seconds:.0f} s{told}")
         else:
             self.say(f"{task.job.name}: failed: {error}")
             self.failures.append(Failure(task, error))

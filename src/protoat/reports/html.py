@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import protoat
 from protoat.errors import UserError
 from protoat.plots.style import names
 from protoat.plots.subject import Pictured
+from protoat.reports.blocks import Section
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
 from protoat.reports.records import records_of
@@ -24,14 +25,37 @@ from protoat.runs.store import write
 
 __all__ = ["report"]
 
+_SECTIONS: dict[str, Callable[[Records, Views], Section]] = {
+    "summary": lambda records, _: summary(records),
+    "gallery": gallery,
+    "groups": lambda records, _: groups(records),
+    "attacks": lambda records, _: attacks(records),
+    "embedding": embedding,
+    "prototypes": prototypes,
+    "retrieval": lambda records, views: retrieved([records], views),
+    "training": lambda records, _: training(records),
+    "audit": lambda records, _: audit(records),
+    "lint": lambda records, _: lint(records),
+    "recipe": lambda records, _: recipe(records),
+    "environment": lambda records, _: environment(records),
+    "redo": lambda records, _: redo(records),
+}
 
-def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300) -> Path:
+
+def report(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    images: int = 300,
+    advance: Callable[[float, float, str], None] | None = None,
+) -> Path:
     """Writes one HTML file that opens from disk, without a network.
 
     Args:
         folders: of runs, or of measurements; several are compared, the first being what the others are compared with.
         out: the file.
         images: test images of gallery, map and retrieval, which are computed from weights; 0 leaves out whatever is.
+        advance: called before each section with how many are done, how many there will be, and its name.
 
     Returns:
         `out`.
@@ -47,11 +71,18 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
     found = [records_of(folder) for folder in folders]
     views = {own.path: Pictured(own, images) for own in found if isinstance(own, Run) and own.has_weights and images}
     called = names([records.path for records in found])
+    sections = len(_SECTIONS) * len(found) + (len(found) > 1)
+
+    def starts(done: int, text: str) -> None:
+        if advance is not None:
+            advance(done, sections, text)
+
     chapters = [
-        _chapter(number, name, records, views)
+        _chapter(number, name, records, views, starts)
         for number, (name, records) in enumerate(zip(called, found, strict=True), 1)
     ]
     if len(found) > 1:
+        starts(sections - 1, "comparison")
         chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, views)))
     title = " and ".join(records.name for records in found) if len(found) < 4 else f"{len(found)} runs compared"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -59,20 +90,9 @@ def report(folders: Sequence[Path | str], out: Path | str, *, images: int = 300)
     return Path(out)
 
 
-def _chapter(number: int, name: str, records: Records, views: Views) -> Chapter:
-    sections = [
-        summary(records),
-        gallery(records, views),
-        groups(records),
-        attacks(records),
-        embedding(records, views),
-        prototypes(records, views),
-        retrieved([records], views),
-        training(records),
-        audit(records),
-        lint(records),
-        recipe(records),
-        environment(records),
-        redo(records),
-    ]
+def _chapter(number: int, name: str, records: Records, views: Views, starts: Callable[[int, str], None]) -> Chapter:
+    sections = []
+    for place, (title, section) in enumerate(_SECTIONS.items()):
+        starts((number - 1) * len(_SECTIONS) + place, f"{name}: {title}")
+        sections.append(section(records, views))
     return Chapter(f"run-{number}", name, sections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -101,8 +101,20 @@ class LinearProbe(nn.Module):
             self.head.weight.copy_(weight)
             self.head.bias.copy_(bias)
 
-    def fit_robust(self, data: ImageData, threat: ThreatModel, *, updates: int, seed: int) -> None:
-        """Goes on from there by adversarial training of the head alone, against attacks through head and encoder."""
+    def fit_robust(
+        self,
+        data: ImageData,
+        threat: ThreatModel,
+        *,
+        updates: int,
+        seed: int,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        """Goes on from there by adversarial training of the head alone, against attacks through head and encoder.
+
+        Args:
+            advance: called with the number of updates after each.
+        """
         objective = Objective(PGDAT(threat, steps=_STEPS))
         optimizer = torch.optim.Adam(parameter_groups(self, objective, lr=_LR, weight_decay=_WEIGHT_DECAY))
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
@@ -118,6 +130,8 @@ class LinearProbe(nn.Module):
                     terms.total.backward()
                     optimizer.step()
                 decay.step()
+                if advance is not None:
+                    advance(update + 1)
                 if (update + 1) % 100 == 0:
                     logger.info("robust head: update %d of %d, loss %.3f", update + 1, updates, terms.total.item())
 
@@ -131,6 +145,7 @@ def probe_run(
     updates: int = 1000,
     limit: int | None = None,
     batch_size: int = 256,
+    advance: Callable[[float, float, str], None] | None = None,
 ) -> Probe:
     """Linear evaluation of a run's encoder and, for comparison, of the same network with its first random weights.
 
@@ -144,6 +159,7 @@ def probe_run(
         attacks: what the heads are measured under, see `attack_of_name`; the radius is that of the recipe.
         updates: of the robust head, on batches of 256 under PGD-10.
         limit, batch_size: see `protoat.evaluate`.
+        advance: called with the updates of robust heads that are done, how many there will be, and which head is next.
 
     Returns:
         What the record now holds.
@@ -168,12 +184,17 @@ def probe_run(
         untrained = run.untrained()
     with working_on(run.path):
         encoders = {}
-        for name, encoder in (("trained", model), ("random", untrained)):
+        for number, (name, encoder) in enumerate((("trained", model), ("random", untrained))):
+
+            def done(update: int, before: int = number * updates, name: str = name) -> None:
+                if advance is not None:
+                    advance(before + update, 2 * updates, f"robust head on the {name} encoder")
+
             logger.info("%s encoder: linear heads on %d training images", name, len(train))
             probe = LinearProbe(encoder, train, PartialState().device)
             probe.fit_clean(train)
             heads = {"standard": evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)}
-            probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed)
+            probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed, advance=done)
             heads["robust"] = evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)
             encoders[name] = {head: report.attacks for head, report in heads.items()}
         subject = Judged(

@@ -43,7 +43,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
     Args:
         recipe: from `read_recipe`.
         out: the folder; it may hold an earlier, shorter part of the same run and nothing else.
-        progress: show a progress bar; None shows it on a terminal only.
+        progress: see `protoat.fit`.
         loggers: trackers, which are told the recipe, see `protoat.fit`; they are no part of a run.
 
     Raises:

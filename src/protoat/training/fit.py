@@ -145,7 +145,8 @@ def fit(
             alone, see `Attack.gradient_steps`; weights learn in the accelerator's precision, validation judges in
             float32.
         seed: of everything random in training.
-        progress: show a progress bar; None shows it on a terminal only.
+        progress: show a progress bar and, where logging does not, a line for each epoch; None shows the bar on a
+            terminal only; False shows neither.
         loggers: trackers that are told settings, numbers of each epoch, also by mode and prototype, and at the end the
             files of the run: names among ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ``"trackio"``, or trackers of
             Accelerate that have not begun; None writes TensorBoard files into `out` when it is installed. A resumed

@@ -99,7 +99,11 @@ class Loop:
         state.finish_epoch(line)
         measured = self.validation is not None and "validation" in line
         self.log.append(line, self.validation.by_mode if measured and self.validation is not None else {})
-        logger.info("epoch %d of %d: %s", line["epoch"], self.epochs, _summary(line))
+        said = f"epoch {line['epoch']} of {self.epochs}: {_summary(line)}"
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s", said)
+        else:  # a script that has set up no logging
+            self.bar.say(said)
 
     def _batch(self, batch: tuple[Any, ...]) -> None:
         state, objective = self.state, self.learner.objective

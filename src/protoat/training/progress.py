@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""The progress of training: a bar on a terminal, and a line for each epoch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from protoat.names import printable
 
 __all__ = ["ProgressBar"]
 
@@ -16,7 +19,7 @@ class ProgressBar:
     Args:
         total: batches of the run.
         done: those a resumed run has behind it.
-        show: None shows it on a terminal only.
+        show: None shows it on a terminal only, and elsewhere the lines of epochs alone; False shows neither.
     """
 
     def __init__(self, total: int, done: int, *, show: bool | None) -> None:
@@ -29,6 +32,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[terms]}"),
         )
+        self._says = show is not False
         visible = console.is_terminal if show is None else show
         self._bar = Progress(*columns, console=console, disable=not visible)
         self._task = self._bar.add_task("training", total=total, completed=done, terms="")
@@ -49,3 +53,8 @@ class ProgressBar:
         """One batch is done."""
         text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         self._bar.update(self._task, advance=1, description=f"epoch {epoch}/{epochs}", terms=text)
+
+    def say(self, line: str) -> None:
+        """The line of an epoch; on a terminal it stays above the bar."""
+        if self._says:
+            self._bar.console.print(Text(printable(line)), soft_wrap=True)
