@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = {"url": f"{self.hub.url}/{repo}"}
         if repo in self.hub.repos:
             return self._json({"error": "You already created this model repo", **url}, 409)
-        if wanted.get("visibility") == "private":
+        if wanted.get("visibility") == "private" or wanted.get("private"):  # 1.0 says it so
             self.hub.private.add(repo)
         self.hub.commit(repo, {".gitattributes": _ATTRIBUTES})
         return self._json(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import protoat as pa
 from protoat.cli import main
@@ -179,6 +181,8 @@ def test_commands_take_a_run_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest
     assert main(["compare", name, str(ZOO)]) == 0
     assert main(["export", name, "--format", "safetensors", "--n", "8", "--out", "served"]) == 0
     assert main(["report", name, "--images", "0", "--out", "report.html"]) == 0
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert main(["predict", name, "a.png"]) == 0
     assert (tmp_path / "served" / "model.safetensors").exists()
     assert len([request for request in hub.requests if request.startswith("HEAD")]) == len(FILES)  # fetched once
 
@@ -274,14 +278,31 @@ def test_a_repository_without_a_run_is_refused(hub: Hub) -> None:
         hub_folder(ON_HUB)
 
 
-def test_a_recipe_that_names_code_is_refused_unless_it_is_trusted(hub: Hub, tmp_path: Path) -> None:
+def test_a_recipe_that_names_code_is_refused_unless_it_is_trusted(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = tmp_path / "ran"
-    (tmp_path / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass Net: pass\n")
+    code = f"import protoat\nopen({str(mark)!r}, 'w').close()\nclass Net(protoat.LeNet): pass\n"
+    (tmp_path / "planted.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
     files = FILES | {"recipe.yaml": FILES["recipe.yaml"].replace(b"protoat.models.LeNet", b"planted.Net")}
     hub.commit(REPO, {**files, "manifest.json": manifest_of({k: v for k, v in files.items() if k != "manifest.json"})})
     with pytest.raises(pa.UserError, match=r"planted\.Net"):
         _ = pa.Run(ON_HUB).model
     assert not mark.exists()
+    assert isinstance(pa.Run(ON_HUB, trust=["planted.Net"]).model, pa.LeNet)
+    assert mark.exists()
+
+
+def test_a_full_disk_is_called_one(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    hub.commit(REPO, FILES)
+    monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", fails)
+    with pytest.raises(pa.training.DiskError, match=r"could not write .*: No space left on device"):
+        pull(Reference(REPO), tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_without_a_network_a_commit_that_is_there_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

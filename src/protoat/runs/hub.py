@@ -6,6 +6,7 @@ checksums that they have. A folder appears by rename, whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ _REQUIRED = (MANIFEST, "recipe.yaml", "run.json")
 _MOST_WEIGHTS = 4 * 2**30  # bytes
 # A path of the command line has lost a slash by the time it is read as one.
 _REFERENCE = re.compile(r"(?:hf:/{1,2})?(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@(\w[\w./-]{0,255}))?", re.ASCII)
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -163,6 +165,7 @@ def asking(reference: Reference) -> Iterator[None]:
 
     Raises:
         ValueError: says what to do.
+        OSError: a file here cannot be written.
     """
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -179,6 +182,8 @@ def asking(reference: Reference) -> Iterator[None]:
         raise UserError(f"{reference.repo} on the Hub has no revision {reference.revision!r}") from error
     except Exception as error:  # of the network, with classes of a library below the library
         chain = list(_chain(error))
+        if any(isinstance(each, OSError) and each.errno in _OF_DISK for each in chain):
+            raise  # of files here, which the caller says
         status = {each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)}
         if status & {401, 403}:
             raise UserError(
