@@ -60,6 +60,12 @@ def test_the_reference_holds_every_public_name(tmp_path: Path) -> None:
     assert set(re.findall(r"^   (\w+)$", pages["index"], re.MULTILINE)) == pages.keys() - {"index"}
 
 
+def test_what_the_page_of_the_paper_says_of_us_stands_in_the_results() -> None:
+    results = (ROOT / "docs" / "results.md").read_text().replace("\\[", "[").replace("\\]", "]")
+    ours = re.findall(r"\[[\d.]+, [\d.]+\]", (ROOT / "docs" / "paper.md").read_text())
+    assert len(ours) > 10 and [interval for interval in ours if interval not in results] == []
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == protoat.__version__
