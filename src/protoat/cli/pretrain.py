@@ -10,5 +10,8 @@ __all__ = ["main"]
 
 def main(args: list[str]) -> None:
     """Pre-trains an encoder without labels, ``digits-acl`` when no recipe is named."""
-    _, out = start("protoat pretrain", args, "digits-acl", pretrains=True)
+    started = start("protoat pretrain", args, "digits-acl", pretrains=True)
+    if started is None:
+        return
+    _, out = started
     say(f"files are in {out}; next: protoat evaluate {out} --linear-probe, or protoat train --initialise.run {out}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +19,10 @@ from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.names import printable
 from protoat.reports.records import heads_of, interval_text, lowest, lowest_columns
 
-__all__ = ["linear_heads", "measurements", "print_table"]
+if TYPE_CHECKING:
+    from protoat.runs.plan import Plan
+
+__all__ = ["linear_heads", "measurements", "print_plan", "print_table"]
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
@@ -68,6 +73,33 @@ def linear_heads(name: str, probe: Probe) -> None:
     columns, rows = heads_of(probe)
     title = f"{name}: linear heads on {probe.subject.weights}, accuracy % on test images of {probe.subject.data}"
     print_table(title, columns, rows, text=2)
+
+
+def print_plan(folder: Path, found: Plan, *, done: int) -> None:
+    """What a run in a folder would do, of which `done` epochs are done."""
+    keep("plan", {**asdict(found), "total_seconds": found.total_seconds})
+    rows = [
+        *found.about.items(),
+        ("epochs", f"{found.epochs} of {found.batches} batches; {found.updates} updates"),
+        ("a batch", f"{found.batch_seconds:.3g} s"),
+        ("a validation", f"{found.validation_seconds:.3g} s, {found.validations} times"),
+    ]
+    if done:
+        rows.append(("done", f"{done} epochs"))
+    print_table(f"{folder}, planned", ["", ""], rows, text=2)
+    left = found.total_seconds * (found.epochs - done) / found.epochs
+    say(f"about {_time(left)} here; nothing was written")
+
+
+def _time(seconds: float) -> str:
+    """A length of time in words.
+
+    >>> _time(7.6), _time(200), _time(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _row(name: str, found: AttackReport) -> list[str]:

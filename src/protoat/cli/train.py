@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from protoat.cli.log_with import add_log_with, check_log_with
+from protoat.cli.printing import print_plan
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.initialise import digest
@@ -19,6 +20,7 @@ from protoat.recipes.recipe import KEYS, Recipe
 from protoat.runs.claims import find_run
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.images import check_images, fitting_validation_size
+from protoat.runs.plan import plan
 from protoat.runs.run import Run
 from protoat.runs.store import check_free
 from protoat.runs.train import train
@@ -37,7 +39,10 @@ def main(args: list[str]) -> None:
     Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes and then holds out
     at most a fifth of the images.
     """
-    recipe, out = start("protoat train", args, "digits" if _names("--data", args) else "digits-2")
+    started = start("protoat train", args, "digits" if _names("--data", args) else "digits-2")
+    if started is None:
+        return
+    recipe, out = started
     best = Run(out).best
     if best:
         held_out = best.held_out
@@ -46,8 +51,8 @@ def main(args: list[str]) -> None:
     say(f"files are in {out}; next: protoat evaluate {out}{trust}")
 
 
-def start(command: str, args: list[str], default: str, *, pretrains: bool = False) -> tuple[Recipe, Path]:
-    """Trains what `args` ask for, unless it is complete; returns its recipe and folder.
+def start(command: str, args: list[str], default: str, *, pretrains: bool = False) -> tuple[Recipe, Path] | None:
+    """Trains what `args` ask for, unless it is complete; returns its recipe and folder, or None after a dry run.
 
     Args:
         command: as the user types it.
@@ -60,6 +65,9 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     parser = recipe_parser(command, pretrains=pretrains, default=default)
     parser.add_argument(
         "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="train a few batches, write nothing, and print the plan and its time"
     )
     add_log_with(
         parser, "settings, every number of each epoch and the records", usual="tensorboard, if it is installed"
@@ -92,6 +100,10 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         for path in sorted(out.glob("*.safetensors")):
             restore(path)
         say(f"{out} is complete already")
+    elif options.dry_run:
+        with _advising_options():
+            print_plan(out, plan(recipe), done=0 if before is None else len(before.metrics))
+        return None
     else:
         if before is not None:
             before.warn_of_damage()

@@ -28,7 +28,7 @@ from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
 from protoat.training.trackers import Loggers, check_loggers
 
-__all__ = ["train"]
+__all__ = ["levers", "memory_format_of", "precision_of", "train", "training_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
     check_loggers(loggers, out)
     check_free(out, recipe.text)
     parts = build(recipe)
-    accelerator = make_accelerator(precision=_PRECISIONS[recipe.precision], seed=recipe.seed)
-    loader = _loader(recipe, parts, accelerator)
-    memory_format = _memory_format(recipe, parts.model, accelerator.device)
+    accelerator = make_accelerator(precision=precision_of(recipe), seed=recipe.seed)
+    loader = training_loader(recipe, parts, accelerator)
+    memory_format = memory_format_of(recipe, parts.model, accelerator.device)
 
     def begin() -> None:
         facts = data_facts(parts.train, parts.validation)
@@ -77,7 +77,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
     _say_early_merges(recipe, parts.objective.regularizer)
     with working_on(out):
         on_main(begin)
-        logger.info(_levers(recipe, accelerator, memory_format))
+        logger.info(levers(recipe, accelerator, memory_format))
         return fit(
             parts.model,
             loader,
@@ -108,7 +108,17 @@ def _told(recipe: Recipe) -> dict[str, Any]:
     return {key.replace("init_args.", ""): value for key, value in flat(parse_yaml(recipe.text))}
 
 
-def _loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> ImageLoader:
+def precision_of(recipe: Recipe) -> Precision:
+    """The precision of the recipe in Accelerate's words."""
+    return _PRECISIONS[recipe.precision]
+
+
+def training_loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> ImageLoader:
+    """The training images in batches, this process's share of them.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
+    """
     processes = accelerator.num_processes
     if recipe.batch_size % processes:
         raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
@@ -126,7 +136,7 @@ def _loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> ImageLoad
     )
 
 
-def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:
+def memory_format_of(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:
     """What the recipe says, else the fastest: CPUs and tensor cores want channels last, a GPU in float32 does not."""
     if recipe.memory_format is None:
         wanted = recipe.precision != "fp32" if device.type == "cuda" else narrow_layer(model) is None
@@ -137,7 +147,7 @@ def _memory_format(recipe: Recipe, model: nn.Module, device: torch.device) -> Me
     return chosen
 
 
-def _levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
+def levers(recipe: Recipe, accelerator: Accelerator, memory_format: MemoryFormat) -> str:
     """What makes this run fast, in one line."""
     attack = getattr(recipe.method(recipe.threat), "attack", None)
     attacking = ""

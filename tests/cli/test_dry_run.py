@@ -1,0 +1,49 @@
+"""``train --dry-run``: the plan of a run and its time; nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from protoat.cli import main
+from protoat.recipes.reading import read_recipe
+from protoat.runs import plan as module
+from protoat.runs.plan import plan
+
+SHORT = ["--epochs", "30", "--validation_size", "300", "--validate_every", "7"]
+
+
+def test_it_writes_nothing_and_says_what_would_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "digits-2", *SHORT, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["plan"]
+    assert found["about"]["images"] == "997 of 1x8x8 in 2 classes with 10 modes; 300 held out"
+    batch_size = read_recipe("digits-2").batch_size
+    assert found["batches"] == -(-997 // batch_size) and found["updates"] == 30 * found["batches"]
+    assert found["validations"] == 5  # after epochs 7, 14, 21, 28 and the last
+    whole = 30 * found["batches"] * found["batch_seconds"] + 5 * found["validation_seconds"]
+    assert found["total_seconds"] == pytest.approx(whole) and found["batch_seconds"] > 0
+    assert main(["train", "--config", "digits-2", *SHORT, "--dry-run"]) == 0
+    assert "here; nothing was written" in capsys.readouterr().out
+    assert main(["pretrain", "--dry-run"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_batch_only_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 190.0, 193.0, 200.0, 203.0])  # a look, then batches: 90, 3, 7 and 3 s
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    found = plan(
+        read_recipe("digits", [*SHORT, "--method", "FreeAT", "--method.replays", "4", "--validation_size", "0"])
+    )
+    assert found.batch_seconds == 3.0 and found.validation_seconds == 0
+    assert found.updates == found.epochs * found.batches * 4  # replays
+
+
+def test_an_epoch_of_one_batch() -> None:
+    found = plan(read_recipe("digits", [*SHORT, "--batch_size", "2000", "--validation_size", "0"]))
+    assert found.batches == 1 and found.batch_seconds > 0
