@@ -117,6 +117,11 @@ def test_the_mean_of_a_random_model_is_only_noted_to_vary(data: ImageData) -> No
     assert (found.code, found.severity) == ("random", "note")
 
 
+def test_a_mean_that_changes_with_the_batch_is_not_called_random(data: ImageData) -> None:
+    (found,) = lint(MeanLogits(trained(None, BatchStatistics), 2), data, THREAT, ATTACKS)
+    assert (found.code, found.severity) == ("batch", "warning")
+
+
 @pytest.mark.parametrize(("learned", "severity"), [("all", "error"), ("a part", "warning")])
 def test_only_a_large_gain_from_other_pixels_is_certain(learned: str, severity: str, data: ImageData) -> None:
     model = prepared(trained(None), "normalised")
