@@ -41,6 +41,7 @@ myst_enable_extensions = ["colon_fence", "attrs_block"]
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_output_stderr = "remove"  # such as notes of progress bars, with paths of the machine
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
