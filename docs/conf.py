@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,15 @@ def setup(app: Sphinx) -> None:
     write_reference(ROOT / "docs" / "api")
     write_project_pages(ROOT)
     app.connect("source-read", _links_in_site)
+    app.connect("autodoc-skip-member", _not_ours)
 
 
 def _links_in_site(app: Any, page: str, source: list[str]) -> None:
     file = Path(app.env.doc2path(page))
     if file.suffix == ".md" and file.parent == ROOT / "docs":
         source[0] = in_site(source[0], f"docs/{file.name}", file.name)
+
+
+def _not_ours(_app: Any, _what: str, name: str, *_: Any) -> bool | None:
+    """Methods that scikit-learn writes into estimators refer to its own glossary."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
