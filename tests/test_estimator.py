@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import partial
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_a_clone_has_the_same_arguments() -> None:
         (np.zeros((9, 1, 2, 8, 3)), DIGIT[:9], {}, "has the shape"),
         (np.zeros((9, 4, 8)), DIGIT[:9], {"network": pa.LeNet}, "images are 4x8, and a builder is told one size"),
         (PIXELS / 16, DIGIT * 0, {}, "y has one class"),
+        (
+            PIXELS.reshape(-1, 8, 8) / 16,
+            DIGIT,
+            {"image_shape": (3, 8, 8)},
+            r"does not fit X with .* \(1, 8, 8\); leave",
+        ),
+        (
+            PIXELS.reshape(-1, 1, 8, 8) / 16,
+            DIGIT,
+            {"image_shape": (1, 4, 16)},
+            r"image_shape=\(1, 4, 16\) does not fit",
+        ),
+        (PIXELS / 16, DIGIT, {"modes": "discovered", "epochs": 1}, "epochs=1 ends before modes are disc.* epochs=2 or"),
         (PIXELS / 16, DIGIT, {"modes": "some"}, "modes='some' is unknown"),
         (PIXELS / 16, DIGIT, {"modes": "known"}, "no class of the images has two modes"),
         (PIXELS / 16, DIGIT, {"threat": 0.1}, "threat"),
@@ -181,6 +195,22 @@ def test_other_images_and_labels_than_those_of_fit_are_refused(classifier: pa.Ro
     images = pa.RobustClassifier(**QUICK | {"epochs": 1}).fit(PIXELS.reshape(-1, 8, 8) / 16, DIGIT)
     with pytest.raises(pa.UserError, match=r"images of shape \(1, 8, 9\), and was fitted on \(1, 8, 8\)"):
         images.predict(np.zeros((2, 8, 9)))
+
+
+def test_a_network_that_broke_predicts_nothing(classifier: pa.RobustClassifier) -> None:
+    broken = copy.deepcopy(classifier)
+    for value in broken.model_.parameters():
+        value.data.fill_(torch.nan)
+    for asked in (broken.predict, broken.predict_proba, lambda X: broken.robust_score(X, DIGIT[:5])):
+        with pytest.raises(pa.UserError, match="the model's logits are not finite"):
+            asked(PIXELS[:5])
+
+
+def test_an_image_shape_that_images_have_is_no_mistake() -> None:
+    images = pa.RobustClassifier(**QUICK | {"epochs": 1}, image_shape=(1, 8, 8)).fit(
+        PIXELS.reshape(-1, 8, 8) / 16, DIGIT
+    )
+    assert images.predict(PIXELS[:3].reshape(-1, 8, 8) / 16).shape == (3,)
 
 
 def test_the_program_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:

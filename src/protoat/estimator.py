@@ -15,14 +15,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from protoat.arguments import check_kind, check_number, check_whole
+from protoat.arguments import check_epochs, check_kind, check_number, check_whole
 from protoat.data import ImageData, ImageLoader
+from protoat.data.arrays import shape_of_images, unit_images
 from protoat.data.given import Given
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.attack_names import Attacks
 from protoat.functional.forward import output_of
-from protoat.functional.images import check_images, unit_pixels
 from protoat.methods import PGDAT, Method
 from protoat.models import LeNet, MultiPrototypeHead, with_embedding
 from protoat.models.head import classifier_head, head_sizes, with_head
@@ -38,7 +38,6 @@ __all__ = ["RobustClassifier"]
 _HIDDEN = 64
 _SMALLEST = 8  # pixels that LeNet takes
 _MODES: dict[str, Callable[[ImageData], Modes]] = {"known": KnownModes, "discovered": DiscoveredModes}
-_COLOURS = (1, 3, 4)
 
 
 class RobustClassifier(ClassifierMixin, BaseEstimator):
@@ -65,7 +64,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         lr: learning rate.
         schedule: of the learning rate; default `Cyclic`, up to `lr` and down to 0.
         weight_decay: of the network.
-        image_shape: (C, H, W) of the images that the rows of a two-dimensional X hold.
+        image_shape: (C, H, W) of the images that the rows of a two-dimensional X hold; another X must agree with it.
         pixel_range: what black and white are in X, such as (0, 16); `threat` is in units of the range. Default: X in
             [0, 1], or from 0 to 255 where it is 8-bit.
         random_state: seed, generator or None, as everywhere in scikit-learn.
@@ -143,9 +142,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise UserError("y has one class, expected two classes or more")
+        check_epochs(self.epochs)
         check_whole(batch_size=self.batch_size)
         check_number("(0, inf)", lr=self.lr)
-        self.image_shape_ = self._shape(X.shape)
+        self.image_shape_ = shape_of_images(X.shape, self.image_shape)
         data = self._data(X, labels, modes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with _seeded(seed):
@@ -172,16 +172,23 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(N, C) softmax over the logits, not calibrated."""
+        """(N, C) softmax over the logits, not calibrated.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
         check_is_fitted(self, "model_")
         X = validate_data(self, X, allow_nd=True, reset=False)
         device = next((value.device for value in self.model_.parameters()), torch.device("cpu"))
         with torch.no_grad():
             found = [output_of(self.model_, x.to(device)).logits.double().cpu() for x in self._pixels(X).split(256)]
-        return torch.cat(found).softmax(1).numpy()
+        logits = torch.cat(found)
+        if not bool(logits.isfinite().all()):
+            raise UserError("the model's logits are not finite (NaN or infinite), so no class is its prediction")
+        return logits.softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """(N,) labels."""
+        """(N,) labels; see `predict_proba`."""
         check_is_fitted(self, "model_")
         return self.classes_[self.predict_proba(X).argmax(1)]
 
@@ -214,37 +221,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         check_kind(ThreatModel, threat=threat)
         return threat
 
-    def _shape(self, given: tuple[int, ...]) -> tuple[int, int, int]:
-        """(C, H, W) of the images of an X of this shape."""
-        if len(given) == 2:
-            shape = self.image_shape or (given[1], 1, 1)
-            if len(shape) != 3 or np.prod(shape) != given[1]:
-                raise UserError(f"image_shape={shape} does not fit X with {given[1]} features; write (C, H, W)")
-            return (int(shape[0]), int(shape[1]), int(shape[2]))
-        if len(given) == 3:
-            return (1, *given[1:])
-        if len(given) != 4 or (given[1] not in _COLOURS and given[3] in _COLOURS):
-            hint = "; write X.transpose(0, 3, 1, 2)" if len(given) == 4 else ""
-            raise UserError(f"X has the shape {given}, expected (N, features), (N, H, W) or (N, C, H, W){hint}")
-        return given[1:]
-
     def _pixels(self, X: np.ndarray) -> Tensor:
         """(N, C, H, W) float32 in [0, 1]."""
-        if (shape := self._shape(X.shape)) != self.image_shape_:
+        if (shape := shape_of_images(X.shape, self.image_shape)) != self.image_shape_:
             raise UserError(f"X has images of shape {shape}, and was fitted on {self.image_shape_}")
-        if self.pixel_range is None and X.dtype == np.uint8:
-            return unit_pixels(torch.from_numpy(X.copy())).reshape(-1, *shape)
-        low, high = (0.0, 1.0) if self.pixel_range is None else self.pixel_range
-        if not -np.inf < low < high < np.inf:
-            raise UserError(f"pixel_range={self.pixel_range} has no extent; write (black, white) as X has them")
-        x = torch.from_numpy(((X.astype(np.float64) - low) / (high - low)).astype(np.float32)).reshape(-1, *shape)
-        try:
-            return check_images(x)
-        except UserError as error:
-            raise UserError(
-                f"X lies in [{X.min():.7g}, {X.max():.7g}], expected [{low:g}, {high:g}]; scale it, or write "
-                "pixel_range=(black, white)"
-            ) from error
+        return unit_images(X, shape, self.pixel_range)
 
     def _data(self, X: np.ndarray, labels: np.ndarray, modes: Any) -> ImageData:
         names = tuple(map(str, self.classes_.tolist()))
@@ -259,6 +240,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(choice, str) and choice not in _MODES:
             raise UserError(f"modes={choice!r} is unknown; write 'known', 'discovered', or a function of ImageData")
         modes = None if choice is None else (_MODES[choice] if isinstance(choice, str) else choice)(data)
+        if isinstance(modes, DiscoveredModes) and modes.warmup_epochs >= self.epochs and not bool(modes.fixed):
+            raise UserError(
+                f"epochs={self.epochs} ends before modes are discovered (warmup_epochs={modes.warmup_epochs}); write "
+                f"epochs={modes.warmup_epochs + 1} or more"
+            )
         model = self._network(data)
         if modes is not None and modes.prototypes_per_class is not None:
             sizes = head_sizes(classifier_head(model))
