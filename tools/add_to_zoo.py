@@ -57,8 +57,7 @@ def add(
     tensors = weights.tensors
     if len(to_bytes(tensors)) > _LARGE:
         tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    facts = read_facts(run.path)
-    facts["sessions"] = [without_places(session) for session in facts.get("sessions", [])]
+    facts = without_places(read_facts(run.path))
     folder = zoo / name
     shutil.rmtree(folder, ignore_errors=True)
     kept = {name: (run.path / name).read_bytes() for name in _KEPT if (run.path / name).exists()}

@@ -167,6 +167,17 @@ def test_transfer_uses_the_model_of_another_run(run: Path, subject: Subject) -> 
         named_attacks([f"transfer:{run}"], replace(subject, data=regroup(Digits().load("test"), 5)))
 
 
+def test_transfer_from_the_zoo(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTOAT_CACHE", str(tmp_path / "cache"))
+    names = ["transfer:zoo:digits-2", "transfer:bim3@0.2:zoo:digits-2"]
+    first, second = named_attacks(names, subject).values()
+    assert first.attack.parameters() == PGD(Linf("8/255"), steps=50).parameters()
+    assert (second.attack.steps, second.threat.eps) == (3, 0.2)
+    for attack in (first, second):
+        assert attack.parameters()["surrogate"].startswith("zoo:digits-2, best.safetensors ")
+    check_one_attack(names[0], "planned", read_recipe("digits-2"))
+
+
 def test_help_lists_every_name() -> None:
     assert describe_names() in HELP
     for name in ("clean ", "adaptive[", "transfer:RUN ", "RULE: least_likely, next, random or all", "@RADIUS"):

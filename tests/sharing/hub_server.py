@@ -44,7 +44,7 @@ class Hub:
         self.requests: list[str] = []
         self.cut: dict[str, list[int]] = {}
         self.wrong: set[str] = set()
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, int | None] = {}
         self.stalled: str | None = None
         self.stands_still, self.goes_on = threading.Event(), threading.Event()
         self.url = self.cdn = ""
@@ -182,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [self._sibling(name, content) for name, content in found[1].items()]
         if "blobs" not in query:
             siblings = [{"rfilename": each["rfilename"]} for each in siblings]
-        return self._json({"id": repo, "sha": found[0], "private": False, "tags": [], "siblings": siblings})
+        return self._json(
+            {"id": repo, "sha": found[0], "private": repo in self.hub.private, "tags": [], "siblings": siblings}
+        )
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         size = self.hub.sizes.get(name, len(content))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from protoat.functional.forward import as_module
 from protoat.runs.run import Run
 from protoat.sharing.export import _to_safetensors, agreement
 from protoat.sharing.facts import Facts
+from protoat.storage import files
 from protoat.types import Output
 
 onnx = pytest.importorskip("onnx")
@@ -145,12 +147,38 @@ def test_files_of_the_user_are_not_overwritten(run: Run, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert own.read_text() == "my project\n"
     own.unlink()
-    (tmp_path / "model.onnx").write_bytes(b"of an export that was killed before its card")
+    for name in ("model.onnx", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"years of work")
+        with pytest.raises(ValueError, match=f"{name}, which is of no export; choose another folder"):
+            pa.export(run, tmp_path, formats=["safetensors"], images=2)
+        assert (tmp_path / name).read_bytes() == b"years of work"
+        (tmp_path / name).unlink()
     pa.export(run, tmp_path, formats=["safetensors"], images=2)
     pa.export(run, tmp_path, formats=["safetensors"], images=2)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"notes.txt, which is of no export"):
         pa.export(run, tmp_path, formats=["safetensors"], images=2)
+
+
+def test_an_export_that_was_killed_is_made_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(folder: files.Folder, name: str, content: bytes) -> None:
+        (folder.path / name).write_bytes(content[:9])
+        if folder.path == tmp_path and name == f".{dying}.partial":
+            os.link(folder.path / name, tmp_path / "kept")  # it is removed on the way out, and not by a kill
+            raise KeyboardInterrupt
+        (folder.path / name).write_bytes(content)
+
+    for dying in ("README.md", "model.safetensors"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(files.Folder, "write_new", killed)
+            pa.export(run, tmp_path, formats=["safetensors"], images=2)
+        (tmp_path / "kept").rename(tmp_path / f".{dying}.partial")
+    assert "This export has not ended" in (tmp_path / "README.md").read_text()
+    assert not (tmp_path / "model.safetensors").exists()
+    (tmp_path / ".model.onnx.partial").touch()
+    pa.export(run, tmp_path, formats=["safetensors"], images=2)
+    assert "has not ended" not in (tmp_path / "README.md").read_text()
+    assert pa.Exported(tmp_path / "model.safetensors").class_names == tuple(run.class_names)
 
 
 def _with_facts(source: Path, target: Path, text: str) -> Path:

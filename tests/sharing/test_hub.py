@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -19,11 +21,12 @@ from PIL import Image
 
 import protoat as pa
 from protoat.cli import main
-from protoat.runs.hub import Reference, hub_folder, pull
-from protoat.sharing.push import push
+from protoat.reports.html import report
+from protoat.runs.hub import Reference, asking, hub_folder, listing, pull
+from protoat.sharing.push import push, without_places
 from protoat.storage.manifest import manifest_of
 from tests.sharing.hub_server import TOKEN, Hub, serving
-from tests.whole import edit
+from tests.whole import attacked, checked, edit
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -100,12 +103,36 @@ def test_the_card_says_accuracy_by_attack_and_mode_audit_and_digests(hub: Hub, r
 
 
 def test_what_is_said_of_the_machine_stays_here(hub: Hub, run: pa.Run, caplog: pytest.LogCaptureFixture) -> None:
-    edit(run.path / "run.json", json.loads((run.path / "run.json").read_text()) | {"initialised": "/home/me/w.pt"})
+    facts = json.loads((run.path / "run.json").read_text()) | {"initialised": "/home/me/w.pt"}
+    facts["sessions"][0]["command"] += ["--data.root=/home/me/images", "--store=~/runs", "--like", "hf://user/other"]
+    edit(run.path / "run.json", facts)
+    record = json.loads((run.path / "evaluation.json").read_text())
+    record["attacks"]["transfer:pgd5:/home/me/other"] = record["attacks"]["pgd10"]
+    edit(run.path / "evaluation.json", record)
     push(pa.Run(run.path), REPO)
     said = b"".join(content for name, content in hub.files(REPO).items() if name != "best.safetensors")
     for word in (b"/home/me/bin", b"mine", str(run.path).encode()):
         assert word not in said
-    assert "name paths of this machine, which others will read: /home/me/w.pt" in caplog.text
+    assert (
+        "name paths of this machine, which others will read: /home/me/images, /home/me/other, /home/me/w.pt, ~/runs\n"
+    ) in caplog.text
+
+
+def test_classes_modes_and_attacks_may_be_called_as_places_are() -> None:
+    counts, words = {"correct": 1, "total": 2}, ("machine", "platform", "command")
+    groups = {"per_class": dict.fromkeys(words, counts), "per_mode": dict.fromkeys(words, counts)}
+    attack = {**attacked(1, 2), **groups, "parameters": {"platform": 3}}
+    made_with = {"machine": "mine", "torch": "2"}
+    evaluation = {"attacks": dict.fromkeys(words, attack | made_with), "worst_case": attack}
+    bare = attack | {"machine": "", "torch": "2"}
+    assert without_places(evaluation) == {"attacks": dict.fromkeys(words, bare), "worst_case": attack}
+    audit = {"checks": [checked("C1", "pass", figures={"machine": 0.5})]}
+    assert without_places(audit | made_with) == {**audit, "machine": "", "torch": "2"}
+    session = {"command": ["/home/me/bin/protoat", "train"], "machine": "mine", "platform": "Linux"}
+    assert without_places({"class_names": list(words), "sessions": [session]}) == {
+        "class_names": list(words),
+        "sessions": [{"command": ["protoat", "train"], "machine": "", "platform": ""}],
+    }
 
 
 def test_records_of_other_weights_do_not_go(hub: Hub, run: pa.Run) -> None:
@@ -120,7 +147,8 @@ def test_records_of_other_weights_do_not_go(hub: Hub, run: pa.Run) -> None:
     there = hub.files(REPO)
     assert there["best.safetensors"] == changed
     assert not {"evaluation.json", "audit.json"} & set(there)
-    assert b"Not measured" in there["README.md"]
+    assert f"Not measured; `protoat evaluate {ON_HUB}` does it.".encode() in there["README.md"]
+    assert str(run.path).encode() not in there["README.md"]
     assert b"Not audited" in there["README.md"]
 
 
@@ -136,16 +164,20 @@ def test_a_second_push_replaces_what_is_stale_in_one_commit(hub: Hub, run: pa.Ru
     assert pa.Run(f"{ON_HUB}@{first}").audit is not None
 
 
-@pytest.mark.parametrize("names", [{"model.bin"}, {"README.md"}, {"recipe.yaml", "manifest.json", "code.py"}])
+@pytest.mark.parametrize(
+    "names",
+    [{"model.bin"}, {"README.md"}, {"recipe.yaml", "manifest.json", "code.py"}, {"best.safetensors"}],
+)
 def test_a_repository_of_something_else_is_left_alone(hub: Hub, run: pa.Run, names: set[str]) -> None:
     hub.commit(REPO, dict.fromkeys(names, b"years of work"))
-    with pytest.raises(pa.UserError, match=r"holds (model.bin|README.md|code.py), which is of no run"):
+    with pytest.raises(pa.UserError, match=r"holds (model.bin|README.md|code.py|best.safetensors), which is of no run"):
         run.push(REPO)
     assert len(hub.repos[REPO]) == 1
 
 
 def test_who_may_not_write_is_told(hub: Hub, run: pa.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(pa.UserError, match=r"does not let you at other/digits \(HTTP 403\); log in"):
+    wrong = r"does not let you at other/digits \(HTTP 403\); log in with a token that may write it"
+    with pytest.raises(pa.UserError, match=wrong):
         run.push("other/digits")
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
     with pytest.raises(pa.UserError, match=r"HTTP 401"):
@@ -170,6 +202,42 @@ def test_a_private_one_is_read_by_who_may(hub: Hub, run: pa.Run, monkeypatch: py
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody")
     with pytest.raises(pa.UserError, match="no model user/digits-2 on the Hub that you may read"):
         pa.Run(ON_HUB)
+
+
+def test_a_public_repository_takes_no_private_run(hub: Hub, run: pa.Run) -> None:
+    hub.commit(REPO, FILES)
+    with pytest.raises(pa.UserError, match="user/digits-2 on the Hub is there already and public"):
+        run.push(REPO, private=True)
+    assert len(hub.repos[REPO]) == 1
+    hub.private.add(REPO)
+    run.push(REPO, private=True)
+    assert len(hub.repos[REPO]) == 2
+
+
+def test_the_library_reports_runs_by_their_names(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.commit(REPO, {name: content for name, content in FILES.items() if name != "audit.json"})
+    page = report([ON_HUB, "zoo:digits-2"], tmp_path / "page.html", images=0).read_text()
+    assert f"protoat audit {ON_HUB}@{commit}" in page
+    with pytest.raises(pa.UserError, match="none of them twice"):
+        report(["zoo:digits-2", "zoo:digits-2"], tmp_path / "other.html", images=0)
+
+
+@pytest.mark.parametrize("name", [ON_HUB, "zoo:digits-2", "zoo:none"])
+def test_what_is_elsewhere_is_not_removed(
+    hub: Hub, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rm", name, "--yes"]) == 2
+    error = capsys.readouterr().err
+    assert f"{name} is no run folder of yours" in error
+    assert error.count("\n") == 1
+    assert hub.requests == []
+    assert left(tmp_path) == []
+
+
+def test_images_are_transferred_from_a_run_of_the_hub(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{ON_HUB}@{hub.commit(REPO, FILES)}"
+    assert main(["evaluate", name, "--attacks", f"transfer:{name}", f"transfer:pgd2:{name}", "--n", "4"]) == 0
+    assert {f"transfer:{name}", f"transfer:pgd2:{name}"} <= set(pa.Run(name).evaluation.attacks)
 
 
 def test_commands_take_a_run_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,6 +292,24 @@ def test_a_download_that_fails_leaves_nothing(hub: Hub, tmp_path: Path) -> None:
     assert {path.name for path in hub_folder(ON_HUB).iterdir()} == set(FILES)
 
 
+def test_of_two_runs_that_are_pulled_into_one_folder_one_is_told(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.commit(REPO, FILES)
+    hub.commit("user/other", FILES | {"metrics.jsonl": b""})
+    asked = listing
+
+    def late(reference: Reference) -> object:
+        monkeypatch.setattr("protoat.runs.hub.listing", asked)
+        pull(Reference(REPO), tmp_path / "mine")  # while the other is being asked for
+        return asked(reference)
+
+    monkeypatch.setattr("protoat.runs.hub.listing", late)
+    with pytest.raises(pa.UserError, match="mine is there already; choose another folder"):
+        pull(Reference("user/other"), tmp_path / "mine")
+    assert (tmp_path / "mine" / "metrics.jsonl").read_bytes() == FILES["metrics.jsonl"]
+
+
 @pytest.mark.slow
 def test_a_killed_download_is_begun_anew(hub: Hub, tmp_path: Path) -> None:
     commit = hub.commit(REPO, FILES)
@@ -269,6 +355,9 @@ def test_what_is_too_large_is_refused_before_it_is_fetched(hub: Hub) -> None:
         hub.sizes = {name: size}
         with pytest.raises(pa.UserError, match=rf"{name} has {size} bytes, and \d+ are allowed"):
             hub_folder(ON_HUB)
+    hub.sizes = {"run.json": None}
+    with pytest.raises(pa.UserError, match=r"run.json has a size that the Hub does not say, and \d+ are allowed"):
+        hub_folder(ON_HUB)
     assert not [request for request in hub.requests if "/resolve/" in request]
 
 
@@ -294,15 +383,40 @@ def test_a_recipe_that_names_code_is_refused_unless_it_is_trusted(
     assert mark.exists()
 
 
-def test_a_full_disk_is_called_one(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_a_full_disk_is_called_one(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     hub.commit(REPO, FILES)
     monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", fails)
-    with pytest.raises(pa.training.DiskError, match=r"could not write .*: No space left on device"):
+    with pytest.raises(pa.training.DiskError, match=rf"could not write .*/mine: {os.strerror(number)}$"):
         pull(Reference(REPO), tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
+
+
+def test_errors_are_called_what_they_are() -> None:
+    reference, refused = Reference(REPO), huggingface_hub.errors.HTTPError("no way out")
+    with (
+        pytest.raises(pa.UserError, match=r"the Hub could not be asked for .* \(Permission denied\)"),
+        asking(reference),
+    ):
+        raise refused from PermissionError("Permission denied")
+    refused.__cause__ = PermissionError(errno.EACCES, "not of a file, but of a firewall")
+    with pytest.raises(pa.UserError, match="not of a file, but of a firewall"), asking(reference):
+        raise refused
+    unread = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/home/me/token")
+    with pytest.raises(pa.training.DiskError, match="could not read or write /home/me/token: Perm"), asking(reference):
+        raise unread
+    for defect in (TypeError("ours"), KeyError("ours"), AttributeError("ours")):
+        with pytest.raises(type(defect)), asking(reference):
+            raise defect
+    with pytest.raises(pa.UserError, match="the Hub could not be asked for"), asking(reference):
+        json.loads("<html>of a proxy</html>")
+    answer: Any = SimpleNamespace(status_code=403, headers={}, request=None)
+    wrong = huggingface_hub.errors.HfHubHTTPError("no", response=answer)
+    with pytest.raises(pa.UserError, match=r"\(HTTP 403\); log in with a token that may read it"), asking(reference):
+        raise wrong
 
 
 def test_without_a_network_a_commit_that_is_there_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from protoat.reports.sections.pictures import Views, embedding, gallery, retriev
 from protoat.reports.sections.provenance import audit, environment, lint, recipe, redo
 from protoat.reports.sections.summary import summary
 from protoat.reports.sections.training import prototypes, training
+from protoat.runs.claims import find_run
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.store import write
@@ -52,7 +53,8 @@ def report(
     """Writes one HTML file that opens from disk, without a network.
 
     Args:
-        folders: of runs, or of measurements; several are compared, the first being what the others are compared with.
+        folders: of runs, or of measurements, or runs by other names, such as ``zoo:digits-2``, see `protoat.Run`;
+            several are compared, the first being what the others are compared with.
         out: the file.
         images: test images of gallery, map and retrieval, which are computed from weights; 0 leaves out whatever is.
         advance: called before each section with how many are done, how many there will be, and its name.
@@ -66,6 +68,7 @@ def report(
     """
     if images < 0:
         raise UserError(f"images={images} must be 0 or more")
+    folders = list(map(find_run, folders))
     if not folders or len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise UserError("name at least one folder, and none of them twice")
     found = [records_of(folder) for folder in folders]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.runs.hub import hub_folder, is_on_hub
-from protoat.runs.zoo import PREFIX, zoo_folder
+from protoat.runs.hub import hub_folder, hub_name, is_on_hub
+from protoat.runs.zoo import PREFIX, zoo_folder, zoo_name
 from protoat.storage.files import Folder, open_folder
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes
 
-__all__ = ["find_run", "is_claimed", "is_half_removed", "is_unbegun", "mark", "run_folders"]
+__all__ = ["called", "find_run", "is_claimed", "is_elsewhere", "is_half_removed", "is_unbegun", "mark", "run_folders"]
 
 _MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for
 _OF_A_RUN = {"num_classes", "shape", "train_images", "sessions"}  # what earlier versions wrote, without a mark
@@ -58,6 +58,24 @@ def find_run(name: Path | str) -> Path:
     if len(found) > 1:
         raise UserError(f"{name} is {' or '.join(map(str, found))}; write the whole path")
     return found[0] if found else path
+
+
+def is_elsewhere(name: Path | str) -> bool:
+    """Whether a name stands for a run of the zoo or the Hub, of which the cache has a copy.
+
+    >>> is_elsewhere("zoo:digits-2"), is_elsewhere(Path("hf://user/name")), is_elsewhere("runs/mine")
+    (True, True, False)
+    """
+    return str(name).startswith(PREFIX) or is_on_hub(name)
+
+
+def called(folder: Path) -> str:
+    """What commands call a run: ``zoo:NAME`` or ``hf://user/name@commit`` a copy in the cache, any other by its path.
+
+    >>> called(find_run("zoo:digits-2")), called(Path("runs/ours"))
+    ('zoo:digits-2', 'runs/ours')
+    """
+    return zoo_name(folder) or hub_name(folder) or str(folder)
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ checksums that they have. A folder appears by rename, whole or not at all.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -23,18 +24,30 @@ from protoat.storage.parsing import MOST_BYTES
 from protoat.storage.path_checks import check_folder
 from protoat.storage.scratch import scratch
 
-__all__ = ["RECORDS", "WEIGHTS", "Reference", "asking", "hub_folder", "is_on_hub", "listing", "pull"]
+__all__ = [
+    "RECORDS",
+    "REQUIRED",
+    "WEIGHTS",
+    "Reference",
+    "asking",
+    "hub_folder",
+    "hub_name",
+    "is_on_hub",
+    "listing",
+    "pull",
+]
 
 logger = logging.getLogger(__name__)
 
 RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json", "probe.json")
 WEIGHTS = ("best.safetensors", "last.safetensors")
-_REQUIRED = (MANIFEST, "recipe.yaml", "run.json")
+REQUIRED = (MANIFEST, "recipe.yaml", "run.json")
 _MOST_WEIGHTS = 4 * 2**30  # bytes
 # A path of the command line has lost a slash by the time it is read as one.
 _REFERENCE = re.compile(r"(?:hf:/{1,2})?(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@(\w[\w./-]{0,255}))?", re.ASCII)
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_LIBRARIES = {"huggingface_hub", "hf_xet", "httpx", "httpx2", "requests"}  # httpx2 took the place of httpx
 
 
 class Reference(NamedTuple):
@@ -75,11 +88,13 @@ class Listing(NamedTuple):
 
     Attributes:
         commit: its hash.
-        sizes: bytes of each file, by name.
+        sizes: bytes of each file, by name; None where the Hub does not say.
+        private: whether only those whom its owner lets may read it.
     """
 
     commit: str
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int | None]
+    private: bool
 
 
 def is_on_hub(name: Path | str) -> bool:
@@ -121,6 +136,18 @@ def hub_folder(name: str) -> Path:
     return cache / commit / reference.repo
 
 
+def hub_name(folder: Path) -> str | None:
+    """The name of a run by its folder in the cache, with its commit; None of one that is not of the Hub.
+
+    >>> hub_name(Path("runs/ours"))
+    """
+    from protoat.data import cache_folder  # as above
+
+    *_, commit, user, name = ("", "", *folder.parts[-3:])
+    cached = folder == cache_folder().parent / "hub" / commit / user / name
+    return str(Reference(f"{user}/{name}", commit)) if cached else None
+
+
 def pull(reference: Reference, folder: Path) -> None:
     """Fetches a run of the Hub into a folder of its own.
 
@@ -132,10 +159,12 @@ def pull(reference: Reference, folder: Path) -> None:
         ValueError: something is there already; see also `hub_folder`.
         DiskError: it cannot be written.
     """
+    taken = f"{folder} is there already; choose another folder, or remove this one"
     if os.path.lexists(folder):
-        raise UserError(f"{folder} is there already; choose another folder, or remove this one")
+        raise UserError(taken)
     check_folder(folder)
-    _fetch(reference, listing(reference), folder)
+    if not _fetch(reference, listing(reference), folder):
+        raise UserError(taken)  # since: another process has put a run there, which may be any
 
 
 def listing(reference: Reference) -> Listing:
@@ -152,7 +181,8 @@ def listing(reference: Reference) -> Listing:
         raise UserError(
             f"{reference}: the Hub answered {printable(repr(found.sha))[:60]}, expected the hash of a commit"
         )
-    return Listing(str(found.sha), {file.rfilename: file.size or 0 for file in found.siblings or ()})
+    sizes = {file.rfilename: file.size for file in found.siblings or ()}
+    return Listing(str(found.sha), sizes, private=bool(found.private))
 
 
 class _UnreachableError(UserError):
@@ -160,12 +190,17 @@ class _UnreachableError(UserError):
 
 
 @contextmanager
-def asking(reference: Reference) -> Iterator[None]:
-    """Turns what goes wrong with the Hub meanwhile into one line.
+def asking(reference: Reference, *, to: str = "read", folder: Path | None = None) -> Iterator[None]:
+    """Turns what goes wrong with the Hub meanwhile into one line; defects of the program pass.
+
+    Args:
+        reference: to what is asked for.
+        to: what is done to it, read or write.
+        folder: where files are written meanwhile.
 
     Raises:
         ValueError: says what to do.
-        OSError: a file here cannot be written.
+        DiskError: a file here cannot be written, or read.
     """
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -181,17 +216,27 @@ def asking(reference: Reference) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise UserError(f"{reference.repo} on the Hub has no revision {reference.revision!r}") from error
     except Exception as error:  # of the network, with classes of a library below the library
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            what = f"write {folder}" if folder else f"read or write {error.filename or 'a file of huggingface_hub'}"
+            raise DiskError(f"could not {what}: {error.strerror or error}") from error
+        if not _is_of_network(error):
+            raise
         chain = list(_chain(error))
-        if any(isinstance(each, OSError) and each.errno in _OF_DISK for each in chain):
-            raise  # of files here, which the caller says
         status = {each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)}
         if status & {401, 403}:
             raise UserError(
                 f"the Hub does not let you at {reference.repo} (HTTP {max(status)}); log in with a token that may "
-                "write to it: hf auth login"
+                f"{to} it: hf auth login"
             ) from error
         reason = printable(" ".join(str(chain[-1]).split()))[:200] or type(chain[-1]).__name__
         raise _UnreachableError(f"the Hub could not be asked for {reference} ({reason})") from error
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether it is an error of the Hub, of the way there or of what came from there, rather than a defect of ours."""
+    homes = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    of_xet = type(error) is RuntimeError  # which hf_xet raises itself, of the kind alone
+    return of_xet or isinstance(error, OSError | json.JSONDecodeError) or bool(homes & _LIBRARIES)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -201,23 +246,30 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _fetch(reference: Reference, there: Listing, folder: Path) -> None:
-    """Makes the folder of a run, whole or not at all."""
+def _fetch(reference: Reference, there: Listing, folder: Path) -> bool:
+    """Makes the folder of a run, whole or not at all; False where another process was first."""
     names = [name for name in (MANIFEST, *RECORDS, *WEIGHTS) if name in there.sizes]
-    if missing := [name for name in _REQUIRED if name not in names]:
+    if missing := [name for name in REQUIRED if name not in names]:
         raise UserError(f"{reference} holds no run: no {' and no '.join(missing)}; protoat push makes one that does")
+    total = 0
     for name in names:
-        allowed = _MOST_WEIGHTS if name in WEIGHTS else MOST_BYTES
-        if there.sizes[name] > allowed:
-            raise UserError(f"{reference}: {name} has {there.sizes[name]} bytes, and {allowed} are allowed")
-    logger.info("fetching %s, %.1f MB", reference, sum(there.sizes[name] for name in names) / 1e6)
+        size, allowed = there.sizes[name], _MOST_WEIGHTS if name in WEIGHTS else MOST_BYTES
+        if size is None or size > allowed:
+            has = "a size that the Hub does not say" if size is None else f"{size} bytes"
+            raise UserError(f"{reference}: {name} has {has}, and {allowed} are allowed")
+        total += size
+    logger.info("fetching %s, %.1f MB", reference, total / 1e6)
     try:
         make_folder(folder.parent)
         with scratch(folder) as part:
-            if not folder.is_dir():  # else another process was first
+            if os.path.lexists(folder):
+                return False
+            with asking(reference, folder=folder):
                 _download(reference, there.commit, names, part)
-                _check(reference, part, names)
-                rename(part, folder.name)
+            remove(part / ".cache", within=part)  # the library's own notes on what it has fetched
+            _check(reference, part, names)
+            rename(part, folder.name)
+            return True
     except UserError:
         raise
     except OSError as error:
@@ -227,10 +279,8 @@ def _fetch(reference: Reference, there: Listing, folder: Path) -> None:
 def _download(reference: Reference, commit: str, names: list[str], folder: Path) -> None:
     from huggingface_hub import HfApi
 
-    with asking(reference):
-        for name in names:
-            HfApi().hf_hub_download(reference.repo, name, revision=commit, local_dir=folder)
-    remove(folder / ".cache", within=folder)  # its own notes on what it has fetched
+    for name in names:
+        HfApi().hf_hub_download(reference.repo, name, revision=commit, local_dir=folder)
 
 
 def _check(reference: Reference, folder: Path, names: list[str]) -> None:

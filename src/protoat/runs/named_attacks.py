@@ -18,6 +18,7 @@ from protoat.models import multi_prototype_head
 from protoat.recipes.parser import Parser
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import SoftTriple
+from protoat.runs.claims import is_elsewhere
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject, blank_subject
 from protoat.threats import ThreatModel
@@ -39,7 +40,8 @@ clean                      No attack.
 adaptive[N][xR]            All attacks that know the prototypes. Of SoftTriple: adaptive-combined, adaptive-leave,
                            adaptive-approach; of a MultiPrototypeHead: adaptive-head-towards, adaptive-head-posterior,
                            adaptive-head-leave, adaptive-head-approach; of both: adaptive-displace.
-transfer:RUN               Adversarial images made on the model of another run, with pgd50.
+transfer:RUN               Adversarial images made on the model of another run, with pgd50; zoo:NAME and hf://user/name
+                           are runs too.
 transfer:ATTACK:RUN        The same with another attack.
 package.module.Class       Your own subclass of protoat.attacks.Attack.
 {{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
@@ -184,9 +186,10 @@ def _transfer(name: str, subject: Subject) -> Transfer:
 
 def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
     """Which attack on which run makes the images of a transfer."""
-    made_by, colon, folder = name.removeprefix("transfer:").partition(":")
-    if not colon:
-        made_by, folder = "pgd50", made_by
+    rest = name.removeprefix("transfer:")
+    made_by, colon, folder = rest.partition(":")
+    if not colon or is_elsewhere(rest):  # the colon of zoo: or hf: is the run's own
+        made_by, folder = "pgd50", rest
     attack = attack_of_name(made_by, threat)
     if attack is None:
         raise UserError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")

@@ -23,7 +23,7 @@ from protoat.records.files import (
     read_recipe_file,
 )
 from protoat.records.training import Best, Epoch
-from protoat.runs.claims import run_folders
+from protoat.runs.claims import called, run_folders
 from protoat.training.exported import checked_digest, is_whole
 
 __all__ = ["Records", "RunRecords"]
@@ -273,7 +273,7 @@ class RunRecords(Records):
     @property
     def measuring(self) -> str:
         """The command that measures the run: an encoder pre-trained without labels has no head of its own."""
-        return f"protoat evaluate {self.path}{' --linear-probe' * self.pretrains}"
+        return f"protoat evaluate {called(self.path)}{' --linear-probe' * self.pretrains}"
 
     @property
     def weights_name(self) -> str:

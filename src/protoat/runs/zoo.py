@@ -14,7 +14,7 @@ from protoat.errors import UserError
 from protoat.storage.files import remove, rename, write
 from protoat.storage.reading import read_bytes
 
-__all__ = ["PREFIX", "called", "zoo_folder", "zoo_names"]
+__all__ = ["PREFIX", "zoo_folder", "zoo_name", "zoo_names"]
 
 PREFIX = "zoo:"
 _SHIPPED = Path(__file__).parents[1] / "zoo"
@@ -60,15 +60,15 @@ def zoo_folder(name: str) -> Path:
     return folder
 
 
-def called(folder: Path) -> str:
-    """What commands call a run: ``zoo:NAME`` one of the zoo, any other by its path.
+def zoo_name(folder: Path) -> str | None:
+    """The name of a run by its folder in the cache; None of one that is not of the zoo.
 
-    >>> called(zoo_folder("zoo:digits-2")), called(Path("runs/ours"))
-    ('zoo:digits-2', 'runs/ours')
+    >>> zoo_name(zoo_folder("zoo:digits-2")), zoo_name(Path("runs/ours"))
+    ('zoo:digits-2', None)
     """
     from protoat.data import cache_folder  # as above
 
-    return f"{PREFIX}{folder.name}" if folder.parent.parent == cache_folder().parent / "zoo" else str(folder)
+    return f"{PREFIX}{folder.name}" if folder.parent.parent == cache_folder().parent / "zoo" else None
 
 
 def _copy(contents: dict[str, bytes], folder: Path) -> None:

@@ -12,8 +12,9 @@ from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
-__all__ = ["HEADER", "card", "current_audit"]
+__all__ = ["CARD", "HEADER", "card", "current_audit"]
 
+CARD = "README.md"
 HEADER = """\
 ---
 library_name: protoat
@@ -59,7 +60,7 @@ def card(run: Run, files: Mapping[str, Mapping[str, Any]] = {}, *, repo: str | N
         f"of {shape} pixels in [0, 1], {len(run.class_names)} classes ({markdown_text(classes)}).",
         _table(["", "value"], list(_about(run))),
         "## Accuracy",
-        *_accuracy(run),
+        *_accuracy(run, repo),
         "## Audit for gradient masking",
         _audit(run),
         *(["## Files", *_files(files)] if files else []),
@@ -88,10 +89,11 @@ def _about(run: Run) -> Iterator[list[str]]:
         yield ["trained with", ", ".join(f"{key} {sessions[-1][key]}" for key in known if sessions[-1].get(key))]
 
 
-def _accuracy(run: Run) -> Iterator[str]:
+def _accuracy(run: Run, repo: str | None) -> Iterator[str]:
     record = run.evaluation
     if record is None or run.outdated:
-        yield f"Not measured; `protoat evaluate {printable(str(run.path))}` does it."
+        name = f"hf://{repo}" if repo else run.name  # a path here is nothing to those who read the card elsewhere
+        yield f"Not measured; `protoat evaluate {printable(name)}` does it."
         return
     subject = record.subject
     yield (

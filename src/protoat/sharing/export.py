@@ -20,12 +20,12 @@ from protoat.data import DataNotFoundError
 from protoat.errors import UserError
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.preserve import preserve_modes
-from protoat.names import printable
 from protoat.runs.run import Run
 from protoat.runs.store import write
-from protoat.sharing.card import HEADER, card
+from protoat.sharing.card import CARD, HEADER, card
 from protoat.sharing.exported import Exported, extra
 from protoat.sharing.facts import KEY, Facts
+from protoat.sharing.others import check_holds_no_others
 from protoat.storage.path_checks import check_folder
 from protoat.training.weights import tensors_of
 from protoat.types import Output
@@ -35,7 +35,7 @@ __all__ = ["FORMATS", "Agreement", "export"]
 logger = logging.getLogger(__name__)
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
-CARD = "README.md"
+_BEGUN = f"{HEADER}\nThis export has not ended: files are missing, or of another model. Export again.\n"
 _TOLERANCE = 1e-4
 _QUERIES = 50
 
@@ -103,6 +103,7 @@ def export(
             write(path, contents[path.name])
             found[form] = agreement(run, _reader(path, run), x, real=real, name=path.name)
     text = card(run, {FORMATS[form]: each._asdict() for form, each in found.items()})
+    write(Path(out) / CARD, _BEGUN)  # whatever a kill leaves, a card says whose it is
     for name, content in contents.items():
         write(Path(out) / name, content)
     write(Path(out) / CARD, text)
@@ -110,7 +111,9 @@ def export(
 
 
 def _check_holds_no_others(folder: Path) -> None:
-    """Refuses a folder with files that no export wrote: one could be the user's own ``README.md``.
+    """Refuses a folder with files that no export wrote: one could be the user's own ``README.md`` or model.
+
+    Our card comes before all other files, so that they are ours where it is.
 
     Raises:
         ValueError: names one of them; see also `check_folder`.
@@ -118,12 +121,11 @@ def _check_holds_no_others(folder: Path) -> None:
     check_folder(folder, "out")
     if not folder.is_dir():
         return
-    names = sorted(path.name for path in folder.iterdir())
-    others = [name for name in names if name not in (CARD, *FORMATS.values())]
-    if CARD in names and not _is_card(folder / CARD):
-        others.append(CARD)
-    if others:
-        raise UserError(f"{folder} holds {printable(others[0])}, which is of no export; choose another folder")
+    names = (CARD, *FORMATS.values())
+    left = [f".{name}.partial" for name in names]  # of a process that was killed while it wrote
+    ours = [*left, *(names if _is_card(folder / CARD) else ())]
+    there = [path.name for path in folder.iterdir()]
+    check_holds_no_others(str(folder), there, ours, of="export", instead="folder")
 
 
 def _is_card(path: Path) -> bool:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from protoat.errors import UserError
-from protoat.runs.hub import RECORDS, WEIGHTS, Reference, asking, listing
+from protoat.runs.hub import RECORDS, REQUIRED, WEIGHTS, Reference, asking, listing
 from protoat.runs.run import Run
-from protoat.sharing.card import card, current_audit
+from protoat.sharing.card import CARD, card, current_audit
+from protoat.sharing.others import check_holds_no_others
 from protoat.storage.manifest import MANIFEST, manifest_of, read_record_bytes
-from protoat.storage.parsing import parse_json
+from protoat.storage.parsing import parse_json, parse_yaml
 from protoat.storage.reading import open_to_read
 
 __all__ = ["Pushed", "push", "without_places"]
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
 _OURS = (MANIFEST, *RECORDS, *WEIGHTS, CARD)
 _OF_ANY_REPOSITORY = (".gitattributes",)
 _PLACES = ("machine", "platform")
+# Also behind an option's = and the attack of a transfer; after a colon two slashes are of an address.
+_PATH = re.compile(r"(?:^|(?<=[=:]))(?:~|/(?!/)|[A-Za-z]:\\)")
 
 
 class Pushed(NamedTuple):
@@ -49,11 +51,11 @@ def push(run: Run, repo: str, *, private: bool = False) -> Pushed:
         run: trained to its end.
         repo: ``user/name``, made where it is not there; one that holds other files than those of a run is refused. You
             must be logged in: ``hf auth login``, or ``HF_TOKEN``.
-        private: of a repository that is made.
+        private: a repository that is made is private, and a public one is refused.
 
     Raises:
-        ValueError: a run that has not ended, or a damaged one; a repository of something else; no permission; the Hub
-            cannot be reached.
+        ValueError: a run that has not ended, or a damaged one; a repository of something else, or a public one; no
+            permission; the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -61,18 +63,24 @@ def push(run: Run, repo: str, *, private: bool = False) -> Pushed:
     if reference.revision is not None:
         raise UserError(f"{repo}: a run is pushed to the main branch; leave out @{reference.revision}")
     contents = _contents(run)
-    contents |= {MANIFEST: manifest_of(contents), CARD: card(run, repo=reference.repo).encode()}
-    if paths := sorted(set(_local_paths([run.choices, without_places(run.facts)]))):
+    if paths := sorted({path for name, content in contents.items() for path in _local_paths(_read(name, content))}):
         logger.warning(
             "the recipe and records name paths of this machine, which others will read: %s", ", ".join(paths)
         )
-    with asking(reference):
+    contents |= {MANIFEST: manifest_of(contents), CARD: card(run, repo=reference.repo).encode()}
+    with asking(reference, to="write"):
         url = HfApi().create_repo(reference.repo, private=private or None, exist_ok=True)
     there = listing(reference)
-    _check_holds_no_others(reference, there.sizes)
+    if private and not there.private:
+        raise UserError(
+            f"{reference.repo} on the Hub is there already and public; choose another name, or make it private there"
+        )
+    names = set(there.sizes) - set(_OF_ANY_REPOSITORY)
+    ours = _OURS if names.issuperset(REQUIRED) else ()
+    check_holds_no_others(f"{reference.repo} on the Hub", names, ours, of="run", instead="name")
     stale = [name for name in _OURS if name in there.sizes and name not in contents]
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    with asking(reference):
+    with asking(reference, to="write"):
         commit = HfApi().create_commit(
             reference.repo,
             [*operations, *map(CommitOperationDelete, stale)],
@@ -111,40 +119,42 @@ def _contents(run: Run) -> dict[str, bytes]:
     return contents
 
 
-def without_places(value: Any) -> Any:
-    """The same plain values without names of machines, and commands without the path of the program.
+def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same record without names of machines, and with commands without the path of the program.
 
-    >>> without_places([{"machine": "mine", "command": ["/home/me/bin/protoat", "train"]}])
-    [{'machine': '', 'command': ['protoat', 'train']}]
+    They stand where a record says how it came about: of a run in its sessions, of an evaluation beside each attack, of
+    an audit at the top. Classes, modes and attacks may be called so too, and stay.
+
+    >>> without_places({"sessions": [{"machine": "mine", "command": ["/home/me/bin/protoat", "train"]}]})
+    {'sessions': [{'machine': '', 'command': ['protoat', 'train']}]}
     """
-    if isinstance(value, list):
-        return [without_places(entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: "" if key in _PLACES else without_places(entry) for key, entry in value.items()}
-    if isinstance(command := value.get("command"), list) and command:
+    found = _bare(record)
+    if "sessions" in found:
+        found["sessions"] = [_bare(session) for session in found["sessions"]]
+    if "attacks" in found:
+        found["attacks"] = {name: _bare(entry) for name, entry in found["attacks"].items()}
+    return found
+
+
+def _bare(made_with: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: "" if key in _PLACES else value for key, value in made_with.items()}
+    if isinstance(command := found.get("command"), list) and command:
         found["command"] = ["protoat", *command[1:]]
     return found
 
 
+def _read(name: str, content: bytes) -> Any:
+    """Plain values of a file that goes to the Hub; none of weights."""
+    if name.endswith(".jsonl"):
+        return [parse_json(line) for line in content.splitlines()]
+    return parse_json(content) if name.endswith(".json") else parse_yaml(content) if name.endswith(".yaml") else None
+
+
 def _local_paths(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [*value, *value.values()]  # attacks by transfer are called after the run they come from
     if isinstance(value, list):
         for entry in value:
             yield from _local_paths(entry)
-    elif isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
-        yield value
-
-
-def _check_holds_no_others(reference: Reference, names: Any) -> None:
-    """Refuses a repository with files that no push wrote.
-
-    Raises:
-        ValueError: names one of them.
-    """
-    others = sorted(set(names) - {*_OURS, *_OF_ANY_REPOSITORY})
-    if CARD in names and "recipe.yaml" not in names:
-        others.append(CARD)
-    if others:
-        raise UserError(f"{reference.repo} on the Hub holds {others[0]}, which is of no run; choose another name")
+    elif isinstance(value, str) and (found := _PATH.search(value)):
+        yield value[found.start() :]

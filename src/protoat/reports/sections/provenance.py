@@ -10,8 +10,8 @@ from typing import Any
 from protoat.evaluation import AttackReport, AuditReport, attack_of_name
 from protoat.records.files import unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
+from protoat.runs.claims import called
 from protoat.runs.records import Records
-from protoat.runs.zoo import called
 from protoat.threats import Linf, ThreatModel
 
 __all__ = ["audit", "environment", "lint", "recipe", "redo"]

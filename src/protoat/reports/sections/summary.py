@@ -9,8 +9,8 @@ from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import Count, percentage, weakest_first
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
 from protoat.reports.records import percent
+from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
-from protoat.runs.zoo import called
 from protoat.threats import ThreatModel
 
 __all__ = ["compared_in_words", "described", "summary"]
