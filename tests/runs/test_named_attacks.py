@@ -135,6 +135,14 @@ def test_adaptive_attacks_know_the_prototypes_of_the_run(subject: Subject) -> No
         named_attacks(["adaptive"], without)
 
 
+def test_one_list_serves_a_run_without_prototypes(subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    without = replace(subject, regularizer=None)
+    assert list(named_attacks(["clean", "adaptive", "pgd10"], without)) == ["clean", "pgd10"]
+    assert "'adaptive' needs prototypes" in caplog.text and "it is left out" in caplog.text
+    with pytest.raises(ValueError, match="'adaptive-leave' needs prototypes"):
+        named_attacks(["clean", "adaptive-leave"], without)
+
+
 def test_adaptive_attacks_know_the_prototypes_of_a_head(subject: Subject) -> None:
     head = MultiPrototypeHead(100, 2, prototypes_per_class=[2, 3])
     both = replace(subject, model=with_head(LeNet(2, image_size=8), head))

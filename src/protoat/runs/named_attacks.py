@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ __all__ = [
     "one_attack",
     "surrogate_run",
 ]
+
+logger = logging.getLogger(__name__)
 
 HELP = f"""\
 clean                      No attack.
@@ -73,17 +76,20 @@ def named_attacks(names: Sequence[str], subject: Subject) -> dict[str, Attack | 
     """Attacks by the names a report gives them.
 
     Args:
-        names: short names (`attack_of_name`); ``adaptive``; ``transfer:RUN``; dotted paths of `Attack` classes, or YAML
-            such as ``{class_path: PGD, init_args: {steps: 20}}``, which is called after its class. AutoAttack is called
-            after its version, which depends on the number of classes.
+        names: short names (`attack_of_name`); ``adaptive``, which is left out with a warning where there are no
+            prototypes, so that one list serves runs with and without; ``transfer:RUN``; dotted paths of `Attack`
+            classes, or YAML such as ``{class_path: PGD, init_args: {steps: 20}}``, which is called after its class.
+            AutoAttack is called after its version, which depends on the number of classes.
         subject: what they will attack.
 
     Raises:
         ValueError: an unknown attack, with the nearest valid name; two attacks of one name; no prototypes for
-            ``adaptive``; a run of other classes or images for ``transfer``.
+            ``adaptive`` alone, or one of its attacks; a run of other classes or images for ``transfer``.
     """
     adaptive = _adaptive(subject)
     found = [_attack(name, subject, adaptive) for given in names for name in _expanded(given, subject, adaptive)]
+    if names and not found:
+        raise UserError(_without_prototypes(names[0], subject))
     repeated = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
     if repeated:
         raise UserError(f"two attacks are called {repeated[0]!r}; measure them one after the other")
@@ -150,10 +156,16 @@ def _expanded(name: str, subject: Subject, adaptive: dict[str, Family]) -> list[
     """One name, or those that ``adaptive`` stands for."""
     if not name.startswith("adaptive"):
         return [name]
-    if not adaptive:
-        raise UserError(f"attack {name!r} needs prototypes, and {subject.name} has none, of SoftTriple or of a head")
     numbers = name.removeprefix("adaptive")
+    if not adaptive and numbers.startswith("-"):
+        raise UserError(_without_prototypes(name, subject))
+    if not adaptive:
+        logger.warning("%s; it is left out", _without_prototypes(name, subject))
     return [name] if numbers.startswith("-") else [f"{each}{numbers}" for each in adaptive]
+
+
+def _without_prototypes(name: str, subject: Subject) -> str:
+    return f"attack {name!r} needs prototypes, and {subject.name} has none, of SoftTriple or of a head"
 
 
 def _attack(name: str, subject: Subject, adaptive: dict[str, Family]) -> tuple[str, Attack | None]:
