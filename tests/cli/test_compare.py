@@ -55,6 +55,31 @@ def test_two_runs_image_by_image(run, capsys: pytest.CaptureFixture[str]) -> Non
     assert "worst cases are not compared" in shown.replace("\n", " ") and "│ worst case" not in shown
 
 
+def of_many_modes(folder: Path, in_one: int, sha256: str) -> str:
+    """Writes an evaluation with 20 modes of 50 images, of which half are right in all modes but one."""
+    folder.mkdir()
+    counts = {f"m{number}": in_one if number == 7 else 25 for number in range(20)}
+    record = recorded({"pgd10": "".join("1" * right + "0" * (50 - right) for right in counts.values())}, sha256=sha256)
+    for entry in (record["attacks"]["pgd10"], record["worst_case"]):
+        entry["per_mode"] = {name: {"correct": right, "total": 50} for name, right in counts.items()}
+    edit(folder / "evaluation.json", json.dumps(record))
+    return str(folder)
+
+
+def test_of_many_modes_one_that_chance_could_part_shows_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = of_many_modes(tmp_path / "a", 14, "a")
+    for name, right, verdict in (("b", 28, "no difference shown"), ("c", 34, "a difference")):
+        assert main(["compare", first, of_many_modes(tmp_path / name, right, name)]) == 0
+        shown = capsys.readouterr().out
+        row = next(line for line in shown.splitlines() if line.startswith("│ m7 "))
+        assert row.split("│")[-2].strip() == verdict
+        assert "after Holm's correction for all comparisons of modes made here" in shown.replace("\n", " ")
+        worst = shown.partition("worst mode\n")[2].partition("each mode")[0]
+        assert "no difference shown" in next(line for line in worst.splitlines() if line.startswith("│ pgd10"))
+
+
 def test_the_more_is_tested_the_surer_each_must_be(run, capsys: pytest.CaptureFixture[str]) -> None:
     def verdict(*folders: str) -> str:
         assert main(["compare", *folders]) == 0

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy.stats import binom, fisher_exact, ttest_1samp, ttest_ind
 
 from protoat.evaluation import Count
 from protoat.evaluation.compare import (
+    Comparison,
     Seeds,
     check_comparable,
     common_attacks,
@@ -20,8 +21,9 @@ from protoat.evaluation.compare import (
     overlap,
     welch,
 )
+from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation
-from protoat.evaluation.statistics import interval_of_mean
+from protoat.evaluation.statistics import fisher, interval_of_mean
 from protoat.reports.records import lowest, lowest_columns
 
 RIGHT = st.lists(st.integers(100, 1000), min_size=2, max_size=6)
@@ -76,8 +78,12 @@ def test_differences_are_image_by_image() -> None:
     assert worst.pair == (0, 5, 40)
     assert pgd.worst_modes == (("high", (0, 20)), ("high", (9, 20)))
     assert pgd.per_mode == {"low": ((20, 20), (20, 20)), "high": ((0, 20), (9, 20))}
-    assert pgd.shown_in_worst_mode
-    assert not clean.shown_in_worst_mode
+    assert (
+        pgd.p_of_worst_modes == pytest.approx(2 * fisher_exact([[0, 20], [9, 11]]).pvalue)
+        and pgd.p_of_worst_modes < 0.05
+    )
+    assert clean.p_of_worst_modes == 1
+    assert pgd.p_of_modes == {"low": 1, "high": pytest.approx(pgd.p_of_worst_modes / 2)}
 
 
 def test_worst_modes_are_of_known_modes_only() -> None:
@@ -89,7 +95,35 @@ def test_worst_modes_are_of_known_modes_only() -> None:
     assert lowest(one["pgd10"]) == ["high: 0.0"] and lowest_columns(one.attacks) == ["worst class"]
     assert lowest(FIRST["pgd10"]) == ["all: 50.0", "high: 0.0"]
     for each in compare(one, one):
-        assert each.worst_modes is None and not each.shown_in_worst_mode and not each.per_mode
+        assert each.worst_modes is None and each.p_of_worst_modes is None and not each.per_mode and not each.p_of_modes
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=4))
+@settings(max_examples=20)
+def test_modes_are_tested_as_scipy_does(rights: list[tuple[int, int]]) -> None:
+    tables = [[[first, 30 - first], [second, 30 - second]] for first, second in rights]
+    own = fisher([(Count(first, 30), Count(second, 30)) for first, second in rights])
+    assert own == pytest.approx([fisher_exact(table).pvalue for table in tables])
+    one_sided = [fisher_exact([[3, 7], [25, 5]], side).pvalue for side in ("less", "greater")]
+    assert fisher([(Count(3, 10), Count(25, 30))]) == pytest.approx([2 * min(one_sided)])
+    assert fisher([]) == [] and fisher([(Count(0, 0), Count(0, 0)), (Count(0, 0), Count(5, 5))]) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([0.6] * 20, [0.6] * 20), ([0.5] + [1.0] * 19, [0.5] * 20)],  # two equal models; equal in their worst modes only
+)
+def test_equal_models_seldom_differ_in_any_of_many_modes(first: list[float], second: list[float]) -> None:
+    draws, images, random = 400, 50, np.random.default_rng(0)
+    of_modes = of_worst = 0
+    for _ in range(draws):
+        rights = zip(*(random.binomial(images, chances) for chances in (first, second)), strict=True)
+        modes = {str(k): (Count(int(a), images), Count(int(b), images)) for k, (a, b) in enumerate(rights)}
+        found = Comparison("pgd10", Count(0, 0), Count(0, 0), Paired(0, 0, 1), modes)
+        of_modes += any(shown for _, shown in decided(found.p_of_modes).values())
+        of_worst += found.p_of_worst_modes < 0.05
+    most = binom.ppf(0.999, draws, 0.05)
+    assert of_worst <= most and (first != second or of_modes <= most)
 
 
 def test_no_difference_where_chance_could_make_it() -> None:

@@ -22,6 +22,8 @@ from protoat.runs.records import RunRecords
 from tests.reports.pages import SECTIONS, Page
 from tests.whole import edit, with_correct
 
+from ..cli.test_compare import of_many_modes
+
 _HOSTILE = '</script><img src=x onerror=alert(1)>&"'
 
 
@@ -93,6 +95,7 @@ def test_table_of_modes_begins_with_the_weakest_and_the_summary_says_so(
     low, high = _wilson(weakest["correct"], weakest["total"])
     sure = f"{100 * weakest['correct'] / weakest['total']:.1f}\u00a0% [{low:.1f}, {high:.1f}]"
     assert f"Your weakest mode is {order[0]}: {sure} of its {weakest['total']} images stay right" in found.words
+    assert f"stay right under attack, the lowest of {len(order)} in this measurement, and " in found.words
 
 
 def test_bars_are_as_long_as_the_accuracy(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -232,6 +235,19 @@ def test_comparison_says_what_is_shown_and_what_is_not(
     assert "Holm's correction for the 4 tests made here" in found.words
     total = json.loads((ours / "evaluation.json").read_text())["attacks"]["clean"]
     assert rows[1][rows[0].index("difference")] == f"{-100 * total['correct'] / total['total']:+.2f}"
+
+
+def test_a_mode_that_is_chosen_by_the_measurement_is_said_to_be(tmp_path: Path) -> None:
+    low = Path(of_many_modes(tmp_path / "low", 14, "0"))
+    caption = "Accuracy % of each mode, worst case, with Wilson's 95 % interval"
+    for name, right, verdict in (("near", 28, "no difference shown"), ("far", 34, "a difference")):
+        found = _page([low, Path(of_many_modes(tmp_path / name, right, "1"))], tmp_path)
+        weakest, *others = found.tables[caption][1:]
+        assert (weakest[0], weakest[-1]) == ("m7", verdict)
+        assert {row[-1] for row in others} == {"no difference shown"}
+        lead = found.words.partition("The weakest mode of low in this measurement is m7: ")[2].partition("\n")[0]
+        assert f": {verdict}, corrected for all modes compared here." in lead
+        assert lead.endswith(f"The mode was chosen by this very measurement, which favours {name}.")
 
 
 def test_what_differs_in_recipes_is_listed(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -72,11 +72,11 @@ def main(args: list[str]) -> None:
         for other, own in zip(others, seeds[1:], strict=True):
             if (tested := welch(seeds[0], own)) is not None:
                 p_values[other.name, name] = tested[1]
-    tests = decided(p_values)
+    tests, of_modes = decided(p_values), decided(_p_of_modes(pairs))
     if lines:
         _over_seeds(groups, lines, tests)
     for other, found in pairs:
-        _image_by_image(first, other, found, tests)
+        _image_by_image(first, other, found, tests, of_modes)
     _say_weights(groups)
 
 
@@ -118,7 +118,25 @@ def _differ_by_seed(a: Path, b: Path, first: Evaluation, second: Evaluation) -> 
     return [each.key for each in different] == ["seed"]
 
 
-def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], tests: _Tests) -> None:
+def _p_of_modes(pairs: Sequence[tuple[_Group, Sequence[Comparison]]]) -> dict[tuple[str, str, str], float]:
+    """Of each mode under the hardest attack, and of the worst modes under every attack."""
+    p_values = {}
+    for other, found in pairs:
+        for mode, p in (hardest_of(found).p_of_modes if found else {}).items():
+            p_values[other.name, "mode", mode] = p
+        for each in found:
+            if (worst := each.p_of_worst_modes) is not None:
+                p_values[other.name, "worst mode", each.attack] = worst
+    return p_values
+
+
+def _image_by_image(
+    first: _Group,
+    other: _Group,
+    found: Sequence[Comparison],
+    tests: _Tests,
+    of_modes: Mapping[tuple[str, str, str], tuple[float, bool]],
+) -> None:
     print_table(
         f"{first.name} and {other.name}, {first.records[0].subject.images} images",
         ["attack", first.name, other.name, "difference", "95 % interval", "p", HOLM, "only right in", "verdict"],
@@ -126,18 +144,22 @@ def _image_by_image(first: _Group, other: _Group, found: Sequence[Comparison], t
     )
     rows = []
     for comparison in found:
-        cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes or ()]
-        rows.append([comparison.attack, *cells, in_words(comparison.shown_in_worst_mode)])
-    of_modes = any(comparison.per_mode for comparison in found)
-    if of_modes:
+        if comparison.worst_modes is not None:
+            cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
+            shown = of_modes[other.name, "worst mode", comparison.attack][1]
+            rows.append([comparison.attack, *cells, in_words(shown)])
+    if rows:
         print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
         columns = ["mode", first.name, other.name, "difference", "verdict"]
         hardest = hardest_of(found)
-        print_table(f"each mode, {hardest.attack}", columns, [[*map(_cell, row)] for row in mode_rows(hardest)])
+        in_modes = {mode: of_modes[other.name, "mode", mode][1] for mode in hardest.per_mode}
+        print_table(
+            f"each mode, {hardest.attack}", columns, [[*map(_cell, row)] for row in mode_rows(hardest, in_modes)]
+        )
     say(
         f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
         f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
-        f"The interval is a bootstrap over images and decides nothing. {f'{OF_MODES} ' * of_modes}One run each: this "
+        f"The interval is a bootstrap over images and decides nothing. {f'{OF_MODES} ' * bool(rows)}One run each: this "
         "says nothing about other seeds of the same recipes."
     )
     _left_out([first, other])

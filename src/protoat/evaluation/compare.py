@@ -17,7 +17,7 @@ from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.showing import as_html, as_text
-from protoat.evaluation.statistics import Count, holm, interval_of_mean, worst
+from protoat.evaluation.statistics import Count, fisher, holm, interval_of_mean, worst
 
 __all__ = [
     "Comparison",
@@ -29,7 +29,6 @@ __all__ = [
     "decided",
     "in_words",
     "overlap",
-    "shown_in_mode",
     "welch",
 ]
 
@@ -62,9 +61,25 @@ class Comparison:
         return first, second
 
     @property
-    def shown_in_worst_mode(self) -> bool:
-        """Whether the worst modes differ beyond chance; see `shown_in_mode`."""
-        return self.worst_modes is not None and shown_in_mode(*(count for _, count in self.worst_modes))
+    def p_of_modes(self) -> dict[str, float]:
+        """p-value of each mode by Fisher's exact test, not corrected for their number.
+
+        Records keep counts of a mode, not which images are of it, so no paired test can be made.
+        """
+        return dict(zip(self.per_mode, fisher(list(self.per_mode.values())), strict=True))
+
+    @property
+    def p_of_worst_modes(self) -> float | None:
+        """p-value of equal accuracy in the worst mode, corrected for the number of modes; None without modes.
+
+        Chance makes some mode the lowest. So the lower worst mode is tested against every mode of the other model, any
+        of which may be its worst in truth: the largest p counts, times the number of modes that were chosen from.
+        """
+        if self.worst_modes is None:
+            return None
+        lower = min((0, 1), key=[count.accuracy for _, count in self.worst_modes].__getitem__)
+        p_values = fisher([(self.worst_modes[lower][1], pair[1 - lower]) for pair in self.per_mode.values()])
+        return min(1.0, len(p_values) * max(p_values))
 
 
 class Seeds(NamedTuple):
@@ -146,17 +161,6 @@ def decided(p_values: Mapping[Key, float]) -> dict[Key, tuple[float, bool]]:
 def in_words(shown: bool) -> str:
     """What a comparison allows to say."""
     return "a difference" if shown else "no difference shown"
-
-
-def shown_in_mode(first: Count, second: Count) -> bool:
-    """Whether two accuracies of modes differ beyond chance: their intervals do not overlap.
-
-    Records keep counts of a mode, not which images are of it, so no paired test is made; this one is more cautious.
-
-    >>> shown_in_mode(Count(1, 50), Count(40, 50)), shown_in_mode(Count(20, 50), Count(25, 50))
-    (True, False)
-    """
-    return not overlap(first.interval, second.interval)
 
 
 def overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:

@@ -33,16 +33,20 @@ def comparison(found: Sequence[Records], views: Views) -> list[Section]:
     }
     compared = {name: pair for name, pair in pairs.items() if not isinstance(pair, Text) and pair}
     tests = decided({(name, each.attack): each.pair.p_value for name, pair in compared.items() for each in pair})
+    hardest = {name: hardest_of(pair) for name, pair in compared.items()}
+    in_modes = decided({(name, mode): p for name, each in hardest.items() for mode, p in each.p_of_modes.items()})
+    shown = {name: {mode: in_modes[name, mode][1] for mode in each.per_mode} for name, each in hardest.items()}
     lead = [
         Text(line, "lead")
-        for name, pair in compared.items()
-        for hardest in [hardest_of(pair)]
-        for line in compared_in_words(called[0], name, hardest, tests[name, hardest.attack][1])
+        for name, each in hardest.items()
+        for line in compared_in_words(called[0], name, each, tests[name, each.attack][1], shown[name])
     ]
     return [
-        Section("summary", "Summary", lead or [Text("There is nothing to compare; see below why.", "missing")]),
+        Section(
+            "summary", "Summary", lead or [Text("No two of these can be compared; the reasons are below.", "missing")]
+        ),
         _side_by_side(found),
-        _modes(called[0], pairs),
+        _modes(called[0], pairs, hardest, shown),
         _differences(called[0], pairs, tests),
         _recipes(found),
         _training(found),
@@ -55,7 +59,9 @@ def _training(found: Sequence[Records]) -> Section:
 
     folders = [records.path for records in found if records.run is not None and records.run.metrics]
     if len(folders) < 2:
-        return Section("training", "Training", [Text("Fewer than two of them have a record of training.", "missing")])
+        return Section(
+            "training", "Training", [Text("Fewer than two of these runs have a record of training.", "missing")]
+        )
     about = "Lines over epochs for each run: loss, and accuracy on held-out images; the numbers are below, by run."
     return Section("training", "Training", [Chart(training_curves(folders), about)])
 
@@ -91,15 +97,21 @@ def _audited(records: Records) -> str:
     return f"{verdict}, {audit.extent}"
 
 
-def _modes(name: str, pairs: Mapping[str, Sequence[Comparison] | Text]) -> Section:
+def _modes(
+    name: str,
+    pairs: Mapping[str, Sequence[Comparison] | Text],
+    hardest: Mapping[str, Comparison],
+    shown: Mapping[str, Mapping[str, bool]],
+) -> Section:
     """What each leaves right of each mode, in the worst case or under the hardest attack."""
     blocks: list[Block] = []
     for other, pair in pairs.items():
         if isinstance(pair, Text):
             blocks.append(pair)
-        elif pair and (hardest := hardest_of(pair)).per_mode:
-            caption = f"Accuracy % of each mode, {hardest.attack}, with Wilson's 95 % interval"
-            blocks.append(Grid(caption, ["mode", name, other, "difference", "verdict"], mode_rows(hardest)))
+        elif pair and (found := hardest[other]).per_mode:
+            caption = f"Accuracy % of each mode, {found.attack}, with Wilson's 95 % interval"
+            columns = ["mode", name, other, "difference", "verdict"]
+            blocks.append(Grid(caption, columns, mode_rows(found, shown[other])))
     blocks.append(Text(OF_MODES) if any(isinstance(block, Grid) for block in blocks) else Text("No modes are known."))
     return Section("modes", "Modes", blocks)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from protoat.errors import UserError
 from protoat.evaluation import AttackReport, Count
-from protoat.evaluation.compare import Comparison, in_words, shown_in_mode
+from protoat.evaluation.compare import Comparison, in_words
 from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import WORST_CASE
 from protoat.evaluation.statistics import percentage, weakest_first
@@ -35,8 +35,10 @@ __all__ = [
 
 HOLM = "p by Holm"
 OF_MODES = (
-    "Records keep counts of a mode, not which images are of it. So of modes, and of worst modes, which may be two "
-    "different ones, a difference is said where the intervals do not overlap; that is more cautious than a paired test."
+    "Records keep counts of a mode, not which images are of it. So modes, and worst modes, which may be two different "
+    "ones, are compared by Fisher's exact test, which is more cautious than a paired test where both fail on the same "
+    "images. There is a difference where its p is below 0.05 after Holm's correction for all comparisons of modes made "
+    "here."
 )
 
 
@@ -130,16 +132,20 @@ def hardest_of(found: Sequence[Comparison]) -> Comparison:
     return cases[0] if cases else min(found, key=lambda each: each.first.correct + each.second.correct)
 
 
-def mode_rows(found: Comparison) -> list[list[str | Count]]:
+def mode_rows(found: Comparison, shown: Mapping[str, bool]) -> list[list[str | Count]]:
     """Rows of a table: a mode, what each leaves right of it, the difference in points, and whether one is shown.
 
     The weakest mode of the first comes first.
+
+    Args:
+        found: of two models.
+        shown: whether a difference is shown, by mode, after correction for all that are compared.
     """
     rows: list[list[str | Count]] = []
     for mode in weakest_first({mode: first for mode, (first, _) in found.per_mode.items()}):
         first, second = found.per_mode[mode]
         gain = f"{100 * (second.accuracy - first.accuracy):+.1f}"
-        rows.append([mode, first, second, gain, in_words(shown_in_mode(first, second))])
+        rows.append([mode, first, second, gain, in_words(shown[mode])])
     return rows
 
 

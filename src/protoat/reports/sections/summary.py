@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from protoat.evaluation.compare import Comparison, in_words, shown_in_mode
+from protoat.evaluation.compare import Comparison, in_words
 from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import Count, percentage, weakest_first
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
@@ -39,35 +39,41 @@ def _in_words(record: Evaluation | None) -> Iterator[Text]:
     without = None if clean is None else (clean.per_mode if case.has_modes else clean.per_class).get(name)
     beside = "" if without is None else f", and {percent(without)} without an attack"
     yield Text(
-        f"Your weakest {kind} is {name}: {_sure(counts[name])} of its {counts[name].total} images stay right under "
-        f"attack{beside}." + f" Your strongest is {best}, with {percent(counts[best])} under attack." * (name != best),
+        f"Your weakest {kind} is {name}: {_with_interval(counts[name])} of its {counts[name].total} images stay right "
+        f"under attack, the lowest of {len(order)} in this measurement{beside}."
+        + f" Your strongest is {best}, with {percent(counts[best])} under attack."
+        * (name != best),
         "lead",
     )
 
 
-def compared_in_words(name: str, other: str, hardest: Comparison, shown: bool) -> Iterator[str]:
-    """What two runs leave right of all images, and of the weakest mode of the first.
+def compared_in_words(
+    name: str, other: str, hardest: Comparison, shown: bool, in_modes: Mapping[str, bool]
+) -> Iterator[str]:
+    """What two runs leave right of all images, and of the mode in which the first is lowest.
 
     Args:
         name, other: of the runs.
         hardest: their comparison in the worst case, or under the hardest attack.
         shown: whether the test of all images shows a difference.
+        in_modes: whether one is shown, by mode, after correction for all that are compared.
     """
     where = "in the worst case" if hardest.attack == WORST_CASE else f"under {hardest.attack}"
     if hardest.worst_modes is not None:
         mode, first = hardest.worst_modes[0]
         second = hardest.per_mode[mode][1]
         yield (
-            f"The weakest mode of {name} is {mode}: {_sure(first)} {where}; with {other} it is {_sure(second)}: "
-            f"{in_words(shown_in_mode(first, second))}."
+            f"The weakest mode of {name} in this measurement is {mode}: {_with_interval(first)} {where}; with {other} "
+            f"it is {_with_interval(second)}: {in_words(in_modes[mode])}, corrected for all modes compared here. The "
+            f"mode was chosen by this very measurement, which favours {other}."
         )
     yield (
-        f"Of all {hardest.first.total} images {name} leaves {_sure(hardest.first)} right {where}, and {other} "
-        f"{_sure(hardest.second)}: {in_words(shown)}."
+        f"Of all {hardest.first.total} images {name} leaves {_with_interval(hardest.first)} right {where}, and {other} "
+        f"{_with_interval(hardest.second)}: {in_words(shown)}."
     )
 
 
-def _sure(count: Count) -> str:
+def _with_interval(count: Count) -> str:
     return percentage(count.accuracy, count.interval, beside=" %")
 
 
@@ -132,7 +138,7 @@ def _missing(records: Records) -> Iterator[Text]:
     if not records.complete:
         yield Text("Training has not finished; the command that started it resumes it.", "warning")
     if record is None and run is not None and run.pretrains and run.probe is not None:
-        yield Text("A pre-trained encoder without a head; what linear heads read off it stands below.")
+        yield Text("A pre-trained encoder without a head; the accuracies of linear heads on it are below.")
     elif record is None:
         command = run.measuring if run is not None else "protoat evaluate"
         yield Text(f"Not measured: there is no evaluation.json. Measure it: {command}", "missing")
@@ -146,9 +152,9 @@ def _missing(records: Records) -> Iterator[Text]:
         yield Text(f"Not audited for masked gradients; do so: protoat audit {called(records.path)}", "missing")
     elif records.audit is not None and not (audit := records.audit).passed:
         verdict = f"failed: {', '.join(audit.failed)}" if audit.failed else "is incomplete"
-        yield Text(f"The audit {verdict}; see below before any number is believed.", "warning")
+        yield Text(f"The audit {verdict}; read it below before you trust any number.", "warning")
     if run is not None:
-        yield Text("One run, one seed: intervals speak about images, and know nothing of the spread between seeds.")
+        yield Text("One run, one seed: intervals cover the sampling of images, not the spread between seeds.")
 
 
 def _unmeasured(records: Records, record: Evaluation) -> Iterator[Text]:
@@ -160,6 +166,6 @@ def _unmeasured(records: Records, record: Evaluation) -> Iterator[Text]:
     has_prototypes = any("prototypes" in str(choices.get(key)) for key in ("head", "regularizer"))
     has_prototypes |= "prototypes_per_class" in facts  # of modes
     if has_prototypes and not any(name.startswith("adaptive") for name in entering):
-        yield Text("No attack that knows the prototypes was made; add: --attacks adaptive", "missing")
+        yield Text("No attack that knows the prototypes was run; add: --attacks adaptive", "missing")
     if any(finding.severity == "error" for finding in record.findings or ()):
-        yield Text("The lint found what makes numbers meaningless; see below.", "warning")
+        yield Text("The lint found errors that make these numbers meaningless; see below.", "warning")
