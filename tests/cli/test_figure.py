@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,20 @@ def test_a_given_run_is_drawn_into_one_file(folder: Path, tmp_path: Path, capsys
     )
     assert ", epochs 1 of 30, seed 0, trained for linf 0.1." in written
     assert f"Drawn by: protoat figure curves &#39;{tmp_path}/&lt;i&gt;&#39; --out {out}" in written
+
+
+def test_the_picture_of_modes_is_drawn_by_the_command_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    (command,) = re.findall(r"`protoat figure (modes [^`]*) --out docs/modes\.png`", (root / "README.md").read_text())
+    args = shlex.split(command)
+    monkeypatch.chdir(root)
+    assert run("figure", main, [*args, "--out", str(tmp_path / "modes.svg")]) == 0
+    drawn = (tmp_path / "modes.svg").read_text()
+    ends = [Path(folder).name[-8:] for folder in args[1:]]
+    assert len(ends) > 1 and all(f"{end}, worst case" in drawn for end in ends)
+    assert not list(root.glob("results/modes-mnist-2-*/*.safetensors")) and (root / "docs/modes.png").exists()
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("PDF", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])

@@ -41,6 +41,16 @@ def test_an_epoch_that_was_taken_back_is_left_out_and_a_hostile_name_stays_text(
         training_curves([folder])
 
 
+@pytest.mark.parametrize("ends", [("0-1a2b", "1-3c4d"), ("0" + 50 * "b", "1" + 50 * "b")])
+def test_runs_whose_long_names_begin_alike_are_all_drawn(tmp_path: Path, ends: tuple[str, str]) -> None:
+    folders = [tmp_path / f"{'a' * 50}{end}" for end in ends]
+    for folder, total in zip(folders, (2.0, 3.0), strict=True):
+        claim(folder, read_recipe("digits-2").text, {}, {})
+        edit(folder / "metrics.jsonl", epochs(1, total=total))
+    plot = training_curves(folders)
+    assert [heights for _, heights in lines(plot).values()] == [[2.0], [3.0]] and len(set(plot.about)) == 2
+
+
 def test_no_run_and_a_run_named_twice_are_refused(ours: Path) -> None:
     for runs in ([], [ours, ours]):
         with pytest.raises(ValueError, match="name at least one run folder"):

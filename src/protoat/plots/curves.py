@@ -8,7 +8,7 @@ from typing import Any
 
 from protoat.errors import UserError
 from protoat.plots.plot import Plot, styled
-from protoat.plots.style import accuracy_axis, chosen, colour, dash, label, legend, names
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, labels, legend
 from protoat.runs.run import Run
 
 __all__ = ["training_curves"]
@@ -27,14 +27,14 @@ def training_curves(runs: Sequence[Path | str]) -> Plot:
         ValueError: a folder that is no run, or in which no epoch is recorded.
     """
     folders = chosen(runs)
-    found = {label(name): Run(folder) for folder, name in zip(folders, names(folders), strict=True)}
-    for run in found.values():
+    found = list(zip(labels(folders), map(Run, folders), strict=True))
+    for _, run in found:
         if not run.epochs:
             raise UserError(f"{run.path} holds no epoch yet; train it: protoat train")
-    about = [f"{name}: {run.progress} epochs" + f", {run.state}" * bool(run.state) for name, run in found.items()]
+    about = [f"{name}: {run.progress} epochs" + f", {run.state}" * bool(run.state) for name, run in found]
     plot = Plot("Training", about, size=(5, 4.2))
     losses, accuracies = plot.subplots(2, sharex=True)
-    for place, (name, run) in enumerate(found.items()):
+    for place, (name, run) in enumerate(found):
         own: dict[str, Any] = {"color": colour(place), "markersize": 3}
         prefix = f"{name}: " if len(found) > 1 else ""
         epochs, totals = [line.epoch for line in run.epochs], [line.total for line in run.epochs]

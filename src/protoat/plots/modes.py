@@ -21,9 +21,9 @@ from protoat.plots.style import (
     colour,
     error_bars,
     label,
+    labels,
     legend,
     name_places,
-    names,
 )
 from protoat.runs.run import Run
 
@@ -49,15 +49,15 @@ def accuracy_of_modes(
         ValueError: a run without a worst case, or with a record of earlier weights; runs with different modes.
     """
     folders = chosen([runs.path if isinstance(runs, Run) else runs] if isinstance(runs, Run | Path | str) else runs)
-    found = dict(zip(map(label, names(folders)), (_of_modes(folder, records) for folder in folders), strict=True))
-    (worst, _), *_ = found.values()
-    if any(own.keys() != worst.keys() for own, _ in found.values()):
+    found = [_of_modes(folder, records) for folder in folders]
+    worst, _ = found[0]
+    if any(own.keys() != worst.keys() for own, _ in found):
         raise UserError("the runs were measured on different modes; measure them on the same images")
     order = weakest_first(worst)[:_MOST]
     about = [f"the {_MOST} weakest of {len(worst)} modes"] if len(order) < len(worst) else []
     plot = Plot("Accuracy of each mode", [*about, "bars: 95 % intervals"], size=(max(5.0, 1 + 0.4 * len(order)), 3.2))
     axes, width = plot.subplots(), 0.8 / len(found)
-    for place, (name, (own, clean)) in enumerate(found.items()):
+    for place, (name, (own, clean)) in enumerate(zip(labels(folders), found, strict=True)):
         places = [x + (place - (len(found) - 1) / 2) * width for x in range(len(order))]
         counts = [own[mode] for mode in order]
         style: dict[str, Any] = {

@@ -120,7 +120,7 @@ def prototype_names(class_names: Sequence[str], owned: Iterable[Sequence[int]]) 
         owned: class of each prototype, and its place there.
 
     >>> prototype_names(["cat", "german shepherd, young"], [(0, 2), (1, 0)])
-    ['cat, 2', 'german shepherd, yo…, 0']
+    ['cat, 2', 'german she…rd, young, 0']
     """
     return [f"{label(class_names[owner], longest=20)}, {place}" for owner, place in owned]
 

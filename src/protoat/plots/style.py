@@ -28,6 +28,7 @@ __all__ = [
     "dash",
     "error_bars",
     "label",
+    "labels",
     "legend",
     "marker",
     "name_places",
@@ -60,13 +61,28 @@ def marker(place: int) -> str:
 
 
 def label(name: str, *, longest: int = 40) -> str:
-    """A name from outside as a plot shows it: what cannot be seen is spelled out, and it is cut if long.
+    """A name from outside as a plot shows it: what cannot be seen is spelled out, and a long one lacks its middle.
+
+    Names of one family mostly differ at their ends: ``mnist-pgd-0-1a2b``, ``mnist-pgd-1-3c4d``.
 
     >>> label("cats\\x1b[2J"), label("german shepherd", longest=8)
-    ('cats\\\\x1b[2J', 'german…')
+    ('cats\\\\x1b[2J', 'germ…erd')
     """
     text = printable(name)
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+
+
+def labels(runs: Sequence[Path]) -> list[str]:
+    """Labels of runs, no two of which are alike: names that look the same once cut get their place.
+
+    >>> labels([Path("a"), Path("b" * 50 + "1" + "b" * 50), Path("b" * 50 + "2" + "b" * 50)])
+    ['a', 'bbbbbbbbbbbbbbbbbbbb…bbbbbbbbbbbbbbbbbbb (2)', 'bbbbbbbbbbbbbbbbbbbb…bbbbbbbbbbbbbbbbbbb (3)']
+    """
+    cut = [label(name) for name in names(runs)]
+    return [text if cut.count(text) == 1 else f"{text} ({place})" for place, text in enumerate(cut, 1)]
 
 
 def chosen(runs: Sequence[Path | str]) -> list[Path]:

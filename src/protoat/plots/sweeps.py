@@ -14,7 +14,7 @@ from protoat.evaluation import Count
 from protoat.evaluation.record import Evaluation
 from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
-from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, label, legend, marker, names
+from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, label, labels, legend, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def _sweep(
 ) -> Plot:
     folders = chosen(runs)
     lines, about = [], []
-    for place, (folder, name) in enumerate(zip(folders, names(folders), strict=True)):
+    for place, (folder, name) in enumerate(zip(folders, labels(folders), strict=True)):
         record = measured(folder, records)
         found = _lines(record, key)
         if not found:
@@ -79,8 +79,8 @@ def _sweep(
         for turn, points in enumerate(found):
             if through_clean and clean is not None:
                 points.insert(0, Measured(0.0, "clean", clean.count))
-            lines.append((f"{label(name)}: {label(_family(points[-1].attack, key))}", points, place, turn))
-        about.append(f"{label(name)}: {record.subject.images} test images of {label(record.subject.data)}")
+            lines.append((f"{name}: {label(_family(points[-1].attack, key))}", points, place, turn))
+        about.append(f"{name}: {record.subject.images} test images of {label(record.subject.data)}")
     plot = Plot(f"Accuracy against {axis}", [*about, "bars: 95 % intervals over images"])
     axes = plot.subplots()
     for line in lines:
