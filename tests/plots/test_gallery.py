@@ -12,7 +12,9 @@ import torch
 import protoat as pa
 from protoat.plots.subject import Pictured
 from protoat.runs.run import Run
+from tests.whole import edit
 
+from ..evaluation.test_compare import content
 from .reading import bars, intervals, ticks
 
 
@@ -56,6 +58,20 @@ def test_without_a_record_modes_are_in_the_order_of_these_images(plain: Path, tm
     assert rows[0].note.endswith(f", {sum(counts[order[0]])} of {len(counts[order[0]])} stay right under pgd10")
 
 
+def test_a_record_for_another_threat_model_is_not_put_beside_the_images(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    wider = pa.plots.attacked_images(run, images=20, attack="pgd2@0.15", modes=1, each=1)
+    assert wider.about[0].startswith("of 20 test images, attacked by pgd2@0.15, linf, eps 0.15: ")
+    record = json.loads((run / "evaluation.json").read_text())
+    record["subject"]["threat"]["eps"] = 0.3
+    edit(run / "evaluation.json", record)
+    other = pa.plots.attacked_images(run, images=20, attack="pgd2", modes=1, each=1)
+    for gallery, attack, known in ((wider, "pgd2@0.15", "linf 0.1"), (other, "pgd2", "linf 0.3")):
+        assert gallery.rows[0].note.endswith(f"stay right under {attack}")
+        assert gallery.about[1].endswith(f"as the evaluation of the run is for {known}")
+
+
 def test_several_figures_of_one_run_embed_and_attack_it_once(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         seen = Pictured(Run(plain), 40)
@@ -83,6 +99,16 @@ def test_modes_are_those_of_the_records_in_the_order_of_the_first(ours: Path, pl
         assert bars(plot)[f"{name}, worst case"] == pytest.approx(heights)
     assert all(low <= high for bar in intervals(plot).values() for low, high in bar)
     assert list(bars(pa.plots.accuracy_of_modes(Run(ours)))) == ["worst case"]
+
+
+def test_runs_whose_long_names_begin_alike_are_all_drawn(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{'a' * 50}-{end}" for end in ("0-1a2b", "1-3c4d")]
+    for folder, right in zip(folders, (10, 20), strict=True):
+        folder.mkdir()
+        edit(folder / "evaluation.json", content({"pgd10": "1" * right + "0" * (40 - right)}))
+    drawn = bars(pa.plots.accuracy_of_modes(folders))
+    assert list(drawn.values()) == [[0.0, 50.0], [0.0, 100.0]]
+    assert [name.partition(",")[0][-6:] for name in drawn] == ["0-1a2b", "1-3c4d"]
 
 
 def test_what_was_not_measured_or_is_of_other_modes_is_refused(ours: Path, tmp_path: Path) -> None:

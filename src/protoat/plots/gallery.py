@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from protoat.evaluation import Count
+from protoat.evaluation.record import Evaluation
 from protoat.evaluation.statistics import count_by, weakest_first
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import shown
@@ -18,9 +19,10 @@ def attacked_images(
 ) -> Pictures:
     """Clean image, perturbation and attacked image, with the class and the mode that the model takes each for.
 
-    Modes that the run's evaluation finds weakest come first, else those weakest here; of a mode, images that the attack
-    turns wrong. The nearest mode is that of the clean image nearest by embedding, itself left out. Perturbations are
-    enlarged until their largest entry is black or white; grey is unchanged.
+    Modes that the run's evaluation finds weakest come first, or those weakest here where it is for another threat model
+    than the attack; of a mode, images that the attack turns wrong. The nearest mode is that of the clean image nearest
+    by embedding, itself left out. Perturbations are enlarged until their largest entry is black or white; grey is
+    unchanged.
 
     Args:
         run: with weights.
@@ -35,24 +37,28 @@ def attacked_images(
     """
     seen = Pictured.of(run, images)
     near = [seen.near_modes(part).tolist() for part in (seen.clean, seen.attacked(attack))]
-    counts, where = _counts(seen, attack)
+    record, threat = None if seen.stored.outdated else seen.stored.evaluation, seen.threat(attack)
+    alike = record is not None and record.subject.threat == threat
+    counts, where = _counts(seen, attack, record if alike else None)
     there = {seen.data.mode_names[mode] for mode in seen.data.modes.unique().tolist()}
     rows = []
     for name in [name for name in weakest_first(counts) if name in there][:modes]:
         pictures = [_picture(seen, attack, row, [own[row] for own in near]) for row in _rows(seen, attack, name)[:each]]
         kind = "mode" if seen.has_modes else "class"
         rows.append(Row(f"{kind} {name}", f"{shown(counts[name])} stay right {where}", pictures))
-    threat = seen.subject.threat
     about = (
         f"of {len(seen.data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, change "
         "(enlarged; grey is unchanged), attacked; below, the class said and the nearest mode, before and after"
     )
-    return Pictures(f"Attacked images: {seen.name}", [about], rows)
+    lines = [about]
+    if record is not None and not alike:
+        known = record.subject.threat or "an unknown threat model"
+        lines.append(f"what stays right is counted on these images, as the evaluation of the run is for {known}")
+    return Pictures(f"Attacked images: {seen.name}", lines, rows)
 
 
-def _counts(seen: Pictured, attack: str) -> tuple[dict[str, Count], str]:
-    """What stays right of each mode, and where: in the evaluation of these weights if there is one, else here."""
-    record = None if seen.stored.outdated else seen.stored.evaluation
+def _counts(seen: Pictured, attack: str, record: Evaluation | None) -> tuple[dict[str, Count], str]:
+    """What stays right of each mode, and where: in an evaluation if there is one, else here."""
     right = seen.attacked(attack).predicted == seen.data.labels
     here = count_by(right, seen.data.modes, seen.data.mode_names)
     known = {} if record is None or record.worst_case is None else record.worst_case.per_mode

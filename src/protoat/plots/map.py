@@ -106,7 +106,7 @@ def embedding_map(
     logger.info("%s: arranging %d points, which takes a while", seen.path, 2 * len(data))
     positions = place(clean.embedding, attacked.embedding, seed=seed)
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
-    threat = seen.subject.threat
+    threat = seen.threat(attack)
     plot = Plot(
         f"Map of embeddings: {seen.name}",
         [

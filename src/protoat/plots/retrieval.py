@@ -12,7 +12,7 @@ from protoat.errors import UserError
 from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
 from protoat.plots.pictures import Picture, Pictures, Row
-from protoat.plots.style import names
+from protoat.plots.style import chosen, names
 from protoat.plots.subject import Pictured, Seen, mode_name, said
 
 __all__ = ["Retrieval", "retrieved_images"]
@@ -65,12 +65,10 @@ def retrieved_images(
         DataNotFoundError: the test images are not there.
     """
     seen = [Pictured.of(run, images) for run in runs]
-    folders = [each.path for each in seen]
-    if not folders or len(set(folders)) < len(folders):
-        raise UserError("name at least one run folder to draw from, and none of them twice")
+    folders = chosen([each.path for each in seen])
     if len({(each.subject.identity["data_sha256"], each.subject.threat) for each in seen}) > 1:
         raise UserError("the runs have different test images or threat models; retrieval compares runs on the same")
-    data, threat = seen[0].data, seen[0].subject.threat
+    data, threat = seen[0].data, seen[0].threat(attack)
     if not 1 <= queries <= len(data):
         raise UserError(f"queries={queries} are asked for, and there are {len(data)} images")
     found = dict(zip(names(folders), (_retrieved(each, k, attack) for each in seen), strict=True))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation import fair_order
@@ -24,6 +25,7 @@ from protoat.regularizers.projection import ProxyRegularizer
 from protoat.runs.named_attacks import one_attack
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject
+from protoat.threats import ThreatModel
 from protoat.training import make_accelerator
 
 __all__ = ["Pictured", "Seen", "check_classes", "mode_name", "said"]
@@ -77,6 +79,7 @@ class Pictured:
     run: Run | Path | str
     images: int | None = None
     classes: tuple[str, ...] | None = None
+    _attacks: dict[str, Attack] = field(default_factory=dict, init=False, repr=False)
     _attacked: dict[str, Embedded] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -139,10 +142,19 @@ class Pictured:
             ValueError: an unknown attack, or a name that stands for none or several.
         """
         if name not in self._attacked:
-            attack = one_attack(name, self.subject)
+            attack = self._attack(name)
             logger.info("%s: embedding %d test images under %s", self.path, len(self.indices), name)
             self._attacked[name] = embed(self.subject.model, self.subject.data, self.indices, attack=attack)
         return self._attacked[name]
+
+    def threat(self, name: str) -> ThreatModel:
+        """What an attack may do, by its name as for `attacked`; ``pgd10@0.2`` may do more than the run was made for."""
+        return self._attack(name).threat
+
+    def _attack(self, name: str) -> Attack:
+        if name not in self._attacks:
+            self._attacks[name] = one_attack(name, self.subject)
+        return self._attacks[name]
 
     def near_modes(self, embedded: Embedded) -> Tensor:
         """(M,) int64, for each image the mode of the clean image nearest to its embedding, itself left out."""

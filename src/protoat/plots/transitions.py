@@ -71,7 +71,7 @@ def transition_map(run: Seen, *, images: int | None = 1000, attack: str = "pgd10
         places, what, to = _modes(seen), "mode", "mode of the nearest clean image, attacked"
         before, after = seen.data.modes, seen.near_modes(attacked)
     table = crosstab(before, after, (len(places), len(places)))
-    threat, stays = seen.subject.threat, int(table.diagonal().sum())
+    threat, stays = seen.threat(attack), int(table.diagonal().sum())
     about = f"{len(seen.data)} test images, {label(attack)}, {threat.norm}, eps {threat.eps:.4g}; {stays} stay"
     plot = _plot(f"Where attacked images go: {seen.name}", [about], len(places), len(places))
     return _counts(plot, table, places, places, (f"{what}, clean", to))
