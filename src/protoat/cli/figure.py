@@ -14,6 +14,7 @@ from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
+from protoat.plots.kinds import SUFFIXES
 from protoat.recipes.parser import Parser, nearest
 from protoat.runs.claims import find_run
 from protoat.storage.path_checks import check_file, check_no_file
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SUFFIXES = (".pdf", ".svg", ".png")  # as `protoat.plots.plot` writes them
 _OF_VIEW = ("images", "attack", "classes")
 
 
@@ -84,7 +84,7 @@ def _write(out: Path, title: str, lines: Sequence[str], parts: Sequence[Plot | P
     from protoat.reports.page import Chapter, render
     from protoat.runs.store import write
 
-    if (kind := out.suffix.lower()) in _SUFFIXES:
+    if (kind := out.suffix.lower()) in SUFFIXES:
         write(out, as_file([part if isinstance(part, Plot) else part.plot() for part in parts], kind))
         return
     title = title[:1].upper() + title[1:]
@@ -135,7 +135,7 @@ def _parser() -> Parser:
 def _check_out(out: Path) -> None:
     """Refuses a file that cannot be written."""
     check_file(out)
-    if out.suffix.lower() not in (".html", *_SUFFIXES):
+    if out.suffix.lower() not in (".html", *SUFFIXES):
         raise UserError(f"--out {out} has to end in .html, .pdf, .svg or .png")
 
 

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from protoat.errors import UserError
 from protoat.plots.style import BACK, COLOURS, GRID, SOFT, TEXT
 
-__all__ = ["SUFFIXES", "Plot", "Point", "as_file", "styled"]
+__all__ = ["Plot", "Point", "as_file", "styled"]
 
-SUFFIXES = (".pdf", ".svg", ".png")
 # Text is text in every file, so it can be searched and edited; names from outside are no formulas.
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -135,7 +134,7 @@ def as_file(plots: Sequence[Plot], kind: str) -> bytes:
 
     Args:
         plots: at least one.
-        kind: of `SUFFIXES`.
+        kind: of `protoat.plots.kinds.SUFFIXES`.
 
     Raises:
         ValueError: several, and no PDF.

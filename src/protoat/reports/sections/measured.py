@@ -28,7 +28,7 @@ def attacks(records: Records) -> Section:
     columns = ["attack", "accuracy %", "right", "images", *lowest_columns(record.entries), "seconds"]
     blocks.append(Grid("Accuracy under attack, with Wilson's 95 % interval", columns, rows))
     if outside := [name for name in record.attacks if name not in record.entering]:
-        blocks.append(Text(f"Not in the worst case, being outside this threat model: {', '.join(outside)}."))
+        blocks.append(Text(f"Not in the worst case, as they are outside this threat model: {', '.join(outside)}."))
     parameters = [[name, json.dumps(found.parameters)] for name, found in record.attacks.items()]
     blocks.append(Grid("Everything that defines the attacks", ["attack", "parameters"], parameters, 2, folded=True))
     return Section("attacks", "Attacks", blocks)

@@ -67,12 +67,10 @@ def lint(records: Records) -> Section:
         rows = [["leak", "warning", text] for text in leaks]
         return Section("lint", "Lint", [Grid("Found in the data", ["rule", "severity", "what was found"], rows, 3)])
     if record is None or record.findings is None:
-        return Section(
-            "lint", "Lint", [Text("The lint has not run: it does whenever something is measured.", "missing")]
-        )
+        return Section("lint", "Lint", [Text("The lint has not run; protoat evaluate runs it.", "missing")])
     rows = [list(finding) for finding in record.findings]
     if not rows:
-        return Section("lint", "Lint", [Text("Nothing was found that would spoil the latest measurement.")])
+        return Section("lint", "Lint", [Text("The lint found nothing in the latest measurement.")])
     grid = Grid("Findings of the latest measurement", ["rule", "severity", "what was found"], rows, 3, status=1)
     return Section("lint", "Lint", [grid])
 
@@ -80,7 +78,7 @@ def lint(records: Records) -> Section:
 def recipe(records: Records) -> Section:
     """The whole recipe."""
     if records.run is None:
-        missing = "There is no recipe: the model did not come out of a run of protoat."
+        missing = "There is no recipe: the model is not of a run of protoat."
         return Section("recipe", "Recipe", [Text(missing, "missing")])
     text = records.run.recipe_text
     return Section("recipe", "Recipe", [Code("recipe.yaml", text)])
@@ -96,9 +94,9 @@ def environment(records: Records) -> Section:
         rows = [[key, *(_value(session.get(key)) for session in sessions)] for key in keys]
         blocks.append(Grid("Training", columns, rows, text=len(columns)))
     else:
-        blocks.append(Text("Nothing is recorded about where it was trained.", "missing"))
+        blocks.append(Text("There is no record of where it was trained.", "missing"))
     if without := unlisted(records.path):
-        blocks.append(Text(f"Without checksum, being of an earlier version: {', '.join(without)}."))
+        blocks.append(Text(f"Without checksum, as an earlier version wrote them: {', '.join(without)}."))
     if records.evaluation is not None:
         attacks = records.evaluation.attacks
         keys = dict.fromkeys(key for found in attacks.values() for key in found.made_with)
@@ -135,7 +133,7 @@ def redo(records: Records) -> Section:
             typed = "\n".join(_value(session.get("command")) for session in sessions)
             blocks.append(Code("What was typed", typed))
     else:
-        missing = "The record does not say how the model was built, so that no command can be given here."
+        missing = "The record does not say how the model was built, so no command can be given here."
         blocks.append(Text(missing, "missing"))
     return Section("redo", "Do it again", blocks)
 
@@ -151,7 +149,7 @@ def _measuring(records: Records, folder: str) -> Iterator[str]:
         asked = {name: _asked(name, found) for name, found in attacks.items()}
         own = [name for name, known in asked.items() if known is None]
         if own:
-            yield f"# not asked for below, being classes or settings of your own: {', '.join(own)}"
+            yield f"# left out below, as they are classes or settings of your own: {', '.join(own)}"
         names = shlex.join(dict.fromkeys(name for name in asked.values() if name is not None))
         options = [
             f"--weights {subject.weights.partition('.')[0]}",

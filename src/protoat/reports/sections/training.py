@@ -24,7 +24,7 @@ def training(records: Records) -> Section:
 
     run = records.run
     if run is None or not run.metrics:
-        return Section("training", "Training", [Text("Nothing is recorded about training.", "missing")])
+        return Section("training", "Training", [Text("There is no record of training.", "missing")])
     columns, rows = epochs_of(run)
     about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
     blocks: list[Block] = [
@@ -55,7 +55,7 @@ def prototypes(records: Records, views: Views) -> Section:
     """Counts over time; usage, agreement with modes and nearest images of the final weights."""
     run = records.run
     if run is None or not run.prototype_counts:
-        text = "There are none: it was not trained with SoftTriple." if run else "Nothing is known of prototypes."
+        text = "No prototypes: it was not trained with SoftTriple." if run else "There is no record of prototypes."
         return Section("prototypes", "Prototypes", [Text(text, "missing")])
     blocks = [
         *_held_by_one(run),
