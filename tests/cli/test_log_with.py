@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from protoat.cli import main
 from protoat.cli.train import start
 from protoat.recipes.fingerprint import flat
+from protoat.runs.probe import probe_run
 from protoat.runs.run import Run
 from protoat.storage.parsing import parse_yaml
 from protoat.training import tracker_kinds, trackers
@@ -34,8 +36,8 @@ class Book(tracker_kinds.Kind):
     def keep(self, name: str, files: list[Path]) -> None:
         self.told.append(("keep", name, {path.name: path.read_bytes() for path in files}))
 
-    def finish(self) -> None:
-        self.told.append(("end",))
+    def finish(self, error: BaseException | None) -> None:
+        self.told.append(("end", error))
 
 
 def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,16 +55,38 @@ def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: py
     kinds = [entry[0] for entry in Book.told]
     assert kinds == ["begin", "log", "keep", "end", "begin", "log", "keep", "end", "begin", "keep", "end"]
     assert {entry[1:3] for entry in Book.told if entry[0] == "begin"} == {("run", "run-7")}
-    begin, epoch, _, _, _, measured, record, _, _, html, _ = Book.told
+    assert {entry[1] for entry in Book.told if entry[0] == "end"} == {None}
+    begin, epoch, records, _, _, measured, record, _, _, html, _ = Book.told
     recipe = dict(flat(parse_yaml((run / "recipe.yaml").read_text())))
     assert begin[3]["method.steps"] == recipe["method.init_args.steps"] == 1
     assert epoch[2] == 1 and epoch[1]["objective/usage/0-4/0"] == Run(run).metrics[0].usage[0][0]
+    assert (run / "run.json").is_file()
+    assert records[1:2] == ("records",) and set(records[2]) == {"recipe.yaml", "metrics.jsonl", "best.json"}
     of_pgd = json.loads((run / "evaluation.json").read_text())["attacks"]["pgd1"]
     counts = of_pgd["per_mode"]["3"]
     assert measured[1]["evaluation/pgd1/mode/3"] == counts["correct"] / counts["total"]
     assert record[2]["evaluation.json"] == (run / "evaluation.json").read_bytes()
     assert html[1:] == ("report", {"page.html": page.read_bytes()})
     Run(run).check()
+
+
+def test_linear_heads_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Book, "told", [])
+    monkeypatch.setitem(tracker_kinds.KINDS, "wandb", Book)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: True)
+    monkeypatch.setattr("protoat.cli.evaluate.probe_run", partial(probe_run, updates=1))
+    run = tmp_path / "run"
+    assert main(["train", "--config", "digits-2", *SHORT, "--out", str(run)]) == 0
+    command = ["evaluate", str(run), "--linear-probe", "--attacks", "clean", "--n", "40", "--log_with", "wandb"]
+    assert main(command) == 0
+    begin, numbers, files, end = Book.told
+    record = json.loads((run / "probe.json").read_text())
+    clean = record["encoders"]["random"]["robust"]["clean"]
+    assert begin[1] == "run" and end == ("end", None)
+    assert (
+        numbers[1]["probe/random/robust/clean/accuracy"] == clean["correct"] / clean["total"] and len(numbers[1]) == 4
+    )
+    assert files[1:] == ("probe", {"probe.json": (run / "probe.json").read_bytes()})
 
 
 def test_it_is_no_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

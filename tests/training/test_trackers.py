@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,18 +17,24 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from accelerate.tracking import GeneralTracker
 
-from protoat.errors import UserError
+import protoat as pa
+from protoat.errors import DiskError, Interrupted, UserError
+from protoat.training import tracker_kinds
 from protoat.training import trackers as module
 from protoat.training.tracked_numbers import numbers
 from protoat.training.trackers import Trackers, check_loggers
+from protoat.training.validation import Validation
 
 # Each is a process of its own, as trackers hold state of the process: trains two epochs, is resumed for two more.
 PROGRAM = """
 import sys
+from pathlib import Path
 import torch
 import protoat as pa
+from protoat.cli.log_with import tell
 
 def images(count):
     x = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
@@ -54,8 +61,9 @@ def run(name, epochs_before_a_stop):
     except KeyboardInterrupt:
         pass
 
-for stop in (2, 99):
-    run(sys.argv[1], stop)
+run(sys.argv[1], 2)
+tell([sys.argv[1]], Path("run"), "evaluation", [], {"evaluation/clean/accuracy": 0.25})
+run(sys.argv[1], 99)
 """
 
 
@@ -127,12 +135,14 @@ def test_wandb_is_offline_and_goes_on(tmp_path: Path, proxy: SimpleNamespace) ->
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
+    for command in (["init", "--quiet"], ["remote", "add", "origin", "https://example.org/own"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     lines = trained("wandb", tmp_path, proxy)
     known = json.loads((tmp_path / "run/trackers.json").read_text())["wandb"]
     sessions = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    assert [path.name for path in sessions] == [f"run-{known}.wandb"] * 2
+    assert [path.name for path in sessions] == [f"run-{known}.wandb"] * 3
     found: dict[str, dict[int, float]] = {}
-    config, artifacts = {}, []
+    config, summary, artifacts, ended, kinds = {}, {}, [], [], set()
     for path in sessions:
         for content in blocks(path.read_bytes()):
             record = wandb_internal_pb2.Record()
@@ -142,11 +152,21 @@ def test_wandb_is_offline_and_goes_on(tmp_path: Path, proxy: SimpleNamespace) ->
                 if not key.startswith("_"):
                     found.setdefault(key, {})[int(items["_step"])] = json.loads(value)
             config |= {item.key: json.loads(item.value_json) for item in record.config.update}
-            if record.WhichOneof("record_type") == "artifact":
+            summary |= {item.key: json.loads(item.value_json) for item in record.summary.update}
+            kinds.add(kind := record.WhichOneof("record_type"))
+            assert record.run.host == "" and record.run.git.remote_url == ""
+            if kind == "exit":
+                ended.append(record.exit.exit_code)
+            if kind == "artifact":
                 artifacts.append((record.artifact.type, {each.path for each in record.artifact.manifest.contents}))
     check_values(found, lines)
     assert config["eps"] == 0.1 and config["method.steps"] == 1
     assert artifacts == [("records", {"metrics.jsonl", "best.json"})]
+    assert "evaluation/clean/accuracy" not in found and summary["evaluation/clean/accuracy"] == 0.25
+    assert sorted(ended) == [0, 0, 1]  # the first session was interrupted
+    # Neither machine nor command, no console, and no list of packages.
+    assert kinds == {"header", "run", "telemetry", "stats", "config", "summary", "history", "artifact", "exit"}
+    assert not [path for path in tmp_path.glob("wandb/*/files/**/*") if path.is_file()]
 
 
 @pytest.mark.slow
@@ -275,3 +295,216 @@ def test_many_numbers_are_told_in_three() -> None:
         "objective/group_weights/mean": 0.5,
         "objective/group_weights/greatest": 1,
     }
+
+
+def test_numbers_of_many_modes_leave_others_as_they_are() -> None:
+    found = numbers(
+        {
+            "total": 0.5,
+            "objective": {"loss": 0.25, "usage": [[0.5, 1.0]] * 200},
+            "validation": {"clean": 0.75, "mode_clean": {str(mode): 1.0 for mode in range(200)}},
+        }
+    )
+    usage = {f"objective/usage/{name}": value for name, value in (("least", 0.5), ("mean", 0.75), ("greatest", 1.0))}
+    modes = {f"validation/mode_clean/{mode}": 1.0 for mode in range(200)}
+    assert found == {"total": 0.5, "objective/loss": 0.25, "validation/clean": 0.75} | usage | modes
+
+
+def test_modes_beyond_what_charts_show_are_told_apart() -> None:
+    modes = {f"mode_{kind}": {str(mode): value for mode in range(300)} for kind, value in (("clean", 1), ("robust", 0))}
+    found = numbers({"validation": {"clean": 0.75, **modes}})
+    assert len(found) == 7 and found["validation/clean"] == 0.75
+    assert found["validation/mode_clean/mean"] == 1 and found["validation/mode_robust/mean"] == 0
+
+
+class Noted(tracker_kinds.Kind):
+    """Remembers what it stores, and how it ends."""
+
+    pages: list[Any] = []  # noqa: RUF012 - of all there are
+    refuses = False
+
+    def begin(self) -> None:
+        if self.refuses:
+            raise RuntimeError("run was deleted")
+
+    def keep(self, name: str, files: list[Path]) -> None:
+        self.pages.append((name, [path.name for path in files]))
+
+    def finish(self, error: BaseException | None) -> None:
+        self.pages.append(error)
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a tracker called wandb is told."""
+    monkeypatch.setitem(tracker_kinds.KINDS, "wandb", Noted)
+    monkeypatch.setattr(Noted, "pages", [])
+    return Noted.pages
+
+
+def test_one_is_told_what_has_ended_the_run(noted: list[Any]) -> None:
+    error = FloatingPointError("no number")
+    with pytest.raises(FloatingPointError), Trackers(["wandb"], None, {}) as told:
+        told.begin()
+        raise error
+    with Trackers(["wandb"], None, {}) as told:
+        told.begin()
+    assert noted == [error, None]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (None, "FINISHED", 0),
+        (FloatingPointError("no number"), "FAILED", 1),
+        (Interrupted("saved", 15), "KILLED", 1),
+        (KeyboardInterrupt(), "KILLED", 1),
+    ],
+)
+def test_how_a_run_has_ended_is_told(
+    error: BaseException | None, status: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    run = SimpleNamespace(finish=lambda **how: told.append(how))
+    monkeypatch.setattr(tracker_kinds, "import_module", lambda name: SimpleNamespace(end_run=told.append))
+    for kind in (tracker_kinds.MLflow, tracker_kinds.Wandb):
+        kind("run", {}, None, tracker=SimpleNamespace(tracker=run, finish=lambda: told.append("done"))).finish(error)
+    assert told == [status, {"exit_code": code}]
+
+
+def test_numbers_of_the_whole_run_are_no_step_of_wandb() -> None:
+    rows: list[Any] = []
+    tracker = SimpleNamespace(
+        tracker=SimpleNamespace(summary={"total": 1}), log=lambda told, step: rows.append((step, told))
+    )
+    kind = tracker_kinds.Wandb("run", {}, None, tracker=tracker)
+    kind.log({"evaluation/clean/accuracy": 0.5}, None)
+    kind.log({"total": 2}, 3)
+    assert tracker.tracker.summary == {"total": 1, "evaluation/clean/accuracy": 0.5}
+    assert rows == [(3, {"total": 2})]
+
+
+def test_mlflow_takes_a_thousand_numbers_at_once() -> None:
+    rows: list[dict[str, float]] = []
+    tracker = SimpleNamespace(log=lambda told, step: rows.append(told))
+    tracker_kinds.MLflow("run", {}, None, tracker=tracker).log({f"a/{i}": i for i in range(1001)}, 1)
+    assert [len(row) for row in rows] == [1000, 1] and rows[1] == {"a/1000": 1000}
+
+
+def test_records_are_those_of_the_training(tmp_path: Path, noted: list[Any]) -> None:
+    for name in ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json"):
+        (tmp_path / name).write_text("{}")
+    with Trackers(["wandb"], tmp_path, {}) as told:
+        told.begin()
+        told.keep_records()
+    assert noted == [("records", ["recipe.yaml", "metrics.jsonl", "best.json"]), None]
+
+
+def test_nothing_is_stored_where_there_are_no_files(tmp_path: Path, noted: list[Any]) -> None:
+    with Trackers(["wandb"], tmp_path, {}) as told:
+        told.begin()
+        told.keep("evaluation", [tmp_path / "evaluation.json"])
+    assert noted == [None]
+
+
+@pytest.mark.parametrize("own", [{}, {"WANDB_HOST": "mine", "WANDB_CONSOLE": "wrap", "WANDB_DISABLE_GIT": "false"}])
+def test_wandb_collects_nothing_unless_it_is_told_to(own: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"WANDB_MODE": "offline", **own}
+    monkeypatch.setattr(os, "environ", environment)
+    begun = SimpleNamespace(start=lambda: None, tracker=SimpleNamespace(id="a", url="b"))
+    monkeypatch.setattr(tracker_kinds.tracking, "WandBTracker", lambda *_, **__: begun)
+    tracker_kinds.Wandb("run", {}, None, known="a").begin()
+    off = {"WANDB_HOST": "", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true", "WANDB_DISABLE_CODE": "true"}
+    off |= {"WANDB_X_DISABLE_META": "true", "WANDB_X_SAVE_REQUIREMENTS": "false"}
+    assert {key: environment.get(key) for key in off} == off | own
+
+
+def test_a_run_that_was_deleted_ends_with_what_to_do(
+    tmp_path: Path, noted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Noted, "refuses", True)
+    with Trackers(["wandb"], tmp_path, {}) as told, pytest.raises(UserError, match=r"begin: run was deleted$"):
+        told.begin()
+    path = tmp_path / "trackers.json"
+    path.write_text('{"wandb": "run-7"}')
+    with Trackers(["wandb"], tmp_path, {}) as told, pytest.raises(UserError) as error:
+        told.begin()
+    assert str(error.value).endswith(f"if its run run-7 was deleted, remove {path}, and trackers begin new runs")
+
+
+def test_mlflow_that_cannot_be_reached_has_not_lost_a_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusal(Exception):  # noqa: N818 - as MLflow's
+        def __init__(self, error_code: str) -> None:
+            super().__init__(f"no answer: {error_code}")
+            self.error_code = error_code
+
+    def get_run(_: str) -> None:
+        raise Refusal(code)
+
+    exceptions = SimpleNamespace(MlflowException=Refusal)
+    fake = SimpleNamespace(exceptions=exceptions, get_run=get_run, get_tracking_uri=lambda: "here")
+    monkeypatch.setattr(tracker_kinds, "import_module", lambda name: fake)
+    begun: list[Any] = []
+    run = SimpleNamespace(info=SimpleNamespace(run_id="new"))
+    tracker = SimpleNamespace(start=lambda: None, store_init_configuration=begun.append, tracker=run)
+    monkeypatch.setattr(tracker_kinds.tracking, "MLflowTracker", lambda *_, **__: tracker)
+    code = "INTERNAL_ERROR"
+    with pytest.raises(Refusal):
+        tracker_kinds.MLflow("run", {}, None, known="old").begin()
+    assert begun == []
+    code = "RESOURCE_DOES_NOT_EXIST"
+    kind = tracker_kinds.MLflow("run", {}, None, known="old")
+    kind.begin()
+    assert kind.known == "new" and "has no run old, so a new one begins" in caplog.text
+
+
+def test_a_full_disk_ends_the_training_as_of_any_file_of_the_run(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    book = Book()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker_kinds.tracking.TensorBoardTracker, "log", full)
+        with pytest.raises(DiskError, match=r"could not write into .*No space left on device; make room"):
+            small.train("pgd", tmp_path / "run", epochs=2, loggers=["tensorboard", book])
+    assert [page[0] for page in book.pages[1:-1]] == [1] and book.pages[-1] == "end"
+    small.train("pgd", tmp_path / "run", epochs=2, loggers=["tensorboard"])
+    small.train("pgd", tmp_path / "whole", epochs=2)
+    small.assert_same_outcome(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_full_disk_at_the_end_does_not_hide_what_went_wrong(
+    tmp_path: Path, noted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Noted, "in_folder", True)
+    monkeypatch.setattr(Noted, "finish", full)
+    with pytest.raises(DiskError), Trackers(["wandb"], tmp_path, {}) as told:
+        told.begin()
+    with pytest.raises(FloatingPointError), Trackers(["wandb"], tmp_path, {}) as told:
+        told.begin()
+        raise FloatingPointError
+
+
+def test_groups_of_held_out_images_are_called_what_they_are() -> None:
+    x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 2
+    names, modes = ("cat", "dog"), ("cat/a", "cat/b", "dog/a", "dog/b")
+    pixels = (x * 255).byte()
+    forms = {
+        "class_clean": [[(x, y)], pa.ImageData(pixels, y, names)],
+        "mode_clean": [pa.ImageData(pixels, y, names, y * 2 + torch.arange(8) // 2 % 2, modes)],
+    }
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    for group, held_out in forms.items():
+        for each in held_out:
+            validation = Validation(each, None, device=torch.device("cpu"))
+            validation(model)
+            assert list(validation.by_mode) == [group]

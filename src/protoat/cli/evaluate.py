@@ -10,7 +10,7 @@ from accelerate import PartialState
 from jsonargparse import Namespace
 
 from protoat.attacks.precision import AttackPrecision
-from protoat.cli.log_with import add_log_with, check_log_with, numbers_of, tell
+from protoat.cli.log_with import add_log_with, check_log_with, numbers_of, numbers_of_heads, tell
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.progress import Shown
 from protoat.cli.say import say
@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 logger = logging.getLogger(__name__)
 
-_OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe", "trust")
+_OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe", "log_with", "trust")
 
 
 def main(args: list[str]) -> None:
@@ -110,6 +110,7 @@ def _probe(options: Namespace, given: Namespace) -> None:
             **chosen,
         )
     linear_heads(str(run), record)
+    tell(options.log_with, run, "probe", [run / "probe.json"], numbers_of_heads(record))
     say(f"{run / 'probe.json'} holds counts for each class, mode and image")
 
 

@@ -11,9 +11,10 @@ from protoat.names import printable
 from protoat.recipes.parser import Parser
 
 if TYPE_CHECKING:
+    from protoat.evaluation.probe import Probe
     from protoat.evaluation.record import Evaluation
 
-__all__ = ["add_log_with", "check_log_with", "numbers_of", "tell"]
+__all__ = ["add_log_with", "check_log_with", "numbers_of", "numbers_of_heads", "tell"]
 
 
 def add_log_with(parser: Parser, what: str, *, usual: str = "none") -> None:
@@ -69,7 +70,7 @@ def tell(
     from protoat.storage.locks import working_on
     from protoat.training.trackers import Trackers
 
-    with working_on(folder), Trackers(trackers, folder, {"folder": str(folder)}) as told:
+    with working_on(folder), Trackers(trackers, folder, {}) as told:
         told.begin()
         if numbers:
             told.log(dict(numbers))
@@ -84,3 +85,13 @@ def numbers_of(record: Evaluation) -> dict[str, float]:
         for kind, counts in (("class", entry.per_class), ("mode", entry.per_mode)):
             found |= {f"evaluation/{attack}/{kind}/{printable(name)}": each.accuracy for name, each in counts.items()}
     return found
+
+
+def numbers_of_heads(record: Probe) -> dict[str, float]:
+    """Accuracies of linear heads, as fractions, by encoder, head and attack."""
+    return {
+        f"probe/{encoder}/{head}/{attack}/accuracy": found.count.accuracy
+        for encoder, heads in record.encoders.items()
+        for head, attacks in heads.items()
+        for attack, found in attacks.items()
+    }

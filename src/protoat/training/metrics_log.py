@@ -52,7 +52,7 @@ class MetricsLog:
         """
         told = numbers(line, self.class_names) | numbers({"validation": by_mode})
         self.accelerator.log(told, step=line["epoch"])
-        self.trackers.log(told, line["epoch"])
+        together(lambda: self.trackers.log(told, line["epoch"]), "tell trackers", self.accelerator)
         if self.path is not None:
             together(lambda: self._write(line), f"write {self.path}", self.accelerator)
 

@@ -9,7 +9,7 @@ from protoat.names import printable
 
 __all__ = ["numbers", "plain_settings"]
 
-_MOST = 256  # numbers of one list or mapping: a page of charts shows no more, and MLflow takes 1000 in all
+_MOST = 256  # numbers of one list or mapping: a page of charts shows no more
 _EVENTS = ("merged", "dropped", "head_merged")  # lists of what happened, of which the length counts
 
 
@@ -17,7 +17,7 @@ def numbers(line: Mapping[str, Any], class_names: Sequence[str] = ()) -> dict[st
     """The numbers of a line of ``metrics.jsonl``, nested ones behind ``name/``.
 
     Those of a list have their place as name, or that of their class where it is as long as there are classes. Of more
-    than 256 in one list the least, the mean and the greatest are told.
+    than 256 in one list, or in one mapping that holds numbers alone, the least, the mean and the greatest are told.
 
     >>> numbers({"epoch": 1, "objective": {"usage": [[0.9, 0.1], [0.5, 0.5]], "merged": [[0, 1, 2]]}}, ("cat", "dog"))
     {'epoch': 1, 'objective/usage/cat/0': 0.9, 'objective/usage/cat/1': 0.1, 'objective/usage/dog/0': 0.5, \
@@ -29,7 +29,9 @@ def numbers(line: Mapping[str, Any], class_names: Sequence[str] = ()) -> dict[st
         if key in _EVENTS and isinstance(value, Sequence):
             found[name] = len(value)
         elif isinstance(value, Mapping):
-            found |= {f"{name}/{inner}": number for inner, number in _few(numbers(value, class_names)).items()}
+            plain = all(isinstance(each, int | float) for each in value.values())  # those of a parent are of many kinds
+            inner = numbers(value, class_names)
+            found |= {f"{name}/{key}": number for key, number in (_few(inner) if plain else inner).items()}
         elif isinstance(value, list):
             found |= {f"{name}/{place}": number for place, number in _few(dict(_of_list(value, class_names))).items()}
         elif isinstance(value, int | float):

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from accelerate import tracking
@@ -26,6 +26,7 @@ __all__ = ["KINDS", "Given", "Kind", "is_installed"]
 logger = logging.getLogger(__name__)
 
 _PROJECT = "protoat"
+_MLFLOW_MOST = 1000  # numbers that MLflow takes at once
 
 
 def is_installed(package: str) -> bool:
@@ -44,6 +45,7 @@ class Kind:
         folder: of the run, or None.
         known: the tracker's own name of the run where it goes on, else None.
         tracker: Accelerate's, once it has begun.
+        in_folder: whether its files are those of the run's folder, so that a full disk ends the training.
     """
 
     name: str
@@ -51,25 +53,28 @@ class Kind:
     folder: Path | None
     known: str | None = None
     tracker: Any = None
+    in_folder: ClassVar[bool] = False
 
     def begin(self) -> None:
         """Begins the run, or goes on with the one that is `known`, which is set."""
         raise NotImplementedError
 
     def log(self, numbers: dict[str, float], step: int | None) -> None:
-        """Adds numbers, of an epoch or of the whole run."""
+        """Adds numbers, of an epoch, or of the whole run where `step` is None."""
         self.tracker.log(numbers, step=step)
 
     def keep(self, name: str, files: list[Path]) -> None:
         """Stores files with the run; a tracker without a place for them leaves them."""
 
-    def finish(self) -> None:
-        """Ends the session."""
+    def finish(self, error: BaseException | None) -> None:
+        """Ends the session, which `error` has ended if it is not None."""
         self.tracker.finish()
 
 
 class TensorBoard(Kind):
     """Writes ``tensorboard/`` in the folder of the run from the first epoch on."""
+
+    in_folder = True
 
     def begin(self) -> None:
         pass
@@ -85,16 +90,21 @@ class TensorBoard(Kind):
                 self.tracker.log({"settings": "\n".join(lines)}, step=0)
         super().log(numbers, step)
 
-    def finish(self) -> None:
+    def finish(self, error: BaseException | None) -> None:
         if self.tracker is not None:
-            super().finish()
+            super().finish(error)
 
 
 class Wandb(Kind):
-    """A run of project ``WANDB_PROJECT``, else protoat: offline, unless `wandb` is logged in or ``WANDB_MODE`` set."""
+    """A run of project ``WANDB_PROJECT``, else protoat: offline, unless `wandb` is logged in or ``WANDB_MODE`` set.
+
+    What it would collect of machine, command, packages, console and git stays here, unless its variables say otherwise.
+    """
 
     def begin(self) -> None:
-        _prefer(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false")
+        _prefer(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false", WANDB_CONSOLE="off")
+        _prefer(WANDB_HOST="", WANDB_DISABLE_GIT="true", WANDB_DISABLE_CODE="true")
+        _prefer(WANDB_X_DISABLE_META="true", WANDB_X_SAVE_REQUIREMENTS="false")
         known, self.known = self.known, self.known or token_hex(4)
         offline = None if "WANDB_MODE" in os.environ or _is_logged_in() else "offline"
         project = os.environ.get("WANDB_PROJECT", _PROJECT)
@@ -105,11 +115,20 @@ class Wandb(Kind):
         run = self.tracker.tracker
         logger.info("wandb: run %s, %s", run.id, run.url or f"offline in {Path(run.dir).parent}; wandb sync sends it")
 
+    def log(self, numbers: dict[str, float], step: int | None) -> None:
+        if step is None:  # a row of the history would take the step of the next epoch, which wandb then drops
+            self.tracker.tracker.summary.update(numbers)
+        else:
+            super().log(numbers, step)
+
     def keep(self, name: str, files: list[Path]) -> None:
         artifact = import_module("wandb").Artifact(f"{name}-{self.known}", type=name)
         for path in files:
             artifact.add_file(str(path))
         self.tracker.tracker.log_artifact(artifact)
+
+    def finish(self, error: BaseException | None) -> None:
+        self.tracker.tracker.finish(exit_code=0 if error is None else 1)  # Accelerate's cannot say so
 
 
 class MLflow(Kind):
@@ -136,16 +155,24 @@ class MLflow(Kind):
     def _is_there(self, mlflow: Any) -> bool:
         try:
             mlflow.get_run(self.known)
-        except mlflow.exceptions.MlflowException:
-            return False
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise  # such as a server that cannot be reached
         return True
 
     def log(self, numbers: dict[str, float], step: int | None) -> None:
-        super().log({_mlflow_name(key): value for key, value in numbers.items()}, step)
+        named = [(_mlflow_name(key), value) for key, value in numbers.items()]
+        for start in range(0, len(named), _MLFLOW_MOST):
+            super().log(dict(named[start : start + _MLFLOW_MOST]), step)
 
     def keep(self, name: str, files: list[Path]) -> None:
         for path in files:
             self.tracker.log_artifact(str(path), artifact_path=name)
+
+    def finish(self, error: BaseException | None) -> None:
+        stopped = isinstance(error, KeyboardInterrupt)  # as is `Interrupted`
+        import_module("mlflow").end_run("FINISHED" if error is None else "KILLED" if stopped else "FAILED")
 
 
 class Trackio(Kind):
@@ -170,7 +197,7 @@ class Trackio(Kind):
         with redirect_stdout(io.StringIO()):
             self.tracker.tracker.log_artifact(artifact)
 
-    def finish(self) -> None:
+    def finish(self, error: BaseException | None) -> None:
         with redirect_stdout(io.StringIO()):
             import_module("trackio").finish()  # Accelerate's would leave it to be ended again, loudly, at exit
 

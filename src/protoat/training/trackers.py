@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 Loggers = Sequence[str | GeneralTracker] | None
 
 _FILE = "trackers.json"  # which run of each tracker a run folder is logged to
-_RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json")
+# Of the training that has just ended: measurements could be of earlier weights, and run.json names machine and paths.
+_RECORDS = ("recipe.yaml", "metrics.jsonl", "best.json")
 _RUN = re.compile(r"[\w.-]{1,256}")
 
 
@@ -57,7 +58,8 @@ def check_loggers(loggers: Any, out: Any, config: Any = None) -> None:
 class Trackers:
     """What is told of a run goes to each of its trackers, on the main process.
 
-    One that fails to begin raises; one that fails later is warned of and left out, as training is worth more.
+    One that fails to begin raises; one that fails later is warned of and left out, as training is worth more. But a
+    file in the run's own folder that cannot be written is an error, as is any other.
 
     Args:
         loggers: names among those of `KINDS`, or trackers of Accelerate; None takes TensorBoard where it is installed
@@ -102,19 +104,29 @@ class Trackers:
             try:
                 kind.begin()
             except Exception as error:  # of any kind, from another library
-                missing = f"; install it: pip install 'protoat[{name}]'" if isinstance(error, ImportError) else ""
-                raise UserError(f"{name} cannot begin: {_line(error)}{missing}") from error
+                advice = ""
+                if isinstance(error, ImportError):
+                    advice = f"; install it: pip install 'protoat[{name}]'"
+                elif name in known and self.folder is not None:
+                    path = self.folder / _FILE
+                    advice = f"; if its run {known[name]} was deleted, remove {path}, and trackers begin new runs"
+                raise UserError(f"{name} cannot begin: {_line(error)}{advice}") from error
             self._begun.append((name, kind))
         self._remember(known)
 
     def log(self, numbers: dict[str, float], step: int | None = None) -> None:
-        """Tells all trackers numbers, of an epoch (`step`, from 1) or of the whole run."""
+        """Tells all trackers numbers, of an epoch (`step`, from 1) or of the whole run.
+
+        Raises:
+            DiskError: one writes into the folder of the run, and cannot.
+        """
         self._each("log", lambda kind: kind.log(numbers, step))
 
     def keep(self, name: str, files: Sequence[Path]) -> None:
         """Stores files with the run where a tracker has a place for them; what is no file is left out."""
         present = [path for path in files if path.is_file() and not path.is_symlink()]
-        self._each(f"store {name}", lambda kind: kind.keep(name, present))
+        if present:
+            self._each(f"store {name}", lambda kind: kind.keep(name, present))
 
     def keep_records(self) -> None:
         """Stores the records of the run's folder, where it has one."""
@@ -130,16 +142,28 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._each("end", lambda kind: kind.finish())
-        self._begun = []
+        try:
+            self._each("end", lambda kind: kind.finish(error))
+        except DiskError:
+            if error is None:  # else that is what is to be said
+                raise
+        finally:
+            self._begun = []
 
     def _each(self, what: str, action: Callable[[Kind], None]) -> None:
+        failure: OSError | None = None
         for name, kind in list(self._begun):
             try:
                 action(kind)
             except Exception as error:  # of any kind, from another library
-                logger.warning("%s could not %s, and is left out from now on: %s", name, what, _line(error))
+                if kind.in_folder and isinstance(error, OSError):
+                    failure = error
+                else:
+                    logger.warning("%s could not %s, and is left out from now on: %s", name, what, _line(error))
                 self._begun.remove((name, kind))
+        if failure is not None:
+            reason = failure.strerror or failure
+            raise DiskError(f"could not write into {self.folder}: {reason}; make room and run again") from failure
 
     def _known(self) -> dict[str, str]:
         """The tracker's own names of the runs that the folder is logged to."""

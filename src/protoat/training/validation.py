@@ -53,8 +53,8 @@ class Validation:
         name_worst: name the worst mode; `data` must say the mode of each image, as `ImageData` does.
 
     Attributes:
-        by_mode: of the last call, ``mode_clean`` and ``mode_robust``: the accuracy of each mode, by name; of each
-            class, by number, where `data` says no more.
+        by_mode: of the last call, ``mode_clean`` and ``mode_robust``: the accuracy of each mode, by name; where no
+            modes are known ``class_clean`` and ``class_robust``, by number where `data` has no names.
 
     Raises:
         ValueError: no iterable of batches of images in [0, 1] with labels.
@@ -120,12 +120,14 @@ class Validation:
         return measured
 
     def _shares(self, counts: Tensor) -> dict[str, dict[str, float]]:
-        """Accuracies of the modes that have images, clean and, with an attack, robust."""
+        """Accuracies of the modes, or classes, that have images, clean and, with an attack, robust."""
         images, clean, robust = counts.tolist()
-        names = getattr(self.data, "mode_names", range(len(images)))
-        shares = {"mode_clean": clean} | ({} if self.attack is None else {"mode_robust": robust})
+        known = getattr(self.data, "mode_names", None)
+        names = range(len(images)) if known is None else known
+        group = "class" if known in (None, getattr(self.data, "class_names", None)) else "mode"
+        shares = {"clean": clean} | ({} if self.attack is None else {"robust": robust})
         return {
-            key: {str(names[mode]): right[mode] / total for mode, total in enumerate(images) if total}
+            f"{group}_{key}": {str(names[mode]): right[mode] / total for mode, total in enumerate(images) if total}
             for key, right in shares.items()
         }
 
