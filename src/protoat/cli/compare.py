@@ -185,11 +185,14 @@ def _left_out(groups: Sequence[_Group]) -> None:
     """Attacks that not every run has with the same parameters, and whether worst cases can be compared."""
     records = {folder: record for group in groups for folder, record in zip(group.folders, group.records, strict=True)}
     common = common_attacks(list(records.values()))
+    left_out: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for record in records.values() for name in record.attacks):
         if name not in common:
             lacking = [str(folder) for folder, record in records.items() if name not in record.attacks]
             why = f"not measured in {', '.join(lacking)}" if lacking else "other parameters"
-            say(f"{name} is not compared: {why}")
+            left_out.setdefault(why, []).append(name)
+    for why, names in left_out.items():
+        say(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not compared: {why}")
     if WORST_CASE not in common:
         say("worst cases are not compared, as they are over different attacks; measure all under the same")
 
