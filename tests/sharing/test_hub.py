@@ -408,7 +408,9 @@ def test_errors_are_called_what_they_are() -> None:
     unread = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/home/me/token")
     with pytest.raises(pa.training.DiskError, match="could not read or write /home/me/token: Perm"), asking(reference):
         raise unread
-    for defect in (TypeError("ours"), KeyError("ours"), AttributeError("ours")):
+    with pytest.raises(pa.UserError, match=r"the Hub could not be asked for .* \(of hf_xet\)"), asking(reference):
+        raise RuntimeError("of hf_xet")
+    for defect in (TypeError("ours"), KeyError("ours"), AttributeError("ours"), NotImplementedError("ours")):
         with pytest.raises(type(defect)), asking(reference):
             raise defect
     with pytest.raises(pa.UserError, match="the Hub could not be asked for"), asking(reference):
