@@ -297,16 +297,22 @@ def test_many_numbers_are_told_in_three() -> None:
     }
 
 
+MODES = tuple(map(str, range(200)))
+
+
 def test_numbers_of_many_modes_leave_others_as_they_are() -> None:
     found = numbers(
         {
             "total": 0.5,
             "objective": {"loss": 0.25, "usage": [[0.5, 1.0]] * 200},
-            "validation": {"clean": 0.75, "mode_clean": {str(mode): 1.0 for mode in range(200)}},
+            "validation": {
+                "clean": 0.75,
+                **{f"mode_{kind}": dict.fromkeys(MODES, 1.0) for kind in ("clean", "robust")},
+            },
         }
     )
     usage = {f"objective/usage/{name}": value for name, value in (("least", 0.5), ("mean", 0.75), ("greatest", 1.0))}
-    modes = {f"validation/mode_clean/{mode}": 1.0 for mode in range(200)}
+    modes = {f"validation/mode_{kind}/{mode}": 1.0 for kind in ("clean", "robust") for mode in MODES}
     assert found == {"total": 0.5, "objective/loss": 0.25, "validation/clean": 0.75} | usage | modes
 
 
