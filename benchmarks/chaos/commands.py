@@ -148,6 +148,8 @@ _GRAMMAR: dict[str, dict[str, tuple[str, ...]]] = {
         "--n": ("0", *_IMAGES),
         "--out": _FOLDER_OUT,
     },
+    "push run": {"": _NAME},
+    "pull hf://user/name": {"": _NAME, "--out": _FOLDER_OUT},
     "compare run": {"": (*_RUN, "run", "unmeasured")},
     "report run --images 20 --out new.html": {"": _RUN, "--images": _IMAGES, "--out": _FILE_OUT},
     "show": {"": _RUN},

@@ -17,6 +17,7 @@ from torch import Tensor
 from protoat.data import (
     Augment,
     DataNotFoundError,
+    HFDataset,
     ImageData,
     ImageFolder,
     ImageLoader,
@@ -74,20 +75,23 @@ def test_every_source_has_a_maker() -> None:
 
 @pytest.mark.parametrize("cls", SOURCES, ids=lambda cls: cls.__name__)
 def test_constructor_is_keyword_only_with_defaults(cls: type[Source], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROTOAT_DATA", raising=False)
+    for variable in ("PROTOAT_DATA", "HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
     parameters = list(signature(cls).parameters.values())
     assert {"root", "download"} <= {parameter.name for parameter in parameters}
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters)
     source = cls()
     assert isinstance(source.augment, Augment)
-    assert source.location() is None or str(source.location()).startswith(str(Path.home() / ".cache/protoat/data"))
+    cache = "huggingface/datasets" if cls is HFDataset else "protoat/data"
+    assert source.location() is None or str(source.location()).startswith(str(Path.home() / ".cache" / cache))
 
 
 @pytest.mark.parametrize("cls", SOURCES, ids=lambda cls: cls.__name__)
 def test_missing_files_give_one_error_that_says_what_to_do(
     cls: type[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROTOAT_DATA", str(tmp_path))
+    for variable in ("PROTOAT_DATA", "HF_DATASETS_CACHE"):
+        monkeypatch.setenv(variable, str(tmp_path))
     source = cls()
     if source.location() is None:
         assert source.available()
@@ -97,8 +101,9 @@ def test_missing_files_give_one_error_that_says_what_to_do(
         source.load("train")
     message = str(caught.value)
     assert isinstance(caught.value, FileNotFoundError)
-    assert str(source.location()) in message and str(tmp_path) in str(source.location())
-    advice = ["--data.path"] if cls is ImageFolder else ["PROTOAT_DATA", "--download"]
+    assert str(tmp_path) in str(source.location())
+    assert cls is HFDataset or str(source.location()) in message  # of which nobody said which data set
+    advice = {ImageFolder: ["--data.path"], HFDataset: ["--data HF:NAME"]}.get(cls, ["PROTOAT_DATA", "--download"])
     assert all(word in message for word in advice) and "\n" not in message
     assert list(tmp_path.iterdir()) == []
 

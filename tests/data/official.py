@@ -22,6 +22,7 @@ from protoat.data import (
     MNIST,
     Digits,
     FashionMNIST,
+    HFDataset,
     ImageFolder,
     Source,
     TinyImageNet,
@@ -125,6 +126,17 @@ def make_folder(root: Path, patch: pytest.MonkeyPatch) -> Source:
     return ImageFolder(root=root)
 
 
+def make_hugging_face(root: Path, patch: pytest.MonkeyPatch) -> Source:
+    pytest.importorskip("datasets")
+    for split, number in (("train", 12), ("test", 6)):
+        for place, name in enumerate(("ant", "bee")):
+            folder = root / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for image in range(number):
+                Image.fromarray(noise(6, 5, 3, seed=100 * number + 10 * place + image)).save(folder / f"{image}.png")
+    return HFDataset(path=str(root / "pictures"))
+
+
 MAKERS: dict[type[Source], Callable[[Path, pytest.MonkeyPatch], Source]] = {
     Digits: make_digits,
     MNIST: make_mnist,
@@ -133,6 +145,7 @@ MAKERS: dict[type[Source], Callable[[Path, pytest.MonkeyPatch], Source]] = {
     CIFAR100: make_cifar100,
     TinyImageNet: make_tiny_imagenet,
     ImageFolder: make_folder,
+    HFDataset: make_hugging_face,
 }
 
 

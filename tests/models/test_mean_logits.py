@@ -25,7 +25,7 @@ class Shaky(nn.Module):
         return Output(flat @ (self.weight + self.size * torch.randn_like(self.weight)).T, flat)
 
 
-@pytest.mark.filterwarnings("ignore:random.*:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:(random|batch).*:RuntimeWarning")
 def test_plain_gradients_mislead_and_those_of_the_mean_do_not() -> None:
     weight, x = torch.randn(4, 64), torch.rand(100, 1, 8, 8)
     still, shaky = Shaky(weight, 0.0), Shaky(weight, 5.0)

@@ -203,20 +203,21 @@ def _fickle(model: nn.Module, images: Tensor, before: Tensor) -> Iterable[Findin
         return
     differ = f"two forwards of one image differ for {float(changed.float().mean()):.0%} of the images"
     draws = getattr(getattr(model, "network", model), "mean_of_draws", None)
-    if not bool(random.any()):
-        text = (
-            "what the model says of an image changes with the batch, also in eval mode: it uses batch statistics (let "
-            "it use running ones), or draws at random once for a batch (judge the mean over draws: protoat.MeanLogits)"
-        )
-        yield Finding("batch", "error" if draws is None else "warning", text)
-    elif draws is not None:
-        yield Finding("random", "note", f"{differ}: means over {draws} draws still vary; more draws vary less")
-    else:
+    if draws is not None:
+        unless = "" if bool(random.any()) else ", unless the model uses batch statistics"
+        yield Finding("random", "note", f"{differ}: means over {draws} draws still vary; more draws vary less{unless}")
+    elif bool(random.any()):
         text = (
             f"{differ}: the model is random also in eval mode; attack and judge the mean of its logits over many "
             "draws (EOT): protoat.MeanLogits"
         )
         yield Finding("random", "error", text)
+    else:
+        text = (
+            "what the model says of an image changes with the batch, also in eval mode: it uses batch statistics (let "
+            "it use running ones), or draws at random once for a batch (judge the mean over draws: protoat.MeanLogits)"
+        )
+        yield Finding("batch", "error", text)
 
 
 def _flat(gradient: Tensor, cut: str, logits: Tensor) -> Iterable[Finding]:

@@ -94,7 +94,7 @@ background=None, root=..., download=False)
         self._inventory: Inventory | None = None
 
     def location(self) -> Path:
-        return self._folder if self._folder.is_dir() else _cache_folder()
+        return self._folder if self.path and self._folder.is_dir() else _cache_folder()
 
     @property
     def _folder(self) -> Path:
