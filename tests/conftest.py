@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -14,11 +15,14 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
-    """Every test starts from the same random state, on one thread, whatever ran before it."""
+    """Every test starts from the same random state and levels of logging, on one thread, whatever ran before it."""
     import torch  # not above: the process that only hands out tests need not wait for it
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("protoat") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)  # as commands that ran in this process set them
 
 
 @pytest.fixture
