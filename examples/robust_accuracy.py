@@ -1,7 +1,7 @@
 """Measure robust accuracy
 =======================
 
-Of a network of torchvision or timm, on the images of any `DataLoader`::
+Evaluates a network of torchvision or timm on the images of any `DataLoader`::
 
     python examples/robust_accuracy.py --model timm:resnet18 --weights tuned.pt --images pictures/test
 

@@ -167,7 +167,7 @@ def _say_once(group: ElementTree.Element) -> None:
 
 
 def _on_page(key: str, value: str, name: str) -> str:
-    """An attribute with the page's colours and ids of its own; what is no colour and no id stays."""
+    """The value of an SVG attribute, with the page's colours and with ids that are unique on the page."""
     key = _local(key)
     if key == "id":
         return f"{name}-{value}"

@@ -118,7 +118,7 @@ class _Timed(ImageLoader):
 
     @property
     def seconds(self) -> float:
-        """Of a batch; the first one counts only where there is no other."""
+        """Median time of a batch. The first, which warms up, is left out if there are others."""
         steps = [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
         return median(steps[1:] or steps)
 
