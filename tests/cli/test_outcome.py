@@ -15,6 +15,7 @@ from protoat.cli.outcome import run
 from protoat.data import DataNotFoundError, ImageFolder
 from protoat.errors import MissingFileError, UserError
 from protoat.functional import margins
+from protoat.runs.cores import cores, share_of_cores
 from protoat.threats import Linf
 from protoat.training import CheckpointError, DiskError, Interrupted, NonFiniteLossError
 
@@ -175,3 +176,26 @@ def test_an_empty_word_is_no_path(capsys: pytest.CaptureFixture[str]) -> None:
 def test_other_errors_of_the_system_keep_their_traceback() -> None:
     with pytest.raises(OSError, match="of another"):
         run("ls", raising(OSError(errno.ENOSPC, "of another")), [])
+
+
+@pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+@pytest.mark.parametrize("own_process", [False, True])
+def test_threads_are_chosen_only_where_nobody_has_set_them(
+    own_process: bool, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "3")
+    shares = []
+    assert run("show", lambda _: shares.append(share_of_cores()), [], own_process=own_process) == 0
+    assert shares == [cores() if own_process and variable is None else None]
+    assert share_of_cores() is None
+
+
+def test_a_program_that_calls_the_command_line_keeps_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    owned = []
+    monkeypatch.setattr("protoat.cli.outcome.run", lambda *_, own_process: owned.append(own_process) or 0)
+    monkeypatch.setattr("sys.argv", ["protoat", "ls"])
+    assert cli.main() == cli.main(["ls"]) == 0
+    assert owned == [True, False]

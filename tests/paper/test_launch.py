@@ -9,12 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from protoat.paper import executors
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished
 from protoat.paper.launch import launch
+from protoat.runs import cores as cores_module
+from protoat.runs.cores import share_of_cores
 from protoat.training import Interrupted
 from tests.whole import edit
 
@@ -52,6 +57,24 @@ def test_a_task_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, acl:
     said.clear()
     launch(good, tmp_path, jobs=jobs, say=said.append)
     assert said == []
+
+
+@pytest.mark.parametrize(("variable", "jobs", "threads"), [(None, 2, 1), (None, 3, 1), ("3", 2, 2)])
+def test_processes_share_the_cores_unless_the_user_says_otherwise(
+    variable: str | None, jobs: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    found: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(executors, "_attempt", lambda *_: found.append((torch.get_num_threads(), share_of_cores())))
+    monkeypatch.setattr("submitit.LocalExecutor.submit", lambda _, work: work() or SimpleNamespace(done=bool))
+    monkeypatch.setattr("signal.signal", lambda *_: signal.SIG_DFL)
+    monkeypatch.setattr(cores_module, "cores", lambda: 2)
+    torch.set_num_threads(2)  # as torch has it on two cores
+    executors.EXECUTORS["local"](tmp_path, jobs, {}).submit(task("any"))
+    assert found == [(threads, None if variable else 1)]
 
 
 @pytest.mark.parametrize("store", ["/proc/runs", "/dev/null/runs"])

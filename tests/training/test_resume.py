@@ -299,6 +299,20 @@ def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "load", refuse)
 
 
+def test_another_number_of_threads_is_said(tmp_path: Path, small: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    """It changes the last bits, so a resumed run is no longer exact."""
+    with pytest.raises(Killed):
+        small.train("pgd", tmp_path, train=Batches(small, 1, 2))
+    with pytest.raises(Killed):
+        small.train("pgd", tmp_path, train=Batches(small, 1, 3))
+    assert not any("threads" in line for line in caplog.messages)
+    torch.set_num_threads(2)
+    small.train("pgd", tmp_path)
+    assert [line.partition(":")[0] for line in caplog.messages if "threads" in line] == [
+        "saved on 1 threads and resumed on 2"
+    ]
+
+
 @pytest.mark.usefixtures("no_pickle")
 def test_no_pickle_is_written_or_read(tmp_path: Path, small: ModuleType) -> None:
     with pytest.raises(Killed):

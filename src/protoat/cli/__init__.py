@@ -34,6 +34,7 @@ _COMMANDS = {
 
 def main(args: list[str] | None = None) -> int:
     """Runs one command; returns 0, 1 for a failed audit or run, 2 for a mistake of the user's, or 128 + signal."""
+    own_process = args is None
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help", "help"):
         return _say(_help())
@@ -48,7 +49,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"protoat: error: command {command[:60]!r} is unknown; {hint}", file=sys.stderr)
         return 2
     run = import_module("protoat.cli.outcome").run
-    return int(run(command, import_module(f"protoat.cli.{command}").main, rest))
+    return int(run(command, import_module(f"protoat.cli.{command}").main, rest, own_process=own_process))
 
 
 def _say(text: str) -> int:

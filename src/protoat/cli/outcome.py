@@ -20,6 +20,7 @@ from protoat.cli.document import document
 from protoat.errors import Interrupted, UserError
 from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code
+from protoat.runs.cores import choosing_threads, threads_are_set
 
 __all__ = ["run"]
 
@@ -28,8 +29,12 @@ _OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
 _LONGEST = 1500  # characters of a message; one of 5000 is a name that somebody has pasted by mistake
 
 
-def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) -> int:
-    """Runs a command; returns its exit code: what it says itself, 2 for a mistake of the user's, else 128 + signal."""
+def run(command: str, main: Callable[[list[str]], int | None], args: list[str], *, own_process: bool = False) -> int:
+    """Runs a command; returns its exit code: what it says itself, 2 for a mistake of the user's, else 128 + signal.
+
+    Args:
+        own_process: the process is there for this command alone, which may choose its number of threads then.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(handlers=[handler])
@@ -47,7 +52,12 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str]) 
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a name that is no UTF-8
         _check_words(args)
-        with nullcontext() if speaks else redirect_stdout(None), allowing_own_code(args):
+        jobs = 1 if own_process and not threads_are_set() else None
+        with (
+            nullcontext() if speaks else redirect_stdout(None),
+            choosing_threads(jobs),
+            allowing_own_code(args),
+        ):
             try:
                 code = (_as_document(command, main, args) if "--json" in given else main(args)) or 0
             except SystemExit:  # after --help

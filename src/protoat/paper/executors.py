@@ -24,6 +24,7 @@ from protoat.paper.job import Task
 from protoat.paper.laboratory import run_task
 from protoat.recipes.own_code import trusted, trusting
 from protoat.recipes.parser import nearest
+from protoat.runs.cores import choosing_threads, share_of_cores, threads_are_set
 from protoat.storage.files import check_no_links, make_folder
 
 __all__ = ["EXECUTORS", "GO_ON", "Executor", "Handle", "one_line"]
@@ -104,21 +105,24 @@ class _Here:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a process of submitit does; when its time runs out under Slurm, it is queued again."""
+    """What a process of submitit does; when its time runs out under Slurm, it is queued again.
+
+    Attributes:
+        jobs: processes that share the cores it may use; None where the user has said how many threads each takes.
+    """
 
     task: Task
     store: Path
-    threads: int | None
+    jobs: int | None
     trust: tuple[str, ...] = field(default_factory=lambda: tuple(trusted()))
 
     def __call__(self) -> str | None:
         logging.basicConfig(format="%(message)s", stream=sys.stderr)
         logging.getLogger("protoat").setLevel(logging.INFO)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         try:
-            with trusting(self.trust):
+            with trusting(self.trust), choosing_threads(self.jobs):
+                torch.set_num_threads(share_of_cores() or torch.get_num_threads())
                 return _attempt(self.task, self.store)
         except KeyboardInterrupt:
             return f"interrupted; {GO_ON}"
@@ -172,7 +176,7 @@ class _Processes:
         self.store = store
         self.executor = LocalExecutor(_logs(store))
         self.executor.update_parameters(timeout_min=_MINUTES["local"])
-        self.threads = None if "OMP_NUM_THREADS" in os.environ else max(1, (os.cpu_count() or 1) // jobs)
+        self.jobs = None if threads_are_set() else jobs
         said = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         count = torch.cuda.device_count()
         self.gpus = cycle(map(int, said) if all(map(str.isdigit, said)) else range(count)) if count else None
@@ -184,7 +188,7 @@ class _Processes:
         # deaf to it, and are told to end by SIGTERM.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            job = self.executor.submit(_Work(task, self.store, self.threads))
+            job = self.executor.submit(_Work(task, self.store, self.jobs))
         finally:
             signal.signal(signal.SIGINT, before)
         return _Submitted(job, job.done, lambda: os.kill(int(job.job_id), signal.SIGTERM))
@@ -211,7 +215,7 @@ class _Slurm:
         self.asked = float("-inf")
 
     def submit(self, task: Task) -> _Submitted:
-        job = self.executor.submit(_Work(task, self.store, None))
+        job = self.executor.submit(_Work(task, self.store, None if threads_are_set() else 1))
         since = time.monotonic()
         return _Submitted(job, lambda: self._gone(job, since), lambda: job.cancel(check=False), patience=15)
 

@@ -19,6 +19,7 @@ from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.store import origin, write_record
 from protoat.runs.subject import Subject
+from protoat.runs.threads import on_fitting_threads
 from protoat.storage.locks import working_on
 from protoat.training import make_accelerator
 
@@ -50,8 +51,10 @@ def audit_subject(
         ValueError: see `audit` and `surrogate_run`; or another process is at work on the folder.
         DiskError: the file cannot be written; the one before is intact.
     """
-    device = make_accelerator().device
-    with working_on(subject.folder):
+    accelerator = make_accelerator()
+    device = accelerator.device
+    few = subject.data.pixels(slice(min(batch_size, images)))
+    with working_on(subject.folder), on_fitting_threads(subject.model, few, accelerator):
         _ = Records(subject.folder).audit  # a damaged one is said before the work
         report = audit(
             subject.model,

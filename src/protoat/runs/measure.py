@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 
 from protoat.attacks import Attack, Transfer
 from protoat.attacks.examination import examined
@@ -30,6 +32,7 @@ from protoat.runs.partial import Partial
 from protoat.runs.records import Records
 from protoat.runs.store import origin, rename_record, write_record
 from protoat.runs.subject import Subject
+from protoat.runs.threads import on_fitting_threads
 from protoat.storage.files import remove
 from protoat.storage.locks import working_on
 from protoat.training import Interrupted, make_accelerator
@@ -38,6 +41,8 @@ from protoat.training.devices import check_processes
 __all__ = ["audit_verdict", "measure"]
 
 logger = logging.getLogger(__name__)
+
+_THREADS = "threads"
 
 
 def measure(
@@ -82,8 +87,10 @@ def measure(
     with working_on(subject.folder):
         findings = _lint(subject, chosen) if accelerator.is_main_process else []
         partial = Partial(subject.folder / "evaluation.partial", subject.identity)
+        few = subject.data.pixels(slice(min(batch_size, limit or batch_size)))
         try:
-            with examined():  # and said so, by lint
+            with examined(), _on_kept_threads(subject, few, accelerator, partial):  # lint has examined it
+                made_with = {"batch_size": batch_size, "device": str(accelerator.device), **origin()}
                 report = evaluate(
                     subject.model,
                     subject.data,
@@ -102,7 +109,6 @@ def measure(
                 "interrupted; run the same command again to go on where it stopped", signal.SIGINT
             ) from None
         wanted = min(limit or len(subject.data), len(subject.data))
-        made_with = {"batch_size": batch_size, "device": str(accelerator.device), **origin()}
         known = {finding.code for finding in findings}
         findings += [finding for finding in report.findings if finding.code not in known]
         record = _record(subject, report, findings, made_with)
@@ -123,6 +129,18 @@ def measure(
                 wanted,
             )
         return record
+
+
+@contextmanager
+def _on_kept_threads(
+    subject: Subject, images: torch.Tensor, accelerator: Accelerator, saved: Partial
+) -> Iterator[None]:
+    """On as many threads as suit the subject; the same number when a measurement goes on."""
+    kept = saved.get(_THREADS)
+    with on_fitting_threads(subject.model, images, accelerator, kept=None if kept is None else int(kept[1])) as chosen:
+        if chosen is not None and kept is None:
+            saved.put(_THREADS, "", float(chosen), ())
+        yield
 
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:

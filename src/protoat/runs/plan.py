@@ -17,7 +17,8 @@ from protoat.data import ImageData, ImageLoader
 from protoat.objective import Objective
 from protoat.recipes.recipe import Recipe
 from protoat.runs.build import Parts, build
-from protoat.runs.train import levers, memory_format_of, precision_of, training_loader
+from protoat.runs.threads import on_fitting_threads
+from protoat.runs.train import first_images, levers, memory_format_of, precision_of, training_loader
 from protoat.training import fit, make_accelerator
 from protoat.training.validation import Validation, default_attack
 
@@ -66,33 +67,34 @@ def plan(recipe: Recipe) -> Plan:
     accelerator = make_accelerator(precision=precision_of(recipe), seed=recipe.seed)
     loader = _Timed(training_loader(recipe, parts, accelerator))
     layout = memory_format_of(recipe, parts.model, accelerator.device)
-    with suppress(_Enough):
-        fit(
-            parts.model,
-            loader,
-            parts.objective,
-            epochs=recipe.epochs,
-            optimizer=parts.optimizer,
-            schedule=recipe.schedule,
-            accelerator=accelerator,
-            clip_norm=recipe.clip_norm,
-            compile=recipe.compile,
-            attack_precision=recipe.attack_precision,
-            memory_format=layout,
-            seed=recipe.seed,
-            progress=False,
-            loggers=[],
-        )
     validations = 0 if parts.validation is None else math.ceil(recipe.epochs / recipe.validate_every)
-    return Plan(
-        _about(recipe, parts, levers(recipe, accelerator, layout)),
-        recipe.epochs,
-        len(loader),
-        recipe.epochs * len(loader) * parts.objective.updates_per_batch,
-        loader.seconds,
-        0.0 if parts.validation is None else _validation(parts.model, parts.objective, parts.validation),
-        validations,
-    )
+    with on_fitting_threads(parts.model, first_images(recipe, parts, layout), accelerator):
+        with suppress(_Enough):
+            fit(
+                parts.model,
+                loader,
+                parts.objective,
+                epochs=recipe.epochs,
+                optimizer=parts.optimizer,
+                schedule=recipe.schedule,
+                accelerator=accelerator,
+                clip_norm=recipe.clip_norm,
+                compile=recipe.compile,
+                attack_precision=recipe.attack_precision,
+                memory_format=layout,
+                seed=recipe.seed,
+                progress=False,
+                loggers=[],
+            )
+        return Plan(
+            _about(recipe, parts, levers(recipe, accelerator, layout)),
+            recipe.epochs,
+            len(loader),
+            recipe.epochs * len(loader) * parts.objective.updates_per_batch,
+            loader.seconds,
+            0.0 if parts.validation is None else _validation(parts.model, parts.objective, parts.validation),
+            validations,
+        )
 
 
 class _Enough(BaseException):

@@ -27,6 +27,7 @@ from protoat.objective import Objective
 from protoat.runs.images import load_images
 from protoat.runs.run import Run
 from protoat.runs.store import write_record
+from protoat.runs.threads import on_fitting_threads
 from protoat.storage.locks import working_on
 from protoat.threats import ThreatModel
 from protoat.training import parameter_groups
@@ -182,7 +183,8 @@ def probe_run(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         untrained = run.untrained()
-    with working_on(run.path):
+    few = train.pixels(slice(_BATCH_SIZE))
+    with working_on(run.path), on_fitting_threads(model, few, PartialState()):
         encoders = {}
         for number, (name, encoder) in enumerate((("trained", model), ("random", untrained))):
 

@@ -148,18 +148,18 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
         "packages": {name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
         "processes": processes,
     }
 
 
 def origin() -> dict[str, Any]:
-    """What code made a number, and where: versions, commit, name of the machine."""
+    """What code made a number, and where: versions, commit, threads, name of the machine."""
     return {
         "protoat": protoat.__version__,
         "commit": _commit(),
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
         "machine": platform.node(),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from protoat.attacks import Attack
 from protoat.data import ImageLoader
@@ -21,14 +21,16 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.build import Parts, build
 from protoat.runs.images import data_facts
 from protoat.runs.store import check_free, claim, environment
+from protoat.runs.threads import on_fitting_threads
 from protoat.storage.locks import on_main, working_on
 from protoat.storage.parsing import parse_yaml
 from protoat.training import FitResult, StepDecay, fit, make_accelerator
 from protoat.training.devices import Precision
 from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
+from protoat.training.threads import saved_threads
 from protoat.training.trackers import Loggers, check_loggers
 
-__all__ = ["levers", "memory_format_of", "precision_of", "train", "training_loader"]
+__all__ = ["first_images", "levers", "memory_format_of", "precision_of", "train", "training_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,15 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
         logger.log(logging.WARNING if found.leaks else logging.INFO, "%s: %s", recipe.data.name, found)
     _say_short_reach(parts.objective.method)
     _say_early_merges(recipe, parts.objective.regularizer)
-    with working_on(out):
+    with (
+        working_on(out),
+        on_fitting_threads(
+            parts.model,
+            first_images(recipe, parts, memory_format),
+            accelerator,
+            kept=saved_threads(out / "checkpoints"),
+        ),
+    ):
         on_main(begin)
         logger.info(levers(recipe, accelerator, memory_format))
         return fit(
@@ -134,6 +144,12 @@ def training_loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> I
         rank=accelerator.process_index,
         world_size=processes,
     )
+
+
+def first_images(recipe: Recipe, parts: Parts, memory_format: MemoryFormat) -> Tensor:
+    """A batch of training images, laid out as in training."""
+    images = parts.train.pixels(slice(recipe.batch_size))
+    return images if memory_format is None else images.contiguous(memory_format=torch.channels_last)
 
 
 def memory_format_of(recipe: Recipe, model: nn.Module, device: torch.device) -> MemoryFormat:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from protoat.errors import CheckpointError, UserError
@@ -20,6 +21,7 @@ from protoat.training.exported import restore
 from protoat.training.files import together
 from protoat.training.learner import Learner
 from protoat.training.run_state import RunState
+from protoat.training.threads import say_other_threads
 from protoat.training.weights import check_same_architecture, part, prefixed, save_weights
 
 __all__ = ["Kept", "Saver"]
@@ -82,6 +84,7 @@ class Saver:
         self.state.resume(found.state["run"])
         if self.state.best is not None:
             on_main(self._keep_best)
+        say_other_threads(found.state, self.accelerator.device)
         self._restore(found)
         folder, starts = self.folder, self._epoch_starts(found)
         together(
@@ -140,7 +143,7 @@ class Saver:
             self.folder,
             self.state.update,
             tensors,
-            {"run": self.state.as_json(), "learner": plain},
+            {"run": self.state.as_json(), "learner": plain, "threads": torch.get_num_threads()},
             accelerator=self.accelerator,
             also_keep=starts,
         )
