@@ -18,9 +18,10 @@ from protoat import Objective
 from protoat.attacks import PGD
 from protoat.data import ImageData, Origin
 from protoat.functional.norms import norm_of
-from protoat.methods import NFGSM, AdversarialTraining, BiaMAT, Distillation, FreeAT, Method, Standard
+from protoat.methods import NFGSM, PGDAT, AdversarialTraining, BiaMAT, Distillation, FreeAT, Method, Standard
 from protoat.pretraining import ACL, RoCL
 from protoat.regularizers import TLA, Regularizer
+from protoat.runs.train import _say_short_reach
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Forwards
 from protoat.weighting import GroupDRO, Weighting
@@ -127,6 +128,19 @@ def finite(*modules: torch.nn.Module | None) -> bool:
 def test_some_are_found() -> None:
     assert {Standard, FreeAT, BiaMAT} <= set(METHODS)
     assert protoat.regularizers.SoftTriple in REGULARIZERS and len(REGULARIZERS) > 2
+
+
+@each
+def test_a_default_attack_of_training_gets_no_warning(kind: type[Method], caplog: pytest.LogCaptureFixture) -> None:
+    _say_short_reach(ROWS.get(kind, kind)(THREATS["linf"]))
+    assert not caplog.messages
+
+
+def test_an_attack_of_training_that_cannot_cross_its_ball_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for method in (PGDAT(THREATS["linf"], steps=7, step_size=0.01), NFGSM(THREATS["linf"], noise=0, step_size=0.05)):
+        caplog.clear()
+        _say_short_reach(method)
+        assert len(caplog.messages) == 1
 
 
 @each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from protoat.arguments import check_number
@@ -68,6 +70,10 @@ class _StepFromNoise(PGD):
         # PGD scales its step as the ball it is given: `reach` times as wide.
         super().__init__(threat, steps=1, step_size=threat.eps * (reach - noise) / reach, bn=bn)
         self.share = noise / reach
+        self.reach = reach
+
+    def parameters(self) -> dict[str, Any]:
+        return {**super().parameters(), "step_size": self.step_size * self.reach}  # as long as it is, at radius eps
 
     def start(self, problem: Problem) -> Tensor:
         geometry = self.threat.geometry

@@ -15,6 +15,7 @@ from protoat.data import ImageLoader
 from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.methods import Method
+from protoat.methods.per_image import PerImage
 from protoat.recipes.fingerprint import flat
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
@@ -194,7 +195,8 @@ def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
 def _say_short_reach(method: Method) -> None:
     """Warns of training against an attack that cannot cross the ball, such as one whose steps suit another radius."""
     attack = getattr(method, "attack", None)
-    findings = reach({"the attack of training": attack}) if isinstance(attack, Attack) else ()
-    for finding in findings:
+    if not isinstance(attack, Attack) or isinstance(method, PerImage):  # whose perturbations grow over the epochs
+        return
+    for finding in reach({"the attack of training": attack}):
         if finding.code == "short-reach":
             logger.warning("%s", finding.text)
