@@ -92,6 +92,26 @@ def test_a_class_may_be_called_random() -> None:
     assert regroup(data, names).class_names == ("random", "other")
 
 
+@settings(max_examples=60, deadline=None)
+@given(labelled(), st.data())
+def test_modes_of_several_classes(data: ImageData, draw: st.DataObject) -> None:
+    """Each old class goes to one of four modes in two groups, or is dropped."""
+    places = [("x", "a"), ("x", "b"), ("y", "a"), ("y", "c"), None]
+    goal = draw.draw(st.lists(st.sampled_from(places), min_size=data.num_classes, max_size=data.num_classes))
+    groups: dict[str, dict[str, list[str | int]]] = {}
+    for name, place in zip(data.class_names, goal, strict=True):
+        if place is not None:
+            groups.setdefault(place[0], {}).setdefault(place[1], []).append(name)
+    if len(groups) < 2:
+        return
+    joined = regroup(data, groups)
+    kept = [(i, goal[label]) for i, label in enumerate(data.labels.tolist()) if goal[label] is not None]
+    assert ids(joined) == [i for i, _ in kept]
+    names = zip(joined.labels.tolist(), joined.modes.tolist(), strict=True)
+    found = [(joined.class_names[label], joined.mode_names[mode]) for label, mode in names]
+    assert found == [(group, f"{group}/{mode}") for _, (group, mode) in kept]  # type: ignore[misc]
+
+
 def test_as_many_groups_as_classes_keeps_names() -> None:
     data = make([0, 1, 2], 3)
     assert regroup(data, 3).class_names == data.class_names
@@ -114,6 +134,9 @@ def test_as_many_groups_as_classes_keeps_names() -> None:
         ({"a": ["class 1"], "b": []}, r"group 'b' is \[\], expected a list of class names"),
         ({"a": ["class 1"], "b": "class 2"}, "group 'b' is 'class 2', expected a list of class names"),
         ({"a": ["class 1"]}, "gives 1 class, expected at least two"),
+        ({"a": {"m": ["class 1"]}, "b": ["class 2"]}, r"group 'b' is \['class 2'\], expected {mode: \[class names\]}"),
+        ({"a": {"m": ["class 1"]}, "b": {"m": ["class 1"]}}, "'class 1' is in group 'a/m' and again in group 'b/m'"),
+        ({"a": {"m": ["class 1"], "n": ["class 2"]}}, "gives 1 class, expected at least two"),
         ({"random": 4}, "groups=4 does not divide 6 classes; write one of 2, 3, 6"),
         ({"random": 2, "seed": -1}, "seed=-1 is outside 0 to 2"),
         ({"random": 2, "sed": 1}, "is not valid; write {random: number of groups, seed: 0 or more}"),

@@ -15,8 +15,15 @@ from protoat.errors import UserError
 
 __all__ = ["Groups", "in_order_of", "long_tailed", "regroup", "split_validation"]
 
-#: Which classes become one: how many groups, CIFAR-100's superclasses, names of classes for each group, or at random.
-Groups = int | Literal["superclasses"] | Mapping[str, Sequence[str | int]] | Mapping[str, int]
+#: Which classes become one: how many groups, CIFAR-100's superclasses, names of classes for each group, or for each mode
+#: of each group, or at random.
+Groups = (
+    int
+    | Literal["superclasses"]
+    | Mapping[str, Sequence[str | int]]
+    | Mapping[str, Mapping[str, Sequence[str | int]]]
+    | Mapping[str, int]
+)
 
 
 def regroup(data: ImageData, groups: Groups) -> ImageData:
@@ -30,7 +37,8 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
         groups: a number: that many blocks of consecutive classes, each called after its first and last (``"0-4"``).
             ``"superclasses"``: the twenty official ones of CIFAR-100. ``{"random": 2, "seed": 7}``: that many groups of
             equal size, drawn by the seed (default 0). A mapping from new names to lists of old names: images of classes
-            that it leaves out are dropped, and so are their modes.
+            that it leaves out are dropped, and so are their modes. A mapping from new names to mappings from names of
+            modes to lists of old names: several old classes are one mode, called ``"new name/mode"``.
 
     Returns:
         The same images (fewer where a mapping leaves classes out), in the same order.
@@ -50,6 +58,8 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
     Traceback (most recent call last):
     protoat.errors.UserError: class 'three' of group 'odd' is unknown; the classes are 0, 1, 2, 3
     """
+    if isinstance(groups, Mapping) and any(isinstance(modes, Mapping) for modes in groups.values()):
+        return _into_modes(data, groups)
     members = _members(data.class_names, groups)
     if len(members) < 2:
         raise UserError(f"groups={groups!r} gives {len(members)} class, expected at least two")
@@ -67,6 +77,17 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
         new_mode[data.modes[kept]],
         tuple(name for name, keep in zip(data.mode_names, mode_kept.tolist(), strict=True) if keep),
     )
+
+
+def _into_modes(data: ImageData, groups: Mapping[str, Any]) -> ImageData:
+    """Joins classes into modes, and these into new classes."""
+    for group, modes in groups.items():
+        if not isinstance(modes, Mapping) or not modes:
+            raise UserError(f"group {group!r} is {modes!r}, expected {{mode: [class names]}}, as of other groups")
+    names = {group: {f"{group}/{mode}": classes for mode, classes in modes.items()} for group, modes in groups.items()}
+    joined = regroup(data, {mode: classes for modes in names.values() for mode, classes in modes.items()})
+    by_mode = ImageData(joined.images, joined.labels, joined.class_names)
+    return regroup(by_mode, {group: list(modes) for group, modes in names.items()})
 
 
 def in_order_of(data: ImageData, class_names: Sequence[str]) -> ImageData:

@@ -38,6 +38,10 @@ class StudyData(Data):
         return self.name
 
 
+def _class(name: str, **arguments: Any) -> Overrides:
+    return {"class_path": name, "init_args": arguments}
+
+
 _MNIST: Overrides = {
     "train_size": 10_000,
     "threat": {"eps": 0.2},
@@ -47,14 +51,24 @@ _MNIST: Overrides = {
     "epochs": 10,
 }
 _PARITY: Overrides = {"groups": {"even": list("02468"), "odd": list("13579")}}
-_CIFAR: Overrides = {
-    "train_size": 10_000,
-    "threat": {"eps": "4/255"},
+_COLOUR: Overrides = {
+    "augment": {"padding": 0},
+    "threat": {"eps": "1/255"},
     "method": {"class_path": "NFGSM", "init_args": {"ramp_epochs": 2}},
-    "model": {"init_args": {"width": 0.25}},
-    "optimizer": {"init_args": {"lr": 0.05}},
-    "schedule": {"class_path": "Cyclic", "init_args": {"lr_min": 0.0}},
-    "epochs": 5,
+    "optimizer": {"class_path": "Adam", "init_args": {"lr": 2.0e-3}},
+    "schedule": {"class_path": "StepDecay", "init_args": {"milestones": [0.7]}},
+    "epochs": 12,
+}
+_CIFAR: Overrides = {
+    **_COLOUR,
+    "model": _class("LeNet", mean=[0.4914, 0.4822, 0.4465], std=[0.2471, 0.2435, 0.2616]),
+}
+_TINY: Overrides = {
+    **_COLOUR,
+    "evaluation_threat": None,
+    "model": _class("LeNet", mean=[0.4802, 0.4481, 0.3975], std=[0.2770, 0.2691, 0.2821]),
+    "batch_size": 128,
+    "validation_size": 1000,
 }
 BLOCKS = StudyData("mnist-2", "MNIST-2", "modes-mnist-2", study=_MNIST, strong="strong-mnist")
 PARITY = replace(BLOCKS, label="MNIST odd/even", name="modes-mnist-parity", study={**_MNIST, **_PARITY})
@@ -70,7 +84,15 @@ DIGITS_PARITY_LT = replace(
     DIGITS_2, label="digits odd/even-LT", name="modes-digits-parity-lt", study={**_PARITY, "long_tail": 4}
 )
 CIFAR = StudyData("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
-DATA = (BLOCKS, PARITY, BLOCKS_LT, PARITY_LT, DIGITS_2, DIGITS_2_LT, DIGITS_PARITY_LT, CIFAR)
+# Where the pictures are JPEG files, in folders of classes below train and test.
+CIFAR_JPEG = replace(
+    CIFAR,
+    label="CIFAR10-2 (JPEG)",
+    name="modes-cifar10-2-jpeg",
+    study={**_CIFAR, "data": _class("ImageFolder", path="cifar10-images")},
+)
+TINY = StudyData("tiny-imagenet-2", "Tiny ImageNet-2", "modes-tiny-imagenet-2", study=_TINY)
+DATA = (BLOCKS, PARITY, BLOCKS_LT, PARITY_LT, DIGITS_2, DIGITS_2_LT, DIGITS_PARITY_LT, CIFAR, CIFAR_JPEG, TINY)
 
 
 def _plain(data: Data, budget: Budget) -> Overrides:
@@ -87,10 +109,6 @@ def _strong(data: Data, budget: Budget) -> Overrides:
 def _layer(data: Data) -> str:
     assert isinstance(data, StudyData)
     return data.strong
-
-
-def _class(name: str, **arguments: Any) -> Overrides:
-    return {"class_path": name, "init_args": arguments}
 
 
 def _soft_triple(**arguments: Any) -> Overrides:
