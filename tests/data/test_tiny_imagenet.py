@@ -44,6 +44,11 @@ def test_labels_come_from_the_folders_and_the_annotations(made: Path) -> None:
     assert train.counts.tolist() == [1 + int(n) % 3 for n in number]
     assert (train.images.float().mean((1, 2, 3)).round().long() - number[train.labels]).abs().max() <= 2
     assert "200 classes of 1 to 3" in repr(train)
+    small = TinyImageNet(root=made, image_size=16).load("train")
+    assert small.shape == (3, 16, 16) and torch.equal(small.labels, train.labels)
+    assert (small.images.float().mean((1, 2, 3)).round().long() - number[small.labels]).abs().max() <= 2
+    with pytest.raises(ValueError, match="image_size=0 must be at least 1"):
+        TinyImageNet(root=made, image_size=0)
 
 
 def test_a_missing_validation_image_is_found(source: Source) -> None:

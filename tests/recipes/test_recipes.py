@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from protoat.attacks import PGD
-from protoat.data import Augment, ImageData, Source
+from protoat.data import Augment, ImageData, Source, TinyImageNet, regroup
 from protoat.models import DualBatchNorm
 from protoat.pretraining import ACL, RoCL
 from protoat.recipes.reading import read_recipe
@@ -28,6 +29,7 @@ PAPER = {
     "cifar100": (100, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
     "cifar100-10": (10, 10, 0.5, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 128, 512),
     "tiny-imagenet": (200, 20, 0.1, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 32, 2048),
+    "tiny-imagenet-2": (2, 20, 0.1, 0.001, 8 / 255, 0.1, 120, [30, 60, 90], 32, 2048),
 }
 # Published values: method, radius, steps, step size, learning rate, weight decay, epochs, images of a batch.
 PRETRAINING = {
@@ -44,12 +46,16 @@ SETS |= {"Digits": (10, 1, 8)}
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every set that would have to be there holds black images of its own shape and classes."""
+    groups = read_recipe("tiny-imagenet-2").groups
+    assert isinstance(groups, Mapping)
+    in_groups = [name for modes in groups.values() for names in modes.values() for name in names]
 
     def load(self: Source, split: str) -> ImageData:
         classes, channels, size = SETS[self.name]
         labels = torch.arange(classes).repeat(6000 // classes)
         images = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(labels), channels, size, size)
-        return ImageData(images, labels, tuple(map(str, range(classes))))
+        names = [*in_groups, *map(str, range(classes - len(in_groups)))] if classes == 200 else range(classes)
+        return ImageData(images, labels, tuple(map(str, names)))
 
     monkeypatch.setattr(Source, "load", load)
 
@@ -84,8 +90,19 @@ def test_tiny_imagenet_is_measured_at_half_the_radius() -> None:
     assert read_recipe("cifar10").evaluation_threat is None
 
 
+@pytest.mark.skipif(not TinyImageNet().available(), reason="needs Tiny ImageNet in PROTOAT_DATA")
+def test_tiny_imagenet_in_two_classes_has_ten_modes() -> None:
+    recipe = read_recipe("tiny-imagenet-2")
+    assert recipe.groups is not None
+    test = regroup(TinyImageNet().load("test"), recipe.groups)
+    assert test.class_names == ("animals", "things")
+    sizes = dict(zip(test.mode_names, torch.bincount(test.modes).tolist(), strict=True))
+    assert sizes["animals/birds"] == 4 * 50 and sizes["things/vehicles"] == 16 * 50
+    assert len(sizes) == 10 and sum(sizes.values()) == 193 * 50
+
+
 def test_cifar_steps_are_the_papers() -> None:
-    for name in ("cifar10", "cifar10-2", "cifar100", "cifar100-10", "tiny-imagenet"):
+    for name in ("cifar10", "cifar10-2", "cifar100", "cifar100-10", "tiny-imagenet", "tiny-imagenet-2"):
         recipe = read_recipe(name)
         assert recipe.method(recipe.threat).attack.step_size == pytest.approx(2 / 255)
 

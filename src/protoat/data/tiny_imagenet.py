@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from protoat.arguments import check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Source, Split
 from protoat.data.cache import decode_once, file_digests
@@ -27,8 +28,12 @@ class TinyImageNet(Source):
     their WordNet ids and carry their first name in ``words.txt``.
 
     Args:
+        image_size: scale every image to this many pixels a side; default: 64, as they are.
         root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
         download: fetch missing files when loading (default False).
+
+    Raises:
+        ValueError: an `image_size` below 1.
 
     Source: Le and Yang, CS 231N, Stanford, 2015.
 
@@ -37,6 +42,14 @@ class TinyImageNet(Source):
     """
 
     augment = Augment(padding=4, flip=True)
+
+    def __init__(
+        self, *, image_size: int | None = None, root: Path | str | None = None, download: bool = False
+    ) -> None:
+        super().__init__(root=root, download=download)
+        if image_size is not None:
+            check_whole(image_size=image_size)
+        self.image_size = image_size
 
     def location(self) -> Path:
         return self.root / "tiny-imagenet-200"
@@ -66,7 +79,7 @@ class TinyImageNet(Source):
         words = {row[0]: row[-1].split(",")[0].strip() for row in rows}
         files = self._train(ids) if split == "train" else self._validation(ids)
         paths = [path for paths in files.values() for path in paths]
-        images = decode_once(paths, file_digests(paths))
+        images = decode_once(paths, file_digests(paths), image_size=self.image_size)
         counts = torch.tensor([len(paths) for paths in files.values()])
         labels = torch.arange(_CLASSES).repeat_interleave(counts)
         return ImageData(images, labels, tuple(words.get(wnid, wnid) for wnid in ids))

@@ -65,6 +65,7 @@ _CIFAR: Overrides = {
 }
 _TINY: Overrides = {
     **_COLOUR,
+    "data": _class("TinyImageNet", image_size=32),
     "evaluation_threat": None,
     "model": _class("LeNet", mean=[0.4802, 0.4481, 0.3975], std=[0.2770, 0.2691, 0.2821]),
     "batch_size": 128,

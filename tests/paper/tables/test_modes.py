@@ -80,8 +80,8 @@ def test_a_gain_needs_the_plain_row_and_a_share_the_ceiling() -> None:
 
 def test_a_budget_names_the_data_of_the_study(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("about: mine\nrecipes:\n  modes-cifar10-2: {epochs: 3}\n  cifar10-2: {epochs: 99}\n")
-    (task,) = study(columns=["cifar10-2", "clean"], rows=["plain"], budget=str(path)).tasks()
+    path.write_text("about: mine\nrecipes:\n  modes-mnist-2: {epochs: 3}\n  mnist-2: {epochs: 99}\n")
+    (task,) = study(columns=["mnist-2", "clean"], rows=["plain"], budget=str(path)).tasks()
     assert (task.job.recipe.epochs, task.job.recipe.train_size) == (3, 10_000)
     path.write_text("about: mine\nrecipes: {modes-cifar: {epochs: 3}}\n")
     with pytest.raises(ValueError, match="did you mean 'modes-cifar10-2'"):
