@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import FFGSM, FGSM, MIM, PGD, AutoAttack, Targeted
 from protoat.data import Digits, ImageData, regroup
+from protoat.evaluation.statistics import Count
 from protoat.evaluation.threat_lint import lint
 from protoat.models import MeanLogits
 from protoat.threats import L1, L2, Linf, ThreatModel
@@ -145,6 +146,29 @@ class Ignorant(nn.Module):
         logits = self.model(x)
         known = x.flatten(1).argmax(1) % 4 > 0
         return torch.where(known[:, None], logits, logits.roll(1, 1))
+
+
+class RightOn(nn.Module):
+    """Right on the first `n` images of two classes, and wrong on the others, on whatever scale their pixels come."""
+
+    def __init__(self, y: Tensor, n: int) -> None:
+        super().__init__()
+        self.said = torch.where(torch.arange(len(y)) < n, y, 1 - y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 9 * nn.functional.one_hot(self.said[: len(x)], 2) + 0 * x.flatten(1)[:, :2]
+
+
+@pytest.mark.parametrize("right", range(13))
+def test_sentence_and_interval_agree_about_chance(right: int) -> None:
+    y = torch.arange(12) % 2
+    x = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    said = [
+        found.text for found in lint(RightOn(y, right).eval(), (x, y), Linf(0.01), "clean") if found.code == "chance"
+    ]
+    low, high = Count(right, 12).interval
+    assert bool(said) == (low <= 0.5)
+    assert all(f"[{100 * low:.1f}, {100 * high:.1f}] %" in text for text in said)
 
 
 def test_logits_that_are_not_finite(data: ImageData) -> None:

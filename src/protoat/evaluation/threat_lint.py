@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
@@ -21,6 +20,7 @@ from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order, spread
 from protoat.evaluation.paired import Paired
+from protoat.evaluation.statistics import Count, percentage
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
@@ -169,10 +169,13 @@ def _preparation(case: _Case) -> Iterator[Finding]:
             "(protoat.Normalize)"
         )
         yield Finding("preparation", "error" if certain else "warning", text)
-    elif binomtest(int(right.sum()), len(right), chance := _chance(case.y), "greater").pvalue > 0.01:
+        return
+    clean, chance = Count(int(right.sum()), len(right)), _chance(case.y)
+    if clean.interval[0] <= chance:  # the interval that tables show beside it
         text = (
-            f"the model is right on {int(right.sum())} of {len(right)} clean images that were looked at, which is not "
-            f"shown to be above chance ({chance:.0%}): are these its weights?"
+            f"the model is right on {clean.correct} of {clean.total} clean images that were looked at, "
+            f"{percentage(clean.accuracy, clean.interval)} %, which is not shown to be above chance ({chance:.0%}): "
+            "are these its weights?"
         )
         yield Finding("chance", "warning", text)
 
