@@ -557,7 +557,9 @@ def test_two_weight_decays_are_pointed_out(
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=decays[1])
     fit(net, small.loader(40), goal, epochs=1, optimizer=optimizer, progress=False)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    expected = "kernels decay twice: by 2 * norm_weight = 0.002, as norm='weights' says, and by the optimizer's weight_"
+    expected = (
+        "kernels decay twice: by the norm term (norm='weights', norm_weight=0.001), which is a decay of twice its "
+    )
     assert [line.startswith(expected) for line in said] == [True] * warned
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from protoat.cli.advice import advise, options_of_data
 from protoat.cli.document import keep
 from protoat.cli.printing import print_table
 from protoat.cli.progress import Shown
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 def main(args: list[str]) -> int:
     """Audits a run or any other model, prints the checks and writes ``audit.json``; 0 only where it passed."""
+    advise(options_of_data)
     parser = subject_parser("protoat audit")
     parser.add_argument("--n", type=int, default=1000, help="attack this many test images, a share of each mode")
     parser.add_argument("--batch-size", type=int, default=250, help="images attacked at once")

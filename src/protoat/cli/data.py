@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from protoat import data
+from protoat.cli.advice import advise
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data import Source
@@ -19,6 +20,7 @@ _OF_OWN_IMAGES = ("path", "image_size", "image", "label", "mode", "subset")
 
 def main(args: list[str]) -> None:
     """Lists data sets, or looks for one, or downloads it."""
+    advise(lambda: {key: [key] for key in _OF_OWN_IMAGES})
     parser = Parser("protoat data")
     parser.add_argument(
         "name", nargs="?", type=str | None, help="one data set, or HF:NAME of Hugging Face or a folder; default all"

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from jsonargparse import Namespace
 
 from protoat.attacks.precision import AttackPrecision
+from protoat.cli.advice import advise, options_of_data
 from protoat.cli.log_with import add_log_with, check_log_with, numbers_of, numbers_of_heads, tell
 from protoat.cli.printing import linear_heads, measurements
 from protoat.cli.progress import Shown
@@ -34,6 +35,7 @@ def main(args: list[str]) -> None:
     if "--attacks.help" in args:
         say(HELP, lines=True)
         return
+    advise(options_of_data)
     parser = subject_parser("protoat evaluate")
     parser.add_argument(
         "--attacks",

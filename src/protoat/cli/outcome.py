@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 
+from protoat.cli.advice import advise, in_options
 from protoat.cli.document import document
 from protoat.errors import Interrupted, UserError
 from protoat.names import printable
@@ -44,6 +45,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str], 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
+    advise(None)
     given, args = set(args) & set(_EVERYWHERE), [word for word in args if word not in _EVERYWHERE]
     if speaks and given - {"--traceback"}:
         logging.getLogger("protoat").setLevel(logging.WARNING)
@@ -91,7 +93,7 @@ class _Printable(logging.Formatter):
     """Messages in which names from outside can do no harm."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), lines=record.exc_info is not None)
+        return printable(in_options(super().format(record)), lines=record.exc_info is not None)
 
 
 def _answer(command: str, error: BaseException) -> int | None:
@@ -105,6 +107,8 @@ def _answer(command: str, error: BaseException) -> int | None:
         return _complain(command, MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network"))
     if getattr(error, "of_model", False) and not isinstance(error, UserError):
         error = UserError(f"the model raised {type(error).__name__}: {error}; --traceback shows where")
+    if isinstance(error, UserError):
+        error.args = (in_options(str(error)), *error.args[1:])
     if isinstance(error, UserError) or _is_of_a_file(error):
         return _complain(command, error)
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and _cannot_print():

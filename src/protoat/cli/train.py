@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+from protoat.cli.advice import advise, options_in, options_of_recipe
 from protoat.cli.log_with import add_log_with, check_log_with
 from protoat.cli.printing import print_plan
 from protoat.cli.say import say
@@ -16,7 +14,7 @@ from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import recipe_parser, resolve
-from protoat.recipes.recipe import KEYS, Recipe
+from protoat.recipes.recipe import Recipe
 from protoat.runs.claims import find_run
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.images import check_images, fitting_validation_size
@@ -77,10 +75,11 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         args = ["--config", default, *args]
     named = ("--initialise.run", "--modes.encoder")
     args = [str(find_run(word)) if option in named else word for option, word in pairwise(["", *args])]
+    advise(lambda: options_in(args))
     recipe, options = resolve(parser, args)
+    advise(lambda: options_of_recipe(parse_yaml(recipe.text)))
     if not names_recipe and _names("--data", args) and not _names("--validation_size", args):
-        with _advising_options():
-            size = fitting_validation_size(recipe)
+        size = fitting_validation_size(recipe)
         if size != recipe.validation_size:
             logger.info("%d of the training images are held out; --validation_size says how many", size)
             recipe, options = resolve(parser, [*args, "--validation_size", str(size)])
@@ -101,15 +100,13 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
             restore(path)
         say(f"{out} is complete already")
     elif options.dry_run:
-        with _advising_options():
-            print_plan(out, plan(recipe), done=0 if before is None else len(before.metrics))
+        print_plan(out, plan(recipe), done=0 if before is None else len(before.metrics))
         return None
     else:
         if before is not None:
             before.warn_of_damage()
-        with _advising_options():
-            shown = None if logger.isEnabledFor(logging.INFO) else False
-            result = train(recipe, out, progress=shown, loggers=options.log_with)
+        shown = None if logger.isEnabledFor(logging.INFO) else False
+        result = train(recipe, out, progress=shown, loggers=options.log_with)
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out
@@ -117,33 +114,6 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
 
 def _names(option: str, args: list[str]) -> bool:
     return any(arg == option or arg.startswith(f"{option}=") for arg in args)
-
-
-@contextmanager
-def _advising_options() -> Iterator[None]:
-    """Errors that advise a setting of the recipe name the option of the command."""
-    try:
-        yield
-    except UserError as error:
-        error.args = (_with_options(str(error)), *error.args[1:])
-        raise
-
-
-def _with_options(message: str) -> str:
-    """A message in which ``write key=value`` is said as one writes it here, where the key is one of a recipe.
-
-    >>> _with_options("nothing is held out; write regularizer=none and validation_size=0")
-    'nothing is held out; write --regularizer none --validation_size 0'
-    >>> _with_options("write steps=3")
-    'write steps=3'
-    """
-
-    def said(found: re.Match[str]) -> str:
-        pairs = [setting.split("=", 1) for setting in found[1].split(" and ")]
-        known = all(key.partition(".")[0] in KEYS for key, _ in pairs)
-        return f"write {' '.join(f'--{key} {value}' for key, value in pairs)}" if known else found[0]
-
-    return re.sub(r"\bwrite ([\w.]+=[^\s;,]+(?: and [\w.]+=[^\s;,]+)*)", said, message)
 
 
 def _usual_folder(recipe: Recipe, names: list[str]) -> Path:

@@ -131,7 +131,7 @@ def _decode_all(
     except MemoryError:
         raise UserError(
             f"{len(pictures)} images as large as {names[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into "
-            "memory; write image_size=224 (protoat train: --data.image_size 224) or less"
+            "memory; write image_size=224 or less"
         ) from None
 
     def fill(index: int) -> bool:
@@ -140,7 +140,7 @@ def _decode_all(
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise UserError(
                 f"images of mixed size: {names[0]} is {size(first)} and {names[index]} is {size(image)}; "
-                "write image_size=32 (protoat train: --data.image_size 32) to bring all to one size"
+                "write image_size=32 to bring all to one size"
             )
         pixels[index] = image
         return grey

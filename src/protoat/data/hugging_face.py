@@ -234,7 +234,7 @@ def _datasets() -> Any:
     try:
         return import_module("datasets")
     except ModuleNotFoundError:
-        raise UserError("--data HF:NAME needs datasets; install it: pip install 'protoat[datasets]'") from None
+        raise UserError("images of Hugging Face need datasets; install it: pip install 'protoat[datasets]'") from None
 
 
 def _cache_folder() -> Path:

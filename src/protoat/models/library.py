@@ -180,7 +180,7 @@ def _embedding_dim(spec: str, features: nn.Module, channels: int, image_size: in
     except Exception as error:
         raise UserError(
             f"{spec} cannot take images of {channels}x{image_size}x{image_size}: {' '.join(str(error).split())[:200]}; "
-            "write --data.image_size 224, or take another network"
+            "write image_size=224, or take another network"
         ) from error
     finally:
         for part, mode in modes.items():

@@ -53,7 +53,7 @@ class Initialise:
         """
         if self.weights is not None:
             if not split_spec(self.weights)[0].is_file():
-                raise UserError(f"initialise.weights {self.weights}: there is no such file")
+                raise UserError(f"initialise.weights={str(self.weights)!r}: there is no such file")
             return self.weights
         assert self.run is not None
         return weights_of_run(self.run, "initialise.run")
@@ -72,7 +72,7 @@ def weights_of_run(folder: Path, key: str) -> Path:
     there = [name for name in ("best", "last") if os.path.lexists(folder / f"{name}.safetensors")]
     # Of a run that is handed on the last weights may be left out; one that has not ended has checkpoints.
     if not there or ("last" not in there and os.path.lexists(folder / "checkpoints")):
-        raise UserError(f"{key} {folder}: there is no finished run")
+        raise UserError(f"{key}={str(folder)!r}: there is no finished run")
     found = folder / f"{there[0]}.safetensors"
     restore(found)
     return found

@@ -128,7 +128,7 @@ def _discover(modes: DiscoveredModes, folder: Path, images: ImageData) -> None:
     run = Run(folder)
     if tuple(run.fact("shape")) != images.shape:
         raise UserError(
-            f"modes.encoder {folder} was trained on images of shape {tuple(run.fact('shape'))}, and these have "
+            f"modes.encoder={str(folder)!r} was trained on images of shape {tuple(run.fact('shape'))}, and these have "
             f"{images.shape}; name a run on images of this size"
         )
     with torch.random.fork_rng():  # what is drawn next does not depend on this choice

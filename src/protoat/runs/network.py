@@ -36,7 +36,9 @@ def build_network(
     """
     channels, height, width = shape
     if height != width:
-        raise UserError(f"images are {height}x{width}; models expect squares, so write data.image_size")
+        raise UserError(
+            f"images are {height}x{width}; models expect squares; write data.image_size={min(height, width)}"
+        )
     try:
         model = call_builder("the model", recipe.model, num_classes, channels, height)
         head: Callable[[int, int], MultiPrototypeHead] | None = recipe.head

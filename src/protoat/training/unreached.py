@@ -35,8 +35,8 @@ def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
     decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
     if objective.norm == "weights" and objective.norm_weight and decay:
         logger.warning(
-            "kernels decay twice: by 2 * norm_weight = %g, as norm='weights' says, and by the optimizer's "
-            "weight_decay=%g; set one of them to 0",
-            2 * objective.norm_weight,
+            "kernels decay twice: by the norm term (norm='weights', norm_weight=%g), which is a decay of twice its "
+            "weight, and by the optimizer (weight_decay=%g); write norm_weight=0 or weight_decay=0",
+            objective.norm_weight,
             decay,
         )
