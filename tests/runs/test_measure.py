@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch import nn
 
+from protoat.cli.printing import measurements
 from protoat.data import Digits
 from protoat.evaluation.record import Evaluation
 from protoat.recipes.reading import read_recipe
+from protoat.reports.blocks import Grid
+from protoat.reports.sections.measured import attacks
 from protoat.runs.measure import audit_verdict, measure
+from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject, with_prototype_head
 from protoat.runs.train import train
@@ -69,6 +73,25 @@ def test_attacks_on_the_same_images_add_up(subject: Subject) -> None:
     assert radii == {"clean": None, "fgsm": 0.05, "pgd2": 0.05, "fgsm@0.1": 0.1, "aa-k2@0.6": 0.6}
     assert sorted(path.name for path in subject.folder.iterdir()) == ["evaluation.json", "manifest.json"]
     assert added.to_json() == record == Evaluation.from_json(record).to_json()
+
+
+def test_what_was_measured_before_is_marked_as_earlier(subject: Subject, capsys: pytest.CaptureFixture[str]) -> None:
+    first = measure(subject, ["noise2", "fgsm"], limit=60)
+    assert first.measured == {} and "measured" not in str(first)
+    record = measure(subject, ["fgsm"], limit=60)  # clean is always measured
+    times = {"clean": "latest", "noise2": "earlier", "fgsm": "latest", "worst case": "latest"}
+    assert {**record.measured} == times
+    assert [line.split()[-1] for line in str(record).splitlines()[1:]] == ["measured", *times.values()]
+    assert record._repr_html_().count("<td>earlier</td>") == 1
+    measurements("mine", record)
+    shown = capsys.readouterr().out
+    marks = {line.split()[1]: line.split()[-2] for line in shown.splitlines() if line.startswith("│")}
+    assert marks["clean"] == "latest" and marks["noise2"] == "earlier"
+    assert "earlier: kept from a measurement before" in shown
+    table = next(block for block in attacks(Records(subject.folder)).blocks if isinstance(block, Grid))
+    assert [row[-1] for row in table.rows] == [*times.values()]
+    del (content := record.to_json())["attacks"]["noise2"]["measured"]  # as an earlier version wrote it
+    assert Evaluation.from_json(content).measured == times
 
 
 def test_the_worst_case_covers_what_was_measured_before(subject: Subject) -> None:

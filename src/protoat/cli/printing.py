@@ -51,7 +51,13 @@ def measurements(name: str, record: Evaluation) -> None:
     if record.worst_case is not None and subject.threat is not None:
         title += f", {subject.threat.norm} {subject.threat.eps:.4g}"
     columns = ["attack", "accuracy %", "95 % interval", "images", *lowest_columns(record.entries), "images/s"]
-    print_table(title, columns, [_row(attack, found) for attack, found in record.entries.items()])
+    rows = [_row(attack, found) for attack, found in record.entries.items()]
+    if times := record.measured:
+        columns.append("measured")
+        rows = [[*row, time] for row, time in zip(rows, times.values(), strict=True)]
+    print_table(title, columns, rows)
+    if times:
+        say("earlier: kept from a measurement before the latest, of the same weights, images and radius")
     for attack, found in record.attacks.items():
         if found.alarms:
             say(f"{attack} went on to AutoAttack on all images that stood: {'; '.join(found.alarms)}")

@@ -116,10 +116,10 @@ class Evaluation:
         return f"Evaluation({self._about}: {', '.join(self.entries)})"
 
     def __str__(self) -> str:
-        return f"{self._about}\n{as_text(accuracies(self.entries))}"
+        return f"{self._about}\n{as_text(accuracies(self.entries, self.measured))}"
 
     def _repr_html_(self) -> str:
-        return as_html(accuracies(self.entries), self._about)
+        return as_html(accuracies(self.entries, self.measured), self._about)
 
     @property
     def _about(self) -> str:
@@ -136,6 +136,19 @@ class Evaluation:
     def entries(self) -> dict[str, AttackReport]:
         """Every attack, then the worst case where there is one."""
         return {**self.attacks, **({} if self.worst_case is None else {WORST_CASE: self.worst_case})}
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """``latest`` or ``earlier`` for each entry, as its attack was measured; empty where all were at once.
+
+        A record keeps what was measured before on the same weights, images and threat model. What an earlier version
+        wrote does not say when, and so is earlier than what does.
+        """
+        times = {name: str(found.made_with.get("measured", "")) for name, found in self.attacks.items()}
+        if len(set(times.values())) < 2:
+            return {}
+        last = max(times.values())
+        return {name: "latest" if times.get(name, last) == last else "earlier" for name in self.entries}
 
     @property
     def entering(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from protoat.evaluation.statistics import percentage
@@ -17,13 +18,19 @@ __all__ = ["accuracies", "as_html", "as_text"]
 Rows = Sequence[Sequence[str]]
 
 
-def accuracies(entries: Mapping[str, AttackReport]) -> Rows:
-    """A heading and a row for each attack: accuracy with its interval, worst class and known mode."""
-    columns = ("attack", "accuracy, % [95 % interval]", "worst class", "worst mode")
-    rows: list[Sequence[str]] = [columns if any(found.has_modes for found in entries.values()) else columns[:-1]]
+def accuracies(entries: Mapping[str, AttackReport], measured: Mapping[str, str] = MappingProxyType({})) -> Rows:
+    """A heading and a row for each attack: accuracy with its interval, worst class and known mode.
+
+    Args:
+        measured: of each entry, whether it is of the latest measurement; empty where all are.
+    """
+    groups = ("worst class", "worst mode")[: 1 + any(found.has_modes for found in entries.values())]
+    rows = [("attack", "accuracy, % [95 % interval]", *groups, *(["measured"] if measured else []))]
     for name, found in entries.items():
         lowest = [f"{group}: {100 * count.accuracy:.1f}" for group, count in found.worst_groups]
-        rows.append((name, percentage(found.accuracy, found.interval), *lowest))
+        rows.append(
+            (name, percentage(found.accuracy, found.interval), *lowest, *([measured[name]] if measured else []))
+        )
     return rows
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +91,8 @@ def measure(
         few = subject.data.pixels(slice(min(batch_size, limit or batch_size)))
         try:
             with examined(), _on_kept_threads(subject, few, accelerator, partial):  # lint has examined it
-                made_with = {"batch_size": batch_size, "device": str(accelerator.device), **origin()}
+                now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+                made_with = {"measured": now, "batch_size": batch_size, "device": str(accelerator.device), **origin()}
                 report = evaluate(
                     subject.model,
                     subject.data,

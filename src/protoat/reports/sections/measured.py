@@ -26,7 +26,13 @@ def attacks(records: Records) -> Section:
         return Section("attacks", "Attacks", blocks)
     rows: list[list[str | Count]] = [[name, found.count, *_cells(found)] for name, found in record.entries.items()]
     columns = ["attack", "accuracy %", "right", "images", *lowest_columns(record.entries), "seconds"]
+    if times := record.measured:
+        columns.append("measured")
+        rows = [[*row, times[name]] for row, name in zip(rows, record.entries, strict=True)]
     blocks.append(Grid("Accuracy under attack, with Wilson's 95 % interval", columns, rows))
+    if times:
+        kept = "Earlier: kept from a measurement before the latest, of the same weights, images and radius."
+        blocks.append(Text(kept))
     if outside := [name for name in record.attacks if name not in record.entering]:
         blocks.append(Text(f"Not in the worst case, as they are outside this threat model: {', '.join(outside)}."))
     parameters = [[name, json.dumps(found.parameters)] for name, found in record.attacks.items()]
