@@ -82,7 +82,7 @@ def numbers_of(record: Evaluation) -> dict[str, float]:
     found = {}
     for attack, entry in record.entries.items():
         found[f"evaluation/{attack}/accuracy"] = entry.count.accuracy
-        for kind, counts in (("class", entry.per_class), ("mode", entry.per_mode)):
+        for kind, counts in (("class", entry.per_class), ("mode", entry.per_mode))[: 1 + entry.has_modes]:
             found |= {f"evaluation/{attack}/{kind}/{printable(name)}": each.accuracy for name, each in counts.items()}
     return found
 

@@ -9,7 +9,7 @@ from protoat.evaluation.record import Evaluation
 from protoat.evaluation.statistics import count_by, weakest_first
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import shown
-from protoat.plots.subject import Pictured, Seen, mode_name, said
+from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name, said
 
 __all__ = ["attacked_images"]
 
@@ -44,8 +44,7 @@ def attacked_images(
     rows = []
     for name in [name for name in weakest_first(counts) if name in there][:modes]:
         pictures = [_picture(seen, attack, row, [own[row] for own in near]) for row in _rows(seen, attack, name)[:each]]
-        kind = "mode" if seen.has_modes else "class"
-        rows.append(Row(f"{kind} {name}", f"{shown(counts[name])} stay right {where}", pictures))
+        rows.append(Row(f"{grouped_by(seen.data)} {name}", f"{shown(counts[name])} stay right {where}", pictures))
     about = (
         f"of {len(seen.data)} test images, attacked by {attack}, {threat.norm}, eps {threat.eps:.4g}: clean, change "
         "(enlarged; grey is unchanged), attacked; below, the class said and the nearest mode, before and after"
@@ -82,7 +81,10 @@ def _picture(seen: Pictured, attack: str, row: int, near: list[int]) -> Picture:
         f"{said(data, own)}, near {mode_name(data, mode)}" if seen.has_modes else said(data, own)
         for own, mode in zip(predicted, near, strict=True)
     ]
-    own = f"class {data.class_names[int(data.labels[row])]}, mode {data.mode_names[int(data.modes[row])]}"
-    words = [f"clean, {own}, taken for {taken[0]}", "perturbation, enlarged", f"attacked, taken for {taken[1]}"]
+    words = [
+        f"clean, class {in_words(data, row)}, taken for {taken[0]}",
+        "perturbation, enlarged",
+        f"attacked, taken for {taken[1]}",
+    ]
     wrong = bool(predicted[1] != data.labels[row])
     return Picture([clean, enlarged, attacked], words, f"{taken[0]} → {taken[1]}", wrong)

@@ -16,7 +16,7 @@ from protoat.evaluation.embedding import Embedded
 from protoat.plots.pictures import data_uri
 from protoat.plots.plot import Plot, Point, styled
 from protoat.plots.style import colour, label, shown
-from protoat.plots.subject import Pictured, Seen, said
+from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, said
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,9 @@ def embedding_map(
             if rows:
                 _draw(axes, position[rows], sign, colour(mode), gid=f"points-{len(plot.points)}")
                 plot.points += [_point(seen, kind, embedded, row) for row in rows]
-    _say_signs(axes, [(label(data.mode_names[mode], longest=20), colour(mode)) for mode in modes])
+    _say_signs(
+        axes, [(grouped_by(data) + " " + label(data.mode_names[mode], longest=20), colour(mode)) for mode in modes]
+    )
     axes.set_axis_off()
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.02)
@@ -147,14 +149,13 @@ def _say_signs(axes: Axes, modes: Sequence[tuple[str, str]]) -> None:
     for (kind, right), sign in _SIGNS.items():
         _draw(axes, nowhere, sign, _GREY, label=f"{kind}, {'right' if right else 'misclassified'}")
     for name, own in modes if len(modes) <= _MOST_MODES else ():
-        _draw(axes, nowhere, _Sign("s", 20, True), own, label=f"mode {name}")
+        _draw(axes, nowhere, _Sign("s", 20, True), own, label=name)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, borderaxespad=0)
 
 
 def _point(seen: Pictured, kind: str, embedded: Embedded, row: int) -> Point:
     data = seen.data
-    own, mode = data.class_names[int(data.labels[row])], data.mode_names[int(data.modes[row])]
     predicted = said(data, embedded.predicted[row])
     verdict = f"right: {predicted}" if embedded.predicted[row] == data.labels[row] else f"taken for {predicted}"
-    words = f"{kind}, class {own}, mode {mode}, {verdict}"
+    words = f"{kind}, class {in_words(data, row)}, {verdict}"
     return Point(data_uri(embedded.images[row], **_THUMBNAIL), words)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.evaluation import Count
+from protoat.evaluation import AttackReport
 from protoat.evaluation.record import Evaluation
 from protoat.evaluation.statistics import weakest_first
 from protoat.plots.plot import Plot, styled
@@ -49,13 +49,17 @@ def accuracy_of_modes(
         ValueError: a run without a worst case, or with a record of earlier weights; runs with different modes.
     """
     folders = chosen([runs.path if isinstance(runs, Run) else runs] if isinstance(runs, Run | Path | str) else runs)
-    found = [_of_modes(folder, records) for folder in folders]
+    cases = [_worst_case(folder, records) for folder in folders]
+    kind, kinds = ("mode", "modes") if cases[0][0].has_modes else ("class", "classes")
+    found = [(worst.per_mode, {} if clean is None else clean.per_mode) for worst, clean in cases]
     worst, _ = found[0]
     if any(own.keys() != worst.keys() for own, _ in found):
-        raise UserError("the runs were measured on different modes; measure them on the same images")
+        raise UserError(f"the runs were measured on different {kinds}; measure them on the same images")
     order = weakest_first(worst)[:_MOST]
-    about = [f"the {_MOST} weakest of {len(worst)} modes"] if len(order) < len(worst) else []
-    plot = Plot("Accuracy of each mode", [*about, "bars: 95 % intervals"], size=(max(5.0, 1 + 0.4 * len(order)), 3.2))
+    about = [f"the {_MOST} weakest of {len(worst)} {kinds}"] if len(order) < len(worst) else []
+    plot = Plot(
+        f"Accuracy of each {kind}", [*about, "bars: 95 % intervals"], size=(max(5.0, 1 + 0.4 * len(order)), 3.2)
+    )
     axes, width = plot.subplots(), 0.8 / len(found)
     for place, (name, (own, clean)) in enumerate(zip(labels(folders), found, strict=True)):
         places = [x + (place - (len(found) - 1) / 2) * width for x in range(len(order))]
@@ -75,15 +79,15 @@ def accuracy_of_modes(
             heights = [100 * clean[mode].accuracy for mode in order]
             axes.hlines(heights, *zip(*ends, strict=True), color=TEXT, label="_" * bool(place) + "clean")
     name_places(axes, [label(mode, longest=22) for mode in order])
-    axes.set(xlabel="mode, the weakest first")
+    axes.set(xlabel=f"{kind}, the weakest first")
     accuracy_axis(axes)
     legend(axes)
     return plot
 
 
-def _of_modes(folder: Path, records: Mapping[Path, Evaluation] | None) -> tuple[dict[str, Count], dict[str, Count]]:
-    """Counts of each mode in the worst case, and without an attack where that was measured."""
+def _worst_case(folder: Path, records: Mapping[Path, Evaluation] | None) -> tuple[AttackReport, AttackReport | None]:
+    """What is left right in the worst case, and without an attack where that was measured."""
     record = measured(folder, records)
     if record.worst_case is None:
         raise UserError(f"{folder} has no worst case; measure it: protoat evaluate {folder}")
-    return record.worst_case.per_mode, record.attacks["clean"].per_mode if "clean" in record.attacks else {}
+    return record.worst_case, record.attacks.get("clean")

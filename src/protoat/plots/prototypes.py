@@ -14,7 +14,7 @@ from protoat.plots.heat_map import heat_map
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.plot import Plot, styled
 from protoat.plots.style import BACK, HATCHES, colour, dash, label, legend, marker, name_places, names
-from protoat.plots.subject import Pictured, Seen, mode_name
+from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name
 from protoat.runs.run import Run
 
 __all__ = [
@@ -108,7 +108,7 @@ def prototype_usage(run: Seen, *, images: int | None = None) -> Plot:
     axes.set(ylabel="images of the class, %", xlabel="class, prototype")
     axes.grid(axis="y")
     if len(data.mode_names) <= 20:
-        axes.legend(title="mode", loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+        axes.legend(title=grouped_by(data), loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
     return plot
 
 
@@ -205,6 +205,6 @@ def nearest_images(run: Seen, *, each: int = 8, images: int | None = None) -> Pi
 
 def _picture(seen: Pictured, index: int, owner: int) -> Picture:
     data = seen.data
-    mode, own = data.mode_names[int(data.modes[index])], int(data.labels[index])
-    words = f"{data.class_names[own]}, mode {mode}" + ", another class" * (own != owner)
+    own = int(data.labels[index])
+    words = in_words(data, index) + ", another class" * (own != owner)
     return Picture([data.images[index]], [words], mode_name(data, data.modes[index]), own != owner)

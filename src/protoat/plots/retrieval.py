@@ -13,7 +13,7 @@ from protoat.evaluation.embedding import Embedded
 from protoat.evaluation.retrieval import Precision, nearest_neighbours, precision
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import chosen, names
-from protoat.plots.subject import Pictured, Seen, mode_name, said
+from protoat.plots.subject import Pictured, Seen, in_words, mode_name, said
 
 __all__ = ["Retrieval", "retrieved_images"]
 
@@ -106,7 +106,6 @@ def _queries(seen: Pictured, count: int) -> list[int]:
 def _query(place: int, seen: Pictured, found: dict[str, dict[str, _Found]]) -> list[Row]:
     """What each run finds for one query, clean and attacked."""
     data = seen.data
-    own = f"{data.class_names[int(data.labels[place])]}, mode {data.mode_names[int(data.modes[place])]}"
     rows = []
     for name, kinds in found.items():
         for kind, part in kinds.items():
@@ -114,14 +113,14 @@ def _query(place: int, seen: Pictured, found: dict[str, dict[str, _Found]]) -> l
             words = f"query, {kind}, class {data.class_names[int(data.labels[place])]}, taken for {predicted}"
             query = Picture([part.queries.images[place]], [words], f"query: {predicted}")
             neighbours = [_neighbour(seen, place, other) for other in part.neighbours[place].tolist()]
-            rows.append(Row(f"{name}, {kind}" if len(found) > 1 else kind, f"query of {own}", [query, *neighbours]))
+            title = f"query of {in_words(data, place)}"
+            rows.append(Row(f"{name}, {kind}" if len(found) > 1 else kind, title, [query, *neighbours]))
     return rows
 
 
 def _neighbour(seen: Pictured, query: int, other: int) -> Picture:
     """A retrieved image; one of another class is marked and says so."""
     data = seen.data
-    name, mode = data.class_names[int(data.labels[other])], data.mode_names[int(data.modes[other])]
     wrong = bool(data.labels[other] != data.labels[query])
-    text = f"{'wrong class' if wrong else 'same class'}: {name}, mode {mode}"
+    text = f"{'wrong class' if wrong else 'same class'}: {in_words(data, other)}"
     return Picture([data.images[other]], [text], mode_name(data, data.modes[other]), wrong)

@@ -28,7 +28,7 @@ from protoat.runs.subject import Subject
 from protoat.threats import ThreatModel
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured", "Seen", "check_classes", "mode_name", "said"]
+__all__ = ["Pictured", "Seen", "check_classes", "grouped_by", "in_words", "mode_name", "said"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,25 @@ def mode_name(data: ImageData, mode: int | Tensor) -> str:
     """
     name, owner = data.mode_names[int(mode)], int(data.mode_class[int(mode)])
     return name.removeprefix(f"{data.class_names[owner]}/") if owner >= 0 else name
+
+
+def grouped_by(data: ImageData) -> str:
+    """What its modes are called: ``mode``, or ``class`` where none are known beside the classes.
+
+    >>> grouped_by(ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1).long(), ["cat"]))
+    'class'
+    """
+    return "class" if tuple(data.mode_names) == tuple(data.class_names) else "mode"
+
+
+def in_words(data: ImageData, place: int) -> str:
+    """The class of an image and, where modes are known, its mode.
+
+    >>> in_words(ImageData(torch.zeros(1, 1, 2, 2), torch.zeros(1).long(), ["cat"]), 0)
+    'cat'
+    """
+    own, mode = data.class_names[int(data.labels[place])], data.mode_names[int(data.modes[place])]
+    return own if grouped_by(data) == "class" else f"{own}, mode {mode}"
 
 
 def said(data: ImageData, predicted: Tensor) -> str:

@@ -11,7 +11,7 @@ from protoat.plots.heat_map import heat_map
 from protoat.plots.plot import Plot, styled
 from protoat.plots.prototypes import agreement, prototype_names
 from protoat.plots.style import label
-from protoat.plots.subject import Pictured, Seen
+from protoat.plots.subject import Pictured, Seen, grouped_by
 from protoat.regularizers import SoftTriple
 
 __all__ = ["agreement_map", "transition_map"]
@@ -43,7 +43,7 @@ def agreement_map(run: Seen, *, images: int | None = None) -> Plot:
         lines = [f"{len(found)} classes; mean NMI {nmi:.2f}; mean purity {purity:.2f}"]
     about = f"{len(seen.data)} test images, each at the nearest prototype of its own class"
     plot = _plot(f"Prototypes and modes: {seen.name}", [about, *lines], len(table), table.shape[1])
-    return _counts(plot, table, _prototypes(seen), _modes(seen), ("prototype", "true mode"))
+    return _counts(plot, table, _prototypes(seen), _modes(seen), ("prototype", f"true {grouped_by(seen.data)}"))
 
 
 @styled
@@ -68,7 +68,8 @@ def transition_map(run: Seen, *, images: int | None = 1000, attack: str = "pgd10
         places, what, to = _prototypes(seen), "nearest prototype", "nearest prototype, attacked"
         before, after = _nearest_prototype(seen, seen.clean), _nearest_prototype(seen, attacked)
     else:
-        places, what, to = _modes(seen), "mode", "mode of the nearest clean image, attacked"
+        places, what = _modes(seen), grouped_by(seen.data)
+        to = f"{what} of the nearest clean image, attacked"
         before, after = seen.data.modes, seen.near_modes(attacked)
     table = crosstab(before, after, (len(places), len(places)))
     threat, stays = seen.threat(attack), int(table.diagonal().sum())

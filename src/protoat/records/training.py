@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from protoat.evaluation import Count
 
@@ -15,7 +15,8 @@ __all__ = ["Best", "Epoch", "FoundModes", "HeldOut"]
 class HeldOut:
     """Accuracies in [0, 1] on held-out images; ``robust`` is None where they were not attacked.
 
-    ``worst_mode`` is the name of the mode where it is lowest, with its count, where modes were looked at.
+    ``worst_mode`` is the name of the mode where it is lowest, with its count, where modes were looked at; of the class
+    where `grouped_by` says that no modes are known.
 
     >>> print(HeldOut(100, 0.61, 0.47))
     clean 61.0%, robust 47.0%
@@ -25,6 +26,7 @@ class HeldOut:
     clean: float
     robust: float | None = None
     worst_mode: tuple[str, Count] | None = None
+    grouped_by: Literal["mode", "class"] = "mode"
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> HeldOut:
@@ -36,7 +38,7 @@ class HeldOut:
     def __str__(self) -> str:
         said = [f"{name} {share:.1%}" for name, share in self.shares.items()]
         if self.worst_mode is not None:
-            said.append(f"worst mode {self.worst_mode[1].accuracy:.1%} ({self.worst_mode[0]})")
+            said.append(f"worst {self.grouped_by} {self.worst_mode[1].accuracy:.1%} ({self.worst_mode[0]})")
         return ", ".join(said)
 
     @property

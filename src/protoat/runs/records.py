@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,10 @@ class RunRecords(Records):
     @cached_property
     def best(self) -> Best | None:
         """The best checkpoint on held-out images."""
-        return read_best(self.path / "best.json")
+        found, names = read_best(self.path / "best.json"), self.facts.get("class_names")
+        if found is None or names is None or names != self.facts.get("mode_names"):
+            return found
+        return replace(found, held_out=replace(found.held_out, grouped_by="class"))  # no modes are known
 
     @cached_property
     def _probe(self) -> Probe | None:

@@ -105,7 +105,7 @@ def _accuracy(run: Run, repo: str | None) -> Iterator[str]:
         for name, found in record.entries.items()
     ]
     yield _table(["attack", "accuracy", *lowest_columns(record.entries)], rows)
-    if len(record.attacks) and len(next(iter(record.attacks.values())).per_mode) > len(run.class_names):
+    if any(found.has_modes for found in record.entries.values()):
         yield _per_mode(record)
 
 
