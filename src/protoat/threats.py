@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
+
 from protoat.functional.norms import Norm, norm_of
 from protoat.pixels import Pixels
 
@@ -66,8 +68,9 @@ def check_threat(threat: Any, user: type) -> None:
         TypeError: no `ThreatModel`.
     """
     if not isinstance(threat, ThreatModel):
+        shown = "what came" if isinstance(threat, nn.Module) else repr(threat)
         raise TypeError(
-            f"{user.__name__} takes a threat model, and {threat!r} is of type {type(threat).__name__}; "
+            f"{user.__name__} takes a threat model, and {shown} is of type {type(threat).__name__}; "
             "write protoat.Linf(8/255) or protoat.L2(0.5)"
         )
 

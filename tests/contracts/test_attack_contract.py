@@ -84,6 +84,28 @@ def test_a_radius_alone_is_no_threat_model(kind: Any) -> None:
         kind(0.25)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ATTACKS if kind not in ROWS], ids=lambda kind: kind.__name__)
+def test_habits_of_torchattacks_are_answered_with_the_right_call(kind: Any) -> None:
+    network, (x, y) = parts.trained()[0], parts.trained()[1:]
+    for given in ((network,), (network, 8 / 255), (lambda x: x,)):
+        with pytest.raises(TypeError, match=rf"write attack = pa\.{kind.__name__}\(pa\.Linf\(8/255\)"):
+            kind(*given, **({} if len(given) > 1 else {"eps": 8 / 255}))
+    with pytest.raises(TypeError, match=r"then attack\(model, x, y\)\.x_adv$"):
+        kind(LINF, eps=0.1, alpha=0.01)
+    for call in (build(kind), build(kind).perturb):
+        for words in ((x, y), (x, y, y), (network, x)):
+            with pytest.raises(TypeError, match=r"with the model first; write attack\(model, x, y\)\.x_adv$"):
+                call(*words)
+
+
+def test_what_was_given_is_in_the_right_call() -> None:
+    with pytest.raises(TypeError) as told:
+        PGD(torch.nn.Flatten(), eps=2 / 255, alpha=0.5 / 255, steps=7, random_start=False)
+    call = str(told.value).partition("attack = ")[2].partition(", then")[0]
+    attack = eval(call, {"pa": protoat})
+    assert repr(attack) == repr(PGD(Linf(2 / 255), steps=7, step_size=0.5 / 255, random_start=False))
+
+
 def shorten(attack: Attack) -> Attack:
     for key, value in SHORT.items():
         if hasattr(attack, key):

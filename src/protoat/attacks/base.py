@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
+from protoat.attacks.habits import NOT_GIVEN, HoldsNoModel, check_call
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-class Attack(ABC):
+class Attack(HoldsNoModel, ABC):
     """Base of all attacks. A subclass writes `run`; budget, range, side effects and success are handled here.
 
     Args:
@@ -128,7 +129,7 @@ class Attack(ABC):
         self,
         model: nn.Module,
         x: Tensor,
-        y: Tensor,
+        y: Tensor = NOT_GIVEN,
         *,
         targets: Tensor | None = None,
         eps: Radius | None = None,
@@ -155,6 +156,7 @@ class Attack(ABC):
         Warns:
             MeasurementWarning: what `examine` found, or some gradients are not finite; 0 takes their place.
         """
+        check_call(type(self), model, y)
         network = as_module(model)
         with hidden_parts_in_eval(self._examined(network, x, y).hidden):
             return self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
@@ -231,13 +233,14 @@ class Attack(ABC):
         self,
         model: nn.Module,
         x: Tensor,
-        y: Tensor,
+        y: Tensor = NOT_GIVEN,
         *,
         targets: Tensor | None = None,
         eps: Radius | None = None,
         generator: torch.Generator | None = None,
     ) -> AttackResult:
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
+        check_call(type(self), model, y)
         network = as_module(model)
         with hidden_parts_in_eval(self._examined(network, x, y).hidden):
             x_adv = self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
