@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -51,18 +51,22 @@ def keep_line(text: str) -> None:
         kept["lines"].append(text.rstrip("\n"))
 
 
-def keep_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def keep_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], names: Collection[str]) -> None:
     """Adds what would have been printed as a table; cells that are finite numbers, as JSON has them, become numbers.
 
+    Args:
+        names: the columns that hold names, which stay text whatever they look like.
+
     >>> with document("ls") as kept:
-    ...     keep_table("runs", ["run", "%"], [["a", "75.0"], ["83e92041", ""]])
+    ...     keep_table("modes", ["mode", "%"], [["0", "75.0"], ["1e5", ""]], ["mode"])
     >>> kept["tables"]
-    [{'title': 'runs', 'rows': [{'run': 'a', '%': 75.0}, {'run': '83e92041', '%': None}]}]
+    [{'title': 'modes', 'rows': [{'mode': '0', '%': 75.0}, {'mode': '1e5', '%': None}]}]
     """
     kept = _KEPT.get()
     if kept is not None:
-        named = [dict(zip(columns, map(_value, row), strict=True)) for row in rows]
-        kept["tables"].append({"title": title, "rows": named})
+        named = [zip(columns, row, strict=True) for row in rows]
+        found = [{key: (cell or None) if key in names else _value(cell) for key, cell in row} for row in named]
+        kept["tables"].append({"title": title, "rows": found})
 
 
 def _value(cell: str) -> Any:

@@ -21,6 +21,7 @@ from protoat.errors import MissingFileError, UserError
 from protoat.evaluation import Predictions
 from protoat.names import csv_cell
 from protoat.recipes.parser import Parser
+from protoat.runs.claims import A_RUN, called
 from protoat.runs.run import Run
 from protoat.runs.store import write
 from protoat.runs.subject_options import check_weights_of_run
@@ -29,12 +30,13 @@ from protoat.storage.path_checks import check_file
 __all__ = ["main"]
 
 _FORMATS = {".csv": "csv", ".json": "json"}
+_NAMES = ("picture", "class", "nearest prototype")
 
 
 def main(args: list[str]) -> None:
     """Says the class of pictures, with its probability and the nearest prototype."""
     parser = Parser("protoat predict")
-    parser.add_argument("run", type=Path, help="run folder, or a run below runs by its name or digest")
+    parser.add_argument("run", type=Path, help=A_RUN)
     parser.add_argument(
         "pictures",
         nargs="+",
@@ -66,7 +68,7 @@ def main(args: list[str]) -> None:
     found = run.predict(paths, which=options.weights, batch_size=options.batch_size)
     if form == "table":
         keep("predictions", _plain(paths, found))
-        print_table(f"{run.path}: {len(paths)} pictures", *_table(paths, found), text=2)
+        print_table(f"{called(run.path)}: {len(paths)} pictures", *_table(paths, found), text=2, names=_NAMES)
         return
     text = _csv(paths, found) if form == "csv" else _json(paths, found)
     if options.out is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,23 @@ if TYPE_CHECKING:
 __all__ = ["linear_heads", "measurements", "print_plan", "print_table"]
 
 
-def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1) -> None:
-    """Prints rows under columns; the first `text` columns are flush left, numbers flush right."""
+def print_table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    text: int = 1,
+    names: Collection[str] | None = None,
+) -> None:
+    """Prints rows under columns.
+
+    Args:
+        text: the first so many columns are flush left, numbers flush right.
+        names: the columns of names, which ``--json`` leaves as text; default: the first one.
+    """
+    columns = list(columns)
     if is_wanted():
-        keep_table(title, list(columns), map(list, rows))
+        keep_table(title, columns, map(list, rows), columns[:1] if names is None else names)
         return
     console = Console()
     if not console.is_terminal:

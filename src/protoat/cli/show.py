@@ -11,7 +11,7 @@ from protoat.cli.say import say
 from protoat.recipes.parser import Parser
 from protoat.records.files import unlisted
 from protoat.reports.records import changes_of, epochs_of
-from protoat.runs.claims import find_run
+from protoat.runs.claims import A_RUN, called, find_run
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 
@@ -24,7 +24,7 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "run",
         type=Path,
-        help="run folder, a run below runs by its name or digest, or a folder that protoat evaluate --out has written",
+        help=f"{A_RUN}; or a folder that protoat evaluate --out has written",
     )
     folder = find_run(parser.parse_args(args).run)
     if not os.path.lexists(folder / "recipe.yaml") and (record := Records(folder).evaluation) is not None:
@@ -35,18 +35,18 @@ def main(args: list[str]) -> None:
     run.check()
     run.warn_of_damage()
     data, method, regularizer = parts_of(run)
-    say(f"{run.path}: {data}, {method}, {regularizer}, seed {run.choices.get('seed', '?')}")
+    say(f"{called(run.path)}: {data}, {method}, {regularizer}, seed {run.choices.get('seed', '?')}")
     say(run.recipe_text, lines=True)
-    print_table("training", *epochs_of(run))
+    print_table("training", *epochs_of(run), names=())
     _prototypes(run)
     if run.outdated:
-        say(f"the evaluation below is of earlier weights; measure again: protoat evaluate {run.path}")
+        say(f"the evaluation below is of earlier weights; measure again: protoat evaluate {called(run.path)}")
     if run.evaluation is not None:
-        measurements(str(run.path), run.evaluation)
+        measurements(called(run.path), run.evaluation)
     _aside(run.path)
     probe = run.probe
     if probe is not None:
-        linear_heads(str(run.path), probe)
+        linear_heads(called(run.path), probe)
     if without := unlisted(run.path):
         say(f"without checksum, being of an earlier version: {', '.join(without)}")
     if not run.complete:
@@ -67,4 +67,4 @@ def _aside(folder: Path) -> None:
 def _prototypes(run: Run) -> None:
     """Counts of each class, for the epochs in which one changed."""
     if rows := changes_of(run):
-        print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows)
+        print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows, names=())
