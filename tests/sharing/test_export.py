@@ -64,6 +64,15 @@ def test_a_file_says_what_the_model_says_of_any_batch(name: str, run: Run, serve
     assert exported.predict(large)[0].probability == pytest.approx(run.predict(large)[0].probability, abs=1e-5)
 
 
+def test_a_file_is_read_once(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*args: object, **options: object) -> None:
+        raise AssertionError("the file, which another process may have replaced meanwhile, is opened again")
+
+    monkeypatch.setattr("safetensors.safe_open", again)
+    monkeypatch.setattr("safetensors.torch.load_file", again)
+    assert pa.Exported(served / "model.safetensors").class_names == ("0-4", "5-9")
+
+
 def test_a_head_that_modes_asked_for_is_built_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(run.facts, "prototypes_per_class", [2, 3])
     model, file = run.untrained().eval(), tmp_path / "model.safetensors"

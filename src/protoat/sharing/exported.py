@@ -17,6 +17,7 @@ from protoat.evaluation import Predictions, predict
 from protoat.recipes.reading import recipe_from_text
 from protoat.runs.network import build_network
 from protoat.sharing.facts import KEY, Facts
+from protoat.storage.parsing import parse_json
 from protoat.storage.reading import open_to_read
 from protoat.training.weights import check_same_architecture, load_tensors, tensors_of
 from protoat.types import Output, as_output
@@ -131,13 +132,17 @@ def _of_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Output], Fa
 def _of_safetensors(content: bytes, path: Path, trust: Collection[str]) -> tuple[nn.Module, Facts]:
     try:
         tensors = safetensors.torch.load(content)
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error})") from error
-    facts = Facts.from_text(metadata.get(KEY), str(path))
+    facts = Facts.from_text(_metadata(content).get(KEY), str(path))
     recipe = recipe_from_text(facts.recipe, trust=trust, source=path)
     model = build_network(recipe, len(facts.class_names), facts.preprocess.shape, facts.prototypes_per_class)
     check_same_architecture(tensors_of(model), tensors, path)
     load_tensors(model, tensors)
     return model.eval(), facts
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """What stands beside the tensors in the header of a whole safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(parse_json(content[8 : 8 + length]).get("__metadata__", {}))
