@@ -127,8 +127,8 @@ class Objective(nn.Module):
         if weighting is not None:
             check_kind(Weighting, "such as protoat.GroupDRO()", weighting=weighting)
             _check_weighable(method)
-        if modes is None and getattr(regularizer, "tied", False):
-            raise UserError("tied prototypes are those of modes; pass modes, such as protoat.KnownModes(train)")
+        if regularizer is not None:
+            regularizer.check_modes(None if modes is None else modes.per_class)
         self.method = method
         self.regularizer = regularizer
         self.weight = weight

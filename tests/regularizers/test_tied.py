@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from protoat import ImageData, KnownModes, Objective, with_embedding
+from protoat import DiscoveredModes, ImageData, KnownModes, Objective, with_embedding
 from protoat.data import Origin
 from protoat.methods import Standard
 from protoat.regularizers import SoftTriple
@@ -66,3 +67,18 @@ def test_the_objective_tells_it_the_modes(dml_input: str) -> None:
     assert int(metric.used.sum()) == 10 * (1 + (dml_input == "both"))  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="tied prototypes are those of modes"):
         Objective(Standard(Linf(0.1)), metric)
+
+
+def test_too_few_prototypes_are_found_before_any_batch() -> None:
+    mode = torch.tensor([0, 1, 2, 3, 4])
+    images = torch.zeros(5, 1, 2, 2, dtype=torch.uint8)
+    data = ImageData(images, torch.tensor([0, 0, 0, 1, 1]), ("a", "b"), mode, ("a0", "a1", "a2", "b0", "b1"))
+    modes = {"known": KnownModes(data, mode_weight=0.0), "found": DiscoveredModes(data, clusters=3, mode_weight=0.0)}
+    few = SoftTriple(2, 6, prototypes_per_class=[2, 5], tied=True)
+    for name, needed in (("known", "[3, 2]"), ("found", "[3, 3]")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"[2, 5] prototypes and {needed} modes; write prototypes_per_c")
+        ):
+            Objective(Standard(Linf(0.1)), few, modes=modes[name])
+        Objective(Standard(Linf(0.1)), SoftTriple(2, 6, prototypes_per_class=3, tied=True), modes=modes[name])
+        Objective(Standard(Linf(0.1)), SoftTriple(2, 6, prototypes_per_class=[2, 5]), modes=modes[name])

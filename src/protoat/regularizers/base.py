@@ -40,6 +40,13 @@ class Regularizer(Memory, ABC):
         """Unweighted scalar term of adversarial and clean embeddings (B, D) of the same images, as one batch."""
         return self(torch.cat([adversarial, clean]), torch.cat([y, y]))
 
+    def check_modes(self, per_class: list[int] | None) -> None:
+        """Refuses modes that do not fit: how many each class has, None without modes; for `tied`.
+
+        Raises:
+            ValueError: there are none, or more than prototypes.
+        """
+
     def at_places(self, places: Tensor | None) -> None:
         """Tells the place (B,) of the prototype of each image's mode within its class, -1 where unknown; for `tied`."""
 

@@ -163,6 +163,18 @@ class SoftTriple(ProxyRegularizer):
             self.used.index_put_((y, assignment.argmax(1)), torch.ones_like(y), accumulate=True)
         return data + self.tau * spread if self.prototypes.shape[1] > 1 else data
 
+    def check_modes(self, per_class: list[int] | None) -> None:
+        if not self.tied:
+            return
+        if per_class is None:
+            raise UserError("tied prototypes are those of modes; pass modes, such as protoat.KnownModes(train)")
+        own = self.prototypes_per_class
+        if len(own) != len(per_class) or any(has < needed for has, needed in zip(own, per_class, strict=True)):
+            raise UserError(
+                f"tied prototypes are those of modes: the classes have {own} prototypes and {per_class} modes; write "
+                f"prototypes_per_class={per_class}"
+            )
+
     def at_places(self, places: Tensor | None) -> None:
         self._places = places if self.tied else None
 
