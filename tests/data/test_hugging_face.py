@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from protoat.data.hugging_face_columns import Columns
 from protoat.errors import UserError
 from protoat.recipes.reading import read_recipe
 from protoat.runs.build import build
+from protoat.runs.run import Run
+from protoat.runs.train import train
+from tests import kills
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what `datasets` is built on
@@ -205,6 +209,24 @@ def test_in_a_recipe_and_on_the_command_line(saved: Path, capsys: pytest.Capture
     assert "train (train) 16: zebra/dotted 4, zebra/plain 4" in capsys.readouterr().out
     assert main(["data", "MNIST", "--mode", "style"]) == 2
     assert "write protoat data ImageFolder --path FOLDER, or protoat data HF:NAME" in capsys.readouterr().err
+
+
+def test_a_killed_run_on_it_resumes_exactly(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--data", f"HF:{saved}", "--data.mode", "style", "--groups", "none", "--validation_size", "4"]
+    words += ["--modes", "known", "--batch_size", "4", "--epochs", "3", "--method.steps", "1", "--schedule", "none"]
+    recipe = read_recipe("digits", [*words, "--checkpoint_every", "1"])
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with kills.killed_at(10**9) as counted:
+        train(recipe, whole, progress=False)
+    for share in (0.4, 0.7):
+        with pytest.raises(kills.Killed), kills.killed_at(round(share * counted.done / 2)):
+            train(recipe, killed, progress=False)
+        assert not Run(killed).complete and Run(killed).metrics != Run(whole).metrics
+        monkeypatch.setenv("PROTOAT_CACHE", str(tmp_path / f"decoded-{share}"))  # on another machine, so to say
+    train(recipe, killed, progress=False)
+    assert (killed / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+    lines = [[replace(line, seconds=0.0) for line in Run(folder).metrics] for folder in (killed, whole)]
+    assert lines[0] == lines[1] and len(lines[0]) == 3
 
 
 def test_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
