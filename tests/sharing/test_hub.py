@@ -23,8 +23,9 @@ import protoat as pa
 from protoat.cli import main
 from protoat.reports.html import report
 from protoat.runs.hub import Reference, asking, hub_folder, listing, pull
-from protoat.sharing.push import push, without_places
+from protoat.sharing.push import push
 from protoat.storage.manifest import manifest_of
+from protoat.storage.places import without_places
 from tests.sharing.hub_server import TOKEN, Hub, serving
 from tests.whole import attacked, checked, edit
 

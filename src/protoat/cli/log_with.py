@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -52,6 +52,8 @@ def tell(
     name: str,
     files: Sequence[Path],
     numbers: Mapping[str, float] = MappingProxyType({}),
+    *,
+    private: Collection[str] = (),
 ) -> None:
     """Adds to the run of each tracker that a folder is logged to, or begins one.
 
@@ -61,20 +63,23 @@ def tell(
         name: of what the files are.
         files: to be stored with the run, where a tracker has a place for them.
         numbers: of the whole run, by name.
+        private: words that a page must not hold, see `protoat.storage.places.without_machine`.
 
     Raises:
         ValueError: see `Trackers.begin`; or another process is at work on the folder.
     """
     if not trackers:
         return
+    from protoat.runs.records import RunRecords
     from protoat.storage.locks import working_on
     from protoat.training.trackers import Trackers
 
-    with working_on(folder), Trackers(trackers, folder, {}) as told:
+    ended = not (folder / "recipe.yaml").is_file() or RunRecords(folder).complete
+    with working_on(folder), Trackers(trackers, folder, {}, ended=ended) as told:
         told.begin()
         if numbers:
             told.log(dict(numbers))
-        told.keep(name, files)
+        told.keep(name, files, private=private)
 
 
 def numbers_of(record: Evaluation) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from protoat.cli.log_with import add_log_with, check_log_with, tell
@@ -9,8 +11,10 @@ from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.parser import Parser
-from protoat.runs.claims import find_run
+from protoat.runs.claims import A_RUN, find_run
+from protoat.storage.parsing import parse_json, parse_yaml
 from protoat.storage.path_checks import check_file
+from protoat.storage.places import local_paths, machines
 
 __all__ = ["main"]
 
@@ -23,7 +27,7 @@ def main(args: list[str]) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="run folders, or folders that protoat evaluate --out has written; the first is compared with the others",
+        help=f"{A_RUN}; or a folder that protoat evaluate --out has written. The first is compared with the others",
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file; default report.html")
     parser.add_argument(
@@ -44,5 +48,17 @@ def main(args: list[str]) -> None:
     folders = list(map(find_run, options.folders))
     with Shown() as shown:
         out = report(folders, options.out, images=options.images, advance=shown.at)
-    tell(options.log_with, folders[0], "report", [out])
+    tell(options.log_with, folders[0], "report", [out], private=_private(folders))
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")
+
+
+def _private(folders: Sequence[Path]) -> set[str]:
+    """What a page about runs may say of this machine and of those that made them: names, and where folders are."""
+    here = (Path.home(), Path.cwd(), *folders, *(folder.resolve() for folder in folders))
+    found = {platform.node(), *(str(path) for path in here if path.is_absolute())}
+    for folder in folders:
+        for path in (*folder.glob("*.json"), folder / "recipe.yaml"):
+            if path.is_file() and not path.is_symlink():
+                record = (parse_yaml if path.suffix == ".yaml" else parse_json)(path.read_bytes())
+                found |= {*local_paths(record), *machines(record)}
+    return found

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from protoat.errors import UserError
@@ -15,17 +13,15 @@ from protoat.sharing.card import CARD, card, current_audit
 from protoat.sharing.others import check_holds_no_others
 from protoat.storage.manifest import MANIFEST, manifest_of, read_record_bytes
 from protoat.storage.parsing import parse_json, parse_yaml
+from protoat.storage.places import local_paths, without_places
 from protoat.storage.reading import open_to_read
 
-__all__ = ["Pushed", "push", "without_places"]
+__all__ = ["Pushed", "push"]
 
 logger = logging.getLogger(__name__)
 
 _OURS = (MANIFEST, *RECORDS, *WEIGHTS, CARD)
 _OF_ANY_REPOSITORY = (".gitattributes",)
-_PLACES = ("machine", "platform")
-# Also behind an option's = and the attack of a transfer; after a colon two slashes are of an address.
-_PATH = re.compile(r"(?:^|(?<=[=:]))(?:~|/(?!/)|[A-Za-z]:\\)")
 
 
 class Pushed(NamedTuple):
@@ -63,7 +59,7 @@ def push(run: Run, repo: str, *, private: bool = False) -> Pushed:
     if reference.revision is not None:
         raise UserError(f"{repo}: a run is pushed to the main branch; leave out @{reference.revision}")
     contents = _contents(run)
-    if paths := sorted({path for name, content in contents.items() for path in _local_paths(_read(name, content))}):
+    if paths := sorted({path for name, content in contents.items() for path in local_paths(_read(name, content))}):
         logger.warning(
             "the recipe and records name paths of this machine, which others will read: %s", ", ".join(paths)
         )
@@ -119,42 +115,8 @@ def _contents(run: Run) -> dict[str, bytes]:
     return contents
 
 
-def without_places(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same record without names of machines, and with commands without the path of the program.
-
-    They stand where a record says how it came about: of a run in its sessions, of an evaluation beside each attack, of
-    an audit at the top. Classes, modes and attacks may be called so too, and stay.
-
-    >>> without_places({"sessions": [{"machine": "mine", "command": ["/home/me/bin/protoat", "train"]}]})
-    {'sessions': [{'machine': '', 'command': ['protoat', 'train']}]}
-    """
-    found = _bare(record)
-    if "sessions" in found:
-        found["sessions"] = [_bare(session) for session in found["sessions"]]
-    if "attacks" in found:
-        found["attacks"] = {name: _bare(entry) for name, entry in found["attacks"].items()}
-    return found
-
-
-def _bare(made_with: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: "" if key in _PLACES else value for key, value in made_with.items()}
-    if isinstance(command := found.get("command"), list) and command:
-        found["command"] = ["protoat", *command[1:]]
-    return found
-
-
 def _read(name: str, content: bytes) -> Any:
     """Plain values of a file that goes to the Hub; none of weights."""
     if name.endswith(".jsonl"):
         return [parse_json(line) for line in content.splitlines()]
     return parse_json(content) if name.endswith(".json") else parse_yaml(content) if name.endswith(".yaml") else None
-
-
-def _local_paths(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = [*value, *value.values()]  # attacks by transfer are called after the run they come from
-    if isinstance(value, list):
-        for entry in value:
-            yield from _local_paths(entry)
-    elif isinstance(value, str) and (found := _PATH.search(value)):
-        yield value[found.start() :]

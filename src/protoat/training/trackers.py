@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from protoat.errors import DiskError, UserError
 from protoat.storage.files import check_no_links
 from protoat.storage.manifest import read_record_bytes, write_record
 from protoat.storage.parsing import parse_json
+from protoat.storage.places import without_machine, without_paths
 from protoat.training.tracked_numbers import plain_settings
 from protoat.training.tracker_kinds import KINDS, Given, Kind, is_installed
 
@@ -67,7 +69,9 @@ class Trackers:
         folder: of the run; ``trackers.json`` in it says which run of each tracker it is logged to, so that a resumed
             run goes on there.
         name: of the run, for people; default: that of the folder.
-        settings: of the run, in nested mappings.
+        settings: of the run, in nested mappings; of a path its last part is told.
+        ended: whether the run has ended once this is over, if no error comes; a measurement of an interrupted one does
+            not end it.
     """
 
     def __init__(
@@ -77,14 +81,17 @@ class Trackers:
         settings: Mapping[str, Any],
         *,
         name: str | None = None,
+        ended: bool = True,
     ) -> None:
         if loggers is None:
             loggers = ["tensorboard"] if folder is not None and is_installed("tensorboard") else []
         self.loggers = dict.fromkeys(loggers) if PartialState().is_main_process else {}
         self.folder = folder
-        self.settings = plain_settings(settings)
+        self.settings = plain_settings(without_paths(settings))
+        self.ended = ended
         self.name = name or ("fit" if folder is None else folder.resolve().name)
         self._begun: list[tuple[str, Kind]] = []
+        self._copies: TemporaryDirectory[str] | None = None
 
     def begin(self) -> None:
         """Begins each tracker, or goes on where the run was logged before.
@@ -122,11 +129,23 @@ class Trackers:
         """
         self._each("log", lambda kind: kind.log(numbers, step))
 
-    def keep(self, name: str, files: Sequence[Path]) -> None:
-        """Stores files with the run where a tracker has a place for them; what is no file is left out."""
+    def keep(self, name: str, files: Sequence[Path], *, private: Collection[str] = ()) -> None:
+        """Stores files with the run where a tracker has a place for them; what is no file is left out.
+
+        Args:
+            name: of what they are.
+            files: see `protoat.storage.places.without_machine` for what stays here.
+            private: words that a page must not hold.
+        """
         present = [path for path in files if path.is_file() and not path.is_symlink()]
-        if present:
-            self._each(f"store {name}", lambda kind: kind.keep(name, present))
+        if not present or not self._begun:
+            return
+        self._copies = self._copies or TemporaryDirectory()  # until the end: a tracker may read it later
+        copies = [Path(self._copies.name) / name / path.name for path in present]
+        copies[0].parent.mkdir(exist_ok=True)
+        for path, copy in zip(present, copies, strict=True):
+            copy.write_bytes(without_machine(path.name, path.read_bytes(), private))
+        self._each(f"store {name}", lambda kind: kind.keep(name, copies))
 
     def keep_records(self) -> None:
         """Stores the records of the run's folder, where it has one."""
@@ -142,13 +161,16 @@ class Trackers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        end = error if error is not None or self.ended else KeyboardInterrupt()
         try:
-            self._each("end", lambda kind: kind.finish(error))
+            self._each("end", lambda kind: kind.finish(end))
         except DiskError:
             if error is None:  # else that is what is to be said
                 raise
         finally:
             self._begun = []
+            if self._copies is not None:
+                self._copies.cleanup()
 
     def _each(self, what: str, action: Callable[[Kind], None]) -> None:
         failure: OSError | None = None
