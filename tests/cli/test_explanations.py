@@ -9,6 +9,7 @@ import pytest
 from protoat.cli import main
 from protoat.recipes.reading import read_recipe, recipe_parser
 from protoat.recipes.shipped import overlay_names, recipe_names
+from protoat.runs.claims import A_RUN
 
 PARTS = [(kind, name) for kind in ("method", "regularizer") for name in recipe_parser().choices(kind) if name != "none"]
 # Clean training has no paper.
@@ -29,6 +30,18 @@ def explained(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "audit", "predict", "export", "push", "show", "report", "compare", "figure"]
+)
+def test_help_says_what_stands_for_a_run(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert A_RUN in capsys.readouterr().out
 
 
 def arguments(text: str) -> dict[str, str]:

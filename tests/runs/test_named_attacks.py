@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoat.attacks import APGD, FGSM, PGD, AutoAttack, EmbeddingDisplacement, Transfer
+from protoat.attacks import APGD, FGSM, PGD, AutoAttack, EmbeddingDisplacement, Targeted, Transfer
 from protoat.data import Digits, regroup
 from protoat.evaluation.attack_names import describe_names
 from protoat.models import LeNet, MultiPrototypeHead, with_head
 from protoat.paper.job import Job
 from protoat.recipes.reading import read_recipe
-from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks
+from protoat.runs.named_attacks import HELP, check_one_attack, default_names, named_attacks, one_attack
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject, blank_subject
 from protoat.runs.train import train
@@ -71,6 +71,8 @@ def test_names_paths_and_yaml_all_give_attacks(subject: Subject) -> None:
         (["transfer:nowhere"], "nowhere is not a run folder"),
         (["transfer:pdg10:nowhere"], "did you mean 'pgd10'"),
         (["transfer:clean:nowhere"], "transfers clean images"),
+        (["transfer:pgd10:next:nowhere"], "^nowhere is not a run folder"),
+        (["transfer:deepfool:next:nowhere"], "no targeted form"),
     ],
 )
 def test_what_is_no_attack_is_refused(names: list[str], message: str, subject: Subject) -> None:
@@ -184,6 +186,12 @@ def test_transfer_from_the_zoo(subject: Subject, tmp_path: Path, monkeypatch: py
     for attack in (first, second):
         assert attack.parameters()["surrogate"].startswith("zoo:digits-2, best.safetensors ")
     check_one_attack(names[0], "planned", read_recipe("digits-2"))
+    name = "transfer:pgd2:next@0.2:zoo:digits-2"
+    aimed = one_attack(name, subject)
+    assert isinstance(aimed.attack, Targeted) and (aimed.attack.rule, aimed.threat.eps) == ("next", 0.2)
+    x, y = subject.data.images[:4].float() / 255, subject.data.labels[:4]
+    assert (aimed(subject.model, x, y).x_adv - x).abs().max() <= 0.2 + 1e-6
+    check_one_attack(name, "planned", read_recipe("digits-2"))
 
 
 def test_help_lists_every_name() -> None:

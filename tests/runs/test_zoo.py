@@ -55,6 +55,16 @@ def test_what_is_recorded_is_what_the_model_does() -> None:
         )
 
 
+def test_commands_name_it_as_the_user_does(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert pa.Run("zoo:digits-2").subject().command("audit") == "protoat audit zoo:digits-2"
+    assert main(["show", "zoo:digits-2"]) == main(["report", "zoo:digits-2", "--images", "0"]) == 0
+    shown, page = capsys.readouterr().out, (tmp_path / "report.html").read_text()
+    assert shown.startswith("zoo:digits-2: Digits") and "zoo:digits-2: best.safetensors, 500 images" in shown
+    assert "protoat train --config zoo:digits-2 --out digits-2-again" in page
+    assert str(tmp_path / "cache") not in shown + page
+    assert main(["train", "--config", "zoo:digits-2", "--dry-run", "--epochs", "1"]) == 0
+
+
 def test_it_is_measured_in_the_cache_and_the_package_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in (ZOO / "digits-2").iterdir()}
     assert main(["evaluate", "zoo:digits-2", "--attacks", "clean", "pgd2"]) == 0

@@ -27,7 +27,7 @@ from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
 from protoat.reports.records import HOLM, OF_MODES, accuracy, difference, hardest_of, holm_in_words, mode_rows
-from protoat.runs.claims import find_run
+from protoat.runs.claims import A_RUN, called, find_run
 
 __all__ = ["main"]
 
@@ -54,14 +54,14 @@ def main(args: list[str]) -> None:
         "folders",
         nargs="+",
         type=Path,
-        metavar="FOLDER",
-        help="runs, or folders with an evaluation.json; runs that differ in their seed only are put together",
+        metavar="RUN",
+        help=f"{A_RUN}; or a folder with an evaluation.json. Runs that differ in their seed only are put together",
     )
     folders = list(map(find_run, parser.parse_args(args).folders))
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise UserError("name at least two different folders to compare")
     records = {folder: _read(folder) for folder in folders}
-    check_comparable({str(folder): record for folder, record in records.items()})
+    check_comparable({called(folder): record for folder, record in records.items()})
     groups = _groups(records)
     first, *others = groups
     singles = [other for other in others if len(first.records) == len(other.records) == 1]
@@ -84,7 +84,7 @@ def _read(folder: Path) -> Evaluation:
     record = measured(folder)
     if record.subject.data_sha256 is None or record.subject.threat is None:
         raise UserError(
-            f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {folder}"
+            f"{folder / 'evaluation.json'} is of an earlier version; measure again: protoat evaluate {called(folder)}"
         )
     return record
 
@@ -101,7 +101,7 @@ def _groups(records: dict[Path, Evaluation]) -> list[_Group]:
             home.append(folder)
     return [
         _Group(
-            str(part[0]) if len(part) == 1 else f"{part[0]} ({len(part)} seeds)",
+            called(part[0]) if len(part) == 1 else f"{called(part[0])} ({len(part)} seeds)",
             tuple(part),
             tuple(records[folder] for folder in part),
         )
@@ -188,7 +188,7 @@ def _left_out(groups: Sequence[_Group]) -> None:
     left_out: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for record in records.values() for name in record.attacks):
         if name not in common:
-            lacking = [str(folder) for folder, record in records.items() if name not in record.attacks]
+            lacking = [called(folder) for folder, record in records.items() if name not in record.attacks]
             why = f"not measured in {', '.join(lacking)}" if lacking else "other parameters"
             left_out.setdefault(why, []).append(name)
     for why, names in left_out.items():
@@ -224,7 +224,7 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
         [[name, *map(_spread, seeds)] for name, seeds in lines.items()],
     )
     for group in groups:
-        say(f"{group.name}: {', '.join(map(str, group.folders)) if len(group.folders) > 1 else 'one run'}")
+        say(f"{group.name}: {', '.join(map(called, group.folders)) if len(group.folders) > 1 else 'one run'}")
     for place, other in enumerate(others, 1):
         if len(first.records) > 1 or len(other.records) > 1:
             print_table(

@@ -17,7 +17,7 @@ from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.measurement import Advance
-from protoat.runs.claims import find_run
+from protoat.runs.claims import called, find_run
 from protoat.runs.measure import audit_verdict, measure
 from protoat.runs.named_attacks import HELP, default_names
 from protoat.runs.probe import probe_run
@@ -111,7 +111,7 @@ def _probe(options: Namespace, given: Namespace) -> None:
             advance=shown.at,
             **chosen,
         )
-    linear_heads(str(run), record)
+    linear_heads(called(run), record)
     tell(options.log_with, run, "probe", [run / "probe.json"], numbers_of_heads(record))
     say(f"{run / 'probe.json'} holds counts for each class, mode and image")
 

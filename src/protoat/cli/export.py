@@ -10,6 +10,7 @@ from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.parser import Parser
+from protoat.runs.claims import A_RUN, called
 from protoat.runs.run import Run
 from protoat.sharing.export import FORMATS, export
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 def main(args: list[str]) -> None:
     """Writes the model of a run as ONNX, torch or safetensors, compares the files with it, and adds a model card."""
     parser = Parser("protoat export")
-    parser.add_argument("run", type=Path, help="run folder, or a run below runs by its name or digest")
+    parser.add_argument("run", type=Path, help=A_RUN)
     parser.add_argument(
         "--format",
         nargs="+",
@@ -44,5 +45,5 @@ def main(args: list[str]) -> None:
         for form, each in found.items()
     ]
     heads = ["file", "largest difference", "images", "both fooled by PGD-10", "both fooled by queries"]
-    print_table(f"{run.path}: exported files agree with the model", heads, rows)
+    print_table(f"{called(run.path)}: exported files agree with the model", heads, rows)
     say(f"files and a model card are in {out}")

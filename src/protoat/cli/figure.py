@@ -16,7 +16,7 @@ from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
 from protoat.plots.kinds import SUFFIXES
 from protoat.recipes.parser import Parser, nearest
-from protoat.runs.claims import find_run
+from protoat.runs.claims import A_RUN, called, find_run
 from protoat.storage.path_checks import check_file, check_no_file
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def _about_run(folder: Path) -> str:
     from protoat.runs.run import Run
 
     if not (folder / "recipe.yaml").exists():
-        return f"Measured: {folder}."
+        return f"Measured: {called(folder)}."
     run = Run(folder)
     told = described(run) | trained_for(run)
-    return f"Run {folder}: {', '.join(f'{key} {value}' for key, value in told.items())}."
+    return f"Run {called(folder)}: {', '.join(f'{key} {value}' for key, value in told.items())}."
 
 
 def _print_plan(name: str, tasks: Sequence[Task], store: Path) -> None:
@@ -118,7 +118,11 @@ def _parser() -> Parser:
     parser = Parser("protoat figure")
     parser.add_argument("name", nargs="?", type=str | None, help="of the figure; without it, all figures are listed")
     parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="draw from these; without them, the runs it needs are done"
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help=f"draw from these, each {A_RUN}; without them, the runs it needs are done",
     )
     add_options(parser)
     parser.add_argument("--images", type=int, default=1000, help="test images that it looks at; 0 for all")

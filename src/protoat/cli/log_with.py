@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from protoat.names import printable
 from protoat.recipes.parser import Parser
+from protoat.storage.places import without_paths
 
 if TYPE_CHECKING:
     from protoat.evaluation.probe import Probe
@@ -85,7 +86,8 @@ def tell(
 def numbers_of(record: Evaluation) -> dict[str, float]:
     """Accuracies, as fractions, under each attack: of all images, of each class and of each mode."""
     found = {}
-    for attack, entry in record.entries.items():
+    for name, entry in record.entries.items():
+        attack = without_paths(name)  # of a transfer, which is called after another run
         found[f"evaluation/{attack}/accuracy"] = entry.count.accuracy
         for kind, counts in (("class", entry.per_class), ("mode", entry.per_mode))[: 1 + entry.has_modes]:
             found |= {f"evaluation/{attack}/{kind}/{printable(name)}": each.accuracy for name, each in counts.items()}

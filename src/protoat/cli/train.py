@@ -15,7 +15,7 @@ from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
 from protoat.recipes.reading import recipe_parser, resolve
 from protoat.recipes.recipe import Recipe
-from protoat.runs.claims import find_run
+from protoat.runs.claims import find_run, is_elsewhere
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.images import check_images, fitting_validation_size
 from protoat.runs.plan import plan
@@ -73,8 +73,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     names_recipe = _names("--config", args)
     if not names_recipe:
         args = ["--config", default, *args]
-    named = ("--initialise.run", "--modes.encoder")
-    args = [str(find_run(word)) if option in named else word for option, word in pairwise(["", *args])]
+    args = [_found(option, word) for option, word in pairwise(["", *args])]
     advise(lambda: options_in(args))
     recipe, options = resolve(parser, args)
     advise(lambda: options_of_recipe(parse_yaml(recipe.text)))
@@ -110,6 +109,13 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out
+
+
+def _found(option: str, word: str) -> str:
+    """A word of the command; a run is its folder, and that of the zoo or the Hub after ``--config`` its recipe."""
+    if option in ("--initialise.run", "--modes.encoder"):
+        return str(find_run(word))
+    return str(find_run(word) / "recipe.yaml") if option == "--config" and is_elsewhere(word) else word
 
 
 def _names(option: str, args: list[str]) -> bool:

@@ -46,7 +46,8 @@ class DiscoveredModes(Modes):
         balanced: give all clusters of a class about equally many images, by Sinkhorn's iteration.
         warmup_epochs: epochs before the first clustering; without effect where clusters are there before.
         recluster_at: share of the run in (0, 1) after which clusters are found anew; None keeps the first.
-        encoder: folder of a run, trained or pre-trained, whose network gives the embeddings; `protoat train` reads it.
+        encoder: a run, trained or pre-trained, whose network gives the embeddings: its folder, or for `protoat train`,
+            which reads it, also zoo:NAME or hf://user/name.
         encoder_sha256: of its weights, filled in when a run begins; others are refused.
         mode_weight, mode_start, mode_ramp, mode_stop: see `Modes`.
 

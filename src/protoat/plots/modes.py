@@ -25,6 +25,7 @@ from protoat.plots.style import (
     legend,
     name_places,
 )
+from protoat.runs.claims import called
 from protoat.runs.run import Run
 
 __all__ = ["accuracy_of_modes"]
@@ -89,5 +90,5 @@ def _worst_case(folder: Path, records: Mapping[Path, Evaluation] | None) -> tupl
     """What is left right in the worst case, and without an attack where that was measured."""
     record = measured(folder, records)
     if record.worst_case is None:
-        raise UserError(f"{folder} has no worst case; measure it: protoat evaluate {folder}")
+        raise UserError(f"{called(folder)} has no worst case; measure it: protoat evaluate {called(folder)}")
     return record.worst_case, record.attacks.get("clean")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from protoat.errors import UserError
 from protoat.evaluation.record import Evaluation
+from protoat.runs.claims import called
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 
@@ -24,9 +25,9 @@ def measured(folder: Path | str, known: Mapping[Path, Evaluation] | None = None)
         return known[path]
     if not path.is_dir():
         raise UserError(f"there is no folder {path}")
-    record = Records(path).evaluation
+    record, name = Records(path).evaluation, called(path)
     if record is None:
-        raise UserError(f"{path} has no evaluation.json; measure it first: protoat evaluate {path}")
+        raise UserError(f"{name} has no evaluation.json; measure it first: protoat evaluate {name}")
     if (path / "recipe.yaml").exists() and Run(path).outdated:
-        raise UserError(f"the evaluation of {path} is of earlier weights; measure again: protoat evaluate {path}")
+        raise UserError(f"the evaluation of {name} is of earlier weights; measure again: protoat evaluate {name}")
     return record

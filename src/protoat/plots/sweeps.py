@@ -15,6 +15,7 @@ from protoat.evaluation.record import Evaluation
 from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, label, labels, legend, marker
+from protoat.runs.claims import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +73,8 @@ def _sweep(
         found = _lines(record, key)
         if not found:
             raise UserError(
-                f"{folder} holds no attack with several values of {key}; measure them: "
-                f"protoat evaluate {folder} --attacks clean {example}"
+                f"{called(folder)} holds no attack with several values of {key}; measure them: "
+                f"protoat evaluate {called(folder)} --attacks clean {example}"
             )
         clean = record.attacks.get("clean")
         for turn, points in enumerate(found):

@@ -21,7 +21,7 @@ class Initialise:
     """Where training starts from, in place of random weights; which part of the network then learns.
 
     Args:
-        run: folder of a run, pre-trained or trained.
+        run: pre-trained or trained; its folder, or for protoat train also zoo:NAME or hf://user/name.
         weights: in place of a run, a file: safetensors, or a torch state dictionary as ACL's and RoCL's scripts save;
             FILE#NAME takes one of several in it.
         branch: of two sets of batch norm: clean or adv; none takes the one that attacked images have passed through.

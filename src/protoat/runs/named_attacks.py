@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from protoat.attacks import Attack, AutoAttack, Transfer, adaptive_attacks, adaptive_head_attacks
+from protoat.attacks import Attack, AutoAttack, TargetRule, Transfer, adaptive_attacks, adaptive_head_attacks
 from protoat.errors import UserError
 from protoat.evaluation import attack_of_name
 from protoat.evaluation.attack_names import Family, describe_names
@@ -45,7 +46,7 @@ adaptive[N][xR]            All attacks that know the prototypes. Of SoftTriple: 
                            adaptive-head-leave, adaptive-head-approach; of both: adaptive-displace.
 transfer:RUN               Adversarial images made on the model of another run, with pgd50; zoo:NAME and hf://user/name
                            are runs too.
-transfer:ATTACK:RUN        The same with another attack.
+transfer:ATTACK:RUN        The same with another attack, such as transfer:pgd10:next:RUN.
 package.module.Class       Your own subclass of protoat.attacks.Attack.
 {{class_path: PGD, init_args: {{steps: 20, step_size: 2/255}}}}
                            Any class with any arguments, as YAML; called after its class.
@@ -202,6 +203,10 @@ def _made_by(name: str, threat: ThreatModel) -> tuple[Attack, str]:
     made_by, colon, folder = rest.partition(":")
     if not colon or is_elsewhere(rest):  # the colon of zoo: or hf: is the run's own
         made_by, folder = "pgd50", rest
+    else:
+        rule, colon, run = folder.partition(":")
+        if colon and rule.partition("@")[0] in get_args(TargetRule):
+            made_by, folder = f"{made_by}:{rule}", run
     attack = attack_of_name(made_by, threat)
     if attack is None:
         raise UserError(f"attack {name!r} transfers clean images; write transfer:RUN, or transfer:pgd50:RUN")

@@ -27,7 +27,7 @@ from protoat.pretraining import ACL, Contrastive
 from protoat.recipes.reading import recipe_from_text
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer
-from protoat.runs.claims import find_run, run_folders
+from protoat.runs.claims import called, find_run, run_folders
 from protoat.runs.fingerprint import fingerprint_of_folder
 from protoat.runs.images import load_images
 from protoat.runs.network import build_network
@@ -103,15 +103,16 @@ class Run(RunRecords):
         """
         self.check()  # a damaged record is said before the work
         model, weights, data = self.classifier(which), self.weights(which), self.test_images
+        name = called(self.path)
         return Subject(
-            str(self.path),
+            name,
             model,
             data,
             self.threat,
             self.regularizer(model, which),
             self.path,
             identity_of(weights.path.name, weights.sha256, self.recipe.data, data),
-            (str(self.path), *(() if which is None else ("--weights", which))),
+            (name, *(() if which is None else ("--weights", which))),
             self.recipe.data.inventory(),
         )
 
@@ -201,9 +202,10 @@ class Run(RunRecords):
             ValueError: see `network`; or a pre-trained encoder, whose head has learned nothing.
         """
         if self.recipe.pretrains:
+            name = called(self.path)
             raise UserError(
-                f"{self.path} holds a pre-trained encoder without a head; write protoat evaluate {self.path} "
-                f"--linear-probe, or give it one: protoat train --initialise.run {self.path}"
+                f"{name} holds a pre-trained encoder without a head; write protoat evaluate {name} --linear-probe, or "
+                f"give it one: protoat train --initialise.run {name}"
             )
         return self.network(which).model
 

@@ -13,6 +13,7 @@ from protoat.errors import UserError
 from protoat.pixels import Pixels
 from protoat.recipes.choices import choices_of
 from protoat.recipes.parser import Parser
+from protoat.runs.claims import A_RUN
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject, subject_of_model, with_prototype_head
 from protoat.storage.path_checks import check_folder
@@ -28,7 +29,7 @@ def subject_parser(prog: str) -> Parser:
         "run",
         nargs="?",
         type=Path | None,
-        help="run folder, or a run below runs by its name or digest; or else --model",
+        help=f"{A_RUN}; or else --model",
     )
     parser.add_argument(
         "--model", type=str | None, help="package.module:builder (also from here), timm:name or torchvision:name"

@@ -112,7 +112,7 @@ def without_machine(name: str, content: bytes, words: Collection[str] = ()) -> b
         record = parse_yaml(content)
         found = without_paths(record)
         return content if found == record else yaml.safe_dump(found, sort_keys=False, width=120).encode()
-    if name.endswith(".html"):
+    if name.endswith(".html") and any(words):
         paths = {word: PurePath(word) for word in words if "/" in word or "\\" in word}
         folders = {f"{folder}/": "" for path in paths.values() for folder in path.parents if len(folder.parts) > 2}
         known = {
@@ -120,9 +120,7 @@ def without_machine(name: str, content: bytes, words: Collection[str] = ()) -> b
             **{word: path.name for word, path in paths.items()},
             **folders,
         }
-        text = content.decode()
-        for word in sorted(known, key=len, reverse=True):
-            end = "" if word in folders else r"(?![\w.-])"
-            text = re.sub(rf"(?<![\w.-]){re.escape(word)}{end}", lambda _, word=word: known[word], text)
-        return text.encode()
+        ends = {word: "" if word in folders else r"(?![\w.-])" for word in sorted(known, key=len, reverse=True)}
+        any_word = "|".join(f"{re.escape(word)}{end}" for word, end in ends.items())
+        return re.sub(rf"(?<![\w.-])(?:{any_word})", lambda found: known[found[0]], content.decode()).encode()
     return content

@@ -148,6 +148,7 @@ class MLflow(Kind):
         self.tracker = tracking.MLflowTracker(_PROJECT, run_id=known, run_name=self.name)
         self.tracker.start()
         self.known = self.tracker.tracker.info.run_id
+        mlflow.set_tag("mlflow.source.name", _PROJECT)  # it would note the path of the program
         if known is None:
             self.tracker.store_init_configuration({_mlflow_name(key): value for key, value in self.settings.items()})
         logger.info("mlflow: run %s, %s", self.known, mlflow.get_tracking_uri())

@@ -10,7 +10,7 @@ from typing import Any
 from protoat.evaluation import AttackReport, AuditReport, attack_of_name
 from protoat.records.files import unlisted
 from protoat.reports.blocks import Block, Code, Grid, Section, Text
-from protoat.runs.claims import called
+from protoat.runs.claims import called, is_elsewhere
 from protoat.runs.records import Records
 from protoat.threats import Linf, ThreatModel
 
@@ -121,9 +121,9 @@ def redo(records: Records) -> Section:
     blocks: list[Block] = []
     if records.run is not None:
         command = "pretrain" if records.pretrains else "train"
-        lines = [
-            f"protoat {command} --config {shlex.quote(str(records.path / 'recipe.yaml'))} --out {shlex.quote(again)}"
-        ]
+        name = called(records.path)
+        config = name if is_elsewhere(name) else str(records.path / "recipe.yaml")
+        lines = [shlex.join(["protoat", command, "--config", config, "--out", again])]
         sessions = records.run.facts.get("sessions", [])
         if sessions and (commit := sessions[0].get("commit")):
             lines.insert(0, f"# protoat {sessions[0].get('protoat', '')}, commit {commit}")

@@ -113,7 +113,7 @@ def trained_for(run: RunRecords) -> dict[str, str]:
 
 
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
-    yield "folder", str(records.path)
+    yield "folder", called(records.path)
     if records.run is not None:
         yield from described(records.run).items()
         yield from trained_for(records.run).items()

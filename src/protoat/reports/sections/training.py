@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
 from protoat.reports.records import accuracy, changes_of, epochs_of
 from protoat.reports.sections.pictures import Views, from_weights
+from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def _nearest(seen: Pictured) -> Block:
 
     number = int(seen.metric.active.sum())
     if number > _ATLAS:
-        return Text(f"The nearest images of {number} prototypes need a file: protoat figure nearest {seen.path}")
+        return Text(
+            f"The nearest images of {number} prototypes need a file: protoat figure nearest {called(seen.path)}"
+        )
     return Gallery(nearest_images(seen, each=min(_EACH, len(seen.data))))
 
 
