@@ -1,9 +1,10 @@
-"""Read from the sources: imports go one way, no text becomes code, and errors for users are of one class."""
+"""Read from the sources: imports go one way, files are short, no text becomes code, errors for users are of a class."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
+MODULES = {
+    ".".join(("protoat", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in SOURCES
+}
+LONGEST = 300  # lines of a file
+
+
 def part_of(path: Path) -> str:
     """Folder or module directly below the package."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -73,6 +81,35 @@ def wrong_imports(source: str, own: str) -> list[str]:
         if part != own and RANK[part] >= RANK[own] and (own, name) not in UPWARD:
             wrong.append(f"line {line}: {own} imports {name}")
     return wrong
+
+
+def at_once(tree: ast.AST) -> Iterator[ast.AST]:
+    """What runs when a module is imported: neither the insides of functions nor what is for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not for_types:
+            yield node
+            yield from at_once(node)
+
+
+def imported(own: str, source: str) -> set[str]:
+    """The modules of the package that a module imports when it is imported."""
+    names = {
+        f"{node.module}.{alias.name}"
+        for node in at_once(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} & MODULES.keys() - {own, "protoat"}
+
+
+def cycle(imports_of: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; none where there is no circle."""
+    try:
+        TopologicalSorter(imports_of).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def code_from_text(source: str) -> list[str]:
@@ -107,6 +144,15 @@ def test_imports_go_one_way(path: Path) -> None:
     assert wrong_imports(path.read_text(), part_of(path)) == []
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert cycle({name: imported(name, path.read_text()) for name, path in MODULES.items()}) == []
+
+
+def test_no_file_is_long() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_text_never_becomes_code(path: Path) -> None:
     assert code_from_text(path.read_text()) == []
@@ -127,10 +173,19 @@ def test_what_is_said_to_users_is_a_user_error(path: Path) -> None:
         ("training", "def late():\n    from protoat.runs.train import train"),
         ("data", "from protoat.models import LeNet"),
         ("data", "import protoat\nprotoat.fit()"),
+        ("reports", "from protoat.paper.rows import Row"),
     ],
 )
 def test_a_wrong_import_is_seen(own: str, line: str) -> None:
     assert len(wrong_imports(line, own)) == 1
+
+
+def test_a_circle_is_seen() -> None:
+    later = "def late():\n    from protoat.epochs import Epoch"
+    types = "if TYPE_CHECKING:\n    from protoat.epochs import Epoch"
+    assert imported("protoat.objective", f"{later}\n{types}") == set()
+    assert imported("protoat.objective", "from protoat.epochs import Epoch") == {"protoat.epochs"}
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,16 @@
-"""Argument checks shared by all constructors: numbers, flags, callables, kinds."""
+"""Argument checks shared by all constructors: numbers, words, flags, callables, kinds."""
 
 from __future__ import annotations
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from protoat.errors import UserError
 
 __all__ = [
     "check_callable",
+    "check_choice",
     "check_epochs",
     "check_flag",
     "check_kind",
@@ -125,6 +126,23 @@ def check_flag(**values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise _wrong_kind(name, value, "True or False")
+
+
+def check_choice(choices: Any, /, **values: Any) -> None:
+    """Refuses what is none of the words of a ``Literal`` type.
+
+    Raises:
+        ValueError: names the argument, what came and the words.
+
+    >>> from typing import Literal
+    >>> check_choice(Literal["mean", "sum"], reduction="none")
+    Traceback (most recent call last):
+    protoat.errors.UserError: reduction='none' is unknown; write 'mean' or 'sum'
+    """
+    *words, last = map(repr, get_args(choices))
+    for name, value in values.items():
+        if value not in get_args(choices):
+            raise UserError(f"{name}={value!r} is unknown; write {', '.join(words)} or {last}")
 
 
 def check_callable(**values: Any) -> None:

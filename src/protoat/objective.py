@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protoat.arguments import check_epochs, check_kind, check_number, check_whole
+from protoat.arguments import check_choice, check_epochs, check_kind, check_number, check_whole
 from protoat.data import Origin
 from protoat.epochs import Epoch, warn_of_eval_mode, warn_of_the_unlearned
 from protoat.errors import UserError
-from protoat.functional.forward import output_of
 from protoat.functional.images import check_images
 from protoat.functional.labels import class_numbers
-from protoat.functional.precision import at_least_float32
 from protoat.functional.prediction import predicted
 from protoat.methods import Method
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer
+from protoat.regularizers.terms import DMLInput, NormOf, metric_term, norm_term
 from protoat.reprs import constructor_repr
 from protoat.types import Forwards, LossTerms
 from protoat.weighting import Weighting
@@ -44,39 +43,34 @@ class Objective(nn.Module):
         weight: the paper's lambda_1 (0.5; 0.1 for Tiny ImageNet).
         norm_weight: the paper's lambda_2 (0.001; 0.005 for MNIST).
         norm: what it weighs: ``"embedding"``, the mean squared entry of the embeddings trained on; or ``"weights"``,
-            the sum of squares of the model's kernels (parameters of two or more dimensions, so neither biases nor batch
-            norm; prototypes are no part of the model). It acts as a weight decay of ``2 * norm_weight`` on top of the
-            optimizer's, which should then be 0.
+            the sum of squares of the model's kernels (parameters of two or more dimensions). That acts as a weight
+            decay of ``2 * norm_weight`` on top of the optimizer's, which should then be 0.
         dml_input: which embeddings the metric term sees: ``"adv"``, those of the examples trained on; ``"clean"``; or
-            ``"both"``, as one batch of twice the size. Clean embeddings are those the method has made. Where it has
-            made none they take one more forward of the clean images in the mode of training, separate from the
-            adversarial one, so that batch norm uses each batch's own statistics and moves the running ones twice. Where
-            ``DistributedDataParallel`` wraps the model, it needs ``broadcast_buffers=False``, as in `protoat.fit`:
-            otherwise many releases of torch fail, because the second forward overwrites buffers that the first one's
-            backward needs.
-        label_smoothing: share of the target that is spread evenly over all classes, in the cross-entropy of the
-            method's loss, and over all prototypes in that of modes; attacks, divergences and other terms stay as they
-            are.
+            ``"both"``, as one batch of twice the size. Clean embeddings that the method has not made take one more
+            forward in the mode of training. Where ``DistributedDataParallel`` wraps the model, it then needs
+            ``broadcast_buffers=False``, as in `protoat.fit`: the second forward overwrites buffers that the backward
+            of the first needs.
+        label_smoothing: share of the target that is spread evenly over all classes in the method's cross-entropy, and
+            over all prototypes in that of modes; attacks and all other terms stay as they are.
         modes: which mode each image has, such as `KnownModes`; the method's loss then weighs 1 - lambda, and the
-            cross-entropy of the modes of the images trained on weighs lambda. An image of unknown mode keeps the
-            method's loss, at weight 1; where that is of the whole batch (`Method.weighs_images`), a batch with such
-            images scales lambda by the share of the others.
-        weighting: weighs each image in these two losses by its mode, where `modes` tell it, else by its class, as
-            `GroupDRO` and `CFOL` do. Images of unknown mode are a group of their class. Metric and norm terms, and what
-            a method learns from other images (BiaMAT), have no weights. None takes plain means.
+            cross-entropy of modes lambda. An image of unknown mode keeps the method's loss at weight 1; where that is
+            of the whole batch (`Method.weighs_images`), lambda is scaled by the share of the other images.
+        weighting: weighs each image in these two losses by its mode, where `modes` tell it, else by its class, such as
+            `GroupDRO`. Images of unknown mode are a group of their class. Metric and norm terms, and what a method
+            learns from other images (BiaMAT), have no weights.
 
     Attributes:
         stopped: why `epochs` ended early, or None.
 
     Raises:
         TypeError: no method, such as a class in place of an object, no regularizer, no modes, or no weighting.
-        ValueError: a negative weight, a `label_smoothing` outside [0, 1), that, `modes` or a `weighting` for a method
-            without labels, a `weighting` for a method without a loss per image, an unknown reading, `dml_input` for a
-            regularizer that chooses its own inputs (`TLA`), or, in use, a model without embeddings or, for modes,
-            without a `MultiPrototypeHead`.
+        ValueError: a number or word outside its range, or parts that do not go together: `label_smoothing`, `modes` or
+            a `weighting` and a method without labels; a `weighting` and a method without a loss per image; `dml_input`
+            and a regularizer that chooses its own inputs (`TLA`); in use, a metric or norm term and a model without
+            embeddings, or modes and one without a `MultiPrototypeHead`.
 
-    Source: paper, Eq. 5. The paper calls the last term weight decay while its optimizer has one too; as in TLA, from
-    which the value comes, the default takes it as a penalty on embeddings. The paper does not say which embeddings the
+    Source: paper, Eq. 5. The paper calls the norm term weight decay while its optimizer has one too; the default takes
+    it as a penalty on embeddings, as in TLA, from which the value comes. The paper does not say which embeddings the
     metric term sees; its training times leave room for the adversarial ones only.
 
     >>> from protoat.methods import PGDAT
@@ -100,8 +94,8 @@ class Objective(nn.Module):
         *,
         weight: float = 0.5,
         norm_weight: float = 0.0,
-        norm: Literal["embedding", "weights"] = "embedding",
-        dml_input: Literal["adv", "clean", "both"] = "adv",
+        norm: NormOf = "embedding",
+        dml_input: DMLInput = "adv",
         label_smoothing: float = 0.0,
         modes: Modes | None = None,
         weighting: Weighting | None = None,
@@ -111,22 +105,22 @@ class Objective(nn.Module):
         if regularizer is not None:
             check_kind(Regularizer, "such as protoat.SoftTriple(10, 512)", regularizer=regularizer)
         check_number("[0, inf)", weight=weight, norm_weight=norm_weight)
-        if norm not in ("embedding", "weights"):
-            raise UserError(f"norm={norm!r} is unknown; write 'embedding' or 'weights'")
-        if dml_input not in ("adv", "clean", "both"):
-            raise UserError(f"dml_input={dml_input!r} is unknown; write 'adv', 'clean' or 'both'")
+        check_choice(NormOf, norm=norm)
+        check_choice(DMLInput, dml_input=dml_input)
         if dml_input != "adv" and regularizer is not None and type(regularizer).term is not Regularizer.term:
             raise UserError(f"{type(regularizer).__name__} chooses its own inputs; leave dml_input at 'adv'")
         check_number("[0, 1)", "0.1 is usual", label_smoothing=label_smoothing)
-        if label_smoothing and not method.labelled:
-            raise UserError(f"{type(method).__name__} learns without labels; leave label_smoothing at 0")
         if modes is not None:
             check_kind(Modes, "such as protoat.KnownModes(train)", modes=modes)
-            if not method.labelled:
-                raise UserError(f"{type(method).__name__} learns without labels; leave modes out")
         if weighting is not None:
             check_kind(Weighting, "such as protoat.GroupDRO()", weighting=weighting)
-            _check_weighable(method)
+        name = type(method).__name__
+        if not method.labelled and (label_smoothing or modes is not None or weighting is not None):
+            raise UserError(f"{name} learns without labels; leave label_smoothing at 0, and modes and weighting out")
+        if weighting is not None and not method.weighs_images:
+            raise UserError(
+                f"{name} has a loss of its own for the whole batch; write {name}.losses, (B,), one for each image"
+            )
         if regularizer is not None:
             regularizer.check_modes(None if modes is None else modes.per_class)
         self.method = method
@@ -168,10 +162,12 @@ class Objective(nn.Module):
         origin = Origin(origin) if isinstance(origin, Tensor) else origin
         self.method.at_images(origin)
         self.method.label_smoothing = self.label_smoothing
-        modes = None if self.modes is None else self.modes.at(origin, y)
+        modes, places, groups = None, None, y
+        if self.modes is not None:
+            modes = self.modes.at(origin, y)
+            places, groups = self.modes.places(modes), self.modes.groups(modes, y)
         if self.regularizer is not None:
-            self.regularizer.at_places(None if self.modes is None or modes is None else self.modes.places(modes))
-        groups = y if modes is None or self.modes is None else self.modes.groups(modes, y)
+            self.regularizer.at_places(places)
         self.method.weights = None if self.weighting is None else self.weighting.present(groups)
         try:
             for forwards in self.method.updates(model, x, y):
@@ -179,7 +175,13 @@ class Objective(nn.Module):
                 if last >= classes and self.method.labelled:
                     raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
                 base, mode = self._base(model, forwards, y, modes, groups)
-                yield LossTerms(base, self._metric(model, x, y, forwards), self._norm(model, forwards), mode)
+                metric = norm = None
+                if self.regularizer is not None:
+                    metric = metric_term(self.regularizer, model, x, y, forwards, seen=self.dml_input)
+                    metric = self.weight * metric
+                if self.norm_weight:
+                    norm = self.norm_weight * norm_term(self.norm, model, forwards)
+                yield LossTerms(base, metric, norm, mode)
         finally:
             self.method.weights = None
 
@@ -212,25 +214,6 @@ class Objective(nn.Module):
         """
         if self.weighting is not None and self.modes is None:
             self.weighting.count(labels, num_classes)
-
-    def _metric(self, model: nn.Module, x: Tensor, y: Tensor, forwards: Forwards) -> Tensor | None:
-        if self.regularizer is None:
-            return None
-        adversarial = _embedding(forwards)
-        if self.dml_input == "adv":
-            return self.weight * self.regularizer.term(model, x, y, forwards)
-        clean = (output_of(model, x) if forwards.clean is None else forwards.clean).embedding
-        if self.dml_input == "clean":
-            return self.weight * self.regularizer(clean, y)
-        return self.weight * self.regularizer.of_both(adversarial, clean, y)
-
-    def _norm(self, model: nn.Module, forwards: Forwards) -> Tensor | None:
-        if not self.norm_weight:
-            return None
-        if self.norm == "embedding":
-            return self.norm_weight * at_least_float32(_embedding(forwards)).square().mean()
-        kernels = [at_least_float32(p).square().sum() for p in model.parameters() if p.dim() > 1 and p.requires_grad]
-        return self.norm_weight * torch.stack(kernels).sum()
 
     @property
     def updates_per_batch(self) -> int:
@@ -312,23 +295,3 @@ class Objective(nn.Module):
                     part.load_state_dict(state)
                 logger.warning("stopped and went back to the end of epoch %d: %s", number - 1, self.stopped)
                 return
-
-
-def _check_weighable(method: Method) -> None:
-    name = type(method).__name__
-    if not method.labelled:
-        raise UserError(f"{name} learns without labels, so its images have no classes to weigh; leave weighting out")
-    if not method.weighs_images:
-        raise UserError(
-            f"{name} has a loss of its own for the whole batch; write {name}.losses, (B,), one for each image"
-        )
-
-
-def _embedding(forwards: Forwards) -> Tensor:
-    """The embeddings trained on, which a model that returns logits only does not have."""
-    if not forwards.adv.embedding.shape[1]:
-        raise UserError(
-            "the model returns logits only, and a metric or norm term needs embeddings; "
-            "wrap it: protoat.with_embedding(model, layer=...)"
-        )
-    return forwards.adv.embedding

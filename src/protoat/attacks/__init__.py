@@ -2,7 +2,6 @@
 
 from protoat.attacks.adaptive import (
     ApproachWrong,
-    EmbeddingDisplacement,
     LeaveOwn,
     PrototypeClassifier,
     WithSoftTriple,
@@ -16,6 +15,7 @@ from protoat.attacks.carlini_wagner import CarliniWagnerL2
 from protoat.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from protoat.attacks.deepfool import DeepFool
+from protoat.attacks.displacement import EmbeddingDisplacement
 from protoat.attacks.examination import Finding, MeasurementWarning
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.fast_ensemble import FastEnsemble

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import worst_case
-from protoat.attacks.apgd import APGD, climb
-from protoat.attacks.base import Attack, BatchNormMode
-from protoat.attacks.problem import Problem
+from protoat.arguments import check_number
+from protoat.attacks.apgd import APGD
+from protoat.attacks.base import Attack
+from protoat.attacks.displacement import EmbeddingDisplacement
 from protoat.functional.forward import output_of
 from protoat.functional.losses import cross_entropy
-from protoat.functional.precision import at_least_float32
 from protoat.functional.prototypes import prototype_similarity
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
 __all__ = [
     "ApproachWrong",
-    "EmbeddingDisplacement",
     "LeaveOwn",
     "PrototypeClassifier",
     "WithSoftTriple",
@@ -150,68 +146,9 @@ class ApproachWrong(PrototypeLoss):
         return cosine.masked_fill(owner == y[:, None], -torch.inf).amax(1)
 
 
-class EmbeddingDisplacement(Attack):
-    """Drives the embedding as far as it can from that of the clean image, with the steps of APGD.
-
-    A model that returns logits only is displaced in these.
-
-    Args:
-        threat: norm and radius.
-        steps: gradient steps for each restart.
-        restarts: independent runs, each on the images that are still robust.
-        rho: as in `APGD`.
-        bn: batch norm while attacking.
-        seed: repeats a call when no generator is passed.
-
-    Raises:
-        ValueError: fewer than one step or restart.
-
-    Source: feature-space attacks, Sabour et al., ICLR 2016, without a guide image.
-
-    >>> from protoat.threats import Linf
-    >>> EmbeddingDisplacement(Linf("8/255"), steps=50).parameters()["steps"]
-    50
-    """
-
-    can_target: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        threat: ThreatModel,
-        *,
-        steps: int = 100,
-        restarts: int = 1,
-        rho: float = 0.75,
-        bn: BatchNormMode = "eval",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(threat, bn=bn, seed=seed)
-        check_whole(steps=steps, restarts=restarts)
-        check_number("[0, 1]", rho=rho)
-        self.steps = steps
-        self.restarts = restarts
-        self.rho = rho
-
-    def run(self, problem: Problem) -> Tensor:
-        with torch.no_grad():
-            clean = _features(problem.model(problem.x))
-
-        def score(output: Output, _: Tensor, clean: Tensor) -> Tensor:
-            return (_features(output) - clean).square().sum(1)
-
-        def once(part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, clean[rows], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
-
-        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
-
-
 def _fixed(projection: nn.Module | None) -> nn.Module:
     """A copy that evaluates and does not learn."""
     return nn.Identity() if projection is None else copy.deepcopy(projection).eval().requires_grad_(False)
-
-
-def _features(output: Output) -> Tensor:
-    return at_least_float32(output.embedding if output.embedding.shape[1] else output.logits).flatten(1)
 
 
 class PrototypeClassifier(nn.Module):

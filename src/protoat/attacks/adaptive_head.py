@@ -6,9 +6,10 @@ import copy
 
 from torch import Tensor, nn
 
-from protoat.attacks.adaptive import ApproachWrong, EmbeddingDisplacement, LeaveOwn
+from protoat.attacks.adaptive import ApproachWrong, LeaveOwn
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.base import Attack
+from protoat.attacks.displacement import EmbeddingDisplacement
 from protoat.attacks.problem import AttackLoss
 from protoat.threats import ThreatModel
 from protoat.types import Output

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from protoat.arguments import check_seed
+from protoat.arguments import check_choice, check_seed
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.habits import NOT_GIVEN, HoldsNoModel, check_call
 from protoat.attacks.mode import BatchNormMode, attacking
@@ -56,8 +56,7 @@ class Attack(HoldsNoModel, ABC):
 
     def __init__(self, threat: ThreatModel, *, bn: BatchNormMode = "eval", seed: int = 0) -> None:
         check_threat(threat, type(self))
-        if bn not in ("eval", "train", "train_frozen"):
-            raise UserError(f"bn={bn!r} is unknown; write 'eval', 'train' or 'train_frozen'")
+        check_choice(BatchNormMode, bn=bn)
         check_seed(seed=seed)
         self.threat = threat
         self.bn: BatchNormMode = bn

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_kind
+from protoat.arguments import check_choice, check_kind
 from protoat.attacks.active import worst_case
 from protoat.attacks.base import Attack
 from protoat.attacks.problem import Problem
@@ -107,8 +107,7 @@ class Targeted(Attack):
     def __init__(self, attack: Attack, rule: TargetRule) -> None:
         check_kind(Attack, attack=attack)
         super().__init__(attack.threat, bn=attack.bn, seed=attack.seed)
-        if rule not in get_args(TargetRule):
-            raise UserError(f"rule={rule!r} is unknown; write one of {', '.join(get_args(TargetRule))}")
+        check_choice(TargetRule, rule=rule)
         if not attack.can_target:
             raise UserError(f"{type(attack).__name__} has no targeted form, so no targets can be given to it")
         self.attack = attack

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from protoat.cli.say import say
 from protoat.recipes.parser import Parser
-from protoat.runs.hub import Reference, pull
+from protoat.runs.hub import pull
+from protoat.runs.hub_api import Reference
 
 __all__ = ["main"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_kind
+from protoat.arguments import check_choice, check_kind
 from protoat.data.augment import Augment
 from protoat.errors import MissingFileError, UserError
 from protoat.functional.images import check_images, unit_pixels
@@ -216,8 +216,7 @@ class Source(ABC):
             DataNotFoundError: the files are not there; the text says where they were looked for and what to do.
             ValueError: an unknown split, or files that cannot be read.
         """
-        if split not in ("train", "test"):
-            raise UserError(f"split={split!r} is unknown; write 'train' or 'test'")
+        check_choice(Split, split=split)
         if not self.available():
             if not (self.download and self.downloadable):
                 raise DataNotFoundError(self.not_found())

@@ -10,11 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from protoat.arguments import check_kind, check_number, check_whole
+from protoat.arguments import check_choice, check_kind, check_number, check_whole
 from protoat.attacks.examination import Finding, examined, is_examined
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data.given import LabelledImages
-from protoat.errors import UserError
 from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.attack_precision import chosen_precision
 from protoat.evaluation.folding import FoldedBatchNorm
@@ -101,8 +100,7 @@ def evaluate(
     True
     """
     _check_options(threat, batch_size, limit, budget_seconds)
-    if attack_precision not in ("fp32", "bf16", "auto"):
-        raise UserError(f"attack_precision={attack_precision!r} is unknown; write 'fp32', 'bf16' or 'auto'")
+    check_choice(Literal["fp32", "bf16", "auto"], attack_precision=attack_precision)
     wanted = named_attacks(attacks, threat)
     for name, attack in wanted.items():
         check_batch_norm(attack, name)

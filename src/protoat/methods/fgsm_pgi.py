@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoat.arguments import check_number
+from protoat.arguments import check_choice, check_number
 from protoat.attacks import PGD, BatchNormMode
 from protoat.attacks.gradient import input_gradient, step_length
 from protoat.data import Origin
-from protoat.errors import UserError
 from protoat.functional.batch import noise_like, per_example
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
@@ -80,8 +79,7 @@ class FGSMPGI(PerImage):
         ramp_epochs: float = 0.0,
     ) -> None:
         check_threat(threat, type(self))
-        if prior not in ("momentum", "epoch", "batch"):
-            raise UserError(f"prior={prior!r} is unknown; write 'momentum', 'epoch' or 'batch'")
+        check_choice(Prior, prior=prior)
         check_number("[0, inf)", consistency=consistency, decay=decay)
         types = {"perturbation": torch.float16} | ({"momentum": torch.bfloat16} if prior == "momentum" else {})
         super().__init__(threat, ImageMemory(**types), reset_epochs=reset_epochs, ramp_epochs=ramp_epochs)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from protoat.arguments import check_choice
 from protoat.errors import UserError
 
 __all__ = [
@@ -160,8 +161,7 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def _layers_of(model: nn.Module, branch: str) -> list[DualBatchNorm]:
-    if branch not in ("clean", "adv"):
-        raise UserError(f"branch={branch!r} is unknown; write 'clean' or 'adv'")
+    check_choice(Branch, branch=branch)
     layers = [module for module in model.modules() if isinstance(module, DualBatchNorm)]
     if not layers:
         raise UserError("the model has one set of batch-norm layers; convert it with dual_batch_norm first")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from protoat.arguments import check_choice
 from protoat.errors import UserError
 from protoat.models.dual_bn import replaced
 from protoat.models.head import classifier_head
@@ -60,8 +61,7 @@ def freeze_all_but(model: nn.Module, part: LearningPart) -> nn.Module:
     >>> [name for name, p in freeze_all_but(LeNet(2), "head").named_parameters() if p.requires_grad]
     ['head.weight', 'head.bias']
     """
-    if part not in ("all", "last_block", "head"):
-        raise UserError(f"finetune={part!r} is unknown; write 'all', 'last_block' or 'head'")
+    check_choice(LearningPart, finetune=part)
     if part == "all":
         return model
     learning = [classifier_head(model)] if part == "head" else [classifier_head(model), _last_block(model)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_choice
 from protoat.errors import UserError
 from protoat.models.multi_prototype import MultiPrototypeHead
 
@@ -83,8 +84,8 @@ def check_pool(pool: str | None) -> None:
     Raises:
         ValueError: it is unknown.
     """
-    if pool not in (None, *get_args(Pool)):
-        raise UserError(f"pool={pool!r} is unknown; write one of {', '.join(map(repr, get_args(Pool)))}")
+    if pool is not None:
+        check_choice(Pool, pool=pool)
 
 
 def tensor_of(output: Any, layer: str) -> Tensor:

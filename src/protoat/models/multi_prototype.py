@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protoat.arguments import check_number, check_whole, counts_per_class
-from protoat.errors import UserError
+from protoat.arguments import check_choice, check_number, check_whole, counts_per_class
 from protoat.functional.merging import merge_pairs, merge_prototypes
 from protoat.functional.sub_logits import Similarity, class_logits, sub_logits
 from protoat.merging import MergeSchedule, forget
@@ -71,8 +70,7 @@ class MultiPrototypeHead(nn.Module):
     ) -> None:
         super().__init__()
         check_whole(embedding_dim=embedding_dim, num_classes=num_classes)
-        if similarity not in ("dot", "cosine"):
-            raise UserError(f"similarity={similarity!r} is unknown; write 'dot' or 'cosine'")
+        check_choice(Similarity, similarity=similarity)
         counts = counts_per_class(num_classes, prototypes_per_class=prototypes_per_class)
         scale = {"dot": 1.0, "cosine": 20.0}[similarity] if scale is None else scale
         check_number("(0, inf)", scale=scale)

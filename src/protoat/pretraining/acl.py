@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from protoat.arguments import check_whole
+from protoat.arguments import check_choice, check_whole
 from protoat.data.views import RandomView
-from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
 from protoat.functional.forward import output_of
 from protoat.models.dual_bn import Branch, DualBatchNorm, batch_norm_branch, dual_batch_norm, keep_branch
@@ -71,8 +70,7 @@ class ACL(Contrastive):
         super().__init__(
             threat, steps=steps, step_size=step_size, temperature=temperature, view=view, ramp_epochs=ramp_epochs
         )
-        if mode not in ("S2S", "A2A", "A2S", "DS"):
-            raise UserError(f"mode={mode!r} is unknown; write 'S2S', 'A2A', 'A2S' or 'DS'")
+        check_choice(ContrastMode, mode=mode)
         if width is not None:
             check_whole(width=width)
         self.mode = mode

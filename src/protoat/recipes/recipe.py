@@ -17,6 +17,7 @@ from protoat.modes import Modes
 from protoat.pretraining import Contrastive
 from protoat.recipes.initialise import Initialise
 from protoat.regularizers import Regularizer
+from protoat.regularizers.terms import DMLInput, NormOf
 from protoat.threats import ThreatModel
 from protoat.training import EMA, Averaging, Schedule
 from protoat.weighting import Weighting
@@ -95,8 +96,8 @@ class Recipe:
     regularizer: Callable[[int, int], Regularizer] | None = None
     weight: float = 0.5
     norm_weight: float = 0.0
-    norm: Literal["embedding", "weights"] = "embedding"
-    dml_input: Literal["adv", "clean", "both"] = "adv"
+    norm: NormOf = "embedding"
+    dml_input: DMLInput = "adv"
     label_smoothing: float = 0.0
     modes: Callable[[ImageData], Modes] | None = None
     weighting: Weighting | None = None

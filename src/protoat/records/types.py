@@ -159,23 +159,28 @@ class Probe(_Probe, total=False):
     heads: dict[str, Any]
 
 
-class _Best(TypedDict):
-    epoch: int
-    images: int
-    clean: float
-
-
 class WorstMode(Counts):
     """The mode with the fewest right images on held-out ones, under attack if there is one."""
 
     mode: str
 
 
-class Best(_Best, total=False):
-    """``best.json``"""
+class _HeldOut(TypedDict):
+    images: int
+    clean: float
+
+
+class Validated(_HeldOut, total=False):
+    """What held-out images say after an epoch."""
 
     robust: float
     worst_mode: WorstMode
+
+
+class Best(Validated):
+    """``best.json``"""
+
+    epoch: int
 
 
 class Session(TypedDict, total=False):
@@ -198,18 +203,6 @@ class Facts(TypedDict, total=False):
     validation_images: int
     data_sha256: list[str]
     sessions: list[Session]
-
-
-class _Validated(TypedDict):
-    images: int
-    clean: float
-
-
-class Validated(_Validated, total=False):
-    """What held-out images say after an epoch."""
-
-    robust: float
-    worst_mode: WorstMode
 
 
 class Learned(TypedDict, total=False):

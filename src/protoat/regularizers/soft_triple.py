@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protoat.arguments import check_flag, check_number, check_whole, counts_per_class
+from protoat.arguments import check_choice, check_flag, check_number, check_whole, counts_per_class
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes, sum_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
@@ -119,8 +119,7 @@ class SoftTriple(ProxyRegularizer):
         check_number("[0, inf)", margin=margin, tau=tau)
         if drop_below is not None:
             check_number("[0, 1)", "it is a share of the images of a class", drop_below=drop_below)
-        if prototype_init not in ("random", "kmeans"):
-            raise UserError(f"prototype_init={prototype_init!r} is unknown; write 'random' or 'kmeans'")
+        check_choice(Literal["random", "kmeans"], prototype_init=prototype_init)
         check_whole(warmup_epochs=warmup_epochs)
         check_flag(tied=tied)
         if tied and prototype_init == "kmeans":

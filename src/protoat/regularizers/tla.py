@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from protoat.arguments import check_flag, check_number, check_whole
+from protoat.arguments import check_choice, check_flag, check_number, check_whole
 from protoat.errors import UserError
 from protoat.functional.distributed import unwrap_model
 from protoat.functional.forward import output_of
@@ -89,8 +89,7 @@ class TLA(Regularizer):
         check_flag(absolute_cosine=absolute_cosine)
         self.margin = margin
         self.margin_same_image = apart
-        if triplets not in ("both", "A_Ap_B", "A1_Ap_B"):
-            raise UserError(f"triplets={triplets!r} is unknown; write 'both', 'A_Ap_B' or 'A1_Ap_B'")
+        check_choice(Triplets, triplets=triplets)
         if match_l2 and triplets == "A1_Ap_B":
             raise UserError("match_l2 compares A' with A, which triplets='A1_Ap_B' leaves out; write triplets='both'")
         self.triplets = triplets

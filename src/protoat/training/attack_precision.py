@@ -9,10 +9,10 @@ from typing import Any, Literal
 from accelerate import Accelerator
 from torch import Tensor
 
+from protoat.arguments import check_choice
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision
 from protoat.attacks.timed_precision import timed_precision
-from protoat.errors import UserError
 from protoat.training import checkpoint
 from protoat.training.learner import Learner
 
@@ -36,8 +36,7 @@ def chosen_precision(
     Raises:
         ValueError: an unknown choice.
     """
-    if choice not in ("fp32", "bf16", "auto"):
-        raise UserError(f"attack_precision={choice!r} is unknown; write 'fp32', 'bf16' or 'auto'")
+    check_choice(Literal["fp32", "bf16", "auto"], attack_precision=choice)
     if choice != "auto":
         return choice
     earlier = None if folder is None else _begun_with(folder, learner.accelerator)

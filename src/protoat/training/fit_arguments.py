@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from protoat.arguments import check_epochs, check_flag, check_number, check_seed, check_whole
+from protoat.arguments import check_choice, check_epochs, check_flag, check_number, check_seed, check_whole
 from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.data.given import is_whole
@@ -85,8 +85,7 @@ def check_select(select: str, validation: Any) -> None:
     Raises:
         ValueError: an unknown word, or held-out images without modes.
     """
-    if select not in ("robust", "worst-mode"):
-        raise UserError(f"select={select!r} is unknown; write 'robust' or 'worst-mode'")
+    check_choice(Select, select=select)
     if select == "worst-mode" and not (isinstance(validation, ImageData) or is_whole(validation)):
         given = "none are held out" if validation is None else f"validation is a {type(validation).__name__}"
         raise UserError(

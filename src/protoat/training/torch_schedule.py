@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from protoat.arguments import check_choice
 from protoat.errors import UserError
 from protoat.training.nested import pack, unpack
 from protoat.training.schedule import Schedule
@@ -41,8 +42,8 @@ class TorchSchedule(Schedule):
     def __init__(self, scheduler: LRScheduler, *, every: Literal["update", "epoch"] | None = None) -> None:
         if not isinstance(scheduler, LRScheduler):
             raise UserError(f"scheduler is a {type(scheduler).__name__}, expected one of torch.optim.lr_scheduler")
-        if every not in (None, "update", "epoch"):
-            raise UserError(f"every={every!r} is unknown; write 'update' or 'epoch'")
+        if every is not None:
+            check_choice(Literal["update", "epoch"], every=every)
         self.follows_validation = isinstance(scheduler, ReduceLROnPlateau)
         if self.follows_validation and (every == "update" or getattr(scheduler, "mode", "max") != "max"):
             raise UserError("ReduceLROnPlateau follows validation accuracy, once an epoch; build it with mode='max'")
