@@ -7,6 +7,9 @@ it arises.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "CheckpointError",
     "DiskError",
@@ -15,6 +18,8 @@ __all__ = [
     "NoGradientError",
     "NonFiniteLossError",
     "UserError",
+    "in_a_line",
+    "on_disk",
 ]
 
 _ADVICE = {
@@ -83,3 +88,28 @@ class NoGradientError(UserError):
             "(Square, noise), or transfer from another model"
         )
         self.reason = reason
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says, on one line; its class where it says nothing.
+
+    >>> in_a_line(ValueError("two\\nlines")), in_a_line(KeyError())
+    ('two lines', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def on_disk(what: str, *, more: str = "") -> Iterator[None]:
+    """Turns what the system refuses meanwhile into a `DiskError`: ``could not write runs/x: No space left on device``.
+
+    Args:
+        what: is done, such as ``write runs/x``.
+        more: ends the message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise DiskError(f"could not {what}: {error.strerror or error}{more}") from error

@@ -22,7 +22,7 @@ from protoat.data.given import Given
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
 from protoat.evaluation.attack_names import Attacks
-from protoat.functional.forward import output_of
+from protoat.functional.forward import device_of, output_of
 from protoat.methods import PGDAT, Method
 from protoat.models import LeNet, MultiPrototypeHead, with_embedding
 from protoat.models.head import classifier_head, head_sizes, with_head
@@ -179,7 +179,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         X = validate_data(self, X, allow_nd=True, reset=False)
-        device = next((value.device for value in self.model_.parameters()), torch.device("cpu"))
+        device = device_of(self.model_)
         with torch.no_grad():
             found = [output_of(self.model_, x.to(device)).logits.double().cpu() for x in self._pixels(X).split(256)]
         logits = torch.cat(found)

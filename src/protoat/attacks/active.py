@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from protoat.attacks.watched import Watched
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
 
-__all__ = ["gradient_run", "is_adversarial", "is_coarse", "leading", "select", "succeeded", "worst_case"]
+__all__ = ["among", "gradient_run", "is_adversarial", "is_coarse", "leading", "select", "succeeded", "worst_case"]
 
 Run = Callable[[Problem, Tensor], Tensor]
 
@@ -31,6 +32,11 @@ def select(problem: Problem, rows: Tensor) -> Problem:
         targets=None if problem.targets is None else problem.targets[rows],
         eps=problem.eps[rows] if isinstance(problem.eps, Tensor) else problem.eps,
     )
+
+
+def among(mask: Tensor, problem: Problem, *values: Tensor) -> tuple[Any, ...]:
+    """The problem of some of the images, and their rows of tensors with one for each image."""
+    return select(problem, mask), *(value[mask] for value in values)
 
 
 def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:

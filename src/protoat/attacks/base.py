@@ -19,7 +19,7 @@ from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
 from protoat.attacks.watched import Watched
-from protoat.errors import NoGradientError, UserError
+from protoat.errors import NoGradientError, UserError, in_a_line
 from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.hidden import hidden_parts_in_eval
@@ -121,7 +121,7 @@ class Attack(HoldsNoModel, ABC):
             try:
                 loss(first, output.logits.new_zeros(1, dtype=torch.int64))
             except (ValueError, RuntimeError, IndexError) as error:
-                said = " ".join(str(error).split())
+                said = in_a_line(error)
                 raise UserError(f"{type(self).__name__} cannot be run on this model: its loss says {said}") from error
 
     def perturb(

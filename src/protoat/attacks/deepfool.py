@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import is_adversarial, leading, select
+from protoat.attacks.active import among, is_adversarial, leading
 from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.problem import Problem
@@ -71,7 +71,7 @@ class DeepFool(MinimalNormAttack):
             lead, slope = nearest_boundary(logits, x_adv, problem.y, classes, self.norm)
             total = total + self._step(x_adv.detach(), lead, slope)
             stay = ~is_adversarial(problem, logits)
-            rows, total, classes, problem = rows[stay], total[stay], classes[stay], select(problem, stay)
+            problem, rows, total, classes = among(stay, problem, rows, total, classes)
             x_adv = (problem.x + (1 + self.overshoot) * total).clamp(0, 1)
             result[rows] = x_adv
             if not len(rows):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import is_adversarial, leading, select
+from protoat.attacks.active import among, is_adversarial, leading, select
 from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.problem import Problem
@@ -108,7 +108,7 @@ class FAB(MinimalNormAttack):
                 x_adv = torch.where(leading(adversarial, x_adv), problem.x + self.beta * (x_adv - problem.x), x_adv)
                 done = adversarial & (length <= problem.eps)
                 if bool(done.any()):
-                    x_adv, rows, classes, problem = x_adv[~done], rows[~done], classes[~done], select(problem, ~done)
+                    problem, rows, x_adv, classes = among(~done, problem, rows, x_adv, classes)
             if step == self.steps or not len(rows):
                 break
             with torch.enable_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
-from protoat.attacks.active import is_adversarial, select, worst_case
+from protoat.attacks.active import among, is_adversarial, worst_case
 from protoat.attacks.base import Attack, BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.errors import UserError
@@ -144,12 +144,7 @@ class PGD(Attack):
             gradient, _, output = input_gradient(problem.model, x_adv, labels, self.loss)
             if leave and bool((done := is_adversarial(problem, output.logits)).any()):
                 result[rows[done]] = x_adv[done]
-                problem, rows, x_adv, gradient = (
-                    select(problem, ~done),
-                    rows[~done],
-                    x_adv[~done],
-                    gradient[~done],
-                )
+                problem, rows, x_adv, gradient = among(~done, problem, rows, x_adv, gradient)
                 if not len(rows):
                     break
             # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
-from protoat.attacks.active import gradient_run, select, succeeded, worst_case
+from protoat.attacks.active import among, gradient_run, succeeded, worst_case
 from protoat.attacks.base import Attack, BatchNormMode
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.problem import Problem
@@ -89,7 +89,7 @@ class PMA(Attack):
             gradient, _, output = input_gradient(problem.model, x_adv, labels, loss)
             if bool((found := succeeded(problem, x_adv, output.logits)).any()):
                 result[rows[found]] = x_adv[found]
-                problem, rows, x_adv, gradient = select(problem, ~found), rows[~found], x_adv[~found], gradient[~found]
+                problem, rows, x_adv, gradient = among(~found, problem, rows, x_adv, gradient)
                 if not len(rows):
                     return result
             stepped = x_adv + norm.step(sign * gradient, cosine_step(done, self.steps) * problem.eps, x_adv)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
-from protoat.attacks.active import leading, select, worst_case
+from protoat.attacks.active import among, leading, select, worst_case
 from protoat.attacks.base import Attack, BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
@@ -95,12 +95,7 @@ class Square(Attack):
             adversarial = lead > 0
             if bool(adversarial.any()):
                 result[rows[adversarial]] = x_adv[adversarial]
-                problem, rows, x_adv, lead = (
-                    select(problem, ~adversarial),
-                    rows[~adversarial],
-                    x_adv[~adversarial],
-                    lead[~adversarial],
-                )
+                problem, rows, x_adv, lead = among(~adversarial, problem, rows, x_adv, lead)
             if not len(rows):
                 return result
             moved, new = propose(problem, x_adv, self.side(query, *x_adv.shape[2:]), draw)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import select
+from protoat.attacks.active import among, select
 from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.problem import Problem
@@ -102,12 +102,12 @@ class Tightening(MinimalNormAttack):
         const = torch.full((len(rows),), self.initial_const, dtype=nearest.dtype, device=nearest.device)
         while len(rows):
             found, w, const = self._solve(problem, w, const, limit)
-            problem, rows, w, const, limit = _among(found, problem, rows, w, const, limit)
+            problem, rows, w, const, limit = among(found, problem, rows, w, const, limit)
             if len(rows):
                 nearest[rows] = x_adv = self.held(from_tanh_space(w), problem.x, limit)
                 limit, more = self.tighter(problem, x_adv, limit)
                 outside = ~(self.threat.geometry.distance(x_adv, problem.x) <= problem.eps)
-                problem, rows, w, const, limit = _among(more & outside, problem, rows, w, const, limit)
+                problem, rows, w, const, limit = among(more & outside, problem, rows, w, const, limit)
         return nearest
 
     def _won(self, lead: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Tightening(MinimalNormAttack):
         step = 0
         while bool((on := const < self.largest_const).any()):
             at.keep(on)
-            problem, const, limit = select(problem, on), const[on], limit[on]
+            problem, const, limit = among(on, problem, const, limit)
             for _ in range(self.steps):
                 leaf = at.w.requires_grad_()
                 x_adv = self.held(from_tanh_space(leaf), problem.x, limit)
@@ -134,13 +134,8 @@ class Tightening(MinimalNormAttack):
                 at.descend(gradient, self.learning_rate, step)
                 if bool(done.any()):
                     at.keep(~done)
-                    problem, const, limit = select(problem, ~done), const[~done], limit[~done]
+                    problem, const, limit = among(~done, problem, const, limit)
                     if not len(at.rows):
                         return _Solved(found, reached, last)
             const = self.const_factor * const
         return _Solved(found, reached, last)
-
-
-def _among(mask: Tensor, problem: Problem, *values: Tensor) -> tuple[Any, ...]:
-    """The problem of some of the images, and their values."""
-    return select(problem, mask), *(value[mask] for value in values)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from protoat.arguments import check_choice, check_kind
 from protoat.data.augment import Augment
-from protoat.errors import MissingFileError, UserError
+from protoat.errors import MissingFileError, UserError, in_a_line
 from protoat.functional.images import check_images, unit_pixels
 from protoat.reprs import constructor_repr
 
@@ -255,7 +255,7 @@ class Source(ABC):
             self.fetch_files()
         except (OSError, RuntimeError) as error:
             raise DataNotFoundError(
-                f"{self.name} could not be downloaded to {self.location()}: {_one_line(error)}"
+                f"{self.name} could not be downloaded to {self.location()}: {in_a_line(error)}"
             ) from error
 
     def not_found(self) -> str:
@@ -274,9 +274,5 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise UserError(
-            f"files in {folder} are damaged ({_one_line(error)}); delete the folder and get it again"
+            f"files in {folder} are damaged ({in_a_line(error)}); delete the folder and get it again"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

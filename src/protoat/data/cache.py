@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protoat.data.picture import RULES, colour_of, fitted, show
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.storage.reading import open_to_read
 from protoat.storage.scratch import scratch
 
@@ -159,7 +159,7 @@ def _decode(
             colour = fitted(colour, image_size, image_size)
         return np.asarray(colour).transpose(2, 0, 1), grey
     except Exception as error:  # Pillow's decoders raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_a_line(error)
         raise UserError(f"{name} cannot be read as an image ({reason}); repair or delete it") from error
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from protoat.data.augment import Augment
-from protoat.data.base import ImageData, Source, Split
-from protoat.data.cache import decode_once, file_digests
-from protoat.data.inventory import Inventory, inventory_of
+from protoat.data.base import ImageData
+from protoat.data.cache import file_digests
 from protoat.data.listing import Picture, children, in_order, pictures
-from protoat.data.picture import colour_of
+from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError
 
-__all__ = ["ImageFolder", "held_out"]
+__all__ = ["ImageFolder"]
 
-_TEST_SHARE = 0.2
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test", *_VALIDATION)
 _LIKE_HALVES = ("train", "training", *_TEST, "testing", "eval")
 
 
-class ImageFolder(Source):
+class ImageFolder(OwnImages):
     """Images from ``class/*.png``, or from ``class/mode/*.png``, where the inner folder names the mode.
 
     Classes and modes are sorted by name, numbers by value (1, 2, 10) and before other names; a mode is called
@@ -68,8 +63,8 @@ class ImageFolder(Source):
     '/data/pictures'
     """
 
-    augment = Augment(padding=4, flip=True)
     downloadable = False
+    split_is = "folder"
 
     def __init__(
         self,
@@ -81,18 +76,11 @@ class ImageFolder(Source):
         root: Path | str | None = None,
         download: bool = False,
     ) -> None:
-        super().__init__(root=root, download=download)
-        if image_size is not None and image_size < 1:
-            raise UserError(f"image_size={image_size} must be at least 1 pixel")
+        super().__init__(image_size=image_size, background=background, root=root, download=download)
         self.path = Path(path).expanduser()
-        self.image_size = image_size
-        if background is not None:
-            colour_of(background)
-        self.background = background
         if isinstance(classes, str):
             raise UserError(f"classes={classes!r} is one name; write a list of all, such as [b, a]")
         self.classes = None if classes is None else [str(name) for name in classes]
-        self._inventory: Inventory | None = None
 
     def location(self) -> Path:
         return self.path if self.path.is_dir() else self.root / self.path
@@ -104,21 +92,7 @@ class ImageFolder(Source):
         places = " nor ".join(dict.fromkeys([str(self.path), str(self.root / self.path)]))
         return f"there is no folder {places}; name one of your own images with --data.path (library: path=)"
 
-    def read(self, split: Split) -> ImageData:
-        data = self._read(split)
-        if not len(data):
-            raise UserError(f"{self.location()} has too few images to hold some out; give it a train and a test folder")
-        return data
-
-    def load_validation(self) -> ImageData | None:
-        return self._read("validation") if self.available() and "validation" in self._halves(Counter()) else None
-
-    def inventory(self) -> Inventory | None:
-        if self._inventory is None and self.available():
-            self._read("train")
-        return self._inventory
-
-    def _halves(self, left_out: Counter[str]) -> dict[str, Path]:
+    def halves(self, left_out: Counter[str]) -> dict[str, Path]:
         """The folder of each split; one folder alone is to be split by content."""
         folder = self.location()
         inside = {path.name: path for path in children(folder, left_out)[0]}
@@ -135,36 +109,19 @@ class ImageFolder(Source):
             left_out[f"folder {name} beside the splits"] += 1
         return halves
 
-    def _read(self, split: str) -> ImageData:
-        left_out: Counter[str] = Counter()
-        halves = self._halves(left_out)
+    def everything(self, left_out: Counter[str]) -> tuple[ImageData, Sequence[str], Mapping[str, str]]:
+        halves = self.halves(left_out)
         found = {name: list(pictures(half, left_out)) for name, half in halves.items()}
         class_names = self._class_names(halves, found)
         every = [picture for half in found.values() for picture in half]
-        digests = file_digests([picture.path for picture in every])
-        splits = {name: half.name for name, half in halves.items()}
-        split_of = [name for name, half in found.items() for _ in half]
-        if len(halves) == 1:
-            out = held_out([picture.mode_name for picture in every], digests)
-            split_of = ["test" if held_out else "train" for held_out in out]
-            splits = {"train": "four fifths by content", "test": "a fifth by content"}
-        class_at = {name: index for index, name in enumerate(class_names)}
-        class_of = {picture.mode_name: class_at[picture.class_name] for picture in every}
-        mode_names = sorted(class_of, key=lambda mode: (class_of[mode], in_order(mode.rpartition("/")[2])))
-        mode_at = {name: index for index, name in enumerate(mode_names)}
-        data = ImageData(
-            decode_once(
-                [picture.path for picture in every], digests, image_size=self.image_size, background=self.background
-            ),
-            torch.tensor([class_at[picture.class_name] for picture in every]),
-            tuple(class_names),
-            torch.tensor([mode_at[picture.mode_name] for picture in every]),
-            tuple(mode_names),
+        own = Pictures(
+            [picture.path for picture in every],
+            file_digests([picture.path for picture in every]),
+            [picture.class_name for picture in every],
+            [picture.mode_name for picture in every],
+            [name for name, half in found.items() for _ in half],
         )
-        if self._inventory is None:
-            left_out = +left_out
-            self._inventory = inventory_of(data, split_of, splits, left_out)
-        return data.subset(torch.tensor([own == split for own in split_of]).nonzero()[:, 0])
+        return self.put_together(own, class_names, {name: half.name for name, half in halves.items()})
 
     def _class_names(self, halves: dict[str, Path], found: dict[str, list[Picture]]) -> list[str]:
         """In the order of their labels."""
@@ -215,15 +172,3 @@ def _check_no_half(folder: Path) -> None:
                 f"the folders of {folder / name} also stand beside it; if it is a split, move those into a folder "
                 "train; if it is a class, call it otherwise"
             )
-
-
-def held_out(mode_names: list[str], digests: list[bytes]) -> list[bool]:
-    """For each image whether it is a test image; see `ImageFolder` for the rule."""
-    contents: dict[str, set[bytes]] = defaultdict(set)
-    for mode, digest in zip(mode_names, digests, strict=True):
-        contents[mode].add(digest)
-    smallest = {
-        mode: set(sorted(found)[: max(1, round(_TEST_SHARE * len(found)))] if len(found) > 1 else [])
-        for mode, found in contents.items()
-    }
-    return [digest in smallest[mode] for mode, digest in zip(mode_names, digests, strict=True)]

@@ -17,7 +17,7 @@ from protoat.data.base import UNKNOWN_MODE, ImageData
 from protoat.data.batch_format import as_batch, float_type
 from protoat.data.listing import in_order
 from protoat.data.loader import ImageLoader
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.functional.images import unit_pixels
 from protoat.functional.preserve import preserve_host_random_state, set_random_state
 
@@ -195,7 +195,7 @@ def _batches(data: Any, *, in_order: bool) -> Iterator[Any]:
     except TypeError as error:
         if not of_items:
             raise
-        reason = " ".join(str(error).split())
+        reason = in_a_line(error)
         raise UserError(f"the items of the data set make no batch ({reason}); give it transform=ToTensor()") from error
 
 

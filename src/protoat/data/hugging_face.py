@@ -5,23 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from protoat.data.augment import Augment
-from protoat.data.base import DataNotFoundError, ImageData, Source, Split, reading
-from protoat.data.cache import decode_once
-from protoat.data.folder import held_out
+from protoat.data.base import DataNotFoundError, ImageData, reading
 from protoat.data.hugging_face_columns import Columns
-from protoat.data.inventory import Inventory, inventory_of
-from protoat.data.listing import in_order
-from protoat.data.picture import colour_of
-from protoat.errors import UserError
+from protoat.data.own_images import OwnImages, Pictures
+from protoat.errors import UserError, in_a_line
 
 __all__ = ["HFDataset"]
 
@@ -30,7 +23,7 @@ logger = logging.getLogger(__name__)
 _VALIDATION = ("validation", "valid", "val")
 
 
-class HFDataset(Source):
+class HFDataset(OwnImages):
     """Images of a data set in the form of Hugging Face's `datasets`, ``--data HF:NAME``.
 
     It is looked for as a folder, in any form that `datasets` reads without code: saved by ``save_to_disk``, Parquet or
@@ -65,7 +58,7 @@ class HFDataset(Source):
 background=None, root=..., download=False)
     """
 
-    augment = Augment(padding=4, flip=True)
+    split_is = "split"
 
     def __init__(
         self,
@@ -80,18 +73,15 @@ background=None, root=..., download=False)
         root: Path | str | None = None,
         download: bool = False,
     ) -> None:
-        super().__init__(root=root, download=download)
-        if image_size is not None and image_size < 1:
-            raise UserError(f"image_size={image_size} must be at least 1 pixel")
-        if background is not None:
-            colour_of(background)
+        super().__init__(image_size=image_size, background=background, root=root, download=download)
         self.path = str(path)
         self.subset, self.image, self.label, self.mode = subset, image, label, mode
-        self.image_size = image_size
-        self.background = background
         self._splits: Mapping[str, Any] | None = None
-        self._data: tuple[ImageData, list[str]] | None = None
-        self._inventory: Inventory | None = None
+        self._everything: tuple[ImageData, Sequence[str], Mapping[str, str]] | None = None
+
+    @property
+    def called(self) -> str:
+        return self.path
 
     def location(self) -> Path:
         return self._folder if self.path and self._folder.is_dir() else _cache_folder()
@@ -118,27 +108,7 @@ background=None, root=..., download=False)
         try:
             self._splits = _by_split(datasets.load_dataset(self.path, self.subset))
         except (ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataNotFoundError(f"{self.path} could not be downloaded: {' '.join(str(error).split())}") from error
-
-    def read(self, split: Split) -> ImageData:
-        data = self._read(split)
-        if not len(data):
-            raise UserError(f"{self.path} has too few images to hold some out; give it a train and a test split")
-        return data
-
-    def load_validation(self) -> ImageData | None:
-        return self._read("validation") if self.available() and "validation" in self._halves(Counter()) else None
-
-    def inventory(self) -> Inventory | None:
-        if self._inventory is None and self.available():
-            left_out: Counter[str] = Counter()
-            halves = self._halves(left_out)
-            data, split_of = self._all()
-            splits = {name: halves[name] for name in halves}
-            if "test" not in splits:
-                splits = {"train": "four fifths by content", "test": "a fifth by content"}
-            self._inventory = inventory_of(data, split_of, splits, left_out)
-        return self._inventory
+            raise DataNotFoundError(f"{self.path} could not be downloaded: {in_a_line(error)}") from error
 
     def _cached(self) -> Mapping[str, Any] | None:
         """The splits that the cache of `datasets` has, without a look at the Hub."""
@@ -172,7 +142,7 @@ background=None, root=..., download=False)
             raise DataNotFoundError(self.not_found())
         return found
 
-    def _halves(self, left_out: Counter[str]) -> dict[str, str]:
+    def halves(self, left_out: Counter[str]) -> dict[str, str]:
         """The split of the data set that each of ours is."""
         names = list(self._loaded())
         if len(names) == 1:
@@ -188,41 +158,27 @@ background=None, root=..., download=False)
                 left_out[f"images of split {name}"] += len(self._loaded()[name])
         return {own: str(theirs) for own, theirs in halves.items()}
 
-    def _read(self, split: str) -> ImageData:
-        data, split_of = self._all()
-        return data.subset(torch.tensor([own == split for own in split_of]).nonzero()[:, 0])
-
-    def _all(self) -> tuple[ImageData, list[str]]:
-        """Images of all splits, and the split of each."""
-        if self._data is not None:
-            return self._data
-        halves = self._halves(Counter())
+    def everything(self, left_out: Counter[str]) -> tuple[ImageData, Sequence[str], Mapping[str, str]]:
+        if self._everything is not None:
+            return self._everything
+        halves = self.halves(left_out)
         tables = {own: self._loaded()[name] for own, name in halves.items()}
         columns = Columns(self.path, tables, image=self.image, label=self.label, mode=self.mode)
         if len(set(columns.labels)) < (2 if self.labelled else 1):
             raise UserError(
                 f"{self.path} has {len(set(columns.labels))} classes in column {columns.label!r}, expected at least two"
             )
-        class_at = {name: index for index, name in enumerate(columns.class_names)}
-        labels = [class_at[name] for name in columns.labels]
-        class_of = dict(zip(columns.modes, labels, strict=True))
-        mode_names = sorted(class_of, key=lambda mode: (class_of[mode], in_order(mode.rpartition("/")[2])))
-        mode_at = {name: index for index, name in enumerate(mode_names)}
-        pictures = columns.pictures((self._folder, _cache_folder()))
-        digests = [sha256(picture).digest() for picture in pictures]
-        split_of = [own for own, table in tables.items() for _ in range(len(table))]
-        names = [f"image {place} of {self.path}" for place in range(len(pictures))]
-        data = ImageData(
-            decode_once(pictures, digests, names=names, image_size=self.image_size, background=self.background),
-            torch.tensor(labels),
-            columns.class_names,
-            torch.tensor([mode_at[mode] for mode in columns.modes]),
-            tuple(mode_names),
+        files = columns.pictures((self._folder, _cache_folder()))
+        found = Pictures(
+            files,
+            [sha256(file).digest() for file in files],
+            columns.labels,
+            columns.modes,
+            [own for own, table in tables.items() for _ in range(len(table))],
+            [f"image {place} of {self.path}" for place in range(len(files))],
         )
-        if len(tables) == 1:
-            split_of = ["test" if out else "train" for out in held_out(columns.modes, digests)]
-        self._data = data, split_of
-        return self._data
+        self._everything = self.put_together(found, columns.class_names, halves)
+        return self._everything
 
 
 def _datasets() -> Any:

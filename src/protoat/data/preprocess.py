@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from protoat.data.picture import colour_of, fitted, show
-from protoat.errors import MissingFileError, UserError
+from protoat.errors import MissingFileError, UserError, in_a_line
 from protoat.functional.images import check_images, unit_pixels
 
 __all__ = ["Preprocess"]
@@ -75,9 +75,7 @@ class Preprocess:
             return self._of_tensor(torch.as_tensor(image))
         if isinstance(image, np.ndarray):
             return self._of_picture(Image.fromarray(np.ascontiguousarray(image)), "an array")
-        if isinstance(image, Image.Image):
-            return self._of_picture(image, "a picture")
-        if isinstance(image, bytes):
+        if isinstance(image, Image.Image | bytes):
             return self._of_picture(image, "a picture")
         if isinstance(image, str | Path):
             path = Path(image)
@@ -106,7 +104,7 @@ class Preprocess:
             shown, _ = show(picture, colour_of(self.background))
             shown = fitted(shown, height, width)
         except Exception as error:  # Pillow's decoders raise many kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = in_a_line(error)
             raise UserError(f"{name} cannot be read as an image ({reason})") from error
         pixels = np.array(shown.convert("L") if channels == 1 else shown)
         return unit_pixels(torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1)[None])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from protoat.attacks import Attack
@@ -14,6 +13,7 @@ from protoat.attacks.timed_precision import timed_precision
 from protoat.data import ImageData
 from protoat.evaluation.measurement import Saved, parameters_of
 from protoat.evaluation.micro_batches import MicroBatched
+from protoat.functional.forward import device_of
 
 __all__ = ["chosen_precision"]
 
@@ -41,7 +41,7 @@ def chosen_precision(
     kept = None if saved is None else saved.get(_KEY)
     if kept is not None:
         return "bf16" if kept[0] == "1" else "fp32"
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     rows = order[:_IMAGES]
     x, y = data.pixels(rows, device), data.labels[rows].to(device)
     chosen, ratio = network.retrying(lambda: timed_precision(network, x, y, coarse[0].threat), len(rows))

@@ -14,7 +14,7 @@ from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.evaluation.look import check_batch_norm
-from protoat.functional.forward import output_of
+from protoat.functional.forward import device_of, output_of
 from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 
@@ -51,7 +51,7 @@ def embed_images(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> 
     """
     if not len(images):
         raise UserError("there are no images to embed")
-    device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with attacking(model):
         found = [output_of(model, part.to(device)) for part in images.split(batch_size)]
     if not found[0].embedding.shape[1]:
@@ -82,7 +82,7 @@ def embed(
         ValueError: an attack with ``bn="train"``; see also `embed_images`.
     """
     check_batch_norm(attack, type(attack).__name__)
-    device = next((part.device for part in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     data = as_image_data(data, dtypes=float_types(model))
     seen = []
     for place, rows in enumerate(indices.split(batch_size)):

@@ -21,7 +21,7 @@ from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order, spread
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.statistics import Count, percentage
-from protoat.functional.forward import as_module
+from protoat.functional.forward import as_module, device_of
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
 from protoat.functional.precision import float_types
@@ -64,7 +64,7 @@ def lint(
     ['chance', 'short-reach']
     """
     network = MicroBatched(as_module(model))
-    where = next((value.device for value in network.parameters()), torch.device("cpu"))
+    where = device_of(network)
     pixels, labels, rows = _some_of(data, images)
     pixels, y, taken = pixels[rows].to(where), labels[rows].to(where), float_types(network)
     x = unit_pixels(pixels, None if pixels.dtype in taken else float_type(taken))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Radius", "noise_like", "per_example", "wide"]
+__all__ = ["Radius", "noise_like", "per_example"]
 
 Radius = float | Tensor
 
@@ -31,12 +31,3 @@ def noise_like(x: Tensor, kind: Literal["uniform", "normal"], generator: torch.G
     """
     noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     return noise.uniform_(-1, 1, generator=generator) if kind == "uniform" else noise.normal_(generator=generator)
-
-
-def wide(values: Tensor) -> Tensor:
-    """The values in float32 at least.
-
-    >>> wide(torch.zeros(1, dtype=torch.float16)).dtype
-    torch.float32
-    """
-    return values.to(torch.promote_types(values.dtype, torch.float32))

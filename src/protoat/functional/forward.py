@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from protoat.functional.distributed import unwrap_model
 from protoat.types import Output, as_output
 
-__all__ = ["as_module", "code_of_model", "output_of"]
+__all__ = ["as_module", "code_of_model", "device_of", "output_of"]
 
 
 def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
@@ -38,6 +39,11 @@ def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
     logits, embedding = as_output(result)
     # An embedding with a graph keeps its place in it: another one would add up gradients in another order.
     return Output(logits.clone(), embedding if embedding.requires_grad else embedding.clone())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are; the CPU where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 class _Function(nn.Module):

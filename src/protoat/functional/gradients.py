@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.errors import NoGradientError
+from protoat.errors import NoGradientError, in_a_line
 from protoat.functional.forward import code_of_model
 
 __all__ = ["gradient_of"]
@@ -41,7 +41,7 @@ def gradient_of(value: Tensor, images: Tensor, *, retain_graph: bool = False) ->
             else:
                 (gradient,) = torch.autograd.grad(value, images, retain_graph=retain_graph, allow_unused=True)
     except RuntimeError as error:
-        said = " ".join(str(error).split())
+        said = in_a_line(error)
         if isinstance(error, NotImplementedError) or any(cut in said for cut in _CUT):
             raise NoGradientError(f"{type(error).__name__}: {said}") from error
         raise

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from protoat.functional.preserve import preserve_modes
+
 __all__ = ["hidden_modules", "hidden_parts_in_eval"]
 
 # Objects looked at before the search gives up; a model of a thousand layers has a tenth of that.
@@ -110,13 +112,9 @@ def _slots(kind: type) -> Iterator[str]:
 @contextmanager
 def hidden_parts_in_eval(parts: Mapping[str, nn.Module]) -> Iterator[None]:
     """Inside, hidden parts are in eval mode; every module gets its mode back, also on errors."""
-    modes = [
-        (module, module.training) for part in parts.values() for module in part.modules() if hasattr(module, "training")
-    ]
-    try:
-        for module, _ in modes:
-            module.training = False
+    held = nn.ModuleList(parts.values())
+    with preserve_modes(held):
+        for module in held.modules():
+            if hasattr(module, "training"):
+                module.training = False
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from protoat.errors import UserError
-from protoat.functional.batch import Radius, noise_like, per_example, wide
+from protoat.functional.batch import Radius, noise_like, per_example
 from protoat.functional.hyperplane import shared_step
 from protoat.functional.l1 import budget_of, largest_signs, movable, room, shrink, slide_count, spend
+from protoat.functional.precision import at_least_float32
 
 __all__ = ["NORMS", "Norm", "norm_of"]
 
@@ -179,7 +180,7 @@ class L2Norm(Norm):
 
     def step(self, gradient: Tensor, size: Radius, x: Tensor | None = None) -> Tensor:
         # Where a model is confident, gradients are so small that their squares vanish: first the largest becomes one.
-        scaled = wide(gradient)
+        scaled = at_least_float32(gradient)
         largest = scaled.flatten(1).abs().amax(1).clamp_min(torch.finfo(scaled.dtype).tiny)
         scaled = scaled / per_example(largest, scaled)
         return (scaled / self._lengths(scaled) * per_example(size, gradient)).to(gradient.dtype)
@@ -242,14 +243,14 @@ class L1Norm(Norm):
 
     def project(self, x_adv: Tensor, x: Tensor, eps: Radius) -> Tensor:
         delta = x_adv - x
-        moved = wide(self._shrunk(delta, room(delta, x), eps))
+        moved = at_least_float32(self._shrunk(delta, room(delta, x), eps))
         x_adv = x + moved
         # Sums of many pixels stay inside only if none is rounded away from the image.
         over = (x_adv - x).abs() > moved.abs()
-        return torch.where(over, torch.nextafter(x_adv, wide(x)), x_adv).clamp_(0, 1).to(x.dtype)
+        return torch.where(over, torch.nextafter(x_adv, at_least_float32(x)), x_adv).clamp_(0, 1).to(x.dtype)
 
     def point_of_ball(self, x: Tensor, eps: Radius, generator: torch.Generator | None = None) -> Tensor:
-        uniform = wide(noise_like(x, "uniform", generator))
+        uniform = at_least_float32(noise_like(x, "uniform", generator))
         # Exponential moves of random sign have the same density everywhere on a sphere.
         noise = -uniform.sign() * torch.log1p(-uniform.abs().clamp_max(1 - 1e-7))
         share = torch.rand(len(x), generator=generator, device=x.device).pow(1 / x[0].numel())
@@ -264,7 +265,7 @@ class L1Norm(Norm):
 
     @staticmethod
     def _shrunk(delta: Tensor, most: Tensor, eps: Radius) -> Tensor:
-        size = wide(delta.abs()).flatten(1)
+        size = at_least_float32(delta.abs()).flatten(1)
         moved = shrink(size, most.to(size.dtype).flatten(1), budget_of(eps, size))
         return (delta.sign() * moved.view_as(delta)).to(delta.dtype)
 

@@ -20,9 +20,9 @@ from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
 from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
-from protoat.types import Forwards
+from protoat.types import Forwards, Output
 
-__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "never_starts"]
+__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "clean_of", "never_starts"]
 
 
 class Method(Memory, ABC):
@@ -177,6 +177,13 @@ class Examples(NamedTuple):
     x_adv: Tensor
     y: Tensor
     more: tuple[Examples, ...] = ()
+
+
+def clean_of(forwards: Forwards, method: str) -> Output:
+    """The forward of the clean images, which the loss of a method needs."""
+    if forwards.clean is None:
+        raise UserError(f"the loss of {method} needs the forward of the clean images (Forwards.clean)")
+    return forwards.clean
 
 
 def clean_and_adversarial(model: nn.Module, examples: Examples) -> Forwards:

@@ -19,7 +19,7 @@ from protoat.functional.distributed import mean_over_processes, unwrap_model
 from protoat.functional.forward import output_of
 from protoat.functional.images import unit_pixels
 from protoat.functional.precision import at_least_float32
-from protoat.methods.base import Examples, OneStep
+from protoat.methods.base import Examples, OneStep, clean_of
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
@@ -154,9 +154,7 @@ class BiaMAT(OneStep):
 
     def _auxiliary_loss(self, forwards: Forwards, y: Tensor, classes: int) -> Tensor:
         """(B,): TRADES on the auxiliary head where the gate let the image in, else towards an undecided primary one."""
-        if forwards.clean is None:
-            raise UserError("the loss of BiaMAT needs the forward of the clean images (Forwards.clean)")
-        clean, adv = forwards.clean.logits, forwards.adv.logits
+        clean, adv = clean_of(forwards, "BiaMAT").logits, forwards.adv.logits
         clean_head, adv_head = clean[:, classes:], adv[:, classes:]
         known, smoothing = y.clamp_min(0), self.label_smoothing
         inside = F.cross_entropy(at_least_float32(clean_head), known, reduction="none", label_smoothing=smoothing)

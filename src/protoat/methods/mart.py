@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
-from protoat.errors import UserError
 from protoat.functional.consistency import boosted_cross_entropy, misclassification_kl
 from protoat.functional.losses import cross_entropy
-from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
+from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, clean_of
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
@@ -62,8 +61,6 @@ class MART(AdversarialTraining):
         return clean_and_adversarial(model, examples)
 
     def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
-        if forwards.clean is None:
-            raise UserError("the loss of MART needs the forward of the clean images (Forwards.clean)")
         adv = forwards.adv.logits
-        consistency = misclassification_kl(forwards.clean.logits, adv, y)
+        consistency = misclassification_kl(clean_of(forwards, "MART").logits, adv, y)
         return boosted_cross_entropy(adv, y, self.label_smoothing) + self.beta * consistency

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import PGD, BatchNormMode
 from protoat.attacks.gradient import input_gradient
-from protoat.errors import UserError
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
-from protoat.methods.base import Examples, OneStep, clean_and_adversarial
+from protoat.methods.base import Examples, OneStep, clean_and_adversarial, clean_of
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards, Output
 
@@ -109,22 +108,16 @@ class NuAT(OneStep):
         return clean_and_adversarial(model, examples)
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
-        clean = _clean(forwards)
+        clean = clean_of(forwards, "NuAT")
         apart = nuclear_norm(clean.logits - forwards.adv.logits) / len(y)
         return cross_entropy(clean, y, self.label_smoothing).mean() + self.weight * apart
 
     def losses(self, forwards: Forwards, y: Tensor) -> Tensor:
         """Of the norm, which is of the whole batch, each image has the product of its row with the norm's gradient."""
-        clean = _clean(forwards)
+        clean = clean_of(forwards, "NuAT")
         rows = at_least_float32(clean.logits - forwards.adv.logits)
         left, _, right = torch.linalg.svd(rows.detach(), full_matrices=False)
         return cross_entropy(clean, y, self.label_smoothing) + self.weight * (rows * (left @ right)).sum(1)
-
-
-def _clean(forwards: Forwards) -> Output:
-    if forwards.clean is None:
-        raise UserError("the loss of NuAT needs the forward of the clean images (Forwards.clean)")
-    return forwards.clean
 
 
 def nuclear_norm(difference: Tensor) -> Tensor:

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
-from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence
 from protoat.functional.losses import cross_entropy
-from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial
+from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, clean_of
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
@@ -75,8 +74,5 @@ def trades_loss(forwards: Forwards, y: Tensor, beta: float | Tensor, label_smoot
     >>> trades_loss(Forwards(torch.zeros(1, 4), adv, clean), torch.tensor([0]), 6.0)
     tensor([3.0860])
     """
-    if forwards.clean is None:
-        raise UserError("the loss of TRADES needs the forward of the clean images (Forwards.clean)")
-    return cross_entropy(forwards.clean, y, label_smoothing) + beta * kl_divergence(
-        forwards.clean.logits, forwards.adv.logits
-    )
+    clean = clean_of(forwards, "TRADES")
+    return cross_entropy(clean, y, label_smoothing) + beta * kl_divergence(clean.logits, forwards.adv.logits)

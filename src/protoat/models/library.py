@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
+from protoat.functional.preserve import preserve_modes
 from protoat.models.classifier import ImageClassifier
 from protoat.models.head import classifier_head
 
@@ -161,7 +162,7 @@ def _built(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
     except NotImplementedError:  # on torch's device without memory
         raise
     except Exception as error:
-        raise UserError(f"{spec} cannot be built: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{spec} cannot be built: {type(error).__name__}: {in_a_line(error)}") from error
 
 
 def _embedding_dim(spec: str, features: nn.Module, channels: int, image_size: int) -> int:
@@ -171,20 +172,16 @@ def _embedding_dim(spec: str, features: nn.Module, channels: int, image_size: in
         ValueError: the network does not take such images, or gives no vector.
     """
     device = next(features.parameters()).device
-    modes = {part: part.training for part in features.modules()}
     try:
-        with torch.no_grad():
+        with preserve_modes(features), torch.no_grad():
             found = features.eval()(torch.zeros(1, channels, image_size, image_size, device=device))
     except NotImplementedError:
         raise
     except Exception as error:
         raise UserError(
-            f"{spec} cannot take images of {channels}x{image_size}x{image_size}: {' '.join(str(error).split())[:200]}; "
+            f"{spec} cannot take images of {channels}x{image_size}x{image_size}: {in_a_line(error)[:200]}; "
             "write image_size=224, or take another network"
         ) from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
     if found.dim() != 2:
         raise UserError(f"{spec} gives no embedding but values of shape {tuple(found.shape)}; take another network")
     return int(found.shape[1])

@@ -15,7 +15,7 @@ from protoat.data import ImageData
 from protoat.data.base import UNKNOWN_MODE
 from protoat.errors import UserError
 from protoat.functional.distributed import from_first_process
-from protoat.functional.forward import output_of
+from protoat.functional.forward import device_of, output_of
 from protoat.functional.partitions import agreement
 from protoat.models.head import multi_prototype_head
 from protoat.modes.base import Modes
@@ -188,7 +188,7 @@ class DiscoveredModes(Modes):
     def _seen_by(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Embeddings (N, D), and the place of the nearest prototype of the own class, -1 without a head that suits."""
         head, data = multi_prototype_head(network), self._data
-        device = next((part.device for part in network.parameters()), torch.device("cpu"))
+        device = device_of(network)
         suits = head is not None and tuple(head.active.shape) == (data.num_classes, self.clusters)
         found, nearest = [], []
         with attacking(network):

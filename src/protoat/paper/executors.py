@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
-from protoat.errors import DiskError, UserError
+from protoat.errors import UserError, in_a_line, on_disk
 from protoat.paper.job import Task
 from protoat.paper.laboratory import run_task
 from protoat.recipes.own_code import trusted, trusting
@@ -73,7 +73,7 @@ def _attempt(task: Task, store: Path) -> str | None:
 
 def one_line(error: Exception) -> str:
     """What an error says."""
-    return " ".join(str(error).split())
+    return in_a_line(error)
 
 
 @dataclass(frozen=True)
@@ -236,11 +236,9 @@ class _Slurm:
 def _logs(store: Path) -> Path:
     """A new folder, since numbers of processes come again; `protoat gc` reads off its name whose it is."""
     folder = store / ".jobs" / f"{datetime.now():%Y%m%d-%H%M%S}-{platform.node()}-{os.getpid()}"
-    try:
+    with on_disk(f"make {folder}"):
         make_folder(folder, within=store)
         check_no_links(folder, within=store)
-    except OSError as error:
-        raise DiskError(f"could not make {folder}: {error.strerror or error}") from error
     return folder
 
 

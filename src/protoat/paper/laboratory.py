@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from protoat.errors import DiskError, UserError
+from protoat.errors import UserError, on_disk
 from protoat.paper.find_record import AUDITED, find_record, is_audited, missing_attacks
 from protoat.paper.job import Job, Task
 from protoat.recipes.own_code import trusting
@@ -80,10 +80,8 @@ def run_task(task: Task, store: Path) -> Run:
 def _locks(store: Path) -> Path:
     """Folder of the locks of all jobs of a store."""
     folder = store / ".locks"
-    try:
+    with on_disk(f"make {folder}"):
         make_folder(folder, within=store)
-    except OSError as error:
-        raise DiskError(f"could not make {folder}: {error.strerror or error}") from error
     return folder
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from protoat.errors import UserError
 
@@ -21,7 +21,15 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def check_type(value: Any, expected: Any, *, place: str = "") -> None:
+class _Wrong(NamedTuple):
+    """A place below a value, what stands there, and what should."""
+
+    place: str
+    found: Any
+    wanted: str
+
+
+def check_type(value: Any, expected: Any) -> None:
     """Refuses a value that is not of a type.
 
     Args:
@@ -29,7 +37,6 @@ def check_type(value: Any, expected: Any, *, place: str = "") -> None:
         expected: a plain type, ``list``, ``dict``, ``Literal`` or union of such, or a `TypedDict`. ``int`` means a
             count: a whole number, 0 or more; ``float`` a number that is finite. Keys that a `TypedDict` does not name
             may hold anything: a later version may write more.
-        place: where the value stands, for the message.
 
     Raises:
         ValueError: names the place, what stands there and what is expected.
@@ -39,93 +46,56 @@ def check_type(value: Any, expected: Any, *, place: str = "") -> None:
     Traceback (most recent call last):
     protoat.errors.UserError: total is -3, expected a whole number, 0 or more
     """
-    if _fitting(expected)(value):
-        return
-    for where, found, wanted in _wrong(value, expected, place):
-        raise UserError(f"{where or 'it'} is {_shown(found)}, expected {wanted}")
+    if (wrong := _wrong(value, expected)) is not None:
+        raise UserError(f"{wrong.place.removeprefix('.') or 'it'} is {_shown(wrong.found)}, expected {wrong.wanted}")
+
+
+def _wrong(value: Any, expected: Any) -> _Wrong | None:  # noqa: PLR0911 - a case for each kind of type
+    """The first thing about a value that is not as expected."""
+    kind, inner = _parts(expected)
+    if expected is Any:
+        return None
+    if kind in (Union, UnionType):
+        return _of_no(value, inner)
+    if kind is Literal:
+        fits = isinstance(value, str | int | None) and value in inner
+        return None if fits else _Wrong("", value, " or ".join(map(repr, inner)))
+    if kind is list:
+        if not isinstance(value, list):
+            return _Wrong("", value, "a list")
+        return _first((f"[{number}]", _wrong(entry, inner[0])) for number, entry in enumerate(value))
+    if kind is dict or hasattr(expected, "__required_keys__"):
+        if not isinstance(value, dict):
+            return _Wrong("", value, "a mapping")
+        if kind is dict:
+            return _first((f".{key}", _wrong(entry, inner[1])) for key, entry in value.items())
+        return _first(
+            (f".{key}", _wrong(value[key], own) if key in value else _Wrong("", None, "to be there"))
+            for key, own in _hints(expected).items()
+            if key in value or key in expected.__required_keys__
+        )
+    return None if _is(value, expected) else _Wrong("", value, _WORDS[expected])
+
+
+def _first(found: Iterable[tuple[str, _Wrong | None]]) -> _Wrong | None:
+    """The first that is wrong, by its place from above."""
+    return next((wrong._replace(place=at + wrong.place) for at, wrong in found if wrong is not None), None)
+
+
+def _of_no(value: Any, choices: tuple[Any, ...]) -> _Wrong | None:
+    """Of a union whose parts are told apart by what kind of value they are."""
+    wrong = []
+    for choice in choices:
+        if (found := _wrong(value, choice)) is None:
+            return None
+        wrong.append(found)
+    deeper = [found for found in wrong if found.place]
+    return deeper[0] if deeper else _Wrong("", value, " or ".join(dict.fromkeys(found.wanted for found in wrong)))
 
 
 @lru_cache(maxsize=256)
-def _fitting(expected: Any) -> Callable[[Any], bool]:  # noqa: PLR0911
-    """Whether a value is of a type: what `_wrong` says at length, several times as fast."""
-    kind, inner = get_origin(expected), get_args(expected)
-    if expected is Any:
-        return lambda value: True
-    if kind in (Union, UnionType):
-        choices = [_fitting(each) for each in inner]
-        return lambda value: any(fits(value) for fits in choices)
-    if kind is Literal:
-        return lambda value: isinstance(value, str | int | None) and value in inner
-    if kind is list:
-        fits_each = _fitting(inner[0])
-        return lambda value: isinstance(value, list) and all(map(fits_each, value))
-    if kind is dict:
-        fits_value = _fitting(inner[1])
-        return lambda value: isinstance(value, dict) and all(map(fits_value, value.values()))
-    if hasattr(expected, "__required_keys__"):
-        return partial(_fits_class, expected)
-    return partial(_is, expected=expected)
-
-
-def _fits_class(expected: Any, value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and expected.__required_keys__ <= value.keys()
-        and all(fits(value[key]) for key, fits in _fitting_keys(expected) if key in value)
-    )
-
-
-@lru_cache(maxsize=64)
-def _fitting_keys(expected: Any) -> list[tuple[str, Callable[[Any], bool]]]:
-    return [(key, _fitting(kind)) for key, kind in _hints(expected).items()]
-
-
-def _wrong(value: Any, expected: Any, place: str) -> Iterator[tuple[str, Any, str]]:
-    """Each place that does not hold what it should, with what it holds and what it should."""
-    kind, inner = get_origin(expected), get_args(expected)
-    if expected is Any:
-        return
-    if kind in (Union, UnionType):
-        yield from _of_no(value, inner, place)
-    elif kind is Literal:
-        if not isinstance(value, str | int | None) or value not in inner:
-            yield place, value, " or ".join(map(repr, inner))
-    elif kind is list:
-        if not isinstance(value, list):
-            yield place, value, "a list"
-            return
-        for number, entry in enumerate(value):
-            yield from _wrong(entry, inner[0], f"{place}[{number}]")
-    elif kind is dict:
-        if not isinstance(value, dict):
-            yield place, value, "a mapping"
-            return
-        for key, entry in value.items():
-            yield from _wrong(entry, inner[1], _below(place, key))
-    elif hasattr(expected, "__required_keys__"):
-        yield from _of_class(value, expected, place)
-    elif not _is(value, expected):
-        yield place, value, _WORDS[expected]
-
-
-def _of_no(value: Any, choices: tuple[Any, ...], place: str) -> Iterator[tuple[str, Any, str]]:
-    """Of a union whose parts are told apart by what kind of value they are."""
-    wrong = [next(_wrong(value, choice, place), None) for choice in choices]
-    if all(wrong):
-        deeper = [found for found in wrong if found is not None and found[0] != place]
-        wanted = " or ".join(dict.fromkeys(found[2] for found in wrong if found is not None))
-        yield deeper[0] if deeper else (place, value, wanted)
-
-
-def _of_class(value: Any, expected: Any, place: str) -> Iterator[tuple[str, Any, str]]:
-    if not isinstance(value, dict):
-        yield place, value, "a mapping"
-        return
-    for key, kind in _hints(expected).items():
-        if key in value:
-            yield from _wrong(value[key], kind, _below(place, key))
-        elif key in expected.__required_keys__:
-            yield _below(place, key), None, "to be there"
+def _parts(expected: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(expected), get_args(expected)
 
 
 @lru_cache(maxsize=64)
@@ -141,10 +111,6 @@ def _is(value: Any, expected: Any) -> bool:
     if expected is float:
         return isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value)
     return isinstance(value, expected)
-
-
-def _below(place: str, key: Any) -> str:
-    return f"{place}.{key}" if place else str(key)
 
 
 def _shown(value: Any) -> str:

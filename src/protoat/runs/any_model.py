@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from protoat.attacks.mode import check_built
 from protoat.data import ImageData
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.models.library import check_name, timm_library
 from protoat.models.transfer import transfer
 from protoat.pretraining.weights_file import read_tensors
@@ -175,6 +175,6 @@ def _downloading(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise UserError(
-            f"the pretrained weights of {what} could not be had ({' '.join(str(error).split())}); "
+            f"the pretrained weights of {what} could not be had ({in_a_line(error)}); "
             "get them elsewhere and write --weights FILE"
         ) from error

@@ -10,12 +10,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from protoat.errors import UserError
+from protoat.errors import UserError, on_disk
 from protoat.runs.claims import is_claimed, is_half_removed, run_folders
 from protoat.runs.run import Run
 from protoat.storage import files
 from protoat.storage.locks import LOCK, home, is_at_work, is_free, locked
-from protoat.training import DiskError
 from protoat.training.exported import check_intact
 
 __all__ = ["Waste", "check_removable", "find_waste", "remove", "size"]
@@ -85,24 +84,23 @@ def remove(path: Path) -> None:
     """
     if not path.is_symlink():
         path = path.resolve()  # "." has no name to change
-    try:
+    with on_disk(f"remove {path}"):
         if path.is_symlink() or not path.is_dir():
             if not path.name.endswith(".lock") or is_free(path):
                 files.remove(path)
-                return None
+                return
             raise UserError(f"a process is at work on {path}, so it stays")
         if is_half_removed(path):
-            return _remove_run(path)
+            _remove_run(path)
+            return
         whole = is_claimed(path)
         with locked(home(path) / LOCK, str(path), wait=False, again=False) if _is_of_a_run(path) else nullcontext():
             if not whole:
                 files.remove(path)
-                return None
+                return
             aside = path.with_name(f".{path.name}-{os.getpid()}.removed")
             files.rename(path, aside.name)
         _remove_run(aside)
-    except OSError as error:
-        raise DiskError(f"could not remove {path}: {error.strerror or error}") from error
 
 
 def _is_of_a_run(folder: Path) -> bool:

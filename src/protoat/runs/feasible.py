@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from protoat.errors import UserError
+from protoat.functional.preserve import preserve_modes
 from protoat.types import as_output
 
 __all__ = ["check_batch", "check_network", "check_size", "within_memory"]
@@ -32,15 +33,11 @@ def check_network(model: object, num_classes: int, shape: tuple[int, int, int]) 
     name = f"--model {type(model).__name__}"
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} is what the function built, expected a torch.nn.Module")
-    modes = {part: part.training for part in model.modules()}
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with preserve_modes(model), torch.random.fork_rng(devices=[]), torch.no_grad():
             found = tuple(as_output(model.eval()(torch.zeros(1, *shape))).logits.shape)
     except Exception as error:
         raise UserError(f"{name} cannot take images of shape {shape}: {type(error).__name__}: {error}") from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
     if found != (1, num_classes):
         raise UserError(f"{name} returns logits of shape {found} for one image, expected (1, {num_classes})")
 

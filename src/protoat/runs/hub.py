@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-from protoat.errors import DiskError, UserError
+from protoat.errors import UserError, on_disk
 from protoat.runs.hub_api import COMMIT, Listing, Reference, UnreachableError, asking, listing
 from protoat.storage.files import check_no_links, make_folder, remove, rename
 from protoat.storage.manifest import MANIFEST, checksums
@@ -111,7 +111,7 @@ def _fetch(reference: Reference, there: Listing, folder: Path) -> bool:
             raise UserError(f"{reference}: {name} has {has}, and {allowed} are allowed")
         total += size
     logger.info("fetching %s, %.1f MB", reference, total / 1e6)
-    try:
+    with on_disk(f"write {folder}"):
         make_folder(folder.parent)
         with scratch(folder) as part:
             if os.path.lexists(folder):
@@ -122,10 +122,6 @@ def _fetch(reference: Reference, there: Listing, folder: Path) -> bool:
             _check(reference, part, names)
             rename(part, folder.name)
             return True
-    except UserError:
-        raise
-    except OSError as error:
-        raise DiskError(f"could not write {folder}: {error.strerror or error}") from error
 
 
 def _download(reference: Reference, commit: str, names: list[str], folder: Path) -> None:

@@ -18,8 +18,8 @@ from protoat.objective import Objective
 from protoat.recipes.recipe import Recipe
 from protoat.runs.build import Parts, build
 from protoat.runs.threads import on_fitting_threads
-from protoat.runs.train import first_images, levers, memory_format_of, precision_of, training_loader
-from protoat.training import fit, make_accelerator
+from protoat.runs.train import first_images, fitting, levers, memory_format_of, precision_of, training_loader
+from protoat.training import make_accelerator
 from protoat.training.validation import Validation, default_attack
 
 __all__ = ["Plan", "plan"]
@@ -70,22 +70,7 @@ def plan(recipe: Recipe) -> Plan:
     validations = 0 if parts.validation is None else math.ceil(recipe.epochs / recipe.validate_every)
     with on_fitting_threads(parts.model, first_images(recipe, parts, layout), accelerator):
         with suppress(_Enough):
-            fit(
-                parts.model,
-                loader,
-                parts.objective,
-                epochs=recipe.epochs,
-                optimizer=parts.optimizer,
-                schedule=recipe.schedule,
-                accelerator=accelerator,
-                clip_norm=recipe.clip_norm,
-                compile=recipe.compile,
-                attack_precision=recipe.attack_precision,
-                memory_format=layout,
-                seed=recipe.seed,
-                progress=False,
-                loggers=[],
-            )
+            fitting(recipe, parts, loader, accelerator, layout)(progress=False, loggers=[])
         return Plan(
             _about(recipe, parts, levers(recipe, accelerator, layout)),
             recipe.epochs,

@@ -8,8 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import torch
 
 import protoat
-from protoat.errors import UserError
+from protoat.errors import UserError, on_disk
 from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_facts, read_recipe, read_recipe_file
 from protoat.runs.claims import is_unbegun, mark
@@ -27,7 +25,6 @@ from protoat.storage.locks import home
 from protoat.storage.manifest import rename_record as rename_listed
 from protoat.storage.manifest import write_record as write_listed
 from protoat.storage.parsing import parse_yaml
-from protoat.training import DiskError
 
 __all__ = [
     "check_data",
@@ -42,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_INTACT = "; what was there before is intact"
 _PACKAGE = Path(__file__).parents[1]
 # Whose versions could change a number.
 _PACKAGES = ("torchvision", "accelerate", "numpy", "scipy", "scikit-learn", "safetensors", "pillow")
@@ -105,7 +103,7 @@ def write_record(path: Path, content: str | bytes) -> None:
         ValueError: a link, or something else that is no file of ours, is in the way.
         DiskError: it cannot be written; what was there before is untouched.
     """
-    with _on_disk(f"write {path}"):
+    with on_disk(f"write {path}", more=_INTACT):
         write_listed(path, content.encode() if isinstance(content, str) else content, within=home(path.parent))
 
 
@@ -115,7 +113,7 @@ def rename_record(path: Path, name: str) -> None:
     Raises:
         ValueError, DiskError: see `write_record`.
     """
-    with _on_disk(f"rename {path}"):
+    with on_disk(f"rename {path}", more=_INTACT):
         rename_listed(path, name, within=home(path.parent))
 
 
@@ -125,16 +123,8 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         ValueError, DiskError: see `write_record`.
     """
-    with _on_disk(f"write {path}"):
+    with on_disk(f"write {path}", more=_INTACT):
         files.write(path, content.encode() if isinstance(content, str) else content, within=home(path.parent))
-
-
-@contextmanager
-def _on_disk(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(f"could not {what}: {error.strerror or error}; what was there before is intact") from error
 
 
 def environment(device: torch.device, processes: int) -> dict[str, Any]:

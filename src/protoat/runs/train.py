@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from protoat.training.memory_format import MemoryFormat, check_memory_format, na
 from protoat.training.threads import saved_threads
 from protoat.training.trackers import Loggers, check_loggers
 
-__all__ = ["first_images", "levers", "memory_format_of", "precision_of", "train", "training_loader"]
+__all__ = ["first_images", "fitting", "levers", "memory_format_of", "precision_of", "train", "training_loader"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,29 +90,38 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
     ):
         on_main(begin)
         logger.info(levers(recipe, accelerator, memory_format))
-        return fit(
-            parts.model,
-            loader,
-            parts.objective,
-            epochs=recipe.epochs,
-            optimizer=parts.optimizer,
-            schedule=recipe.schedule,
+        return fitting(recipe, parts, loader, accelerator, memory_format)(
             validation=parts.validation,
             validate_every=recipe.validate_every,
             select=recipe.select,
             out=out,
             checkpoint_every=recipe.checkpoint_every,
-            accelerator=accelerator,
             averaging=recipe.averaging,
-            clip_norm=recipe.clip_norm,
-            compile=recipe.compile,
-            attack_precision=recipe.attack_precision,
-            memory_format=memory_format,
-            seed=recipe.seed,
             progress=progress,
             loggers=loggers,
             config=_told(recipe),
         )
+
+
+def fitting(
+    recipe: Recipe, parts: Parts, loader: ImageLoader, accelerator: Accelerator, memory_format: MemoryFormat
+) -> partial[FitResult]:
+    """`fit` with what decides on each step of a recipe; what is left says where the run is kept and how it is shown."""
+    return partial(
+        fit,
+        parts.model,
+        loader,
+        parts.objective,
+        epochs=recipe.epochs,
+        optimizer=parts.optimizer,
+        schedule=recipe.schedule,
+        accelerator=accelerator,
+        clip_norm=recipe.clip_norm,
+        compile=recipe.compile,
+        attack_precision=recipe.attack_precision,
+        memory_format=memory_format,
+        seed=recipe.seed,
+    )
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from protoat.attacks import PGD, Square, UniformNoise
 from protoat.data import DataNotFoundError
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.functional.forward import as_module, output_of
 from protoat.functional.preserve import preserve_modes
 from protoat.runs.run import Run
@@ -208,7 +208,7 @@ def _program(model: nn.Module, facts: Facts) -> torch.export.ExportedProgram:
         with preserve_modes(model), torch.no_grad():
             return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # torch has many kinds
-        first = " ".join(str(error).split())[:300]
+        first = in_a_line(error)[:300]
         raise UserError(f"torch cannot export {type(model).__name__}: {type(error).__name__}: {first}") from error
 
 

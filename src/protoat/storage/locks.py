@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import BaseFileLock, FileLock, Timeout
 
-from protoat.errors import DiskError, UserError
+from protoat.errors import UserError, on_disk
 from protoat.storage.files import Folder, absolute, make_folder, open_folder
 from protoat.storage.reading import open_to_read
 
@@ -95,10 +95,8 @@ def locked(path: Path, what: str, *, wait: bool, again: bool = True) -> Iterator
     """
     path = Path(os.path.realpath(path.parent)) / path.name  # `resolve` raises where links go round
     lock = FileLock(path, is_singleton=again)
-    try:
+    with on_disk(f"lock {path}"):
         _acquire(lock, path, what, wait=wait)
-    except OSError as error:
-        raise DiskError(f"could not lock {path}: {error.strerror or error}") from error
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from protoat.errors import UserError
 from protoat.storage.files import append, rename, write
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import open_to_read, read_bytes
+from protoat.storage.reading import read_bytes, sha256_of
 
 __all__ = [
     "MANIFEST",
@@ -191,11 +191,7 @@ def _present(path: Path, listed: Mapping[str, Sequence[str]]) -> list[str]:
     if path.name in listed:
         return list(listed[path.name])
     try:
-        with open_to_read(path) as file:
-            found = sha256()
-            while part := file.read(2**20):
-                found.update(part)
-            return [found.hexdigest()]
+        return [sha256_of(path)]
     except FileNotFoundError:
         return []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 
 __all__ = ["MOST_BYTES", "decoded", "no_yaml", "parse_json", "parse_yaml"]
 
@@ -101,7 +101,7 @@ def no_yaml(error: Exception) -> str:
     """
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return " ".join(str(error).split())
+        return in_a_line(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not understood'}"
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 from protoat.errors import MissingFileError, UserError
 from protoat.storage.files import open_folder
 
-__all__ = ["open_to_read", "read_bytes"]
+__all__ = ["open_to_read", "read_bytes", "sha256_of"]
+
+_PART = 2**20  # bytes
 
 
 def read_bytes(path: Path, *, limit: int, within: Path | None = None) -> bytes:
@@ -52,3 +55,16 @@ def open_to_read(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     with os.fdopen(descriptor, "rb") as file:
         yield file
+
+
+def sha256_of(path: Path, *, within: Path | None = None) -> str:
+    """SHA-256 of a regular file, in hex.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_bytes`.
+    """
+    found = sha256()
+    with open_to_read(path, within=within) as file:
+        while part := file.read(_PART):
+            found.update(part)
+    return found.hexdigest()

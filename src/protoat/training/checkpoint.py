@@ -22,7 +22,7 @@ from torch import Tensor
 from protoat.errors import CheckpointError
 from protoat.storage.files import Folder, open_folder, remove
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import open_to_read, read_bytes
+from protoat.storage.reading import read_bytes, sha256_of
 from protoat.training.files import together
 
 __all__ = ["Checkpoint", "clear", "existing", "load", "load_latest", "save", "to_bytes"]
@@ -113,7 +113,11 @@ def save(
 
     def publish() -> None:
         with open_folder(partial, within=folder.parent) as opened:
-            sums = {name: _sha256_of(partial / name) for name in opened.names() if name.endswith(".safetensors")}
+            sums = {
+                name: sha256_of(partial / name, within=partial)
+                for name in opened.names()
+                if name.endswith(".safetensors")
+            }
             written = {**state, "update": update, "files": sums}
             body = json.dumps(written, sort_keys=True)
             content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, indent=1)
@@ -184,7 +188,7 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
         if content["sha256"] != _sha256(json.dumps(state, sort_keys=True).encode()):
             raise CheckpointError(f"{path / _STATE} was altered")
         for name, expected in state["files"].items() if verify else ():
-            if not _FILE.fullmatch(name) or _sha256_of(path / name) != expected:
+            if not _FILE.fullmatch(name) or sha256_of(path / name, within=path) != expected:
                 raise CheckpointError(f"{path / name} was truncated or altered")
     except CheckpointError:
         raise
@@ -245,12 +249,3 @@ def _discard(folder: Folder, name: str) -> None:
 
 def _sha256(content: bytes) -> str:
     return sha256(content).hexdigest()
-
-
-def _sha256_of(path: Path) -> str:
-    """Of a file of a checkpoint."""
-    found = sha256()
-    with open_to_read(path, within=path.parent) as file:
-        while part := file.read(2**20):
-            found.update(part)
-    return found.hexdigest()

@@ -14,15 +14,13 @@ import safetensors
 from protoat.errors import CheckpointError, UserError
 from protoat.storage.files import write
 from protoat.storage.manifest import check, checksums
-from protoat.storage.reading import open_to_read
+from protoat.storage.reading import open_to_read, sha256_of
 from protoat.training import checkpoint
 from protoat.training.weights import Weights, part, prefixed
 
 __all__ = ["check_intact", "checked_digest", "digest", "is_whole", "read_weights", "restore"]
 
 logger = logging.getLogger(__name__)
-
-_PART = 2**22
 
 
 def digest(path: Path) -> str:
@@ -39,11 +37,7 @@ def digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest(path: Path, *_status: int) -> str:
-    found = sha256()
-    with open_to_read(path) as file:
-        while content := file.read(_PART):
-            found.update(content)
-    return found.hexdigest()
+    return sha256_of(path)
 
 
 def is_whole(path: Path) -> bool:

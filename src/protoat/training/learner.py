@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -215,12 +214,7 @@ class Learner:
     def __enter__(self) -> Learner:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name in _MARKS:
             self.unwrapped.__dict__.pop(name, None)
         self.unwrapped.__dict__.update(self._marks)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
 from protoat.errors import UserError
+from protoat.functional.preserve import preserve_modes
 from protoat.training.learner import Learner
 
 __all__ = ["check_single_image", "smallest_batch"]
@@ -66,7 +67,6 @@ def _check(
     """
     parts = () if regularizer is None else regularizer.named_modules()
     alone = [f"regularizer.{name}" for name, part in parts if isinstance(part, _BatchNorm) and part.training]
-    modes = [(module, module.training) for module in model.modules()]
     hooks = [
         module.register_forward_pre_hook(
             lambda _, inputs, name=name: alone.append(name) if inputs[0].numel() == inputs[0].shape[1] else None
@@ -75,16 +75,14 @@ def _check(
         if isinstance(module, _BatchNorm) and module in learning
     ]
     try:
-        for module, _ in modes:
-            module.training = False
         if hooks:
-            with torch.no_grad():
+            with preserve_modes(model), torch.no_grad():
+                for module in model.modules():
+                    module.training = False
                 model(image)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode
     if alone:
         raise UserError(
             f"a batch of an epoch holds one image, and of one image batch norm {alone[0]!r} has one value a channel, "

@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.tracking import GeneralTracker
 
-from protoat.errors import DiskError, UserError
+from protoat.errors import DiskError, UserError, in_a_line, on_disk
 from protoat.storage.files import check_no_links
 from protoat.storage.manifest import read_record_bytes, write_record
 from protoat.storage.parsing import parse_json
@@ -117,7 +116,7 @@ class Trackers:
                 elif name in known and self.folder is not None:
                     path = self.folder / _FILE
                     advice = f"; if its run {known[name]} was deleted, remove {path}, and trackers begin new runs"
-                raise UserError(f"{name} cannot begin: {_line(error)}{advice}") from error
+                raise UserError(f"{name} cannot begin: {in_a_line(error)[:300]}{advice}") from error
             self._begun.append((name, kind))
         self._remember(known)
 
@@ -155,12 +154,7 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         end = error if error is not None or self.ended else KeyboardInterrupt()
         try:
             self._each("end", lambda kind: kind.finish(end))
@@ -181,7 +175,9 @@ class Trackers:
                 if kind.in_folder and isinstance(error, OSError):
                     failure = error
                 else:
-                    logger.warning("%s could not %s, and is left out from now on: %s", name, what, _line(error))
+                    logger.warning(
+                        "%s could not %s, and is left out from now on: %s", name, what, in_a_line(error)[:300]
+                    )
                 self._begun.remove((name, kind))
         if failure is not None:
             reason = failure.strerror or failure
@@ -207,11 +203,5 @@ class Trackers:
         now = {**known, **{name: kind.known for name, kind in self._begun if kind.known is not None}}
         if self.folder is None or now == known:
             return
-        try:
+        with on_disk(f"write {self.folder / _FILE}"):
             write_record(self.folder / _FILE, json.dumps(now, indent=1).encode(), within=self.folder)
-        except OSError as error:
-            raise DiskError(f"could not write {self.folder / _FILE}: {error.strerror or error}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:300]

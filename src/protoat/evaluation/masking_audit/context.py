@@ -18,6 +18,7 @@ from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import measured
 from protoat.evaluation.record import Evaluation
 from protoat.evaluation.robustness import evaluate
+from protoat.functional.forward import device_of
 from protoat.threats import ThreatModel
 
 __all__ = ["AuditContext", "Crafted", "Surrogate"]
@@ -115,7 +116,7 @@ class AuditContext:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next((value.device for value in self.network.parameters()), torch.device("cpu"))
+        return device_of(self.network)
 
     @property
     def differentiable(self) -> bool:
