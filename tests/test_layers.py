@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def imported(own: str, source: str) -> set[str]:
     return {name if name in MODULES else name.rpartition(".")[0] for name in names} & MODULES.keys() - {own, "protoat"}
 
 
+@cache
+def defined(source: str) -> set[str]:
+    """Names that a module gives to something itself, rather than by an import."""
+    nodes = list(ast.walk(ast.parse(source)))
+    named = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return named | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
 def cycle(imports_of: Mapping[str, set[str]]) -> list[str]:
     """Modules that import each other in a circle; none where there is no circle."""
     try:
@@ -146,6 +155,18 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert cycle({name: imported(name, path.read_text()) for name, path in MODULES.items()}) == []
+
+
+def test_names_are_imported_from_the_module_that_has_them() -> None:
+    wrong = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            home = MODULES.get(str(node.module)) if isinstance(node, ast.ImportFrom) else None
+            if isinstance(node, ast.ImportFrom) and home is not None and home.name != "__init__.py":
+                wrong += [
+                    f"{path}: {alias.name}" for alias in node.names if alias.name not in defined(home.read_text())
+                ]
+    assert wrong == []
 
 
 def test_no_file_is_long() -> None:

@@ -21,7 +21,7 @@ from protoat.evaluation import *
 from protoat.methods import *
 from protoat.models import *
 from protoat.modes import *
-from protoat.objective import *
+from protoat.objective import Objective as Objective
 from protoat.pretraining import *
 from protoat.regularizers import *
 from protoat.runs.run import Run as Run

@@ -8,18 +8,6 @@ from typing import Any, get_args
 
 from protoat.errors import UserError
 
-__all__ = [
-    "check_callable",
-    "check_choice",
-    "check_epochs",
-    "check_flag",
-    "check_kind",
-    "check_number",
-    "check_seed",
-    "check_whole",
-    "counts_per_class",
-]
-
 _SEEDS = 2**63
 _MOST_EPOCHS = 1_000_000
 

@@ -17,8 +17,6 @@ from protoat.modes import Modes
 from protoat.regularizers import Regularizer
 from protoat.weighting import Weighting
 
-__all__ = ["Epoch", "EpochEnd", "warn_of_eval_mode", "warn_of_the_unlearned"]
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -10,18 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = [
-    "CheckpointError",
-    "DiskError",
-    "Interrupted",
-    "MissingFileError",
-    "NoGradientError",
-    "NonFiniteLossError",
-    "UserError",
-    "in_a_line",
-    "on_disk",
-]
-
 _ADVICE = {
     "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
     "mode": "lower the learning rate, the scale of the head or mode_weight",

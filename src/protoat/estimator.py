@@ -33,8 +33,6 @@ from protoat.runs.network import call_builder
 from protoat.threats import Linf, ThreatModel
 from protoat.training import Cyclic, Schedule, fit, parameter_groups
 
-__all__ = ["RobustClassifier"]
-
 _HIDDEN = 64
 _SMALLEST = 8  # pixels that LeNet takes
 _MODES: dict[str, Callable[[ImageData], Modes]] = {"known": KnownModes, "discovered": DiscoveredModes}

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-__all__ = ["Memory"]
-
 _NOTHING = torch.empty(0)
 
 

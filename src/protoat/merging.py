@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 from protoat.arguments import check_number, check_whole
 from protoat.errors import UserError
 
-__all__ = ["MergeSchedule", "forget"]
-
 
 @dataclass(frozen=True)
 class MergeSchedule:

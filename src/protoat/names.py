@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["csv_cell", "markdown_text", "printable"]
-
 # Controls (escape sequences begin with one), halves of characters, and what reorders or hides text.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 

@@ -26,8 +26,6 @@ from protoat.reprs import constructor_repr
 from protoat.types import Forwards, LossTerms
 from protoat.weighting import Weighting
 
-__all__ = ["Objective"]
-
 logger = logging.getLogger(__name__)
 
 

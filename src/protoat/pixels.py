@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from protoat.errors import UserError
 
-__all__ = ["Pixels"]
-
 # jsonargparse runs the body of `if TYPE_CHECKING:` to resolve annotations; here it must find the class.
 if not TYPE_CHECKING:
 

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["constructor_repr", "factory"]
-
 
 def constructor_repr(obj: object, *holders: object, **given: Any) -> str:
     """``Class(argument, name=argument, ...)``; in the namespace of protoat it gives the same object again.

@@ -10,8 +10,6 @@ from torch import nn
 from protoat.functional.norms import Norm, norm_of
 from protoat.pixels import Pixels
 
-__all__ = ["L1", "L2", "Linf", "NormName", "ThreatModel", "check_threat"]
-
 NormName = Literal["linf", "l2", "l1"]
 
 

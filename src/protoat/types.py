@@ -10,8 +10,6 @@ from torch.utils import _pytree as pytree
 
 from protoat.errors import UserError
 
-__all__ = ["Forwards", "LossTerms", "Output", "as_output"]
-
 
 class Output(NamedTuple):
     """What a model returns.

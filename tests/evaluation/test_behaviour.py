@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.evaluation.behaviour import differing, eval_logits, unlike_eval_mode, unlike_in_company, unlike_itself
+from protoat.attacks.examination import differing
+from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode, unlike_in_company, unlike_itself
 
 from .cheats import BatchStatistics, Noisy, build
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import TPGD
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.data import Augment, Digits, ImageData, Source
 from protoat.methods import BiaMAT
 from protoat.objective import Objective

@@ -10,7 +10,7 @@ from protoat.attacks.adaptive import (
 from protoat.attacks.adaptive_head import LeaveMode, adaptive_head_attacks
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.autoattack import AutoAttack
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
 from protoat.attacks.carlini_wagner import CarliniWagnerL2
 from protoat.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from protoat.attacks.carlini_wagner_linf import CarliniWagnerLinf
@@ -25,6 +25,7 @@ from protoat.attacks.jsma import JSMA
 from protoat.attacks.kl import TPGD
 from protoat.attacks.malt import MALT
 from protoat.attacks.minimal import Closest, MinimalNormAttack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.noise import CornerNoise, UniformNoise
 from protoat.attacks.pma import PMA
 from protoat.attacks.problem import AttackLoss, AttackResult, Problem

@@ -14,8 +14,6 @@ from protoat.attacks.watched import Watched
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
 
-__all__ = ["among", "gradient_run", "is_adversarial", "is_coarse", "leading", "select", "succeeded", "worst_case"]
-
 Run = Callable[[Problem, Tensor], Tensor]
 
 

@@ -19,14 +19,6 @@ from protoat.functional.prototypes import prototype_similarity
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-__all__ = [
-    "ApproachWrong",
-    "LeaveOwn",
-    "PrototypeClassifier",
-    "WithSoftTriple",
-    "adaptive_attacks",
-]
-
 
 class PrototypeLoss(ABC):
     """A per-example loss ``(Output, labels) -> (B,)`` that knows the prototypes, for the `loss` of `PGD` and `APGD`.

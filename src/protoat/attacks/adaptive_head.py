@@ -14,8 +14,6 @@ from protoat.attacks.problem import AttackLoss
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-__all__ = ["LeaveMode", "adaptive_head_attacks"]
-
 
 class LeaveMode:
     """Minus the log posterior of the likeliest prototype of a class, for the `loss` of `PGD` and `APGD`.

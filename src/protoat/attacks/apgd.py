@@ -14,7 +14,8 @@ from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.active import gradient_run, is_coarse, select, succeeded, worst_case
 from protoat.attacks.apgd_sparse import climb_sparse
 from protoat.attacks.ascent import Ascent, Score, measure
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.attacks.targets import ranked_prototypes, ranked_wrong_classes
 from protoat.functional.losses import cross_entropy
@@ -22,8 +23,6 @@ from protoat.functional.margins import difference, dlr_targeted
 from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["APGD", "APGDT", "Score", "checkpoints", "climb"]
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -15,8 +15,6 @@ from protoat.functional.batch import noise_like
 from protoat.functional.l1 import largest_signs
 from protoat.functional.norms import Norm
 
-__all__ = ["climb_sparse"]
-
 _SHRINK = 1.5
 _SHORTEST = 10
 

@@ -13,8 +13,6 @@ from protoat.attacks.gradient import input_gradient
 from protoat.attacks.problem import Problem
 from protoat.types import Output
 
-__all__ = ["Ascent", "Score", "measure"]
-
 Score = Callable[[Output, Tensor, Tensor], Tensor]
 
 

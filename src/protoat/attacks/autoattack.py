@@ -21,8 +21,6 @@ from protoat.functional.margins import dlr
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-__all__ = ["AutoAttack"]
-
 
 class AutoAttack(Attack):
     """Four attacks without parameters to tune, one after the other, each on the images that are still robust.

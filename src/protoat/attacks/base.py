@@ -29,14 +29,6 @@ from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
 
-__all__ = [
-    "Attack",
-    "BatchNormMode",
-    "MeasurementWarning",
-    "attacking",
-    "plain",
-]
-
 
 class Attack(HoldsNoModel, ABC):
     """Base of all attacks. A subclass writes `run`; budget, range, side effects and success are handled here.

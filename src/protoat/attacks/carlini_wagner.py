@@ -9,15 +9,13 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.active import select
-from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
 from protoat.functional.gradients import gradient_of
 from protoat.functional.norms import Norm, norm_of
 from protoat.threats import ThreatModel
-
-__all__ = ["CarliniWagnerL2"]
 
 
 @dataclass

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.attacks.base import BatchNormMode
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tightening import Tightening
 from protoat.threats import ThreatModel
-
-__all__ = ["CarliniWagnerL0"]
 
 _SMALL = 0.01  # share of a lead that may be given up in any number of pixels at once
 _MOVED = 1e-4

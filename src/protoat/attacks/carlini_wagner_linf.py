@@ -7,13 +7,11 @@ from torch import Tensor
 
 from protoat.arguments import check_number
 from protoat.attacks.active import leading
-from protoat.attacks.base import BatchNormMode
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tightening import Tightening
 from protoat.functional.norms import Norm, norm_of
 from protoat.threats import ThreatModel
-
-__all__ = ["CarliniWagnerLinf"]
 
 _SMALLEST = 1 / 256
 

@@ -10,13 +10,12 @@ from torch import Tensor
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import climb
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.functional.precision import at_least_float32
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["EmbeddingDisplacement"]
 
 
 class EmbeddingDisplacement(Attack):

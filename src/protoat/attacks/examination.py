@@ -23,19 +23,6 @@ from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 from protoat.types import Output
 
-__all__ = [
-    "NOTHING_FOUND",
-    "Examination",
-    "Finding",
-    "MeasurementWarning",
-    "Severity",
-    "are_probabilities",
-    "differing",
-    "examine",
-    "examined",
-    "is_examined",
-]
-
 Severity = Literal["error", "warning", "note"]
 
 

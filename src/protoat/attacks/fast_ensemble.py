@@ -28,8 +28,6 @@ from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-__all__ = ["FastEnsemble"]
-
 _KEPT = 0.8  # share of the standing images, those that came closest, that the next run of a targeted attack is given
 _TENTH = 10  # one in so many standing images is given to Square, and at least so many
 

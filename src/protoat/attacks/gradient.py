@@ -10,7 +10,8 @@ from torch import Tensor
 
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
 from protoat.attacks.active import among, is_adversarial, worst_case
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.errors import UserError
 from protoat.functional.batch import Radius
@@ -19,8 +20,6 @@ from protoat.functional.losses import cross_entropy
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
-
-__all__ = ["FGSM", "PGD", "InputGradient", "input_gradient", "step_length"]
 
 _SCALE = 2.0**8
 

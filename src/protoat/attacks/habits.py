@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from protoat.threats import Linf, ThreatModel
 
-__all__ = ["NOT_GIVEN", "HoldsNoModel", "check_call"]
-
 NOT_GIVEN: Any = None  # stands for a missing argument, so that `attack(x, y)` can be answered
 _FOREIGN = ("model", "eps", "alpha")  # of torchattacks
 

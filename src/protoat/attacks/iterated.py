@@ -10,8 +10,9 @@ from torch import Tensor
 
 from protoat.arguments import check_callable, check_number, check_whole
 from protoat.attacks.active import leading
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
 from protoat.attacks.gradient import PGD, input_gradient, step_length
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
@@ -19,8 +20,6 @@ from protoat.pixels import Pixels
 from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["BIM", "CWPGD", "MIM"]
 
 
 class BIM(PGD):

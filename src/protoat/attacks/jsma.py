@@ -9,15 +9,14 @@ from torch import Tensor
 
 from protoat.arguments import check_number
 from protoat.attacks.active import is_adversarial, select
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.errors import UserError
 from protoat.functional.gradients import gradient_of
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["JSMA"]
 
 # Entries of the table of pixel pairs that are held at once: 64 MiB in float32.
 _TABLE = 2**24

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_whole
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
 from protoat.attacks.gradient import input_gradient, step_length
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.functional.batch import Radius, noise_like
 from protoat.functional.consistency import kl_divergence
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
-
-__all__ = ["TPGD"]
 
 _START = 0.001
 

@@ -7,14 +7,12 @@ from torch import Tensor
 
 from protoat.arguments import check_whole
 from protoat.attacks.apgd import APGDT
-from protoat.attacks.base import BatchNormMode
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.gradients import gradient_of
 from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
-
-__all__ = ["MALT", "nearest_classes"]
 
 
 class MALT(APGDT):

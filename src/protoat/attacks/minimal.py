@@ -14,8 +14,6 @@ from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.norms import Norm
 
-__all__ = ["Closest", "MinimalNormAttack", "nearest_boundary"]
-
 
 class Closest(NamedTuple):
     """Nearest adversarial images.

@@ -12,8 +12,6 @@ from torch.nn.parameter import is_lazy
 from protoat.errors import UserError
 from protoat.functional.preserve import preserve_modes
 
-__all__ = ["BatchNormMode", "attacking", "check_built"]
-
 #: Batch norm while attacking: running statistics, those of the batch, or the same with the running ones kept.
 BatchNormMode = Literal["eval", "train", "train_frozen"]
 

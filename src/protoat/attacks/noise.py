@@ -9,11 +9,10 @@ from torch import Tensor
 
 from protoat.arguments import check_whole
 from protoat.attacks.active import is_adversarial, select
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.threats import ThreatModel
-
-__all__ = ["CornerNoise", "UniformNoise"]
 
 
 class _RandomSearch(Attack):

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from protoat.arguments import check_whole
 from protoat.attacks.active import among, gradient_run, succeeded, worst_case
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
 from protoat.attacks.gradient import input_gradient
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.functional.margins import own_probability, probability_margin
 from protoat.threats import ThreatModel
-
-__all__ = ["PMA", "cosine_step"]
 
 
 def cosine_step(done: int, steps: int) -> float:

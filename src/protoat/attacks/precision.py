@@ -12,15 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "AttackPrecision",
-    "Passes",
-    "are_results_judged",
-    "attacks_in",
-    "faster_precision",
-    "present_precision",
-]
-
 AttackPrecision = Literal["fp32", "bf16"]
 
 _EXACT = 0.25  # share of an attack's steps, the last ones, that are float32 where its result is to be judged

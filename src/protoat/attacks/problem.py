@@ -14,8 +14,6 @@ from protoat.functional.images import check_images
 from protoat.functional.losses import margin
 from protoat.types import Output
 
-__all__ = ["AttackLoss", "AttackResult", "Problem", "checked_images", "checked_radius", "usable"]
-
 #: What an attack raises: a model's output and labels (B,) to the loss (B,) of each image.
 AttackLoss = Callable[[Output, Tensor], Tensor]
 

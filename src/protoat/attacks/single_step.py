@@ -5,16 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from protoat.arguments import check_callable
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
 from protoat.attacks.gradient import PGD, input_gradient
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.errors import UserError
 from protoat.functional.batch import noise_like
 from protoat.functional.losses import cross_entropy
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
-
-__all__ = ["FFGSM", "RFGSM"]
 
 
 class FFGSM(PGD):

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.active import among, leading, select, worst_case
-from protoat.attacks.base import Attack, BatchNormMode
+from protoat.attacks.base import Attack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
 from protoat.errors import UserError
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["Square"]
 
 Propose = Callable[[Problem, Tensor, int, list[float]], tuple[Tensor, Tensor]]
 

@@ -11,8 +11,6 @@ from protoat.attacks.active import leading
 from protoat.attacks.problem import Problem
 from protoat.functional.norms import Norm
 
-__all__ = ["Window", "coin", "move_budget", "signs", "tile", "window_at"]
-
 Window = tuple[slice, ...]
 
 

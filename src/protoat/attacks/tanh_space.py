@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-__all__ = ["Adam", "from_tanh_space", "to_tanh_space"]
-
 
 def to_tanh_space(x: Tensor) -> Tensor:
     """Images in [0, 1] as points without bounds; black and white pixels start 5e-4 inside, where they can still move.

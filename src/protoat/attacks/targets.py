@@ -15,8 +15,6 @@ from protoat.attacks.problem import Problem
 from protoat.errors import UserError
 from protoat.types import Output
 
-__all__ = ["TargetRule", "Targeted", "draw_targets", "ranked_prototypes", "ranked_wrong_classes"]
-
 #: Which wrong class is the target of an image; see `draw_targets`.
 TargetRule = Literal["least_likely", "next", "random", "all"]
 

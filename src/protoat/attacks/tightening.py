@@ -10,13 +10,11 @@ from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import among, select
-from protoat.attacks.base import BatchNormMode
 from protoat.attacks.minimal import MinimalNormAttack
+from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
 from protoat.threats import ThreatModel
-
-__all__ = ["Tightening"]
 
 
 class _Solved(NamedTuple):

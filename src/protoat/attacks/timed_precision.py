@@ -10,8 +10,6 @@ from protoat.attacks.precision import AttackPrecision, faster_precision
 from protoat.functional.distributed import max_over_processes
 from protoat.threats import ThreatModel
 
-__all__ = ["timed_precision"]
-
 
 def timed_precision(network: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> tuple[AttackPrecision, float]:
     """The precision in which one step of PGD is faster on every process, and the ratio of bfloat16 to float32 here.

@@ -10,8 +10,6 @@ from protoat.arguments import check_kind
 from protoat.attacks.base import Attack
 from protoat.attacks.problem import Problem
 
-__all__ = ["Transfer"]
-
 
 class Transfer(Attack):
     """Makes adversarial images on a surrogate and shows them to the model under test, whose gradients are not used.

@@ -15,8 +15,6 @@ from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
 from protoat.types import Output
 
-__all__ = ["Watched", "check_logits", "leads"]
-
 # Rescaled logits: the likeliest class of a middling image leads by this much, as in a network that is not saturated.
 _LEAD = 10.0
 

@@ -7,8 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["advise", "in_options", "options_in", "options_of_data", "options_of_recipe"]
-
 Options = Mapping[str, list[str]]
 
 _VALUE = r"(?:'[^']*'|\[[^\]]*\]|[^\s;,()]+)"

@@ -6,8 +6,6 @@ import sys
 
 from protoat.errors import UserError
 
-__all__ = ["agreed", "check_somebody_can_answer"]
-
 
 def check_somebody_can_answer(what: str) -> None:
     """Refuses to remove things where no terminal is there to ask at.

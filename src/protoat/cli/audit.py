@@ -15,8 +15,6 @@ from protoat.evaluation.masking_audit import CHECKS
 from protoat.runs.audit import audit_subject, fuller_audit
 from protoat.runs.subject_options import subject_of, subject_parser
 
-__all__ = ["main"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -29,8 +29,6 @@ from protoat.records.files import read_recipe
 from protoat.reports.records import HOLM, OF_MODES, accuracy, difference, hardest_of, holm_in_words, mode_rows
 from protoat.runs.claims import A_RUN, called, find_run
 
-__all__ = ["main"]
-
 _Tests = Mapping[tuple[str, str], tuple[float, bool]]
 
 

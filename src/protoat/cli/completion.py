@@ -10,8 +10,6 @@ from importlib import import_module
 
 from protoat.errors import UserError
 
-__all__ = ["script"]
-
 _EVERYWHERE = ("--help", "--json", "--quiet", "--traceback")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*", re.IGNORECASE)
 _BASH = """\

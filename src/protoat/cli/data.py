@@ -13,8 +13,6 @@ from protoat.errors import UserError
 from protoat.recipes.choices import class_names
 from protoat.recipes.parser import Parser, nearest
 
-__all__ = ["main"]
-
 _OF_OWN_IMAGES = ("path", "image_size", "image", "label", "mode", "subset")
 
 

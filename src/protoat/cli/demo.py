@@ -21,8 +21,6 @@ from protoat.runs.measure import measure
 from protoat.runs.run import Run
 from protoat.runs.train import train
 
-__all__ = ["main"]
-
 _RUNS = {"PGD-AT": ["--regularizer", "none"], "multi-prototype PGD-AT": []}
 _ATTACKS = ["clean", "fgsm", "pgd10", "pgd100"]
 

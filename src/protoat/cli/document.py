@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["document", "is_wanted", "keep", "keep_line", "keep_table"]
-
 _KEPT: ContextVar[dict[str, Any] | None] = ContextVar("document", default=None)
 
 

@@ -23,8 +23,6 @@ from protoat.runs.named_attacks import HELP, default_names
 from protoat.runs.probe import probe_run
 from protoat.runs.subject_options import check_weights_of_run, subject_of, subject_parser
 
-__all__ = ["main"]
-
 logger = logging.getLogger(__name__)
 
 _OF_PROBE = ("run", "weights", "attacks", "n", "batch_size", "linear_probe", "log_with", "trust")

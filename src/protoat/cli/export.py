@@ -14,8 +14,6 @@ from protoat.runs.claims import A_RUN, called
 from protoat.runs.run import Run
 from protoat.sharing.export import FORMATS, export
 
-__all__ = ["main"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from protoat.plots.plot import Plot
     from protoat.runs.run import Run
 
-__all__ = ["main"]
-
 _OF_VIEW = ("images", "attack", "classes")
 
 

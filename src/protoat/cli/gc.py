@@ -11,8 +11,6 @@ from protoat.recipes.parser import Parser
 from protoat.runs.cleanup import Waste, find_waste, remove
 from protoat.storage.path_checks import check_is_folder
 
-__all__ = ["main", "megabytes"]
-
 
 def main(args: list[str]) -> int:
     """Removes what no run needs any more: checkpoints of complete runs, partial files, old logs; 1 when told no."""

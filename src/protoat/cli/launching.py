@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from protoat.paper.job import Task
     from protoat.paper.launch import Failure
 
-__all__ = ["OPTIONS", "add_options", "check_options", "launched", "say_failed"]
-
 logger = logging.getLogger(__name__)
 
 OPTIONS = ("budget", "store", "jobs", "executor", "executor_options", "dry_run")

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from protoat.evaluation.probe import Probe
     from protoat.evaluation.record import Evaluation
 
-__all__ = ["add_log_with", "check_log_with", "numbers_of", "numbers_of_heads", "tell"]
-
 
 def add_log_with(parser: Parser, what: str, *, usual: str = "none") -> None:
     """Adds the option.

@@ -16,8 +16,6 @@ from protoat.reports.records import accuracy
 from protoat.runs.run import Run, list_runs
 from protoat.storage.path_checks import check_is_folder
 
-__all__ = ["main", "parts_of"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -23,8 +23,6 @@ from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code
 from protoat.runs.cores import choosing_threads, threads_are_set
 
-__all__ = ["run"]
-
 _EVERYWHERE = ("--traceback", "-q", "--quiet", "--json")
 _OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
 _LONGEST = 1500  # characters of a message; one of 5000 is a name that somebody has pasted by mistake

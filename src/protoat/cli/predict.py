@@ -27,8 +27,6 @@ from protoat.runs.store import write
 from protoat.runs.subject_options import check_weights_of_run
 from protoat.storage.path_checks import check_file
 
-__all__ = ["main"]
-
 _FORMATS = {".csv": "csv", ".json": "json"}
 _NAMES = ("picture", "class", "nearest prototype")
 

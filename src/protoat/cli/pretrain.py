@@ -5,8 +5,6 @@ from __future__ import annotations
 from protoat.cli.say import say
 from protoat.cli.train import start
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> None:
     """Pre-trains an encoder without labels, ``digits-acl`` when no recipe is named."""

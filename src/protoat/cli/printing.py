@@ -22,8 +22,6 @@ from protoat.reports.records import heads_of, interval_text, lowest, lowest_colu
 if TYPE_CHECKING:
     from protoat.runs.plan import Plan
 
-__all__ = ["linear_heads", "measurements", "print_plan", "print_table"]
-
 
 def print_table(
     title: str,

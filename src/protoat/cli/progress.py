@@ -10,8 +10,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from protoat.names import printable
 
-__all__ = ["Shown"]
-
 logger = logging.getLogger(__name__)
 
 _SILENCE = 60.0  # seconds between two lines

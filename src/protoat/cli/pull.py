@@ -9,8 +9,6 @@ from protoat.recipes.parser import Parser
 from protoat.runs.hub import pull
 from protoat.runs.hub_api import Reference
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> None:
     """Fetches a run from the Hugging Face Hub into a folder of its own, and compares it with its checksums."""

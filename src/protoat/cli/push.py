@@ -10,8 +10,6 @@ from protoat.runs.claims import A_RUN
 from protoat.runs.run import Run
 from protoat.sharing.push import push
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> None:
     """Puts a run on the Hugging Face Hub: weights, recipe, records and a model card, but no code."""

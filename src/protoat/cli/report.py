@@ -16,8 +16,6 @@ from protoat.storage.parsing import parse_json, parse_yaml
 from protoat.storage.path_checks import check_file
 from protoat.storage.places import local_paths, machines
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> None:
     """Writes all that is known of runs into one HTML file; several runs are compared."""

@@ -10,8 +10,6 @@ from protoat.recipes.parser import Parser
 from protoat.runs.claims import find_run, is_elsewhere
 from protoat.runs.cleanup import check_removable, remove, size
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> int:
     """Removes run folders with all they hold; 1 where the user says no."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from protoat.cli.document import is_wanted, keep_line
 from protoat.names import printable
 
-__all__ = ["say"]
-
 
 def say(text: str, *, end: str = "\n", lines: bool = False, flush: bool = False) -> None:
     """Prints a text.

@@ -15,8 +15,6 @@ from protoat.runs.claims import A_RUN, called, find_run
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 
-__all__ = ["main"]
-
 
 def main(args: list[str]) -> None:
     """Shows one run: recipe, training, prototypes, evaluation; of any other model, its evaluation."""

@@ -17,8 +17,6 @@ from protoat.storage.path_checks import check_file, check_no_file
 if TYPE_CHECKING:
     from protoat.paper.tables.fill import Filled
 
-__all__ = ["main"]
-
 _FORMATS = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
 
 

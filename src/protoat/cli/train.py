@@ -26,8 +26,6 @@ from protoat.storage.parsing import parse_yaml
 from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
 
-__all__ = ["main", "start"]
-
 logger = logging.getLogger(__name__)
 
 

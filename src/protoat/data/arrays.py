@@ -11,8 +11,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.images import check_images, unit_pixels
 
-__all__ = ["shape_of_images", "unit_images"]
-
 _COLOURS = (1, 3, 4)
 
 

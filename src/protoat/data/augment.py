@@ -10,8 +10,6 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_whole
 
-__all__ = ["Augment", "Moves", "crop"]
-
 
 @dataclass(frozen=True)
 class Augment:

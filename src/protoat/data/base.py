@@ -24,8 +24,6 @@ from protoat.reprs import constructor_repr
 if TYPE_CHECKING:
     from protoat.data.inventory import Inventory
 
-__all__ = ["UNKNOWN_MODE", "DataNotFoundError", "ImageData", "Source", "Split"]
-
 UNKNOWN_MODE = "(unknown)"  # what a mode is called, alone or behind its class, whose images are of no known mode
 #: A part of a data set.
 Split = Literal["train", "test"]

@@ -14,8 +14,6 @@ from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
 from protoat.functional.labels import class_numbers
 
-__all__ = ["as_batch", "float_type", "origin_of"]
-
 _IMAGES = ("image", "images", "pixel_values", "img")
 _LABELS = ("label", "labels", "target", "targets")
 _INDEX = ("index", "indices", "idx")

@@ -23,8 +23,6 @@ from protoat.errors import UserError, in_a_line
 from protoat.storage.reading import open_to_read
 from protoat.storage.scratch import scratch
 
-__all__ = ["cache_folder", "decode_once", "file_digests"]
-
 _CHUNK = 256  # files a thread takes at a time; one file is too little work to hand over
 _LONGEST = 2**29  # bytes of a file that may be a picture
 _PART = 2**20

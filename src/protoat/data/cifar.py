@@ -10,8 +10,6 @@ from protoat.data.augment import Augment
 from protoat.data.base import ImageData, Split, reading
 from protoat.data.torchvision_set import TorchvisionSet
 
-__all__ = ["CIFAR10", "CIFAR100", "CIFAR100_SUPERCLASSES"]
-
 
 class CIFAR10(TorchvisionSet):
     """50,000 + 10,000 colour photographs of 32x32 pixels, in ``root/cifar-10-batches-py``.

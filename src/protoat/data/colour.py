@@ -13,8 +13,6 @@ from PIL import Image, ImageCms
 
 from protoat.errors import UserError
 
-__all__ = ["to_srgb"]
-
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 # Of lcms: safe in several threads; and exact at each level rather than fast, as grey curves are else interpolated.
 _FLAGS = {"RGB": 0x0040, "CMYK": 0x0040, "L": 0x0040 | 0x0100}

@@ -10,8 +10,6 @@ import torch
 from protoat.data.base import ImageData, Source, Split
 from protoat.data.inventory import Inventory, inventory_of_both
 
-__all__ = ["Digits"]
-
 _TEST_IMAGES = 500
 
 

@@ -12,8 +12,6 @@ from protoat.data.listing import Picture, children, in_order, pictures
 from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError
 
-__all__ = ["ImageFolder"]
-
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test", *_VALIDATION)
 _LIKE_HALVES = ("train", "training", *_TEST, "testing", "eval")

@@ -21,8 +21,6 @@ from protoat.errors import UserError, in_a_line
 from protoat.functional.images import unit_pixels
 from protoat.functional.preserve import preserve_host_random_state, set_random_state
 
-__all__ = ["FORMS", "Given", "LabelledImages", "as_image_data", "is_whole", "read_images"]
-
 logger = logging.getLogger(__name__)
 
 LabelledImages = ImageData | ImageLoader | Iterable[Any] | Dataset[Any]

@@ -16,8 +16,6 @@ from protoat.data.hugging_face_columns import Columns
 from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError, in_a_line
 
-__all__ = ["HFDataset"]
-
 logger = logging.getLogger(__name__)
 
 _VALIDATION = ("validation", "valid", "val")

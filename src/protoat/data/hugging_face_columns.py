@@ -11,8 +11,6 @@ from protoat.data.base import UNKNOWN_MODE
 from protoat.data.listing import in_order
 from protoat.errors import UserError
 
-__all__ = ["Columns"]
-
 _LABELS = ("label", "labels", "fine_label", "target")
 
 

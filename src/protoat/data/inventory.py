@@ -13,8 +13,6 @@ from torch import Tensor
 
 from protoat.data.base import ImageData, Source
 
-__all__ = ["Inventory", "inventory_of", "inventory_of_both"]
-
 _AT_ONCE = 1024  # images
 _SHOWN = 8  # classes, or kinds of files, that one line names
 

@@ -14,8 +14,6 @@ from protoat.data.base import UNKNOWN_MODE
 from protoat.data.picture import is_picture
 from protoat.errors import UserError
 
-__all__ = ["Picture", "children", "in_order", "pictures"]
-
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 

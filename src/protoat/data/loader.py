@@ -16,8 +16,6 @@ from protoat.data.origin import Origin
 from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
 
-__all__ = ["ImageLoader"]
-
 
 class ImageLoader:
     """Iterates over batches ``(x, y)`` of one epoch: x (B, C, H, W) float32 in [0, 1], y (B,) int64.

@@ -8,8 +8,6 @@ from typing import ClassVar
 from protoat.data.base import ImageData, Split, reading
 from protoat.data.torchvision_set import TorchvisionSet
 
-__all__ = ["MNIST", "FashionMNIST"]
-
 
 class MNIST(TorchvisionSet):
     """60,000 + 10,000 handwritten digits of 28x28 grey pixels, in ``root/MNIST/raw``; not augmented.

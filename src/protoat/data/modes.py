@@ -13,8 +13,6 @@ from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
 from protoat.errors import UserError
 
-__all__ = ["Groups", "in_order_of", "long_tailed", "regroup", "split_validation"]
-
 #: Which classes become one: how many groups, CIFAR-100's superclasses, names of classes for each group or for each mode
 #: of each group, or at random.
 Groups = (

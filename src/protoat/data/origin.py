@@ -9,8 +9,6 @@ from torch import Tensor
 from protoat.data.augment import Moves
 from protoat.errors import UserError
 
-__all__ = ["Origin"]
-
 
 @dataclass(frozen=True, eq=False)
 class Origin:

@@ -18,8 +18,6 @@ from protoat.data.listing import in_order
 from protoat.data.picture import colour_of
 from protoat.errors import UserError
 
-__all__ = ["OwnImages", "Pictures", "held_out"]
-
 _TEST_SHARE = 0.2
 _BY_CONTENT = {"train": "four fifths by content", "test": "a fifth by content"}
 

@@ -17,8 +17,6 @@ from PIL import Image, ImageChops, ImageColor, ImageOps
 from protoat.data.colour import to_srgb
 from protoat.errors import UserError
 
-__all__ = ["RULES", "PictureLike", "colour_of", "fitted", "is_picture", "open_picture", "show"]
-
 PictureLike: TypeAlias = Path | bytes | Image.Image
 
 RULES = 2  # to be raised whenever the same file gives other pixels than before, so that cached ones are not used

@@ -17,8 +17,6 @@ from protoat.data.picture import colour_of, fitted, show
 from protoat.errors import MissingFileError, UserError, in_a_line
 from protoat.functional.images import check_images, unit_pixels
 
-__all__ = ["Preprocess"]
-
 _LONGEST = 2**29  # bytes of a file that may be a picture
 
 

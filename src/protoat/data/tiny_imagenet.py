@@ -13,8 +13,6 @@ from protoat.data.cache import decode_once, file_digests
 from protoat.errors import UserError
 from protoat.storage.scratch import scratch
 
-__all__ = ["TinyImageNet"]
-
 _URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 _CLASSES, _VALIDATION_IMAGES = 200, 50

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from protoat.data.base import Source
 from protoat.data.inventory import Inventory, inventory_of_both
 
-__all__ = ["TorchvisionSet"]
-
 
 class TorchvisionSet(Source):
     """A source whose files are those of a class of ``torchvision.datasets``.

@@ -13,8 +13,6 @@ from protoat.arguments import check_flag, check_number
 from protoat.errors import UserError
 from protoat.functional.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
 
-__all__ = ["RandomView"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RandomView:

@@ -1,5 +1,6 @@
 """Honest measurement: accuracy under attack with its interval, for each class and each mode."""
 
+from protoat.attacks.examination import Finding
 from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.compare import Comparison, Comparisons, compare
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
@@ -9,7 +10,7 @@ from protoat.evaluation.predictions import Prediction, Predictions, predict
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.robustness import evaluate
 from protoat.evaluation.statistics import Count
-from protoat.evaluation.threat_lint import Finding, lint
+from protoat.evaluation.threat_lint import lint
 
 __all__ = [
     "AttackReport",

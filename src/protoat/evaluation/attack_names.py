@@ -19,8 +19,6 @@ from protoat.functional.margins import dlr
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 
-__all__ = ["Attacks", "Family", "attack_of_name", "describe_names", "named_attacks"]
-
 Family = Callable[..., Attack]
 Attacks = str | Attack | Iterable[str | Attack | None] | Mapping[str, str | Attack | None]
 _EXAMPLE = "write ['clean', 'pgd20'] or {'mine': protoat.PGD(protoat.Linf(8/255), steps=10)}"

@@ -15,8 +15,6 @@ from protoat.evaluation.measurement import Saved, parameters_of
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.forward import device_of
 
-__all__ = ["chosen_precision"]
-
 logger = logging.getLogger(__name__)
 
 _IMAGES = 64  # in the pass that is timed

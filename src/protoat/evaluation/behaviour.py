@@ -6,22 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import AttackLoss
-from protoat.attacks.base import attacking
-from protoat.attacks.examination import are_probabilities, differing
+from protoat.attacks.examination import differing
 from protoat.attacks.gradient import input_gradient
+from protoat.attacks.mode import attacking
 from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.functional.preserve import preserve_random_state
-
-__all__ = [
-    "are_probabilities",
-    "differing",
-    "eval_gradient",
-    "eval_logits",
-    "unlike_eval_mode",
-    "unlike_in_company",
-    "unlike_itself",
-]
 
 
 @torch.no_grad()

@@ -19,19 +19,6 @@ from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.showing import as_html, as_text
 from protoat.evaluation.statistics import Count, fisher, holm, interval_of_mean, worst
 
-__all__ = [
-    "Comparison",
-    "Comparisons",
-    "Seeds",
-    "check_comparable",
-    "common_attacks",
-    "compare",
-    "decided",
-    "in_words",
-    "overlap",
-    "welch",
-]
-
 Key = TypeVar("Key")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
@@ -17,8 +17,6 @@ from protoat.evaluation.look import check_batch_norm
 from protoat.functional.forward import device_of, output_of
 from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
-
-__all__ = ["Embedded", "embed", "embed_images"]
 
 
 class Embedded(NamedTuple):

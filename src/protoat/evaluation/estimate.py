@@ -15,8 +15,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["Estimate", "Outcome", "Over", "estimate"]
-
 Over = Literal["mean", "least"]
 _RESAMPLES = 2000
 

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.functional.forward import output_of
 from protoat.functional.preserve import preserve_random_state
-
-__all__ = ["FoldedBatchNorm"]
 
 _BEFORE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

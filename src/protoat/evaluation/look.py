@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from protoat.attacks import Attack, AutoAttack, FastEnsemble
-from protoat.attacks.base import attacking
 from protoat.attacks.examination import Examination, Finding, examine
+from protoat.attacks.mode import attacking
 from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
 from protoat.data.given import as_image_data
@@ -24,8 +24,6 @@ from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
-
-__all__ = ["applicable", "check_batch_norm", "in_place", "look_at", "looked_at"]
 
 
 @contextmanager

@@ -25,8 +25,6 @@ from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.distributed import mean_over_processes
 from protoat.threats import ThreatModel
 
-__all__ = ["RIGHT", "WRONG", "Advance", "Measurement", "Saved", "parameters_of"]
-
 logger = logging.getLogger(__name__)
 
 WRONG, RIGHT = 1, 2  # 0: not measured

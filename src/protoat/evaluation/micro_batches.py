@@ -15,8 +15,6 @@ from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.types import Output
 
-__all__ = ["MicroBatched"]
-
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from protoat.data import ImageData
 
-__all__ = ["fair_order", "measured", "spread"]
-
 
 def fair_order(data: ImageData) -> Tensor:
     """The images in an order of which every beginning holds its share of each mode, to within one image.

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["Paired"]
-
 
 class Paired(NamedTuple):
     """How two measurements of the same images differ.

@@ -18,8 +18,6 @@ from protoat.functional.prediction import predicted
 from protoat.models.head import multi_prototype_head
 from protoat.regularizers import Regularizer, SoftTriple
 
-__all__ = ["Prediction", "Predictions", "predict"]
-
 
 class Prediction(NamedTuple):
     """What a model says of one image.

@@ -9,8 +9,6 @@ from typing import Any
 from protoat.evaluation.record import Judged
 from protoat.evaluation.report import AttackReport
 
-__all__ = ["Probe"]
-
 Heads = Mapping[str, Mapping[str, AttackReport]]
 
 

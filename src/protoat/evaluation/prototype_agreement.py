@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["assign", "cosines"]
-
 
 def cosines(embedding: Tensor, prototypes: Tensor, active: Tensor) -> Tensor:
     """Cosine of each embedding (M, D) to each prototype (C, K, D), (M, C, K); -inf to those that are not active."""

@@ -11,8 +11,6 @@ from protoat.evaluation.report import AttackReport
 from protoat.evaluation.showing import accuracies, as_html, as_text
 from protoat.threats import ThreatModel
 
-__all__ = ["WORST_CASE", "Evaluation", "Judged"]
-
 WORST_CASE = "worst case"
 
 

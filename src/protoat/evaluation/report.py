@@ -15,8 +15,6 @@ from protoat.evaluation.showing import accuracies, as_html, as_text
 from protoat.evaluation.statistics import Count, count_by, percentage, worst
 from protoat.threats import ThreatModel
 
-__all__ = ["AttackReport", "Report", "worst_case"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttackReport:

@@ -11,8 +11,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.evaluation.statistics import interval_of_mean
 
-__all__ = ["Precision", "nearest_neighbours", "precision"]
-
 _AT_ONCE = 1024
 
 

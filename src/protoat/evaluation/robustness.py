@@ -24,8 +24,6 @@ from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-__all__ = ["evaluate"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -13,8 +13,6 @@ from protoat.names import printable
 if TYPE_CHECKING:
     from protoat.evaluation.report import AttackReport
 
-__all__ = ["accuracies", "as_html", "as_text"]
-
 Rows = Sequence[Sequence[str]]
 
 

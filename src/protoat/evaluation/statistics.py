@@ -11,8 +11,6 @@ import torch
 from scipy.stats import binomtest, hypergeom
 from torch import Tensor
 
-__all__ = ["Count", "count_by", "fisher", "holm", "interval_of_mean", "percentage", "weakest_first", "worst"]
-
 
 class Count(NamedTuple):
     """How many images of a group are classified correctly. Counts are stored; fractions are computed.

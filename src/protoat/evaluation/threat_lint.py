@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import Attack
-from protoat.attacks.examination import Examination, Finding, Severity, examine
+from protoat.attacks.examination import Examination, Finding, examine
 from protoat.data import ImageData, ImageLoader
 from protoat.data.batch_format import float_type
 from protoat.data.given import LabelledImages, as_image_data, read_images
@@ -27,8 +27,6 @@ from protoat.functional.images import ROUNDING, unit_pixels
 from protoat.functional.precision import float_types
 from protoat.functional.prediction import predicted
 from protoat.threats import ThreatModel
-
-__all__ = ["Finding", "Severity", "lint", "reach"]
 
 
 def lint(

@@ -7,8 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Radius", "noise_like", "per_example"]
-
 Radius = float | Tensor
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "greyscale"]
-
 
 def greyscale(x: Tensor) -> Tensor:
     """Luma (ITU-R 601-2) as (B, 1, H, W).

@@ -11,14 +11,6 @@ from torch import Tensor
 
 from protoat.functional.precision import at_least_float32
 
-__all__ = [
-    "boosted_cross_entropy",
-    "jensen_shannon",
-    "kl_divergence",
-    "misclassification_kl",
-    "uniform_cross_entropy",
-]
-
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     """``KL(softmax(p) || softmax(q))``, shape (B,); gradients flow into both.

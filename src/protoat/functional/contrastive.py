@@ -9,8 +9,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["nt_xent"]
-
 
 def nt_xent(groups: Tensor, *, temperature: float = 0.5, detach_keys: bool = False) -> Tensor:
     """Normalised temperature-scaled cross-entropy between views of the same images.

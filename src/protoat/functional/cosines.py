@@ -13,8 +13,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["check_prototypes", "cosines", "normalised"]
-
 _SQUARED_ZERO = 1e-24  # squared length of a vector without a direction
 
 

@@ -9,17 +9,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = [
-    "from_first_process",
-    "joint_sum",
-    "max_over_processes",
-    "mean_over_processes",
-    "of_all_processes",
-    "processes",
-    "sum_over_processes",
-    "unwrap_model",
-]
-
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The network inside a `DistributedDataParallel` wrapper, which must not see passes that nobody trains on.

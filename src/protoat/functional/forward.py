@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from protoat.functional.distributed import unwrap_model
 from protoat.types import Output, as_output
 
-__all__ = ["as_module", "code_of_model", "device_of", "output_of"]
-
 
 def output_of(model: Callable[[Tensor], Any], x: Tensor) -> Output:
     """What a model says of images.

@@ -8,8 +8,6 @@ from torch import Tensor
 from protoat.errors import NoGradientError, in_a_line
 from protoat.functional.forward import code_of_model
 
-__all__ = ["gradient_of"]
-
 # What autograd says where an operation has no derivative, as those of quantised networks.
 _CUT = ("not implemented", "does not require grad", "inference tensor", "not differentiable")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["group_means", "group_probabilities", "image_weights"]
-
 
 def group_means(values: Tensor, groups: Tensor, sizes: Tensor, images: Tensor | int) -> Tensor:
     """Unbiased estimate of the mean value of each group, (G,), from a batch drawn from all images alike.

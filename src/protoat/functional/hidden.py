@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from protoat.functional.preserve import preserve_modes
 
-__all__ = ["hidden_modules", "hidden_parts_in_eval"]
-
 # Objects looked at before the search gives up; a model of a thousand layers has a tenth of that.
 _MOST = 20_000
 _REGISTERED = {"_modules", "_parameters", "_buffers"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["shared_step"]
-
 
 def shared_step(x: Tensor, normal: Tensor, rise: Tensor, *, proportional: bool) -> Tensor:
     """Smallest `d` with ``normal . d = rise`` and ``x + d`` in [0, 1]; all the way to the box where none is.

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["ROUNDING", "check_images", "unit_pixels"]
-
 # Resizing, or normalising and back, leaves pixels this far outside [0, 1]; half a grey level of 8 bits is twice that.
 ROUNDING = 1e-3
 

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-__all__ = ["Clusters", "class_centres", "clusters_of_directions"]
-
 _STARTS = 4  # of which the best counts
 
 

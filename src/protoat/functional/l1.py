@@ -9,8 +9,6 @@ from torch import Tensor
 
 from protoat.functional.batch import Radius
 
-__all__ = ["budget_of", "largest_signs", "movable", "room", "shrink", "slide_count", "spend"]
-
 _QUANTILE = 0.99
 
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["class_numbers"]
-
 
 def class_numbers(y: Tensor, images: int) -> Tensor:
     """The labels of so many images as int64, whatever the width of the integers that came.

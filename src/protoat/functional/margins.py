@@ -10,8 +10,6 @@ from protoat.functional.losses import margin
 from protoat.functional.precision import at_least_float32
 from protoat.types import Output
 
-__all__ = ["capped_margin", "difference", "dlr", "dlr_targeted", "own_probability", "probability_margin"]
-
 
 def capped_margin(output: Output, y: Tensor, kappa: float = 0.0) -> Tensor:
     """``-max(z_y - max_{j != y} z_j + kappa, 0)``: stops rising once the label is beaten by `kappa`, shape (B,).

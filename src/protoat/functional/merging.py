@@ -15,8 +15,6 @@ from protoat.errors import UserError
 from protoat.functional.cosines import check_prototypes
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["Merge", "count_prototypes", "merge_pairs", "merge_prototypes"]
-
 
 class Merge(NamedTuple):
     """Outcome of `merge_prototypes`.

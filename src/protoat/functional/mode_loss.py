@@ -8,8 +8,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["mode_cross_entropy"]
-
 
 def mode_cross_entropy(sub_logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each example over all prototypes of all classes, where the target is the prototype of its mode.

@@ -17,8 +17,6 @@ from protoat.functional.hyperplane import shared_step
 from protoat.functional.l1 import budget_of, largest_signs, movable, room, shrink, slide_count, spend
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["NORMS", "Norm", "norm_of"]
-
 
 class Norm(ABC):
     """What attacks, methods and measurements ask of a norm; a subclass with a name is known everywhere by that name.

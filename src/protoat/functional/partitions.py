@@ -9,8 +9,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["Agreement", "agreement", "crosstab"]
-
 
 class Agreement(NamedTuple):
     """How well a partition by prototypes agrees with the true modes of one class.

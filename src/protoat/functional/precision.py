@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["at_least_float32", "float_types"]
-
 
 def float_types(model: nn.Module) -> set[torch.dtype]:
     """Floating-point types of a model's parameters, which its images may have; float32 where it has none.

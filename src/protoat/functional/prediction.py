@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["predicted"]
-
 
 def predicted(logits: Tensor) -> Tensor:
     """Class of the largest logit, (B,), and -1, which equals no label, where logits say none.

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["preserve_host_random_state", "preserve_modes", "preserve_random_state", "set_random_state"]
-
 
 def set_random_state(device: torch.device, seed: int) -> None:
     """Sets torch's global random state, on the CPU and on `device`; no other device is touched."""

@@ -17,14 +17,6 @@ from protoat.errors import UserError
 from protoat.functional.cosines import check_prototypes, cosines, normalised
 from protoat.functional.precision import at_least_float32
 
-__all__ = [
-    "SoftTripleTerms",
-    "prototype_similarity",
-    "prototype_spread",
-    "soft_triple",
-    "soft_triple_terms",
-]
-
 _ROOT_EPS = 1e-5  # bounds the slope of the distance between two equal prototypes
 
 

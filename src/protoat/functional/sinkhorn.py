@@ -9,8 +9,6 @@ from torch import Tensor
 from protoat.arguments import check_number, check_whole
 from protoat.errors import UserError
 
-__all__ = ["sinkhorn"]
-
 
 def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 100) -> Tensor:
     """Shares of each example in each cluster, of which all clusters get equally much.

@@ -11,8 +11,6 @@ from torch import Tensor
 from protoat.functional.cosines import check_prototypes, cosines
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["Similarity", "class_logits", "sub_logits"]
-
 Similarity = Literal["dot", "cosine"]
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.functional.precision import at_least_float32
 
-__all__ = ["cosine_distance", "hardest_negative", "other_of_class", "triplet_hinge"]
-
 
 def _unit(embedding: Tensor) -> Tensor:
     return F.normalize(at_least_float32(embedding), dim=1, eps=1e-12)

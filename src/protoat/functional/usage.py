@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["in_use", "shares", "unused"]
-
 
 def shares(counts: Tensor) -> Tensor:
     """Share of the images of its class that each prototype has, (C, K) float64; 0 for a class without images.

@@ -14,8 +14,6 @@ from protoat.methods.per_image import PerImage
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 
-__all__ = ["ATTA"]
-
 _START = 0.001
 
 

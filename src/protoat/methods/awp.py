@@ -19,8 +19,6 @@ from protoat.reprs import constructor_repr, factory
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["AWP"]
-
 
 class AWP(Method):
     """Takes the gradient of another method's loss at weights moved a little in the direction that raises it most.

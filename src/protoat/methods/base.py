@@ -22,8 +22,6 @@ from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards, Output
 
-__all__ = ["AdversarialTraining", "Examples", "Method", "OneStep", "clean_and_adversarial", "clean_of", "never_starts"]
-
 
 class Method(Memory, ABC):
     """How adversarial examples enter training.

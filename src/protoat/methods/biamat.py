@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_number
 from protoat.attacks import BatchNormMode
-from protoat.attacks.base import attacking
 from protoat.attacks.kl import TPGD
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData, Source
 from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
@@ -24,8 +24,6 @@ from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards, Output
-
-__all__ = ["BiaMAT"]
 
 _OUTSIDE = -1
 

@@ -20,8 +20,6 @@ from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards
 
-__all__ = ["CFA"]
-
 
 class CFA(AdversarialTraining):
     """Gives each class a radius, and in TRADES' form a weight, that follow how robust it was in the epoch before.

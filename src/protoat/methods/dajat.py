@@ -18,8 +18,6 @@ from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["DAJAT", "auto_augment"]
-
 _VIEWS = 2
 _GREY = 128
 

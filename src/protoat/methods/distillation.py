@@ -18,8 +18,6 @@ from protoat.methods.base import Examples, OneStep
 from protoat.threats import ThreatModel
 from protoat.types import Forwards, Output
 
-__all__ = ["Distillation"]
-
 
 class Distillation(OneStep):
     """Trains a teacher on labels, then the model on the teacher's predictions, both at a high temperature.

@@ -14,8 +14,6 @@ from protoat.methods.base import AdversarialTraining, Examples
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 
-__all__ = ["FastAT"]
-
 
 class FastAT(AdversarialTraining):
     """One gradient step from a random start: the price of two passes for each update.

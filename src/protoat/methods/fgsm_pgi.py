@@ -22,8 +22,6 @@ from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards
 
-__all__ = ["FGSMPGI"]
-
 Prior = Literal["momentum", "epoch", "batch"]
 
 

@@ -15,8 +15,6 @@ from protoat.methods.base import Method
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["FreeAT"]
-
 
 class FreeAT(Method):
     """Replays each batch and takes the perturbation's gradient from the very backward that trains the weights.

@@ -11,8 +11,6 @@ from protoat.errors import UserError
 from protoat.functional.distributed import max_over_processes, sum_over_processes
 from protoat.memory import Memory
 
-__all__ = ["ImageMemory"]
-
 _ABSENT, _OLD, _NEW = 0, 1, 2
 _CHUNK = 4096
 

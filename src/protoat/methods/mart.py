@@ -14,8 +14,6 @@ from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["MART"]
-
 
 class MART(AdversarialTraining):
     """Boosted cross-entropy on adversarial images + `beta` x divergence, weighted by the clean prediction's error.

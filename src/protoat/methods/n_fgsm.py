@@ -14,8 +14,6 @@ from protoat.methods.base import AdversarialTraining, Examples
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 
-__all__ = ["NFGSM"]
-
 
 class NFGSM(AdversarialTraining):
     """One full step from noise of twice the radius, which is kept: the images trained on lie outside the ball.

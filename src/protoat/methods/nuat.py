@@ -14,8 +14,6 @@ from protoat.methods.base import Examples, OneStep, clean_and_adversarial, clean
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards, Output
 
-__all__ = ["NuAT", "nuclear_norm"]
-
 
 class NuAT(OneStep):
     """Cross-entropy on clean images + a weight x nuclear norm of the batch's logit differences, divided by its size.

@@ -12,8 +12,6 @@ from protoat.methods.base import OneStep
 from protoat.methods.image_memory import ImageMemory
 from protoat.threats import ThreatModel
 
-__all__ = ["PerImage"]
-
 
 class PerImage(OneStep):
     """Keeps something of every image, and forgets all of it every few epochs.

@@ -8,8 +8,6 @@ from protoat.methods.base import AdversarialTraining
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 
-__all__ = ["FGSMAT", "PGDAT"]
-
 
 class PGDAT(AdversarialTraining):
     """PGD adversarial training: cross-entropy on PGD examples only.

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from protoat.methods.base import Examples, OneStep
 from protoat.threats import ThreatModel
 
-__all__ = ["Standard"]
-
 
 class Standard(OneStep):
     """Training on clean images, the undefended baseline.

@@ -14,8 +14,6 @@ from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["TRADES"]
-
 
 class TRADES(AdversarialTraining):
     """Cross-entropy on clean images + `beta` x divergence of the adversarial from the clean prediction.

@@ -11,8 +11,6 @@ from protoat.errors import UserError
 from protoat.models.normalize import normalization
 from protoat.types import Output
 
-__all__ = ["ImageClassifier"]
-
 
 class ImageClassifier(nn.Module):
     """Images in [0, 1] to features, the embedding, and from there by a linear head to logits.

@@ -13,16 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from protoat.arguments import check_choice
 from protoat.errors import UserError
 
-__all__ = [
-    "Branch",
-    "DualBatchNorm",
-    "SecondBatchNorm",
-    "batch_norm_branch",
-    "dual_batch_norm",
-    "keep_branch",
-    "replaced",
-]
-
 Branch = Literal["clean", "adv"]
 
 

@@ -27,8 +27,6 @@ from protoat.models.layout import (
 from protoat.models.normalize import normalization
 from protoat.types import Output, as_output
 
-__all__ = ["WithEmbedding", "with_embedding"]
-
 _NAMES_SHOWN = 20
 
 

@@ -13,8 +13,6 @@ from protoat.errors import UserError
 from protoat.models.dual_bn import replaced
 from protoat.models.head import classifier_head
 
-__all__ = ["FrozenBatchNorm", "LearningPart", "freeze_all_but"]
-
 LearningPart = Literal["all", "last_block", "head"]
 
 

@@ -10,8 +10,6 @@ from protoat.arguments import check_kind
 from protoat.errors import UserError
 from protoat.models.multi_prototype import MultiPrototypeHead
 
-__all__ = ["Head", "classifier_head", "head_sizes", "multi_prototype_head", "with_head"]
-
 Head = nn.Linear | MultiPrototypeHead
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -12,8 +12,6 @@ from protoat.arguments import check_choice
 from protoat.errors import UserError
 from protoat.models.multi_prototype import MultiPrototypeHead
 
-__all__ = ["DIMENSIONS", "Pool", "Trace", "check_embedding", "check_pool", "choose", "is_pooled", "pooled", "tensor_of"]
-
 Pool = Literal["nchw", "nhwc", "tokens", "cls"]
 
 DIMENSIONS: dict[Pool, int] = {"nchw": 4, "nhwc": 4, "tokens": 3, "cls": 3}

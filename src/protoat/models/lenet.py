@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from protoat.models.classifier import ImageClassifier
 
-__all__ = ["LeNet"]
-
 
 class LeNet(ImageClassifier):
     """Two convolutions with batch norm, 16 and 32 channels at stride 2, and a layer of 100: the embedding.

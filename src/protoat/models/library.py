@@ -15,8 +15,6 @@ from protoat.functional.preserve import preserve_modes
 from protoat.models.classifier import ImageClassifier
 from protoat.models.head import classifier_head
 
-__all__ = ["TimmModel", "TorchvisionModel", "check_name", "timm_library"]
-
 
 class TimmModel(ImageClassifier):
     """A network of timm with random weights, a linear head of ours, and the normalisation of its configuration.

@@ -9,8 +9,6 @@ from protoat.arguments import check_whole
 from protoat.functional.forward import output_of
 from protoat.types import Output
 
-__all__ = ["MeanLogits"]
-
 
 class MeanLogits(nn.Module):
     """Mean logits and embedding of a random model over several forwards, so that gradients are mean ones too (EOT).

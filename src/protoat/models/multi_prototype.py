@@ -15,8 +15,6 @@ from protoat.functional.sub_logits import Similarity, class_logits, sub_logits
 from protoat.merging import MergeSchedule, forget
 from protoat.reprs import constructor_repr
 
-__all__ = ["MultiPrototypeHead"]
-
 
 class MultiPrototypeHead(nn.Module):
     """Embeddings (B, D) to class scores (B, C), each the logsumexp over the scores of the class's prototypes.

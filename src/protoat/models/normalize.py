@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from protoat.arguments import check_number
 from protoat.errors import UserError
 
-__all__ = ["Normalize", "normalization"]
-
 
 class Normalize(nn.Module):
     """Maps pixels in [0, 1] to ``(x - mean) / std`` for each channel.

@@ -8,8 +8,6 @@ from typing import ClassVar
 from protoat.errors import UserError
 from protoat.models.classifier import ImageClassifier
 
-__all__ = ["ResNet18", "ResNet50"]
-
 
 class _ResNet(ImageClassifier):
     block: ClassVar[str]

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from protoat.errors import UserError
 
-__all__ = ["LoadReport", "transfer"]
-
 logger = logging.getLogger(__name__)
 
 # Prefixes of wrappers, the deployed part first: those before a model's averaged twin or its teacher are not among them.

@@ -19,8 +19,6 @@ from protoat.models.head import multi_prototype_head
 from protoat.reprs import constructor_repr
 from protoat.types import Output
 
-__all__ = ["Modes"]
-
 
 class Modes(Memory, ABC):
     """Which mode each training image has; each mode owns a prototype of its class in a `MultiPrototypeHead`.

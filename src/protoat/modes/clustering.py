@@ -12,8 +12,6 @@ from protoat.functional.kmeans import clusters_of_directions
 from protoat.functional.partitions import crosstab
 from protoat.functional.sinkhorn import sinkhorn
 
-__all__ = ["clusters_of", "in_places_of"]
-
 _SEEN = 2000  # images on which the silhouette is measured: it compares all pairs
 
 

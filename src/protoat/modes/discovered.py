@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.data.base import UNKNOWN_MODE
 from protoat.errors import UserError
@@ -20,8 +20,6 @@ from protoat.functional.partitions import agreement
 from protoat.models.head import multi_prototype_head
 from protoat.modes.base import Modes
 from protoat.modes.clustering import clusters_of, in_places_of
-
-__all__ = ["DiscoveredModes"]
 
 logger = logging.getLogger(__name__)
 

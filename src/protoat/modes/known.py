@@ -9,8 +9,6 @@ from protoat.data.base import UNKNOWN_MODE
 from protoat.errors import UserError
 from protoat.modes.base import Modes
 
-__all__ = ["KnownModes"]
-
 
 class KnownModes(Modes):
     """The modes of the training images as the data has them, each with a prototype of its own.

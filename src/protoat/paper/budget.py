@@ -14,8 +14,6 @@ from protoat.recipes.parser import nearest
 from protoat.storage.parsing import parse_yaml
 from protoat.storage.reading import read_bytes
 
-__all__ = ["Budget", "budget_names", "read_budget"]
-
 _SHIPPED = Path(__file__).parent / "budgets"
 _LONGEST = 2**18  # bytes of a file
 _KEYS = ("about", "images", "attacks", "checks", "train", "pretrain", "recipes")

@@ -27,8 +27,6 @@ from protoat.recipes.parser import nearest
 from protoat.runs.cores import choosing_threads, share_of_cores, threads_are_set
 from protoat.storage.files import check_no_links, make_folder
 
-__all__ = ["EXECUTORS", "GO_ON", "Executor", "Handle", "one_line"]
-
 GO_ON = "the same command goes on where it stopped"
 _MINUTES = {"local": 60 * 24 * 365, "slurm": 60 * 24}
 

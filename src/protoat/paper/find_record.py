@@ -28,8 +28,6 @@ from protoat.runs.run import Run
 from protoat.runs.subject import blank_subject
 from protoat.storage.parsing import parse_yaml
 
-__all__ = ["AUDITED", "find_record", "is_audited", "missing_attacks"]
-
 AUDITED = 1000  # images of an audit, where a task asks for no fewer
 
 

@@ -23,8 +23,6 @@ from protoat.runs.claims import is_half_removed
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_folder
 from protoat.storage.parsing import parse_yaml
 
-__all__ = ["Job", "Task"]
-
 _SLUG = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 

@@ -18,8 +18,6 @@ from protoat.runs.train import train
 from protoat.storage.files import make_folder
 from protoat.storage.locks import locked, working_on
 
-__all__ = ["finished", "run_task"]
-
 
 def finished(task: Task, store: Path) -> Run | None:
     """The run of a task, when its records hold all the task asks for; see `protoat.paper.find_record`.

@@ -20,8 +20,6 @@ from protoat.storage.path_checks import check_folder
 from protoat.training import Interrupted
 from protoat.training.signals import StopRequest
 
-__all__ = ["Failure", "check_launch", "launch"]
-
 logger = logging.getLogger(__name__)
 
 

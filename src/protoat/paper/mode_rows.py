@@ -15,8 +15,6 @@ from protoat.paper.tables.lines import CLEAN, WORST_CASE
 from protoat.paper.tables.notes import Note
 from protoat.paper.tables.table import Line, Table, under
 
-__all__ = ["DATA", "ROWS", "STRONG_ROWS", "StudyData", "study"]
-
 Overrides = Mapping[str, Any]
 
 

@@ -15,36 +15,6 @@ from protoat.recipes.parser import plain_pixels
 if TYPE_CHECKING:
     from protoat.paper.job import Job
 
-__all__ = [
-    "ACL",
-    "CIFAR10",
-    "CIFAR10_2",
-    "CIFAR100",
-    "CIFAR100_10",
-    "FAST",
-    "FREE",
-    "FREE_SLOW",
-    "MNIST",
-    "MNIST_2",
-    "MNIST_AS_WRITTEN",
-    "NPAIR",
-    "OURS",
-    "OURS_ACL",
-    "OURS_FAST",
-    "OURS_FREE",
-    "PGD",
-    "PROXY_ANCHOR",
-    "PROXY_NCA",
-    "ROCL",
-    "SINGLE_MODE",
-    "TINY_IMAGENET",
-    "TLA",
-    "Data",
-    "Setup",
-    "with_prototypes",
-    "with_weight",
-]
-
 Overrides = Mapping[str, Any]  # changes of a recipe, as its file has them
 
 _IMAGENET: Overrides = {"model": {"init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}}

@@ -11,8 +11,6 @@ from protoat.plots.plot import Plot, styled
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, labels, legend
 from protoat.runs.run import Run
 
-__all__ = ["training_curves"]
-
 _MEASURED = {"clean": ("held out, clean", "-", "o"), "robust": ("held out, attacked", "--", "^")}
 
 

@@ -11,8 +11,6 @@ from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import shown
 from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name, said
 
-__all__ = ["attacked_images"]
-
 
 def attacked_images(
     run: Seen, *, images: int | None = 300, attack: str = "pgd10", modes: int = 6, each: int = 3

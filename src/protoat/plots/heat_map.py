@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from protoat.plots.plot import Plot
 from protoat.plots.style import name_places
 
-__all__ = ["heat_map"]
-
 _MOST_NUMBERS = 400  # cells that have room for their numbers
 _DARK, _LIGHT = "#101418", "#fcfcfc"  # on the colours of cells, which a dark page leaves as they are
 

@@ -1,5 +1,3 @@
 """The kinds of file that a figure alone is written as; kept apart, as drawing libraries take a second to import."""
 
-__all__ = ["SUFFIXES"]
-
 SUFFIXES = (".pdf", ".svg", ".png")

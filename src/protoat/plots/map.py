@@ -21,8 +21,6 @@ from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, said
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["embedding_map", "place"]
-
 logger = logging.getLogger(__name__)
 
 _PERPLEXITY = 30

@@ -28,8 +28,6 @@ from protoat.plots.style import (
 from protoat.runs.claims import called
 from protoat.runs.run import Run
 
-__all__ = ["accuracy_of_modes"]
-
 _MOST = 40
 
 

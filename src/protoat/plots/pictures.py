@@ -16,8 +16,6 @@ from torch import Tensor
 from protoat.plots.plot import Plot, styled
 from protoat.plots.style import GRID, SOFT, TEXT, label
 
-__all__ = ["Picture", "Pictures", "Row", "data_uri"]
-
 _WRONG = "#c0271c"
 
 

@@ -16,8 +16,6 @@ from matplotlib.figure import Figure
 from protoat.errors import UserError
 from protoat.plots.style import BACK, COLOURS, GRID, SOFT, TEXT
 
-__all__ = ["Plot", "Point", "as_file", "styled"]
-
 # Text is text in every file, so it can be searched and edited; names from outside are no formulas.
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -17,15 +17,6 @@ from protoat.plots.style import BACK, HATCHES, colour, dash, label, legend, mark
 from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name
 from protoat.runs.run import Run
 
-__all__ = [
-    "agreement",
-    "nearest_images",
-    "prototype_counts",
-    "prototype_names",
-    "prototype_usage",
-    "usage_over_time",
-]
-
 _MOST_LINES = 12
 
 

@@ -11,8 +11,6 @@ from protoat.runs.claims import called
 from protoat.runs.records import Records
 from protoat.runs.run import Run
 
-__all__ = ["measured"]
-
 
 def measured(folder: Path | str, known: Mapping[Path, Evaluation] | None = None) -> Evaluation:
     """The evaluation of a folder: the known one, else its ``evaluation.json``.

@@ -15,8 +15,6 @@ from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.style import chosen, names
 from protoat.plots.subject import Pictured, Seen, in_words, mode_name, said
 
-__all__ = ["Retrieval", "retrieved_images"]
-
 
 class Retrieval(NamedTuple):
     """What runs retrieve.

@@ -15,27 +15,6 @@ from protoat.runs.claims import find_run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "BACK",
-    "COLOURS",
-    "GRID",
-    "HATCHES",
-    "SOFT",
-    "TEXT",
-    "accuracy_axis",
-    "chosen",
-    "colour",
-    "dash",
-    "error_bars",
-    "label",
-    "labels",
-    "legend",
-    "marker",
-    "name_places",
-    "names",
-    "shown",
-]
-
 TEXT, SOFT, GRID, BACK = "#1b222c", "#56616f", "#dfe4ea", "#ffffff"
 # Okabe and Ito's, which colour-blind readers tell apart, and others of the same hues; yellow is left out. At least 3:1
 # against white; a dark page has its own, at least 3:1 against that.

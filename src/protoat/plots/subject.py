@@ -28,8 +28,6 @@ from protoat.runs.subject import Subject
 from protoat.threats import ThreatModel
 from protoat.training import make_accelerator
 
-__all__ = ["Pictured", "Seen", "check_classes", "grouped_by", "in_words", "mode_name", "said"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -20,8 +20,6 @@ from protoat.runs.claims import called
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Measured", "accuracy_against_eps", "accuracy_against_steps", "draw_line"]
-
 
 class Measured(NamedTuple):
     """Where a line passes: what was varied, what was measured there, and how many images stayed right."""

@@ -14,8 +14,6 @@ from protoat.plots.style import label
 from protoat.plots.subject import Pictured, Seen, grouped_by
 from protoat.regularizers import SoftTriple
 
-__all__ = ["agreement_map", "transition_map"]
-
 
 @styled
 def agreement_map(run: Seen, *, images: int | None = None) -> Plot:

@@ -19,8 +19,6 @@ from protoat.pretraining.projector import acl_projector
 from protoat.threats import ThreatModel
 from protoat.types import Forwards, Output
 
-__all__ = ["ACL", "ContrastMode"]
-
 ContrastMode = Literal["S2S", "A2A", "A2S", "DS"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number
 from protoat.attacks import PGD
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.data.views import RandomView
 from protoat.errors import UserError
 from protoat.functional.contrastive import nt_xent
@@ -23,8 +23,6 @@ from protoat.models.head import classifier_head
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 from protoat.types import Output
-
-__all__ = ["Contrastive"]
 
 
 class Contrastive(Method):

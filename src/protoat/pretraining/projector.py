@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["acl_projector", "rocl_projector"]
-
 
 def acl_projector(embedding_dim: int, *, width: int | None = None) -> nn.Sequential:
     """Three linear layers with batch norm, as in ACL: (B, D) -> (B, width).

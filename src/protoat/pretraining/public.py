@@ -10,8 +10,6 @@ from torch import Tensor
 from protoat.errors import UserError
 from protoat.models.dual_bn import Branch
 
-__all__ = ["of_branch", "torchvision_names"]
-
 # What stands before the name of a tensor of batch norm: an index in ACL's lists, "_adv" in its older files, or ours.
 _MARK = re.compile(
     r"(\.bn_list(\.(?P<index>\d))?|\.(?P<name>clean|adv)|(?P<old>_adv))"

@@ -16,8 +16,6 @@ from protoat.pretraining.projector import rocl_projector
 from protoat.threats import ThreatModel
 from protoat.types import Forwards
 
-__all__ = ["RoCL"]
-
 
 class RoCL(Contrastive):
     """Contrasts two views and an adversarial copy of the first, which is driven away from the second.

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["read_tensors", "split_spec"]
-
 logger = logging.getLogger(__name__)
 
 # Where scripts keep the weights beside other things; the first that is there is taken.

@@ -18,8 +18,6 @@ from protoat.recipes.choices import CLASSES, HOMES, choices_of
 from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, trusted
 from protoat.recipes.parser import nearest
 
-__all__ = ["allowed_names", "check_names", "foreign_names", "without_downloads"]
-
 # Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
 _FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights)|modes\.encoder|model\.name)")
 _KEY = re.compile(r"(?!(.*\.)?(help$|__))[\w.$]+\+?", re.ASCII)

@@ -17,8 +17,6 @@ from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
 from protoat.weighting import Weighting
 
-__all__ = ["CLASSES", "HOMES", "WORDS", "choices_of", "class_names", "in_full", "with_packages"]
-
 HOMES: tuple[ModuleType, ...] = (data, methods, models, modes, pretraining, regularizers, training, weighting)
 _PACKAGES = {f"protoat.{name}": f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
 

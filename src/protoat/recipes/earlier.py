@@ -8,8 +8,6 @@ from typing import Any
 from protoat.recipes.choices import choices_of
 from protoat.recipes.fingerprint import FIRST
 
-__all__ = ["completed"]
-
 # Arguments of regularizers that came later, with what was done before there were such.
 _BEFORE = {"projection": None, "drop_below": None}
 

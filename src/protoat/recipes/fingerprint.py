@@ -12,8 +12,6 @@ from protoat.recipes.initialise import Initialise
 from protoat.recipes.recipe import Recipe
 from protoat.training import EMA
 
-__all__ = ["FIRST", "Difference", "differences", "fingerprint", "flat", "later_defaults", "settings"]
-
 # Where files are (weights are known by their SHA-256), and how often a run is saved.
 _NO_PART_OF_A_RUN = (
     "checkpoint_every",

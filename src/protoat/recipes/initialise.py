@@ -13,8 +13,6 @@ from protoat.pretraining.weights_file import split_spec
 from protoat.training.exported import digest as digest_of_file
 from protoat.training.exported import restore
 
-__all__ = ["Initialise", "digest", "weights_of_run"]
-
 
 @dataclass
 class Initialise:

@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["options", "overlay"]
-
 _ONE_VALUE = ("groups",)  # keys whose mapping is a value of its own
 
 

@@ -12,16 +12,6 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.storage.parsing import parse_yaml
 
-__all__ = [
-    "CLASS_KEYS",
-    "FREE_KEYS",
-    "allowing_own_code",
-    "named_in",
-    "trusted",
-    "trusting",
-    "working_directory_on_path",
-]
-
 # Keys of a recipe whose value is a class or a function.
 CLASS_KEYS = (
     "data",

@@ -18,8 +18,6 @@ from protoat.errors import UserError
 from protoat.pixels import Pixels
 from protoat.recipes.prefixes import spelled_out
 
-__all__ = ["MODE", "Parser", "nearest", "plain_pixels"]
-
 MODE = "protoat"
 _OF_DATA = {"--data": {"HF": ("HFDataset", "--data.path")}}
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-__all__ = ["spelled_out"]
-
 
 def spelled_out(args: Sequence[str], prefixes: Mapping[str, Mapping[str, tuple[str, str]]]) -> list[str]:
     """Options in which such words are said as recipes say them.

@@ -36,8 +36,6 @@ from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names
 from protoat.storage.parsing import decoded, parse_yaml
 from protoat.storage.reading import read_bytes
 
-__all__ = ["read_recipe", "recipe_from_text", "recipe_parser", "resolve", "shared_parser"]
-
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.
 _STARTS_ANEW = ("head", "method", "regularizer", "modes", "weighting", "optimizer", "schedule")

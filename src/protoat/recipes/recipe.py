@@ -22,8 +22,6 @@ from protoat.threats import ThreatModel
 from protoat.training import EMA, Averaging, Schedule
 from protoat.weighting import Weighting
 
-__all__ = ["KEYS", "Recipe"]
-
 
 @dataclass
 class Recipe:

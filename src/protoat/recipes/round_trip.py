@@ -9,8 +9,6 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.recipes.recipe import KEYS, Recipe
 
-__all__ = ["check_comes_back"]
-
 _ADVICE = "no run could be read from its recipe again; write letters, digits, spaces and ./~+,- alone"
 
 

@@ -10,8 +10,6 @@ from protoat.recipes.choices import class_names
 from protoat.recipes.parser import nearest
 from protoat.storage.parsing import parse_yaml
 
-__all__ = ["is_of_pretraining", "is_overlay", "overlay_names", "recipe_names", "recipe_path"]
-
 _SHIPPED = Path(__file__).parent
 _OVERLAYS = _SHIPPED / "methods"
 

@@ -9,17 +9,6 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.pixels import Pixels
 
-__all__ = [
-    "check_audit",
-    "check_best",
-    "check_epochs",
-    "check_evaluation",
-    "check_facts",
-    "check_kept",
-    "check_probe",
-    "check_recipe",
-]
-
 _MOST_CLASSES = 1_000_000
 _MOST_VALUES = 2**26  # of an image, for which a network would be built
 

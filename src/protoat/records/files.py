@@ -18,21 +18,6 @@ from protoat.records.training import Best, Epoch
 from protoat.storage.manifest import checksums, read_record_bytes
 from protoat.storage.parsing import decoded, parse_json, parse_yaml
 
-__all__ = [
-    "check_kept",
-    "read_audit",
-    "read_best",
-    "read_epochs",
-    "read_evaluation",
-    "read_facts",
-    "read_probe",
-    "read_recipe",
-    "read_recipe_file",
-    "read_record",
-    "read_start",
-    "unlisted",
-]
-
 
 class _Kind(NamedTuple):
     """Of record.

@@ -10,8 +10,6 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from protoat.errors import UserError
 
-__all__ = ["check_type"]
-
 _WORDS: dict[Any, str] = {
     int: "a whole number, 0 or more",
     float: "a finite number",

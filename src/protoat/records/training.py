@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from protoat.evaluation import Count
 
-__all__ = ["Best", "Epoch", "FoundModes", "HeldOut"]
-
 
 @dataclass(frozen=True)
 class HeldOut:

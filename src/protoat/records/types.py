@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-__all__ = ["Audit", "Best", "Epoch", "Evaluation", "Facts", "JobFile", "Kept", "Probe", "RecipeFile"]
-
 
 class Counts(TypedDict):
     """Images of a group, and how many of them are classified correctly."""

@@ -13,8 +13,6 @@ from protoat.memory import Memory
 from protoat.reprs import constructor_repr
 from protoat.types import Forwards
 
-__all__ = ["Regularizer"]
-
 
 class Regularizer(Memory, ABC):
     """A metric term on embeddings. Its parameters must be in the optimizer; `protoat.fit` raises when they are not.

@@ -12,8 +12,6 @@ from protoat.functional.distributed import mean_over_processes, of_all_processes
 from protoat.functional.kmeans import class_centres
 from protoat.memory import Memory
 
-__all__ = ["KMeansStart"]
-
 _MOST = 20_000  # embeddings that are kept
 
 

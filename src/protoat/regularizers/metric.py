@@ -14,8 +14,6 @@ from protoat.arguments import check_flag, check_number, check_whole
 from protoat.regularizers.base import Regularizer
 from protoat.regularizers.projection import Kind, ProxyRegularizer
 
-__all__ = ["NPair", "ProxyAnchor", "ProxyNCA", "Triplet"]
-
 
 def _library(part: str) -> Any:
     try:

@@ -13,8 +13,6 @@ from protoat.functional.distributed import joint_sum, processes
 from protoat.functional.preserve import preserve_modes
 from protoat.regularizers.base import Regularizer
 
-__all__ = ["Projection", "ProxyRegularizer"]
-
 Kind = Literal["batchnorm", "linear+batchnorm", "mlp"]
 _KINDS = ("batchnorm", "linear+batchnorm", "mlp")
 

@@ -20,8 +20,6 @@ from protoat.merging import MergeSchedule, forget
 from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
 
-__all__ = ["SoftTriple"]
-
 logger = logging.getLogger(__name__)
 
 _LOGGED_THRESHOLDS = (0.05, 0.1, 0.2)

@@ -13,8 +13,6 @@ from protoat.functional.precision import at_least_float32
 from protoat.regularizers.base import Regularizer
 from protoat.types import Forwards
 
-__all__ = ["DMLInput", "NormOf", "metric_term", "norm_term"]
-
 DMLInput = Literal["adv", "clean", "both"]
 NormOf = Literal["embedding", "weights"]
 

@@ -17,8 +17,6 @@ from protoat.functional.triplet import hardest_negative, other_of_class, triplet
 from protoat.regularizers.base import Regularizer
 from protoat.types import Forwards
 
-__all__ = ["TLA", "Triplets"]
-
 Triplets = Literal["both", "A_Ap_B", "A1_Ap_B"]
 
 

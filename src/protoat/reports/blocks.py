@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from protoat.plots.pictures import Pictures
     from protoat.plots.plot import Plot
 
-__all__ = ["Block", "Cards", "Chart", "Code", "Gallery", "Grid", "Section", "Text"]
-
 
 class Text(NamedTuple):
     """A paragraph; ``"missing"`` and ``"warning"`` are marked as such, in words too; ``"lead"`` matters most."""

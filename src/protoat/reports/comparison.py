@@ -15,8 +15,6 @@ from protoat.reports.sections.pictures import Views, retrieved
 from protoat.reports.sections.summary import compared_in_words
 from protoat.runs.records import Records
 
-__all__ = ["comparison"]
-
 _Tests = Mapping[tuple[str, str], tuple[float, bool]]
 
 

@@ -24,8 +24,6 @@ from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.store import write
 
-__all__ = ["report"]
-
 _SECTIONS: dict[str, Callable[[Records, Views], Section]] = {
     "summary": lambda records, _: summary(records),
     "gallery": gallery,

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from protoat.evaluation import Count
 from protoat.reports.blocks import Block, Section
 
-__all__ = ["Chapter", "render"]
-
 # What would end a script early, or be no JavaScript, is written as an escape; JSON holds such letters in strings only.
 _IN_SCRIPT = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 

@@ -15,24 +15,6 @@ from protoat.evaluation.statistics import percentage, weakest_first
 from protoat.runs.records import Records, RunRecords
 from protoat.runs.run import Run
 
-__all__ = [
-    "HOLM",
-    "OF_MODES",
-    "accuracy",
-    "changes_of",
-    "difference",
-    "epochs_of",
-    "hardest_of",
-    "heads_of",
-    "holm_in_words",
-    "interval_text",
-    "lowest",
-    "lowest_columns",
-    "mode_rows",
-    "percent",
-    "records_of",
-]
-
 HOLM = "p by Holm"
 OF_MODES = (
     "Records keep counts of a mode, not which images are of it. So modes, and worst modes, which may be two different "

@@ -25,8 +25,6 @@ from protoat.recipes.parser import nearest
 from protoat.runs.network import call_builder
 from protoat.training.checkpoint import to_bytes
 
-__all__ = ["AnyModel", "build_model"]
-
 logger = logging.getLogger(__name__)
 
 # Tensors that count or say places, which no answer depends on or which the architecture gives.

@@ -23,8 +23,6 @@ from protoat.runs.threads import on_fitting_threads
 from protoat.storage.locks import working_on
 from protoat.training import make_accelerator
 
-__all__ = ["audit_subject", "fuller_audit"]
-
 
 def audit_subject(
     subject: Subject,

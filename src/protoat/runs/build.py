@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
@@ -34,8 +34,6 @@ from protoat.runs.network import build_network
 from protoat.runs.run import Run
 from protoat.training import Averaging, parameter_groups
 from protoat.training.optimizer_state import check_usable
-
-__all__ = ["Parts", "build", "load_pretrained"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,18 +17,6 @@ from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes
 
-__all__ = [
-    "A_RUN",
-    "called",
-    "find_run",
-    "is_claimed",
-    "is_elsewhere",
-    "is_half_removed",
-    "is_unbegun",
-    "mark",
-    "run_folders",
-]
-
 #: What stands for a run on a command line, in the help of each command.
 A_RUN = "a run: its folder; or its name or digest, below runs; or zoo:NAME, or hf://user/name"
 _MARK = "claimed_for"  # SHA-256 of the recipe that the folder was claimed for

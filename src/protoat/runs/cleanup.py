@@ -17,8 +17,6 @@ from protoat.storage import files
 from protoat.storage.locks import LOCK, home, is_at_work, is_free, locked
 from protoat.training.exported import check_intact
 
-__all__ = ["Waste", "check_removable", "find_waste", "remove", "size"]
-
 _AT_REST = 600.0  # seconds; a process could be about to rename what is younger
 _DAY = 86400.0
 _REPOSITORIES = (".git", ".hg", ".svn")

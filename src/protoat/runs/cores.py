@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["choosing_threads", "cores", "share_of_cores", "threads_are_set"]
-
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _JOBS: ContextVar[int | None] = ContextVar("runs that share the cores", default=None)
 

@@ -14,8 +14,6 @@ from protoat.errors import UserError
 from protoat.functional.preserve import preserve_modes
 from protoat.types import as_output
 
-__all__ = ["check_batch", "check_network", "check_size", "within_memory"]
-
 _TOO_MUCH = re.compile("allocate|out of memory|overflow|Storage size", re.IGNORECASE)
 
 

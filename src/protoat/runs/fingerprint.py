@@ -14,8 +14,6 @@ from protoat.recipes.reading import recipe_from_text
 from protoat.records.files import read_recipe, read_start
 from protoat.storage.parsing import parse_yaml
 
-__all__ = ["DIGITS", "fingerprint_of_folder", "fingerprint_of_recipe"]
-
 DIGITS = 12  # of a fingerprint, at the end of the name of a run's folder
 _MOST_STARTS = 8  # runs that start from one another
 

@@ -18,8 +18,6 @@ from protoat.storage.parsing import MOST_BYTES
 from protoat.storage.path_checks import check_folder
 from protoat.storage.scratch import scratch
 
-__all__ = ["RECORDS", "REQUIRED", "WEIGHTS", "hub_folder", "hub_name", "is_on_hub", "pull"]
-
 logger = logging.getLogger(__name__)
 
 RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.json", "audit.json", "probe.json")

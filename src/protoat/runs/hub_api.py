@@ -13,8 +13,6 @@ from typing import NamedTuple
 from protoat.errors import DiskError, UserError
 from protoat.names import printable
 
-__all__ = ["COMMIT", "Listing", "Reference", "UnreachableError", "asking", "listing"]
-
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # A path of the command line has lost a slash by the time it is read as one.
 _REFERENCE = re.compile(r"(?:hf:/{1,2})?(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@(\w[\w./-]{0,255}))?", re.ASCII)

@@ -11,8 +11,6 @@ from protoat.errors import UserError
 from protoat.recipes.recipe import Recipe
 from protoat.runs.store import check_data
 
-__all__ = ["check_images", "data_facts", "fitting_validation_size", "load_images", "training_images"]
-
 logger = logging.getLogger(__name__)
 
 

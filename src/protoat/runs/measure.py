@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from protoat.attacks import Attack, Transfer
-from protoat.attacks.examination import examined
+from protoat.attacks.examination import Finding, examined
 from protoat.attacks.precision import AttackPrecision
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
@@ -26,7 +26,7 @@ from protoat.evaluation.measurement import Advance
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.evaluation.report import AttackReport, worst_case
-from protoat.evaluation.threat_lint import Finding, lint
+from protoat.evaluation.threat_lint import lint
 from protoat.records.files import read_evaluation
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.partial import Partial
@@ -38,8 +38,6 @@ from protoat.storage.files import remove
 from protoat.storage.locks import working_on
 from protoat.training import Interrupted, make_accelerator
 from protoat.training.devices import check_processes
-
-__all__ = ["audit_verdict", "measure"]
 
 logger = logging.getLogger(__name__)
 

@@ -25,17 +25,6 @@ from protoat.runs.run import Run
 from protoat.runs.subject import Subject, blank_subject
 from protoat.threats import ThreatModel
 
-__all__ = [
-    "HELP",
-    "check_one_attack",
-    "default_names",
-    "has_prototypes",
-    "knows_prototypes",
-    "named_attacks",
-    "one_attack",
-    "surrogate_run",
-]
-
 logger = logging.getLogger(__name__)
 
 HELP = f"""\

@@ -15,8 +15,6 @@ from protoat.models import MultiPrototypeHead
 from protoat.models.head import classifier_head, head_sizes, with_head
 from protoat.recipes.recipe import Recipe
 
-__all__ = ["build_network", "call_builder"]
-
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -20,8 +20,6 @@ from protoat.storage.files import remove
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes
 
-__all__ = ["Partial"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -22,8 +22,6 @@ from protoat.runs.train import first_images, fitting, levers, memory_format_of, 
 from protoat.training import make_accelerator
 from protoat.training.validation import Validation, default_attack
 
-__all__ = ["Plan", "plan"]
-
 _STEPS = 4  # batches that are trained on, of which the first warms up
 _VALIDATED = 256  # images at most
 

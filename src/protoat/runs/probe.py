@@ -33,8 +33,6 @@ from protoat.threats import ThreatModel
 from protoat.training import parameter_groups
 from protoat.types import Output
 
-__all__ = ["LinearProbe", "probe_run"]
-
 logger = logging.getLogger(__name__)
 
 _WEIGHT_DECAY = 1e-4

@@ -27,8 +27,6 @@ from protoat.records.training import Best, Epoch
 from protoat.runs.claims import called, run_folders
 from protoat.training.exported import checked_digest, is_whole
 
-__all__ = ["Records", "RunRecords"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -40,8 +40,6 @@ from protoat.training.weights import Weights
 if TYPE_CHECKING:
     from protoat.sharing.push import Pushed
 
-__all__ = ["Run", "Which", "list_runs"]
-
 logger = logging.getLogger(__name__)
 
 Which = Literal["best", "last"]

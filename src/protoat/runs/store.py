@@ -26,17 +26,6 @@ from protoat.storage.manifest import rename_record as rename_listed
 from protoat.storage.manifest import write_record as write_listed
 from protoat.storage.parsing import parse_yaml
 
-__all__ = [
-    "check_data",
-    "check_free",
-    "claim",
-    "environment",
-    "origin",
-    "rename_record",
-    "write",
-    "write_record",
-]
-
 logger = logging.getLogger(__name__)
 
 _INTACT = "; what was there before is intact"

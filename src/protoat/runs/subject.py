@@ -22,8 +22,6 @@ from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.any_model import build_model
 from protoat.threats import ThreatModel
 
-__all__ = ["Subject", "blank_subject", "identity_of", "subject_of_model", "with_prototype_head"]
-
 
 @dataclass(frozen=True)
 class Subject:

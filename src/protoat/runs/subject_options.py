@@ -19,8 +19,6 @@ from protoat.runs.subject import Subject, subject_of_model, with_prototype_head
 from protoat.storage.path_checks import check_folder
 from protoat.threats import NormName, ThreatModel
 
-__all__ = ["check_weights_of_run", "subject_of", "subject_parser"]
-
 
 def subject_parser(prog: str) -> Parser:
     """A parser that knows what to judge: a run folder, or ``--model`` with data and threat model; see `subject_of`."""

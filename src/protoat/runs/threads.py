@@ -23,8 +23,6 @@ from protoat.functional.gradients import gradient_of
 from protoat.functional.preserve import preserve_random_state
 from protoat.runs.cores import cores, share_of_cores
 
-__all__ = ["fewest_fast", "on_fitting_threads"]
-
 logger = logging.getLogger(__name__)
 
 _WORTH = 1.1  # of the numbers that take at most so much of the least time, the fewest are chosen

@@ -32,8 +32,6 @@ from protoat.training.memory_format import MemoryFormat, check_memory_format, na
 from protoat.training.threads import saved_threads
 from protoat.training.trackers import Loggers, check_loggers
 
-__all__ = ["first_images", "fitting", "levers", "memory_format_of", "precision_of", "train", "training_loader"]
-
 logger = logging.getLogger(__name__)
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}

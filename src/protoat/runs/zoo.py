@@ -14,8 +14,6 @@ from protoat.errors import UserError
 from protoat.storage.files import remove, rename, write
 from protoat.storage.reading import read_bytes
 
-__all__ = ["PREFIX", "zoo_folder", "zoo_name", "zoo_names"]
-
 PREFIX = "zoo:"
 _SHIPPED = Path(__file__).parents[1] / "zoo"
 _LARGEST = 2**20  # bytes of a file

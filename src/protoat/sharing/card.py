@@ -12,8 +12,6 @@ from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
-__all__ = ["CARD", "HEADER", "card", "current_audit"]
-
 CARD = "README.md"
 HEADER = """\
 ---

@@ -30,8 +30,6 @@ from protoat.storage.path_checks import check_folder
 from protoat.training.weights import tensors_of
 from protoat.types import Output
 
-__all__ = ["FORMATS", "Agreement", "export"]
-
 logger = logging.getLogger(__name__)
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}

@@ -22,8 +22,6 @@ from protoat.storage.reading import open_to_read
 from protoat.training.weights import check_same_architecture, load_tensors, tensors_of
 from protoat.types import Output, as_output
 
-__all__ = ["Exported", "extra"]
-
 
 class Exported:
     """A model in a file that `protoat.export` has written: a function of images in [0, 1], and of pictures.

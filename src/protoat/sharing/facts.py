@@ -14,8 +14,6 @@ from protoat.errors import UserError
 from protoat.runs.run import Run
 from protoat.storage.parsing import parse_json
 
-__all__ = ["KEY", "Facts"]
-
 KEY = "protoat"  # under which formats with a place for remarks keep it
 
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable
 from protoat.errors import UserError
 from protoat.names import printable
 
-__all__ = ["check_holds_no_others"]
-
 
 def check_holds_no_others(where: str, names: Iterable[str], ours: Collection[str], *, of: str, instead: str) -> None:
     """Refuses a place with a file that is none of ours.

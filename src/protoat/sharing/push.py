@@ -17,8 +17,6 @@ from protoat.storage.parsing import parse_json, parse_yaml
 from protoat.storage.places import local_paths, without_places
 from protoat.storage.reading import open_to_read
 
-__all__ = ["Pushed", "push"]
-
 logger = logging.getLogger(__name__)
 
 _OURS = (MANIFEST, *RECORDS, *WEIGHTS, CARD)

@@ -15,18 +15,6 @@ from pathlib import Path
 
 from protoat.errors import UserError
 
-__all__ = [
-    "Folder",
-    "absolute",
-    "append",
-    "check_no_links",
-    "make_folder",
-    "open_folder",
-    "remove",
-    "rename",
-    "write",
-]
-
 # Elsewhere (Windows) names are joined to the path of the folder, and links are looked for first.
 _HANDLES = {os.open, os.stat, os.mkdir, os.rename, os.unlink, os.rmdir} <= os.supports_dir_fd
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)

@@ -19,8 +19,6 @@ from protoat.errors import UserError, on_disk
 from protoat.storage.files import Folder, absolute, make_folder, open_folder
 from protoat.storage.reading import open_to_read
 
-__all__ = ["LOCK", "home", "is_at_work", "is_free", "locked", "on_main", "working_on"]
-
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"

@@ -17,20 +17,6 @@ from protoat.storage.files import append, rename, write
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes, sha256_of
 
-__all__ = [
-    "MANIFEST",
-    "Log",
-    "check",
-    "checksums",
-    "is_manifest",
-    "manifest_of",
-    "read_record_bytes",
-    "rename_record",
-    "whole_lines",
-    "write_record",
-    "write_records",
-]
-
 MANIFEST = "manifest.json"
 _TRIES = 5  # a reader may come between the two writes of another process
 

@@ -10,8 +10,6 @@ import yaml
 
 from protoat.errors import UserError, in_a_line
 
-__all__ = ["MOST_BYTES", "decoded", "no_yaml", "parse_json", "parse_yaml"]
-
 MOST_BYTES = 32 * 2**20  # of a record; that of a million images under ten attacks has a third of this
 _MOST_YAML = 2**18
 _DEEPEST = 64

@@ -9,8 +9,6 @@ from tempfile import TemporaryFile
 
 from protoat.errors import UserError
 
-__all__ = ["check_file", "check_folder", "check_is_folder", "check_no_file"]
-
 
 def check_file(path: Path) -> None:
     """Refuses a file of ``--out`` that cannot be written.

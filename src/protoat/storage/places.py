@@ -12,8 +12,6 @@ import yaml
 
 from protoat.storage.parsing import parse_json, parse_yaml
 
-__all__ = ["local_paths", "machines", "without_machine", "without_paths", "without_places"]
-
 _PLACES = ("machine", "platform")
 # Also behind an option's = and the attack of a transfer; after a colon two slashes are of an address.
 _PATH = re.compile(r"(?:^|(?<=[=:]))(?:~|/(?!/)|[A-Za-z]:\\)")

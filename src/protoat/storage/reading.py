@@ -12,8 +12,6 @@ from typing import BinaryIO
 from protoat.errors import MissingFileError, UserError
 from protoat.storage.files import open_folder
 
-__all__ = ["open_to_read", "read_bytes", "sha256_of"]
-
 _PART = 2**20  # bytes
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from protoat.storage.files import remove
 
-__all__ = ["scratch"]
-
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:

@@ -16,8 +16,6 @@ from protoat.attacks.timed_precision import timed_precision
 from protoat.training import checkpoint
 from protoat.training.learner import Learner
 
-__all__ = ["chosen_precision"]
-
 logger = logging.getLogger(__name__)
 
 

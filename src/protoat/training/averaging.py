@@ -9,8 +9,6 @@ from typing import ClassVar
 from protoat.arguments import check_number, check_whole
 from protoat.reprs import constructor_repr
 
-__all__ = ["EMA", "FAWA", "SWA", "Averaging"]
-
 
 class Averaging(ABC):
     """A rule by which an average follows the model. The average is what `fit` validates, exports and hands back.

@@ -22,8 +22,6 @@ from protoat.training.seeding import seed_everything
 from protoat.training.weights import part, prefixed
 from protoat.training.worker_signals import helpers_spared, workers_spared
 
-__all__ = ["Batches", "first_batch"]
-
 
 class Batches:
     """Serves epochs of a loader, on the device, and can begin inside one.

@@ -25,8 +25,6 @@ from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes, sha256_of
 from protoat.training.files import together
 
-__all__ = ["Checkpoint", "clear", "existing", "load", "load_latest", "save", "to_bytes"]
-
 _STATE = "state.json"
 _FILE = re.compile(r"[\w-]+\.safetensors")
 _LEFTOVER = re.compile(r"\.(partial|\d+)")  # of what a kill interrupted

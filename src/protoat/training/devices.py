@@ -13,8 +13,6 @@ from accelerate.utils import DataLoaderConfiguration
 from protoat.arguments import check_seed
 from protoat.errors import UserError
 
-__all__ = ["Precision", "check_accelerator", "check_processes", "make_accelerator"]
-
 Precision = Literal["no", "bf16", "fp16"]
 
 

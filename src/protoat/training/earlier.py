@@ -8,8 +8,6 @@ from torch import Tensor
 
 from protoat.methods import AWP, DAJAT, BiaMAT, Distillation, Method
 
-__all__ = ["renamed"]
-
 _OWN = "objective.method."
 
 

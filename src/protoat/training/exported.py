@@ -18,8 +18,6 @@ from protoat.storage.reading import open_to_read, sha256_of
 from protoat.training import checkpoint
 from protoat.training.weights import Weights, part, prefixed
 
-__all__ = ["check_intact", "checked_digest", "digest", "is_whole", "read_weights", "restore"]
-
 logger = logging.getLogger(__name__)
 
 

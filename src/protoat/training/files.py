@@ -10,8 +10,6 @@ from accelerate import Accelerator
 from protoat.errors import DiskError
 from protoat.functional.distributed import mean_over_processes
 
-__all__ = ["together"]
-
 
 def together(action: Callable[[], None], what: str, accelerator: Accelerator, *, everywhere: bool = False) -> None:
     """Runs a file operation on the main process, or on each; when it fails on one, every process raises.

@@ -43,8 +43,6 @@ from protoat.training.trackers import Loggers, Trackers, check_loggers
 from protoat.training.unreached import warn_of_the_unreached, warn_of_two_decays
 from protoat.training.validation import Validation, default_attack
 
-__all__ = ["FitResult", "fit"]
-
 logger = logging.getLogger(__name__)
 
 

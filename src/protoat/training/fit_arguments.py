@@ -20,8 +20,6 @@ from protoat.objective import Objective
 from protoat.training.averaging import EMA, Averaging
 from protoat.training.schedule import Schedule
 
-__all__ = ["Select", "averaging_rule", "check_options", "check_parts", "check_select"]
-
 Select = Literal["robust", "worst-mode"]
 
 

@@ -15,8 +15,6 @@ from protoat.training.averaging import Averaging
 from protoat.training.learner import Learner
 from protoat.training.schedule import Schedule
 
-__all__ = ["differences", "identity", "settings"]
-
 # Of an optimizer's groups: what they hold, what a schedule moves, and how a step is computed but not what it gives.
 _NO_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 

@@ -11,8 +11,6 @@ from torch.optim import SGD
 
 from protoat.arguments import check_number
 
-__all__ = ["LARS"]
-
 
 class LARS(SGD):
     """SGD with momentum whose step for each tensor is scaled to the size of that tensor.

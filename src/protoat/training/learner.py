@@ -28,8 +28,6 @@ from protoat.training.memory_format import MemoryFormat
 from protoat.training.modes import ModuleModes
 from protoat.training.weights import learned, load_tensors, part, prefixed, tensors_of
 
-__all__ = ["Learner"]
-
 # What Accelerate and torch.compile leave on a module they work on.
 _MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from protoat.training.nested import pack, unpack
 
-__all__ = ["LoaderMemory", "is_stateful"]
-
 _DEPTH, _WIDTH, _MOST = 8, 100, 10_000
 _OPAQUE = (Tensor, np.ndarray, type, ModuleType, str, bytes, int, float, complex, bool, type(None))
 _PLAIN = (bool, int, float, str, type(None))

@@ -31,8 +31,6 @@ from protoat.training.term_sums import TermSums
 from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.validation import Validation
 
-__all__ = ["Loop", "reading_interval"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -9,8 +9,6 @@ from torch import nn
 
 from protoat.errors import UserError
 
-__all__ = ["MemoryFormat", "check_memory_format", "narrow_layer"]
-
 MemoryFormat = Literal["channels_last"] | None
 
 

@@ -14,8 +14,6 @@ from protoat.training.files import together
 from protoat.training.tracked_numbers import numbers
 from protoat.training.trackers import Trackers
 
-__all__ = ["MetricsLog"]
-
 
 class MetricsLog:
     """Writes what each epoch brought.

@@ -8,8 +8,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["ModuleModes"]
-
 logger = logging.getLogger(__name__)
 
 

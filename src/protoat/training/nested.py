@@ -13,8 +13,6 @@ from torch import Tensor
 
 from protoat.errors import UserError
 
-__all__ = ["pack", "unpack"]
-
 _JSON = "json"
 
 

@@ -14,8 +14,6 @@ from protoat.arguments import check_number
 from protoat.errors import UserError
 from protoat.objective import Objective
 
-__all__ = ["check_covered", "check_usable", "flatten", "parameter_groups", "unflatten"]
-
 _PLAIN = (bool, int, float, str, type(None))
 
 

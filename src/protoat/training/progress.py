@@ -8,8 +8,6 @@ from rich.text import Text
 
 from protoat.names import printable
 
-__all__ = ["ProgressBar"]
-
 
 class ProgressBar:
     """Batches done of the whole run, time left, and the present terms of the loss.

@@ -9,8 +9,6 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.training.identity import differences
 
-__all__ = ["RunState"]
-
 
 @dataclass
 class RunState:

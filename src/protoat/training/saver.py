@@ -23,8 +23,6 @@ from protoat.training.run_state import RunState
 from protoat.training.threads import say_other_threads
 from protoat.training.weights import check_same_architecture, part, prefixed, save_weights
 
-__all__ = ["Kept", "Saver"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,8 +10,6 @@ from protoat.arguments import check_number
 from protoat.errors import UserError
 from protoat.reprs import constructor_repr
 
-__all__ = ["Constant", "Cyclic", "Schedule", "StepDecay", "WarmupCosine"]
-
 
 class Schedule(ABC):
     """How the learning rate moves over a run."""

@@ -10,8 +10,6 @@ import torch
 
 from protoat.functional.preserve import set_random_state
 
-__all__ = ["derived_seed", "seed_everything", "seed_global"]
-
 
 def derived_seed(*parts: int | str) -> int:
     """A 63-bit seed for these coordinates; neighbouring coordinates give unrelated seeds.

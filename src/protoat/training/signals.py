@@ -7,8 +7,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest"]
-
 
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM is only noted; the same signal again acts as it would outside.

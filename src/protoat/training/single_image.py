@@ -14,8 +14,6 @@ from protoat.errors import UserError
 from protoat.functional.preserve import preserve_modes
 from protoat.training.learner import Learner
 
-__all__ = ["check_single_image", "smallest_batch"]
-
 
 def smallest_batch(loader: Any) -> int | None:
     """Images in the smallest batch of a loader, where it can be known without reading it.

@@ -11,8 +11,6 @@ from protoat.errors import NonFiniteLossError
 from protoat.functional.distributed import mean_over_processes
 from protoat.types import LossTerms
 
-__all__ = ["TermSums"]
-
 
 class TermSums:
     """Adds up the terms of each update, and raises at the first that is not finite.

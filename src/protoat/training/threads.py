@@ -13,8 +13,6 @@ import torch
 from protoat.errors import CheckpointError
 from protoat.training import checkpoint
 
-__all__ = ["saved_threads", "say_other_threads", "threads_in"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -16,8 +16,6 @@ from protoat.errors import UserError
 from protoat.training.nested import pack, unpack
 from protoat.training.schedule import Schedule
 
-__all__ = ["TorchSchedule"]
-
 _EACH_UPDATE = (OneCycleLR, CyclicLR)
 
 

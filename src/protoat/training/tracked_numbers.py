@@ -7,8 +7,6 @@ from typing import Any
 
 from protoat.names import printable
 
-__all__ = ["numbers", "plain_settings"]
-
 _MOST = 256  # numbers of one list or mapping: a page of charts shows no more
 _EVENTS = ("merged", "dropped", "head_merged")  # lists of what happened, of which the length counts
 

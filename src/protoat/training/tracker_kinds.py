@@ -21,8 +21,6 @@ from urllib.parse import urlsplit
 
 from accelerate import tracking
 
-__all__ = ["KINDS", "Given", "Kind", "is_installed"]
-
 logger = logging.getLogger(__name__)
 
 _PROJECT = "protoat"

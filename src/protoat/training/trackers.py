@@ -21,8 +21,6 @@ from protoat.storage.places import without_machine, without_paths
 from protoat.training.tracked_numbers import plain_settings
 from protoat.training.tracker_kinds import KINDS, Given, Kind, is_installed
 
-__all__ = ["Loggers", "Trackers", "check_loggers"]
-
 logger = logging.getLogger(__name__)
 
 Loggers = Sequence[str | GeneralTracker] | None

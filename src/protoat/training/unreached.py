@@ -13,8 +13,6 @@ from protoat.training.averaging import Averaging
 from protoat.training.schedule import Schedule
 from protoat.training.torch_schedule import TorchSchedule
 
-__all__ = ["warn_of_the_unreached", "warn_of_two_decays"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from protoat.attacks import PGD, Attack
-from protoat.attacks.base import attacking
 from protoat.attacks.examination import examine
+from protoat.attacks.mode import attacking
 from protoat.attacks.precision import attacks_in, present_precision
 from protoat.data.batch_format import as_batch
 from protoat.data.given import FORMS, as_image_data, is_whole
@@ -28,8 +28,6 @@ from protoat.training.seeding import derived_seed
 from protoat.training.worker_signals import workers_spared
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["Validation", "default_attack"]
 
 _BATCH_SIZE = 256
 

@@ -19,19 +19,6 @@ from protoat.storage.reading import open_to_read
 from protoat.training.checkpoint import to_bytes
 from protoat.training.nested import pack, unpack
 
-__all__ = [
-    "Weights",
-    "check_same_architecture",
-    "learned",
-    "load_tensors",
-    "load_weights",
-    "part",
-    "prefixed",
-    "save_weights",
-    "tensors_of",
-]
-
-
 _EXTRA = "_extra_state"  # torch's name for what a module keeps besides parameters and buffers
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-__all__ = ["helpers_spared", "workers_spared"]
-
 
 @contextmanager
 def workers_spared(loader: Any) -> Iterator[None]:

@@ -15,8 +15,6 @@ from protoat.functional.group_weights import group_means, group_probabilities, i
 from protoat.memory import Memory
 from protoat.reprs import constructor_repr
 
-__all__ = ["Weighting"]
-
 
 class Weighting(Memory, ABC):
     """Weighs each image's loss by ``q_g / share_g``: the probability of its group over that group's share of the data.

@@ -7,8 +7,6 @@ from torch import Tensor
 from protoat.arguments import check_number
 from protoat.weighting.base import Weighting
 
-__all__ = ["CFOL"]
-
 
 class CFOL(Weighting):
     """Class-focused online learning: Exp3 on the errors of groups under attack, mixed with the uniform distribution.

@@ -7,8 +7,6 @@ from torch import Tensor
 from protoat.arguments import check_number
 from protoat.weighting.base import Weighting
 
-__all__ = ["GroupDRO"]
-
 
 class GroupDRO(Weighting):
     """Minimises the worst group's loss by exponentiated-gradient ascent on the probabilities of groups.

@@ -11,8 +11,6 @@ from torch import Tensor
 from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.paired import Paired
 
-__all__ = ["Check", "Status", "Verdict", "all_of", "complete", "judged", "not_above", "not_run", "percent", "too_many"]
-
 Status = Literal["pass", "fail", "incomplete", "not run"]
 _DOUBT = 0.05
 

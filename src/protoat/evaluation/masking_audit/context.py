@@ -21,8 +21,6 @@ from protoat.evaluation.robustness import evaluate
 from protoat.functional.forward import device_of
 from protoat.threats import ThreatModel
 
-__all__ = ["AuditContext", "Crafted", "Surrogate"]
-
 _FEW = 250
 
 

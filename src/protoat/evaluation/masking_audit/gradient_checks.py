@@ -12,8 +12,6 @@ from protoat.attacks import PGD
 from protoat.evaluation.masking_audit.check import Check, Verdict, all_of, judged, not_above, not_run, percent, too_many
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 
-__all__ = ["CHECKS"]
-
 _RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 _NO_SURROGATE = "needs another model: --surrogate RUN"
 

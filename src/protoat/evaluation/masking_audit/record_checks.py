@@ -11,8 +11,6 @@ from protoat.evaluation.masking_audit.check import Check, Verdict, complete, jud
 from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.record import Evaluation
 
-__all__ = ["CHECKS", "NO_RECORD"]
-
 NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
 
 Parameters = Mapping[str, Any]

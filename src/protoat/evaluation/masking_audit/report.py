@@ -23,8 +23,6 @@ from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
 
-__all__ = ["CHECKS", "NOT_ASKED", "AuditReport", "CheckResult", "Surrogate", "audit"]
-
 NOT_ASKED = "was not asked for"
 
 

@@ -25,8 +25,6 @@ from protoat.plots.retrieval import retrieved_images
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.plots.transitions import agreement_map, transition_map
 
-__all__ = ["FIGURES", "Drawing", "View"]
-
 
 class View(NamedTuple):
     """What a figure looks at; `Drawing.takes` says which of it matters.

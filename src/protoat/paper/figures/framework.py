@@ -24,8 +24,6 @@ from protoat.runs.run import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["framework", "framework_of_recipe"]
-
 _MOST_CLASSES, _MOST_MODES = 3, 6
 _CHARACTERS = 33  # of a line in a box
 _SHAPES = ("o", "s", "^")  # that stand for classes

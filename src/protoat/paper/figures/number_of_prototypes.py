@@ -18,8 +18,6 @@ from protoat.recipes.fingerprint import differences
 from protoat.records.files import read_recipe
 from protoat.runs.run import Run
 
-__all__ = ["PAPER", "accuracy_against_prototypes"]
-
 PAPER = (
     "Paper, section 5 (CIFAR10-2): more prototypes for each class improve clean and PGD-10 accuracy up to a point, and "
     "then decrease them slightly; three are best there."

@@ -12,8 +12,6 @@ from protoat.plots.subject import check_classes
 from protoat.runs.images import load_images
 from protoat.runs.named_attacks import check_one_attack
 
-__all__ = ["SWEPT_PROTOTYPES", "eps_sweep", "plain", "prototype_sweep", "retrieval_runs", "steps_sweep", "viewed"]
-
 SWEPT_PROTOTYPES = (1, 2, 3, 5, 10)
 _RADII = (0.25, 0.5, 0.75, 1.5)
 _STEPS = (2, 5, 10, 20, 50, 100)

@@ -1,7 +1,5 @@
 """What each figure shows, in a line, by its name; apart from how it is drawn, which takes torch."""
 
-__all__ = ["TITLES"]
-
 TITLES = {
     "1": "Figure 1: map of embeddings, with attacked images placed on it",
     "2": "Figure 2: the framework, drawn from the objects of a recipe",

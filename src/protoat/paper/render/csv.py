@@ -11,8 +11,6 @@ from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
 from protoat.paper.tables.verdict import verdicts
 
-__all__ = ["to_csv"]
-
 _COLUMNS = [
     *("table", "row", "column", "data", "setup", "attack", "reading", "ours_only", "seed"),
     *("correct", "total", "interval_low", "interval_high", "number", "text", "verdict", "paper"),

@@ -15,8 +15,6 @@ from protoat.paper.tables.table import Cell, Line
 from protoat.paper.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
 from protoat.runs.run import Run
 
-__all__ = ["ABOUT_NOTES", "Document", "Sheet", "document"]
-
 ABOUT_NOTES = "Where this is not what the paper did, or it does not say what it did:"
 
 _MISSING = "—"

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from protoat.evaluation.estimate import Estimate, Outcome, estimate
 from protoat.evaluation.statistics import percentage
 
-__all__ = ["NO_CEILING", "estimated"]
-
 NO_CEILING = "no headroom shown"
 
 

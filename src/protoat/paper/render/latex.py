@@ -5,8 +5,6 @@ from __future__ import annotations
 from protoat.names import printable
 from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
-__all__ = ["to_latex"]
-
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from protoat.names import markdown_text, printable
 from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
-__all__ = ["to_markdown"]
-
 
 def to_markdown(document: Document) -> str:
     """A table with everything that is said below it.

@@ -11,8 +11,6 @@ from rich.text import Text
 from protoat.names import printable
 from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
-__all__ = ["show", "to_terminal"]
-
 _WIDTH = 160
 
 

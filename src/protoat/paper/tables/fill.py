@@ -21,8 +21,6 @@ from protoat.paper.tables.table import Cell, Line, Table
 from protoat.runs.named_attacks import knows_prototypes
 from protoat.runs.run import Run
 
-__all__ = ["Filled", "Measured", "filled"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -2,8 +2,6 @@
 
 from protoat.paper.tables.table import Line
 
-__all__ = ["AUTOATTACK", "CLEAN", "FGSM", "PGD10", "WORST_CASE"]
-
 WORST_CASE = "worst case"  # as a record calls it
 
 CLEAN = Line("Clean", attack="clean")

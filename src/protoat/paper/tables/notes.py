@@ -13,24 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from protoat.paper.tables.table import Cell
 
-__all__ = [
-    "ACL_ROCL",
-    "BIM",
-    "COMMON",
-    "CW",
-    "FAST",
-    "FGSM",
-    "FREE",
-    "GROUPS",
-    "MNIST",
-    "OURS",
-    "SCHEDULES",
-    "SELECTION",
-    "TINY",
-    "TLA",
-    "Note",
-]
-
 
 @dataclass(frozen=True)
 class Note:

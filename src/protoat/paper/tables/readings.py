@@ -15,8 +15,6 @@ from protoat.evaluation.order import measured
 from protoat.evaluation.statistics import Count
 from protoat.runs.run import Run
 
-__all__ = ["Reading", "read"]
-
 
 @dataclass(frozen=True)
 class Reading:

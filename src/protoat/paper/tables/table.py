@@ -11,8 +11,6 @@ from protoat.paper.rows import Data, Setup
 from protoat.paper.tables.notes import Note
 from protoat.recipes.parser import nearest
 
-__all__ = ["Cell", "Line", "Read", "Table", "under"]
-
 Read = Literal[
     "accuracy",
     "balanced accuracy",

@@ -10,8 +10,6 @@ from protoat.evaluation.compare import Seeds, overlap
 from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
 
-__all__ = ["Ranking", "Spread", "Verdict", "rankings", "spread", "verdicts"]
-
 Verdict = Literal["best", "no difference shown", "lower"]
 
 

@@ -12,8 +12,6 @@ from protoat.reports.blocks import Block, Grid, Section, Text
 from protoat.reports.records import heads_of, lowest, lowest_columns
 from protoat.runs.records import Records
 
-__all__ = ["attacks", "groups"]
-
 _SHOWN = 40
 
 

@@ -13,8 +13,6 @@ from protoat.plots.subject import Pictured
 from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
 from protoat.runs.records import Records
 
-__all__ = ["Views", "embedding", "from_weights", "gallery", "retrieved"]
-
 logger = logging.getLogger(__name__)
 
 # What figures see of each run that has weights; shared, so that nothing is embedded or attacked twice.

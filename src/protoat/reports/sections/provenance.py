@@ -14,8 +14,6 @@ from protoat.runs.claims import called, is_elsewhere
 from protoat.runs.records import Records
 from protoat.threats import Linf, ThreatModel
 
-__all__ = ["audit", "environment", "lint", "recipe", "redo"]
-
 
 def audit(records: Records) -> Section:
     """Every check with its result and figures."""

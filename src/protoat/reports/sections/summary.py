@@ -13,8 +13,6 @@ from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
 from protoat.threats import ThreatModel
 
-__all__ = ["compared_in_words", "described", "summary"]
-
 
 def summary(records: Records) -> Section:
     """What was found in plain words, the decisive figures, what they are about, and what is missing."""

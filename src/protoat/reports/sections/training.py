@@ -14,8 +14,6 @@ from protoat.runs.records import Records, RunRecords
 if TYPE_CHECKING:
     from protoat.plots.subject import Pictured
 
-__all__ = ["prototypes", "training"]
-
 _ATLAS, _EACH = 40, 5
 
 
