@@ -1,4 +1,4 @@
-"""One pass over the data, in which method, regularizer and modes know how far training is."""
+"""One epoch: tells method, regularizer and modes how far training is, and runs what is due at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When prototypes of a class merge, and what an optimizer forgets of those that do."""
+"""The schedule by which prototypes of a class merge, and what an optimizer forgets of those that do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs of models and terms of losses: the values that the parts of protoat pass to each other."""
+"""Outputs of models and terms of losses: the values that the packages exchange."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size:
         batch_size: images in one forward; each run gets full batches of active images. All at once by default.
 
     Returns:
-        (B, ...) images: the first that felled each image, the last tried where none did, the clean one where the model
-        is wrong already.
+        (B, ...) images: the first adversarial one of each, the last tried where there is none, the clean one where the
+        model is wrong already.
     """
     size = batch_size or max(len(problem.x), 1)
     worst = problem.x.clone()

@@ -1,4 +1,4 @@
-"""Auto-PGD where the steepest step moves few pixels, L1: it adapts how many, and begins in larger balls."""
+"""Auto-PGD for L1: sparse steps that adapt how many pixels they move, in balls that shrink to the radius."""
 
 from __future__ import annotations
 

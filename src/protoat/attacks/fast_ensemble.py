@@ -1,4 +1,4 @@
-"""A fast ensemble of attacks that goes on to AutoAttack where anything hints at masked gradients."""
+"""A fast ensemble of attacks that continues with AutoAttack where anything hints at masked gradients."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
-_KEPT = 0.8  # share of the standing images, those that came closest, that the next run of a targeted attack is given
-_TENTH = 10  # one in so many standing images is given to Square, and at least so many
+_KEPT = 0.8  # share of the robust images, those closest to being adversarial, that the next run of MALT attacks
+_TENTH = 10  # one in so many robust images is attacked by Square, and at least so many
 
 
 class FastEnsemble(Attack):
-    """APGD-CE, PMA and MALT, each on what stands, then Square on a tenth; AutoAttack on all that stands if need be.
+    """APGD-CE, PMA and MALT, each on the images still robust, then Square on a tenth; AutoAttack after an alarm.
 
-    AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT is given the 80 %
-    of the standing images that came closest to being adversarial, and Square a tenth of them, ten at least,
-    stratified by class and by how close they came. AutoAttack follows on all standing images after an alarm:
+    AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT attacks the 80 %
+    of the robust images that are closest to being adversarial, and Square a tenth of them, ten at least, stratified
+    by class and by how close they are. AutoAttack follows on all robust images after an alarm:
 
     * `examine` finds fault with the model (random, batch statistics, saturated, no gradient, ...);
-    * the gradient at a standing image is 0;
-    * FGSM, 20 random corners of the ball, or Square on its tenth, break an image that stood.
+    * the gradient at a robust image is 0;
+    * FGSM, 20 random corners of the ball, or Square on its tenth, break an image that the attacks before left.
 
     The result is an upper bound of robust accuracy as any other, and never AutoAttack's number.
 
@@ -58,11 +58,11 @@ class FastEnsemble(Attack):
     Raises:
         ValueError: an empty batch size; a model with fewer than two logits.
 
-    `evaluate` collects alarms over all batches, and one alarm sends every standing image of the data to AutoAttack.
+    `evaluate` collects alarms over all batches, and one alarm sends every robust image of the data to AutoAttack.
 
-    Source: PMA and MALT, see there; leaving out the hopeless: Liu et al., CVPR 2022, "Practical evaluation of
-    adversarial robustness via adaptive auto attack", online statistics-based discarding; checks: Carlini et al., 2019,
-    "On evaluating adversarial robustness".
+    Source: PMA and MALT, see there; discarding images: Liu et al., CVPR 2022, "Practical evaluation of adversarial
+    robustness via adaptive auto attack", online statistics-based discarding; checks: Carlini et al., 2019, "On
+    evaluating adversarial robustness".
 
     >>> from protoat.threats import Linf
     >>> list(FastEnsemble(Linf("8/255")).parts(10))
@@ -113,19 +113,19 @@ class FastEnsemble(Attack):
 
     @torch.no_grad()
     def run(self, problem: Problem) -> Tensor:
-        front = _Front(problem, self.threat.geometry, self.batch_size)
-        self.num_classes = front.classes
-        parts = self.parts(front.classes)
-        front.apply(parts["apgd-ce"].run, front.standing)
-        front.apply(parts["pma"].run, front.standing)
+        state = _State(problem, self.threat.geometry, self.batch_size)
+        self.num_classes = state.classes
+        parts = self.parts(state.classes)
+        state.apply(parts["apgd-ce"].run, state.active)
+        state.apply(parts["pma"].run, state.active)
         malt = parts["malt"]
         assert isinstance(malt, MALT)
-        _in_turn(malt, front)
-        self.alarms = tuple(_alarms(front, parts["corner"], parts["square"]))
+        _in_turn(malt, state)
+        self.alarms = tuple(_alarms(state, parts["corner"], parts["square"]))
         _, whole = self.stages
         if self.alarms and whole is not None:
-            front.apply(whole.run, front.standing)
-        return front.worst
+            state.apply(whole.run, state.active)
+        return state.worst
 
     def parameters(self) -> dict[str, Any]:
         """Every parameter of every part for the model attacked last; before the first call, no parts."""
@@ -143,12 +143,12 @@ class FastEnsemble(Attack):
         return values
 
 
-class _Front:
-    """How far the attack on a batch is.
+class _State:
+    """The state of the attack on a batch.
 
     Attributes:
-        worst: (B, ...) of each image the one that came closest, or that succeeded first.
-        lead: (B,) by how much it is ahead; infinite where it succeeded.
+        worst: (B, ...) the image closest to being adversarial, or the first that is.
+        lead: (B,) by how much the best wrong class leads; infinite where the attack has succeeded.
     """
 
     def __init__(self, problem: Problem, norm: Norm, size: int) -> None:
@@ -161,13 +161,13 @@ class _Front:
         self.apply(lambda piece: piece.x, torch.arange(len(self.worst), device=self.worst.device))
 
     @property
-    def standing(self) -> Tensor:
+    def active(self) -> Tensor:
         """The images that no attack has broken, as indices."""
         return (self.lead < torch.inf).nonzero().squeeze(1)
 
     def apply(self, run: Callable[[Problem], Tensor], rows: Tensor) -> int:
-        """Attacks some of the images; how many of them fell."""
-        fallen = 0
+        """Attacks some of the images; returns how many it broke."""
+        broken = 0
         for part in rows.split(self.size) if len(rows) else ():
             piece = select(self.problem, part)
             with torch.enable_grad():
@@ -180,32 +180,32 @@ class _Front:
             closer = lead > self.lead[part]
             self.worst[part] = torch.where(leading(closer, x_adv), x_adv, self.worst[part])
             self.lead[part] = torch.where(closer, lead, self.lead[part])
-            fallen += int(adversarial.sum())
-        return fallen
+            broken += int(adversarial.sum())
+        return broken
 
 
-def _in_turn(malt: MALT, front: _Front) -> None:
-    """Runs towards each target; after each, the images that are furthest from falling get no more."""
-    rows = front.standing
+def _in_turn(malt: MALT, state: _State) -> None:
+    """Runs towards each target; after each, the images furthest from being adversarial are left out."""
+    rows = state.active
     if not len(rows):
         return
-    targets = torch.cat([malt.ranked(select(front.problem, part)) for part in rows.split(front.size)])
-    aims = torch.zeros(len(front.lead), targets.shape[1], dtype=torch.int64, device=rows.device)
+    targets = torch.cat([malt.ranked(select(state.problem, part)) for part in rows.split(state.size)])
+    aims = torch.zeros(len(state.lead), targets.shape[1], dtype=torch.int64, device=rows.device)
     aims[rows] = targets
     for turn in range(aims.shape[1] * malt.restarts):
         own = aims[:, turn // malt.restarts]
-        for part in rows.split(front.size):
-            front.apply(partial(malt.towards, aims=own[part]), part)
-        rows = rows[front.lead[rows] < torch.inf]
+        for part in rows.split(state.size):
+            state.apply(partial(malt.towards, aims=own[part]), part)
+        rows = rows[state.lead[rows] < torch.inf]
         if not len(rows):
             return
-        closest = front.lead[rows].argsort(descending=True, stable=True)
+        closest = state.lead[rows].argsort(descending=True, stable=True)
         rows = rows[closest[: max(1, round(_KEPT * len(rows)))]]
 
 
-def _alarms(front: _Front, noise: Attack, square: Attack) -> list[str]:
+def _alarms(state: _State, noise: Attack, square: Attack) -> list[str]:
     """What hints at masked gradients, in words."""
-    problem = front.problem
+    problem = state.problem
     network = as_module(getattr(problem.model, "network", problem.model))
     alarms = [found.code for found in examine(network, problem.x[:4]).findings if found.severity != "note"]
     flat = 0
@@ -214,23 +214,23 @@ def _alarms(front: _Front, noise: Attack, square: Attack) -> list[str]:
         nonlocal flat
         gradient = input_gradient(piece.model, piece.x, piece.y, cross_entropy).gradient
         flat += int((gradient == 0).flatten(1).all(1).sum())
-        return piece.x + front.norm.step(gradient, piece.eps, piece.x)
+        return piece.x + state.norm.step(gradient, piece.eps, piece.x)
 
-    if front.apply(one_step, front.standing):
+    if state.apply(one_step, state.active):
         alarms.append("one step breaks what many steps leave")
     if flat:
         alarms.append("gradients are zero")
-    if front.apply(noise.run, front.standing):
+    if state.apply(noise.run, state.active):
         alarms.append("random points break what gradients leave")
-    if front.apply(square.run, _tenth(problem.y, front)):
+    if state.apply(square.run, _tenth(problem.y, state)):
         alarms.append("square breaks what gradients leave")
     return alarms
 
 
-def _tenth(y: Tensor, front: _Front) -> Tensor:
-    """A tenth of the standing images, ten at least, spread over classes and over how close they came."""
-    rows = front.standing
-    rows = rows[front.lead[rows].argsort(stable=True)]
+def _tenth(y: Tensor, state: _State) -> Tensor:
+    """A tenth of the robust images, ten at least, spread over classes and over their leads."""
+    rows = state.active
+    rows = rows[state.lead[rows].argsort(stable=True)]
     rows = rows[y[rows].argsort(stable=True)]
     count = min(len(rows), max(_TENTH, -(-len(rows) // _TENTH)))
     return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).long()] if count else rows

@@ -1,4 +1,4 @@
-"""The precision in which attacks pass through the network; everything else about them stays float32."""
+"""Runs the forwards of attacks in bfloat16; everything else about them stays float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attack is given, and what it gives back."""
+"""The input and the result of an attack: images, labels, targets and radius; adversarial images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Square's proposals where all pixels share one radius, L2 and L1: bumps that take the budget of others."""
+"""Proposals of Square for L2 and L1, where all pixels share one budget: bumps that take it from others."""
 
 from __future__ import annotations
 

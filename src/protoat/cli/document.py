@@ -1,4 +1,4 @@
-"""With ``--json``, results as one JSON document in place of tables and lines."""
+"""Collects the results of a command as one JSON document, for ``--json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--log_with``: the trackers that a command tells of a run."""
+"""The option ``--log_with``: which trackers a command writes its results to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a command is and the time left: as a bar on a terminal, else as a line each minute."""
+"""Progress and time left of a command: a bar on a terminal, else a line each minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prints lines with control characters of names from outside removed."""
+"""Prints lines, without control characters from names of folders, classes and files."""
 
 from __future__ import annotations
 

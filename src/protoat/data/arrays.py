@@ -1,4 +1,4 @@
-"""Images out of arrays as scikit-learn has them: rows of pixels, tables, and images one by one."""
+"""Converts the arrays of scikit-learn to images: rows of pixels, tables, single images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random crop and flip, a whole batch at a time, which can be done again and undone."""
+"""Random crop and flip of a whole batch, which can be repeated and undone."""
 
 from __future__ import annotations
 

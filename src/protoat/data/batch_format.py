@@ -1,4 +1,4 @@
-"""What a loader may give as a batch, brought to one form."""
+"""Converts what a loader gives as a batch to images, labels and indices."""
 
 from __future__ import annotations
 

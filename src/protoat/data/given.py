@@ -1,4 +1,4 @@
-"""Test images in whatever form a program has them: loaders, data sets, tensors, arrays, `ImageData`."""
+"""Reads test images from a loader, a data set, tensors, arrays or `ImageData`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a data set of Hugging Face's `datasets`: which hold pictures, labels and modes, and what they say."""
+"""Finds and reads the columns of a Hugging Face data set: pictures, labels and modes."""
 
 from __future__ import annotations
 

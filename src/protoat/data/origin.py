@@ -1,4 +1,4 @@
-"""Which image each one of a batch is: for methods that keep something of every image."""
+"""The index and augmentation of each image of a batch, for methods that keep something of every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sources of a user's own pictures share: how they are decoded, split, and sorted by class and mode."""
+"""The base class of sources of a user's own pictures: decoding, splits, order of classes and modes."""
 
 from __future__ import annotations
 

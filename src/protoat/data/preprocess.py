@@ -1,4 +1,4 @@
-"""From pictures of any kind to what a network takes, as in training."""
+"""Converts pictures of any kind to the input of a network, as in training."""
 
 from __future__ import annotations
 

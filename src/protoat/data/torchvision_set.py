@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows and fetches."""
+"""The base class of data sets that torchvision reads and downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision of an evaluation's attacks where it is to be chosen: as it began, else by a timed pass."""
+"""Chooses the precision of an evaluation's attacks by a timed step; a resumed one keeps its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A look at a model before it is measured: where it is, what it answers, which attacks can be run on it."""
+"""Examines a model before it is measured: its device, its outputs, and which attacks can be run on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All batches under all attacks, which can be interrupted, repeated and shared out."""
+"""Measures all batches under all attacks; it can be interrupted, resumed and shared by processes."""
 
 from __future__ import annotations
 

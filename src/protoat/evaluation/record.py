@@ -1,4 +1,4 @@
-"""A measurement as a record keeps it: what was judged, and what each attack left right."""
+"""The record of a measurement: what was evaluated, and the accuracy under each attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as text and as HTML, for ``print`` and for notebooks."""
+"""Renders results as text and as HTML, for ``print`` and for notebooks."""
 
 from __future__ import annotations
 

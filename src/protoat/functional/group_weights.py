@@ -1,4 +1,4 @@
-"""Weights of groups of images, and of the images in them."""
+"""Probabilities of groups of images, and the weights of images that follow from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Margins between logits that attacks follow, shape (B,); each rises as the label `y` loses ground."""
+"""Margins between logits that attacks raise, shape (B,)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two partitions of the same images: their table, and how well they agree."""
+"""Contingency table, NMI and purity of two partitions of the same images."""
 
 from __future__ import annotations
 

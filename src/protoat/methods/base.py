@@ -1,4 +1,4 @@
-"""What a training method is: a generator with one yield for each optimizer step."""
+"""The base class of training methods: a generator that yields once per optimizer step."""
 
 from __future__ import annotations
 

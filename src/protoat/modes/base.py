@@ -1,4 +1,4 @@
-"""What the modes of training images are: a table, the prototype of each mode, and the weight of their loss."""
+"""The base class of modes: the mode of each training image, its prototype, and the weight of the mode loss."""
 
 from __future__ import annotations
 

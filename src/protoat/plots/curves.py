@@ -1,4 +1,4 @@
-"""How training went: loss and held-out accuracy of every epoch."""
+"""Training curves: loss and held-out accuracy of every epoch."""
 
 from __future__ import annotations
 

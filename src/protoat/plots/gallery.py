@@ -1,4 +1,4 @@
-"""Images before and after an attack, of the weakest modes first: what changed, and what the model makes of them."""
+"""Images before and after an attack, the weakest modes first."""
 
 from __future__ import annotations
 

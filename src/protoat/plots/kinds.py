@@ -1,3 +1,3 @@
-"""The kinds of file that a figure alone is written as; kept apart, as drawing libraries take a second to import."""
+"""Suffixes of figure files; apart from the plots, as drawing libraries take a second to import."""
 
 SUFFIXES = (".pdf", ".svg", ".png")

@@ -1,4 +1,4 @@
-"""A figure with what it shows in words, and how it becomes a file or a part of a page."""
+"""A figure with its description, and its rendering to a file or a part of a page."""
 
 from __future__ import annotations
 

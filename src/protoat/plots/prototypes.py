@@ -1,4 +1,4 @@
-"""What became of the prototypes: how many are left, and which images lie nearest to each."""
+"""Plots of prototypes: counts and usage over training, and the images nearest to each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures of embeddings need of a run: its model, some of its test images, its prototypes."""
+"""The model, test images and prototypes of a run that figures of embeddings are drawn from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completes recipes that earlier versions stored: what they had no choice about was done in one way."""
+"""Completes recipes of earlier versions with what was the only choice at their time."""
 
 from __future__ import annotations
 

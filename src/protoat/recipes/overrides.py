@@ -1,4 +1,4 @@
-"""Changes of a recipe as plain values in the form of its file: laid over one another, and as options of a command."""
+"""Changes of a recipe: laid over its plain values, and written as options of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of a command line that name a class and one of its arguments at once: ``timm:resnet18``."""
+"""Expands words such as ``timm:resnet18`` to the options of a class and its argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a recipe comes back from its text as it is."""
+"""Checks that a recipe comes back unchanged from its text."""
 
 from __future__ import annotations
 

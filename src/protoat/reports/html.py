@@ -1,4 +1,4 @@
-"""The HTML report of one or several runs, in one file."""
+"""Writes the HTML report of one or several runs."""
 
 from __future__ import annotations
 

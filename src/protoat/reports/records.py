@@ -1,4 +1,4 @@
-"""What a folder holds that a report can speak of."""
+"""Records of runs as rows, columns and words, for reports and for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe to the objects that learn."""
+"""Builds the objects of a run from its recipe: data, network, objective, optimizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that a recipe chooses, and what a run folder says of them."""
+"""Loads the images that a recipe chooses, and describes them for the record of the run."""
 
 from __future__ import annotations
 

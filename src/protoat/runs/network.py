@@ -1,4 +1,4 @@
-"""The network of a recipe or of a command, as its builder makes it."""
+"""Builds the network of a recipe or of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would do and how long it would take here, by a few timed steps; nothing is written."""
+"""Times a few steps of a run and tells what it would do; nothing is written."""
 
 from __future__ import annotations
 

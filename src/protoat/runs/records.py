@@ -1,4 +1,4 @@
-"""What was measured in a folder, of a run or of any other model."""
+"""Reads the records of a folder: evaluations, audit, and the training of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is judged: a run of ours or any other model, with its test images and what an adversary may do to them."""
+"""A model to be evaluated, of a run or any other, with its test images and threat model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say what a command judges; every such command has the same."""
+"""The options that name the model to evaluate, shared by the commands evaluate and audit."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ from protoat.runs.store import write
 from protoat.sharing.card import CARD, HEADER, card
 from protoat.sharing.exported import Exported, extra
 from protoat.sharing.facts import KEY, Facts
-from protoat.sharing.others import check_holds_no_others
-from protoat.storage.path_checks import check_folder
+from protoat.storage.path_checks import check_folder, check_holds_no_others
 from protoat.training.weights import tensors_of
 from protoat.types import Output
 

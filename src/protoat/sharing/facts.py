@@ -1,4 +1,4 @@
-"""What an exported file says of itself: classes, preprocessing, origin."""
+"""The metadata of an exported file: classes, preprocessing, origin."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from protoat.errors import UserError
+from protoat.names import printable
 
 
 def check_file(path: Path) -> None:
@@ -73,6 +75,27 @@ def check_is_folder(folder: Path) -> None:
         raise UserError(f"there is no folder {folder}; name the one that holds the runs")
     if not stat.S_ISDIR(found):
         raise UserError(f"{folder} is a file, expected a folder of runs")
+
+
+def check_holds_no_others(where: str, names: Iterable[str], ours: Collection[str], *, of: str, instead: str) -> None:
+    """Refuses a place with a file that is none of ours.
+
+    Args:
+        where: what is named in the message.
+        names: of the files there.
+        ours: those that may be written over.
+        of: what ours are of.
+        instead: what else to choose.
+
+    Raises:
+        ValueError: names one of the others.
+
+    >>> check_holds_no_others("served", ["README.md", "notes.txt"], ["README.md"], of="export", instead="folder")
+    Traceback (most recent call last):
+    protoat.errors.UserError: served holds notes.txt, which is of no export; choose another folder
+    """
+    if others := sorted(set(names) - set(ours)):
+        raise UserError(f"{where} holds {printable(others[0])}, which is of no {of}; choose another {instead}")
 
 
 def _mode(path: Path, option: str, *, links: bool = False) -> int:

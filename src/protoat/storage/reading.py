@@ -1,4 +1,4 @@
-"""Reads regular files, and through no link."""
+"""Reads regular files, following no links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A place beside a file or folder where another library writes what will replace it."""
+"""A temporary path beside a file or folder, which another library writes and which then replaces it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision of a run's attacks where the run is to choose it: as it began, else by a timed pass."""
+"""Chooses the precision of a run's attacks by a timed step; a resumed run keeps its own."""
 
 from __future__ import annotations
 

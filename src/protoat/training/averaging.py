@@ -1,4 +1,4 @@
-"""Averages of the weights along a run: when the average takes the model in, and how much of it."""
+"""Averages of the weights along a run (EMA, SWA, FAWA): when the model enters the average, and its share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batches of an epoch, from any point of it, whatever loader the caller has."""
+"""Serves the batches of an epoch from any point of it, for any loader."""
 
 from __future__ import annotations
 

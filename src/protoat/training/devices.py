@@ -1,4 +1,4 @@
-"""Accelerate set up the way training here needs it."""
+"""Configures Accelerate for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File writes in which every process of a run succeeds, or none."""
+"""File writes that succeed in every process of a run, or in none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``, and what trackers are told of each epoch."""
+"""Writes ``metrics.jsonl`` and reports each epoch to the trackers."""
 
 from __future__ import annotations
 

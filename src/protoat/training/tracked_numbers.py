@@ -1,4 +1,4 @@
-"""What trackers are told of an epoch and of a run, on one level: numbers by name, and settings."""
+"""Flattens the metrics of an epoch and the settings of a run for trackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trackers of a run, such as TensorBoard or wandb, as one."""
+"""Several trackers, such as TensorBoard and wandb, as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained weights as one safetensors file, with a JSON file beside it that says what they are."""
+"""Saves and loads trained weights: one safetensors file, with JSON beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a weighting is: probabilities of groups that follow how each group fares, and a weight for each image."""
+"""The base class of weightings: group probabilities that follow the groups' losses, and a weight per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CFOL: the group with the most errors under attack gets the highest weight, and none is ever left out."""
+"""CFOL: weighs groups by their errors under attack, and leaves none out."""
 
 from __future__ import annotations
 

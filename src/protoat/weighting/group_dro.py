@@ -1,4 +1,4 @@
-"""Group DRO: the group with the highest loss gets the highest weight."""
+"""Group DRO: raises the weight of the group with the highest loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary of a report, and what has not been measured."""
+"""The summary of a report, and what is missing from the records."""
 
 from __future__ import annotations
 
