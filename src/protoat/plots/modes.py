@@ -13,12 +13,10 @@ from protoat.evaluation.statistics import weakest_first
 from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
 from protoat.plots.style import (
-    BACK,
-    HATCHES,
     TEXT,
     accuracy_axis,
+    bar,
     chosen,
-    colour,
     error_bars,
     label,
     labels,
@@ -63,14 +61,8 @@ def accuracy_of_modes(
     for place, (name, (own, clean)) in enumerate(zip(labels(folders), found, strict=True)):
         places = [x + (place - (len(found) - 1) / 2) * width for x in range(len(order))]
         counts = [own[mode] for mode in order]
-        style: dict[str, Any] = {
-            "color": colour(place),
-            "hatch": HATCHES[place % len(HATCHES)],
-            "edgecolor": BACK,
-            "linewidth": 0,
-        }
         words = "worst case" if len(found) == 1 else f"{name}, worst case"
-        axes.bar(places, [100 * count.accuracy for count in counts], 0.9 * width, label=words, **style)
+        axes.bar(places, [100 * count.accuracy for count in counts], 0.9 * width, label=words, **bar(place, place))
         bars: dict[str, Any] = {"fmt": "none", "ecolor": TEXT, "elinewidth": 0.8, "capsize": 2}
         axes.errorbar(places, [100 * count.accuracy for count in counts], yerr=error_bars(counts), **bars)
         if clean:

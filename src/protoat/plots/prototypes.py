@@ -13,7 +13,7 @@ from protoat.functional.partitions import agreement as agreement_of
 from protoat.plots.heat_map import heat_map
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.plot import Plot, styled
-from protoat.plots.style import BACK, HATCHES, colour, dash, label, legend, marker, name_places, names
+from protoat.plots.style import bar, colour, dash, label, legend, marker, name_places, names
 from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name
 from protoat.runs.run import Run
 
@@ -87,13 +87,7 @@ def prototype_usage(run: Seen, *, images: int | None = None) -> Plot:
         chosen = data.modes == mode
         counts = crosstab(data.labels[chosen], places[chosen], (len(active), active.shape[1]))[active].tolist()
         share = [100 * count / int(totals[owner]) for count, (owner, _) in zip(counts, owned, strict=True)]
-        style: dict[str, Any] = {
-            "color": colour(mode),
-            "hatch": HATCHES[mode // 3 % len(HATCHES)],
-            "edgecolor": BACK,
-            "linewidth": 0,
-        }
-        axes.bar(range(len(owned)), share, bottom=bottom, label=label(name, longest=20), **style)
+        axes.bar(range(len(owned)), share, bottom=bottom, label=label(name, longest=20), **bar(mode, mode // 3))
         bottom = [low + own for low, own in zip(bottom, share, strict=True)]
     name_places(axes, prototype_names(data.class_names, owned))
     axes.set(ylabel="images of the class, %", xlabel="class, prototype")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
@@ -37,6 +37,11 @@ def dash(place: int) -> str:
 def marker(place: int) -> str:
     """The sign at the points of a series."""
     return _MARKERS[place % len(_MARKERS)]
+
+
+def bar(place: int, hatch: int) -> dict[str, Any]:
+    """How the bars of a series are drawn: by colour and hatch."""
+    return {"color": colour(place), "hatch": HATCHES[hatch % len(HATCHES)], "edgecolor": BACK, "linewidth": 0}
 
 
 def label(name: str, *, longest: int = 40) -> str:

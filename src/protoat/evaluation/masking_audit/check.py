@@ -69,6 +69,12 @@ def too_many(count: int, total: int, share: float) -> bool:
     return count > share * total and bool(binomtest(count, total, share, "greater").pvalue < _DOUBT)
 
 
+def at_most(share: float, count: int, total: int, reason: str, trouble: str = "", **figures: Any) -> Verdict:
+    """Passes unless `count` of `total` images is more than a share, see `too_many`; `trouble` then ends the reason."""
+    beyond = too_many(count, total, share)
+    return judged(not beyond, reason + trouble * beyond, images=total, **figures, limit_share=share)
+
+
 def not_above(
     attack: tuple[str, Tensor], reference: tuple[str, Tensor], points: float, trouble: str, **figures: Any
 ) -> Verdict:

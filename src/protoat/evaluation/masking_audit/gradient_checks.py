@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from protoat.attacks import PGD
-from protoat.evaluation.masking_audit.check import Check, Verdict, all_of, judged, not_above, not_run, percent, too_many
+from protoat.evaluation.masking_audit.check import (
+    Check,
+    Verdict,
+    all_of,
+    at_most,
+    judged,
+    not_above,
+    not_run,
+    percent,
+    too_many,
+)
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 
 _RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
@@ -38,10 +48,9 @@ def unbounded_attack_breaks_everything(context: AuditContext) -> Verdict:
     name = _at("pgd100x5", context.anywhere)
     left = context.correct_under(name)
     count = int(left.sum())
-    beyond = too_many(count, len(left), 0.001)
-    trouble = ", though it may turn each image into any other: the attack is led astray" if beyond else ""
-    reason = f"{name}, which knows no limit, leaves {count} of {len(left)} images{trouble}"
-    return judged(not beyond, reason, images=len(left), **{name: count}, limit_share=0.001)
+    reason = f"{name}, which knows no limit, leaves {count} of {len(left)} images"
+    trouble = ", though it may turn each image into any other: the attack is led astray"
+    return at_most(0.001, count, len(left), reason, trouble, **{name: count})
 
 
 def noise_finds_nothing(context: AuditContext) -> Verdict:
@@ -51,11 +60,10 @@ def noise_finds_nothing(context: AuditContext) -> Verdict:
     rows = rows[torch.linspace(0, len(rows) - 1, min(100, len(rows))).long()]
     noises = {name: context.among(rows, name) for name in ("noise5000", "corner5000")}
     broken = int((~torch.stack([*noises.values()]).all(0)).sum())
-    beyond = too_many(broken, len(rows), 0.005)
-    trouble = ": gradients do not find what a blind search finds" if beyond else ""
-    reason = f"10,000 random points break {broken} of {len(rows)} images that gradients left{trouble}"
+    reason = f"10,000 random points break {broken} of {len(rows)} images that gradients left"
+    trouble = ": gradients do not find what a blind search finds"
     figures = {name: int(left.sum()) for name, left in noises.items()}
-    return judged(not beyond, reason, images=len(rows), broken=broken, **figures, limit_share=0.005)
+    return at_most(0.005, broken, len(rows), reason, trouble, broken=broken, **figures)
 
 
 def larger_radius_breaks_more(context: AuditContext) -> Verdict:
@@ -122,21 +130,20 @@ def weaker_attacks_break_nothing_else(context: AuditContext) -> Verdict:
     for weak, strong in pairwise(names):
         only[f"{weak}, not {strong}"] = int((context.correct_under(strong) & ~context.correct_under(weak)).sum())
     most = max(only, key=lambda name: only[name])
-    beyond = too_many(only[most], len(context), 0.02)
-    trouble = ": the stronger attack is not stronger" if beyond else ""
-    reason = f"at most {only[most]} of {len(context)} images are broken by the weaker of two only ({most}){trouble}"
-    return judged(not beyond, reason, images=len(context), broken_by=only, limit_share=0.02)
+    reason = f"at most {only[most]} of {len(context)} images are broken by the weaker of two only ({most})"
+    trouble = ": the stronger attack is not stronger"
+    return at_most(0.02, only[most], len(context), reason, trouble, broken_by=only)
 
 
 def gradient_free_attack_adds_little(context: AuditContext) -> Verdict:
     """Images that Square alone breaks; and whether the reported worst case is above Square."""
     white, square = context.white_box(few=True), context.correct_under("square", few=True)
     only = int((white & ~square).sum())
-    beyond = too_many(only, len(white), 0.02)
-    reason = (
-        f"square breaks {only} of {len(white)} images that no gradient breaks" + ": put it into the worst case" * beyond
+    reason, trouble = (
+        f"square breaks {only} of {len(white)} images that no gradient breaks",
+        ": put it into the worst case",
     )
-    found = [judged(not beyond, reason, images=len(white), square=int(square.sum()), only=only, limit_share=0.02)]
+    found = [at_most(0.02, only, len(white), reason, trouble, square=int(square.sum()), only=only)]
     if context.reported is not None:
         known, right = context.reported[0][context.few], context.reported[1][context.few]
         claim = ("reported worst case", right[known])

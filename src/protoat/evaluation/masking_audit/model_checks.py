@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from protoat.attacks.examination import are_probabilities
 from protoat.evaluation.behaviour import eval_gradient, eval_logits, unlike_eval_mode, unlike_in_company, unlike_itself
-from protoat.evaluation.masking_audit.check import Check, Verdict, judged, percent, too_many
+from protoat.evaluation.masking_audit.check import Check, Verdict, at_most, judged, percent, too_many
 from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.functional.losses import STEEP, cross_entropy, margin
 from protoat.functional.prediction import predicted
@@ -86,9 +86,8 @@ def attack_and_judge_agree(context: AuditContext) -> Verdict:
     parts = zip(context.crafted.x_adv.flip(0).split(97), context.y.flip(0).split(97), strict=True)
     again = torch.cat([predicted(eval_logits(context.network, x)) == y for x, y in parts]).flip(0)
     changed = int((again != context.crafted.correct).sum())
-    beyond = too_many(changed, len(context), 0.001)
     reason = f"pgd20 counts {percent(context.crafted.correct)} right, and its images, looked at again, {percent(again)}"
-    return judged(not beyond, reason, images=len(context), changed=changed, limit_share=0.001)
+    return at_most(0.001, changed, len(context), reason, changed=changed)
 
 
 def gradient_points_uphill(context: AuditContext) -> Verdict:
@@ -101,9 +100,8 @@ def gradient_points_uphill(context: AuditContext) -> Verdict:
             for sign in (1, -1)
         )
         agreeing += int((ahead > behind).sum())
-    beyond = too_many(len(context) - agreeing, len(context), 0.05)
     reason = f"a step along the gradient raises the loss of {agreeing} of {len(context)} images"
-    return judged(not beyond, reason, images=len(context), agreeing=agreeing, limit_share=0.05)
+    return at_most(0.05, len(context) - agreeing, len(context), reason, agreeing=agreeing)
 
 
 def broader_robustness(context: AuditContext) -> Verdict:
