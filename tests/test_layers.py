@@ -169,6 +169,12 @@ def test_names_are_imported_from_the_module_that_has_them() -> None:
     assert wrong == []
 
 
+def test_packages_alone_list_what_they_export() -> None:
+    lists = {str(path.relative_to(PACKAGE)) for path in SOURCES if "\n__all__ = " in path.read_text()}
+    # Of losses the list says which a recipe may name.
+    assert {name for name in lists if not name.endswith("__init__.py")} == {"functional/losses.py"}
+
+
 def test_no_file_is_long() -> None:
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}

@@ -170,7 +170,10 @@ def test_what_does_not_fit_a_batch(change: dict[str, Any], said: str) -> None:
         (lambda: known(mode_start=0.5, mode_stop=0.5), "mode_stop=0.5 is not after mode_start=0.5"),
         (lambda: pa.KnownModes(images([0, 3])), "no class of the images has two modes"),
         (lambda: pa.KnownModes([0, 1]), "data=.* is a list, expected a ImageData"),  # type: ignore[arg-type]
-        (lambda: pa.Objective(pa.ACL(pa.Linf(0.1)), modes=known()), "ACL learns without labels; leave label_smoothing at 0, and modes and weighting out"),
+        (
+            lambda: pa.Objective(pa.ACL(pa.Linf(0.1)), modes=known()),
+            "ACL learns without labels; leave label_smoothing at 0, and modes and weighting out",
+        ),
         (lambda: pa.Objective(pa.PGDAT(pa.Linf(0.1)), modes=pa.KnownModes), "expected a Modes"),  # type: ignore[arg-type]
     ],
 )
