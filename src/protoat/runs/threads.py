@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
-from protoat.attacks.base import attacking
+from protoat.attacks.mode import attacking
 from protoat.errors import NoGradientError
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.forward import output_of
