@@ -112,7 +112,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     Attributes:
         none_is_a_choice: whether help says where nothing is the default, as in a recipe, whose keys may be ``none``.
-        named_classes: class names that the command line gives, by key; see `protoat.recipes.recipe.resolve`.
+        named_classes: class names that the command line gives, by key; see `protoat.recipes.reading.resolve`.
 
     Raises:
         ValueError: in use, for an unknown class, key or value: one line, with the nearest valid name.

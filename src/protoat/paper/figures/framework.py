@@ -79,7 +79,7 @@ def framework_of_recipe(recipe: Recipe, name: str) -> Plot:
     """The framework that a recipe will have; reads the test images for the names of classes.
 
     Args:
-        recipe: from `protoat.recipes.recipe.read_recipe`.
+        recipe: from `protoat.recipes.reading.read_recipe`.
         name: what it is called.
 
     Raises:
