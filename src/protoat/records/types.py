@@ -175,10 +175,12 @@ class Validated(_HeldOut, total=False):
     worst_mode: WorstMode
 
 
-class Best(Validated):
-    """``best.json``"""
-
+class _At(TypedDict):
     epoch: int
+
+
+class Best(_At, Validated):
+    """``best.json``"""
 
 
 class Session(TypedDict, total=False):

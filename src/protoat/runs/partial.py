@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Partial:
-    """A folder with a file for each measured batch, which appears whole or not at all; see `protoat.evaluation.measurement.Saved`.
+    """A folder with a file for each measured batch, which appears whole or not at all; see `measurement.Saved`.
 
     Args:
         folder: made with the first batch.
