@@ -62,15 +62,15 @@ def test_square_is_given_a_tenth_spread_over_classes_and_closeness() -> None:
     lead = -torch.rand(200, generator=torch.Generator().manual_seed(0))
     lead[::7] = torch.inf
 
-    class Front:
-        standing = (lead < torch.inf).nonzero().squeeze(1)
+    class State:
+        active = (lead < torch.inf).nonzero().squeeze(1)
 
-    Front.lead = lead  # type: ignore[attr-defined]
-    rows = module._tenth(y, Front)  # type: ignore[arg-type]
+    State.lead = lead  # type: ignore[attr-defined]
+    rows = module._tenth(y, State)  # type: ignore[arg-type]
     assert len(rows.unique()) == 18 and bool((lead[rows] < torch.inf).all())
     assert [int((y[rows] == label).sum()) for label in (0, 1)] == [9, 9]
-    standing = lead[Front.standing]
-    assert bool((lead[rows] > standing.median()).any() and (lead[rows] < standing.median()).any())
+    active = lead[State.active]
+    assert bool((lead[rows] > active.median()).any() and (lead[rows] < active.median()).any())
 
 
 def test_a_sound_model_raises_no_alarm_and_falls_as_under_apgd_t(digits: Callable[..., Any]) -> None:
