@@ -145,3 +145,19 @@ def test_groups_and_milestones_as_a_command_line_writes_them() -> None:
     assert regroup(recipe.data.load("train"), recipe.groups).class_names == ("even", "odd")
     assert recipe.schedule is not None
     assert [recipe.schedule.lr(1.0, update, 100, 10) for update in (49, 50, 75)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_what_was_read_of_a_file_before_changes_nothing(tmp_path: Path) -> None:
+    """Files are parsed once; but who changes what they say, or the files, changes no other recipe."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(whole := read_recipe("digits-2").text)
+    by_options = read_recipe("digits-2", ["--seed", "0"])  # is parsed as a whole
+    first = read_recipe(path)
+    first.data.root = tmp_path
+    groups = {"a": ["0"], "b": ["1"]}
+    changed = read_recipe(path, {"epochs": 9, "groups": groups, "method": {"class_path": "FreeAT"}, "schedule": None})
+    assert (changed.epochs, changed.groups, changed.schedule) == (9, groups, None)
+    for again in (read_recipe(path), recipe_from_text(whole), read_recipe(path, {"epochs": by_options.epochs})):
+        assert again.text == by_options.text == whole and again.data.root != tmp_path
+    path.write_text(whole.replace("batch_size: ", "batch_size: 1"))
+    assert read_recipe(path).batch_size == int(f"1{first.batch_size}")

@@ -157,13 +157,19 @@ def test_the_commit_is_that_of_the_source_or_nothing(tmp_path: Path, monkeypatch
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "__init__.py").write_text("")
     monkeypatch.setattr(store, "_PACKAGE", tmp_path)
-    assert environment(torch.device("cpu"), 1)["commit"] is None  # a repository, but not of this file
+
+    def found() -> str | None:
+        store._commit.cache_clear()  # as a process of its own
+        return environment(torch.device("cpu"), 1)["commit"]
+
+    assert found() is None  # a repository, but not of this file
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "start"], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert environment(torch.device("cpu"), 1)["commit"] == commit
+    assert found() == commit
     (tmp_path / "__init__.py").write_text("changed")
-    assert environment(torch.device("cpu"), 1)["commit"] == f"{commit}-dirty"
+    assert found() == f"{commit}-dirty"
+    store._commit.cache_clear()
 
 
 def test_a_damaged_audit_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
+from protoat.recipes.parser import Parser
 from protoat.recipes.reading import recipe_parser, resolve
 from protoat.recipes.recipe import Recipe
 from protoat.runs.claims import find_run, is_elsewhere
@@ -58,16 +60,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     Raises:
         ValueError: what `args` ask for does not fit, or its folder was filled with another recipe or other images.
     """
-    parser = recipe_parser(command, pretrains=pretrains, default=default)
-    parser.add_argument(
-        "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="train a few batches, write nothing, and print the plan and its time"
-    )
-    add_log_with(
-        parser, "settings, every number of each epoch and the records", usual="tensorboard, if it is installed"
-    )
+    parser = _parser(command, pretrains=pretrains, default=default)
     names_recipe = _names("--config", args)
     if not names_recipe:
         args = ["--config", default, *args]
@@ -118,6 +111,21 @@ def _found(option: str, word: str) -> str:
 
 def _names(option: str, args: list[str]) -> bool:
     return any(arg == option or arg.startswith(f"{option}=") for arg in args)
+
+
+@cache  # a program may train many runs, and to build one takes a third of the time of reading a recipe
+def _parser(command: str, *, pretrains: bool, default: str) -> Parser:
+    parser = recipe_parser(command, pretrains=pretrains, default=default)
+    parser.add_argument(
+        "--out", type=Path | None, help="run folder; default runs/<recipe>-<digest>, the same for the same run"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="train a few batches, write nothing, and print the plan and its time"
+    )
+    add_log_with(
+        parser, "settings, every number of each epoch and the records", usual="tensorboard, if it is installed"
+    )
+    return parser
 
 
 def _usual_folder(recipe: Recipe, names: list[str]) -> Path:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -69,12 +69,11 @@ def read_recipe(
     Traceback (most recent call last):
     protoat.errors.UserError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
     """
-    configs = [config] if isinstance(config, str | Path) else config
-    words = [word for each in configs for word in ("--config", str(each))]
+    configs = tuple(str(each) for each in ([config] if isinstance(config, str | Path) else config))
     with trusting(trust):
-        if not isinstance(overrides, Mapping):
-            return resolve(shared_parser(), [*words, *overrides])[0]
-        return _changed(shared_parser(), words, overrides)
+        if isinstance(overrides, Mapping) or not overrides:
+            return _changed(configs, overrides if isinstance(overrides, Mapping) else {})
+        return resolve(shared_parser(), [*_options(configs), *overrides])[0]
 
 
 def recipe_from_text(text: str, *, trust: Collection[str] = (), source: Path | str = "") -> Recipe:
@@ -89,8 +88,7 @@ def recipe_from_text(text: str, *, trust: Collection[str] = (), source: Path | s
         ValueError: see `read_recipe`.
     """
     with trusting(trust):
-        parser = shared_parser()
-        return _objects(parser, parser.parse_string(text, source))
+        return _objects(shared_parser(), _remembered(shared_parser().parse_string, text, source))
 
 
 def recipe_parser(prog: str | None = None, *, pretrains: bool = False, default: str | None = None) -> Parser:
@@ -167,13 +165,38 @@ def _in_full(before: str, arg: str) -> str:
     return arg if name is None else f"{option}={name}" if equals else name
 
 
-def _changed(parser: Parser, args: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe that `args` ask for, with other values in place of some of its own."""
-    parser.named_classes, overrides = {}, in_full(overrides)
+def _changed(configs: tuple[str, ...], overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe in these files, with other values in place of some of its own."""
+    parser, overrides = shared_parser(), in_full(overrides)
     with trusting(foreign_names(overrides)):
-        parsed = parser.parse_args(list(args))
-        _start_anew(parsed, _classes_in(overrides))
-        return _begun(parser, parser.parse_object(dict(overrides), namespace=parsed))
+        parsed = _read(configs)
+        if overrides:
+            _start_anew(parsed, _classes_in(overrides))
+            parsed = parser.parse_object(dict(overrides), namespace=parsed)
+        return _begun(parser, parsed)
+
+
+def _read(configs: tuple[str, ...]) -> Namespace:
+    """What files say, one laid over the other."""
+    texts = tuple(_text_of(recipe_path(each).resolve()) for each in configs)
+    return _remembered(_of_files, configs, texts)
+
+
+def _remembered(parse: Callable[..., Namespace], *sources: Any) -> Namespace:
+    """What is parsed for every run of a table is parsed once; but code of the user may have changed."""
+    return parse(*sources) if trusted() else _kept(parse, *sources).clone()
+
+
+_kept = lru_cache(maxsize=64)(lambda parse, *sources: parse(*sources))
+
+
+def _of_files(configs: tuple[str, ...], _texts: tuple[str, ...]) -> Namespace:
+    shared_parser().named_classes = {}
+    return shared_parser().parse_args(_options(configs))
+
+
+def _options(configs: Sequence[str]) -> list[str]:
+    return [word for each in configs for word in ("--config", each)]
 
 
 def _begun(parser: Parser, parsed: Namespace) -> Recipe:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
         "command": sys.argv,
         **origin(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": dict(_versions()),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
@@ -136,16 +137,22 @@ def origin() -> dict[str, Any]:
     """What code made a number, and where: versions, commit, threads, name of the machine."""
     return {
         "protoat": protoat.__version__,
-        "commit": _commit(),
+        "commit": _commit(_PACKAGE),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "machine": platform.node(),
     }
 
 
-def _commit() -> str | None:
-    """Commit of the package's own source, marked when files have changed since; None outside its repository."""
-    git = ["git", "-C", str(_PACKAGE)]
+@cache  # what runs is what was imported
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+@cache
+def _commit(package: Path) -> str | None:
+    """Commit of a package's source, marked when files have changed since; None outside its repository."""
+    git = ["git", "-C", str(package)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
         found = subprocess.run(
