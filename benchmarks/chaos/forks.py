@@ -71,10 +71,16 @@ def preload() -> None:
         "protoat.paper.render.csv",
         "protoat.paper.render.terminal",
         "sklearn.datasets",
+        "torch._dynamo",  # of the first optimizer
         "torch.utils.tensorboard",
+        "openTSNE",
+        "jinja2",
         "PIL.Image",
     ):
         importlib.import_module(name)
+    from protoat.recipes.reading import shared_parser
+
+    shared_parser()
     gc.collect()
     gc.freeze()  # or each child would copy all of it when it collects garbage
 
