@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FrameType
@@ -35,6 +37,26 @@ class Passed(NamedTuple):
     reads: dict[str, int]
 
 
+@contextmanager
+def reads_of(folder: Path) -> Iterator[Counter[str]]:
+    """Counts how often each file of a run is opened to be read meanwhile, by name."""
+    reads: Counter[str] = Counter()
+    inside = {path.name for path in folder.glob("*")} | {"recipe.yaml", "last.safetensors", "best.safetensors"}
+    counts = True
+
+    def opened(event: str, arguments: tuple[Any, ...]) -> None:
+        if counts and event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
+            name, writes = Path(arguments[0]).name, arguments[2] & 0b11
+            if not writes and name in inside:
+                reads[name] += 1
+
+    sys.addaudithook(opened)  # for good
+    try:
+        yield reads
+    finally:
+        counts = False
+
+
 def passed(args: list[str], folder: Path) -> Passed:
     """Runs a command in this process, which watches it from then on.
 
@@ -45,8 +67,6 @@ def passed(args: list[str], folder: Path) -> Passed:
     from protoat.cli import main
 
     codes: set[CodeType] = set()
-    reads: Counter[str] = Counter()
-    inside = {path.name for path in folder.glob("*")} | {"recipe.yaml", "last.safetensors", "best.safetensors"}
 
     def called(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
@@ -54,18 +74,12 @@ def passed(args: list[str], folder: Path) -> Passed:
         if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_flags & inspect.CO_OPTIMIZED:
             codes.add(code)
 
-    def opened(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
-            name, writes = Path(arguments[0]).name, arguments[2] & 0b11
-            if not writes and name in inside:
-                reads[name] += 1
-
-    sys.addaudithook(opened)
-    sys.setprofile(called)
-    try:
-        assert main(args) == 0
-    finally:
-        sys.setprofile(None)
+    with reads_of(folder) as reads:
+        sys.setprofile(called)
+        try:
+            assert main(args) == 0
+        finally:
+            sys.setprofile(None)
     functions = {code for code in codes if not code.co_name.startswith("<")}
     return Passed(len(functions), len({code.co_filename for code in codes}), dict(reads))
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
+from benchmarks.calls import EVALUATE, TRAIN
 
-from benchmarks.calls import EVALUATE, TRAIN, in_a_process
+# A process of its own, as who listens to what is opened does so for good.
+PROGRAM = """
+import json
+import sys
+from pathlib import Path
+from benchmarks.calls import reads_of
+from protoat.cli import main
+run, found = sys.argv[1], []
+for args in json.loads(sys.argv[2]):
+    with reads_of(Path(run)) as reads:
+        assert main([run if word == "RUN" else word for word in args]) == 0
+    found.append(reads)
+print(json.dumps(found))
+"""
 
 
-@pytest.mark.parametrize("weights", [(), ("--weights", "last")])
-def test_weights_and_recipe_are_read_once_to_measure_a_run(tmp_path: Path, weights: tuple[str, ...]) -> None:
-    run = tmp_path / "run"
-    trained = in_a_process(TRAIN, run)
-    assert trained.reads.get("recipe.yaml", 0) <= 1
-    reads = in_a_process((*EVALUATE, *weights), run).reads
-    assert reads["recipe.yaml"] == 1
-    assert reads.get("best.safetensors", 0) + reads.get("last.safetensors", 0) == 1
-    assert reads["metrics.jsonl"] == reads["run.json"] == 1
+def test_weights_and_recipe_are_read_once_to_measure_a_run(tmp_path: Path) -> None:
+    commands = json.dumps([TRAIN, EVALUATE, (*EVALUATE, "--weights", "last")])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), commands], check=True, capture_output=True, text=True
+    )
+    trained, *measured = json.loads(done.stdout.splitlines()[-1])
+    assert trained.get("recipe.yaml", 0) <= 1
+    for reads in measured:
+        assert reads["recipe.yaml"] == 1
+        assert reads.get("best.safetensors", 0) + reads.get("last.safetensors", 0) == 1
+        assert reads["metrics.jsonl"] == reads["run.json"] == 1
