@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from itertools import cycle
 from typing import Any, ClassVar
 
 import pytest
@@ -64,6 +65,11 @@ ATTACKS = parts.concrete(Attack, protoat.attacks)
 
 each = pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
 each_threat = pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS.keys())
+# Attacks leave geometry to the norm: what is not about the ball is tried with one norm for each attack.
+each_with_a_threat = pytest.mark.parametrize(
+    ("kind", "threat"),
+    [pytest.param(kind, THREATS[norm], id=f"{kind.__name__}-{norm}") for kind, norm in zip(ATTACKS, cycle(THREATS))],
+)
 
 
 def build(kind: type[Attack], threat: ThreatModel = LINF, **options: Any) -> Attack:
@@ -256,8 +262,7 @@ def test_a_model_that_draws_random_numbers_does_not_move_the_global_state(kind: 
     assert torch.equal(*results)
 
 
-@each
-@each_threat
+@each_with_a_threat
 def test_two_classes(kind: type[Attack], threat: ThreatModel) -> None:
     model, x, y = parts.trained(classes=2)
     attack = build(kind, threat)
@@ -307,8 +312,7 @@ def test_targets_draw_images_towards_them(kind: type[Attack]) -> None:
     assert int(result.success.sum()) > int((predicted(model, x) == targets).sum())
 
 
-@each
-@each_threat
+@each_with_a_threat
 def test_float64(kind: type[Attack], threat: ThreatModel) -> None:
     model, x, y = parts.trained(count=6)
     model, x = model.double(), x.double()
@@ -340,8 +344,7 @@ def test_plain_logits_and_channels_last_change_nothing(kind: type[Attack]) -> No
     assert legal(last.x_adv, x, LINF.eps, LINF)
 
 
-@each
-@each_threat
+@each_with_a_threat
 def test_the_memory_format_of_the_images_changes_no_draw(kind: type[Attack], threat: ThreatModel) -> None:
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)), torch.rand(6, 3, 6, 6)
     y = predicted(model, x)

@@ -226,12 +226,16 @@ DOORS = {
 each_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
 
 
-@each_door
-@pytest.mark.parametrize("name", FOUND)
-def test_what_is_found_has_the_same_code(name: str, door: Any, data: ImageData, caplog: Any) -> None:
+# Commands and audits look through `evaluate` and `lint`: one model of each code will do for them.
+FIRST = {code: name for name, (_, code) in reversed(FOUND.items())}.values()
+MET = [(name, door) for name in FOUND for door in DOORS if name in FIRST or door not in ("command line", "audit")]
+
+
+@pytest.mark.parametrize(("name", "door"), MET)
+def test_what_is_found_has_the_same_code(name: str, door: str, data: ImageData, caplog: Any) -> None:
     wrap, code = FOUND[name]
     model = wrap(ten())
-    assert f"{code}: " in door(model, data, caplog)
+    assert f"{code}: " in DOORS[door](model, data, caplog)
 
 
 @each_door

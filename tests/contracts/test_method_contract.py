@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from inspect import signature
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ REGULARIZERS: list[type[Regularizer] | None] = [None, *parts.concrete(Regularize
 each = pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
 with_each = pytest.mark.parametrize(
     "regularizer", REGULARIZERS, ids=lambda regularizer: regularizer.__name__ if regularizer else "alone"
+)
+# They meet in the objective alone, so what is not about how they meet is tried with one regularizer for each method.
+alone_and_with_one = pytest.mark.parametrize(
+    ("kind", "regularizer"),
+    [*zip(METHODS, cycle([None])), *zip(METHODS, cycle(REGULARIZERS[1:]))],
+    ids=lambda part: part.__name__ if part else "alone",
 )
 
 
@@ -230,8 +237,7 @@ def test_the_loss_of_each_image_and_its_weight(kind: type[Method], smoothing: fl
     assert goal.method.weights is None
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_a_frozen_part_stays_as_it_is(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal = net(), objective(kind, regularizer)
     frozen = dict(model.features[:2].named_parameters())
@@ -241,16 +247,14 @@ def test_a_frozen_part_stays_as_it_is(kind: type[Method], regularizer: type[Regu
         assert value.grad is None and not value.requires_grad and torch.equal(value, before[name]), name
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_two_classes(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal = net(classes=2), objective(kind, regularizer, classes=2)
     assert train(model, goal, [batch(classes=2)] * 2) == 2 * goal.updates_per_batch
     assert finite(model, goal.regularizer)
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_batches_of_any_size_and_mixture(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal = net(), objective(kind, regularizer)
     one_of_a_class, without_a_positive = labelled(0, 0, 0, 1), labelled(2, 0, 3, 1)
@@ -258,8 +262,7 @@ def test_batches_of_any_size_and_mixture(kind: type[Method], regularizer: type[R
     assert finite(model, goal.regularizer)
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_a_batch_of_one_class(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal = net(), objective(kind, regularizer)
     if regularizer is TLA:
@@ -270,8 +273,7 @@ def test_a_batch_of_one_class(kind: type[Method], regularizer: type[Regularizer]
     assert finite(model, goal.regularizer)
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_the_same_seed_gives_the_same_weights(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     results = []
     for _ in range(2):
@@ -295,8 +297,7 @@ def test_another_seed_gives_another_attack(kind: type[Method]) -> None:
     assert not torch.equal(*images)
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_bfloat16_autocast(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     model, goal, (x, y) = net(), objective(kind, regularizer), batch()
     goal.prepare(model)
@@ -309,8 +310,7 @@ def test_bfloat16_autocast(kind: type[Method], regularizer: type[Regularizer] | 
     assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
 
 
-@each
-@with_each
+@alone_and_with_one
 def test_an_interrupted_run_goes_on_exactly(kind: type[Method], regularizer: type[Regularizer] | None) -> None:
     batches = [batch(seed=seed) for seed in range(4)]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from protoat.data import Digits
+from protoat.data import Digits, ImageData
 from protoat.evaluation import evaluate
 from protoat.models import LeNet
 from protoat.recipes.reading import read_recipe
@@ -19,13 +20,18 @@ from protoat.runs.run import Run
 from protoat.runs.train import train
 from protoat.threats import Linf
 
-FEW = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
+SHORT = ["--epochs", "2", "--batch_size", "433", "--method.steps", "1", "--schedule", "none"]
+
+
+def few(split: Literal["train", "test"]) -> ImageData:
+    """Digits by which heads are soon fitted."""
+    return Digits().load(split).subset(torch.arange(300))
 
 
 @pytest.fixture(scope="module")
 def acl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("acl")
-    train(read_recipe("digits-acl", FEW), out, progress=False)
+    train(read_recipe("digits-acl", SHORT), out, progress=False)
     return out
 
 
@@ -43,20 +49,20 @@ def test_the_clean_head_is_that_of_logistic_regression() -> None:
 
 
 def test_only_the_head_learns_and_it_learns_to_withstand() -> None:
-    data = Digits().load("train")
+    data = few("train")
     encoder = LeNet(10, 1, 8)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     probe = LinearProbe(encoder, data)
     probe.fit_clean(data)
     clean = probe.head.weight.clone()
     state = torch.get_rng_state()
-    probe.fit_robust(data, Linf(0.1), updates=20, seed=3)
+    probe.fit_robust(data, Linf(0.1), updates=5, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert not torch.equal(probe.head.weight, clean)
     again = LinearProbe(encoder, data)
     again.fit_clean(data)
-    again.fit_robust(data, Linf(0.1), updates=20, seed=3)
+    again.fit_robust(data, Linf(0.1), updates=5, seed=3)
     assert torch.equal(again.head.weight, probe.head.weight)
 
 
@@ -76,13 +82,14 @@ def test_a_run_is_compared_with_its_own_first_weights(acl: Path) -> None:
     for encoder in ("trained", "random"):
         assert counts[encoder, "standard", "clean"] > 200  # chance is 30
         assert counts[encoder, "robust", "pgd5"] > counts[encoder, "standard", "pgd5"]
-    first = build(read_recipe("digits-acl", FEW)).model
+    first = build(read_recipe("digits-acl", SHORT)).model
     probe = LinearProbe(first, Digits().load("train"))
     probe.fit_clean(Digits().load("train"))
     assert record.encoders["random"]["standard"]["clean"].count.correct == _correct(probe)
 
 
-def test_attacks_are_added_to_those_of_the_same_heads(acl: Path) -> None:
+def test_attacks_are_added_to_those_of_the_same_heads(acl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protoat.runs.probe.load_images", lambda _, split: few(split))
     probe_run(acl, updates=1, limit=50, attacks=["pgd1"])
     both = probe_run(acl, updates=1, limit=50, attacks=["fgsm"])
     assert json.loads((acl / "probe.json").read_text()).items() >= both.to_json().items()
@@ -97,7 +104,7 @@ def _correct(probe: LinearProbe) -> int:
 
 
 def test_each_branch_has_a_probe_of_its_own(acl: Path) -> None:
-    data = Digits().load("train")
+    data = few("train")
     heads = []
     for branch in ("adv", "clean"):
         probe = LinearProbe(Run(acl).network(branch=branch).model, data)  # type: ignore[arg-type]
@@ -106,9 +113,10 @@ def test_each_branch_has_a_probe_of_its_own(acl: Path) -> None:
     assert not torch.allclose(*heads)
 
 
-def test_a_trained_run_can_be_probed_too(tmp_path: Path) -> None:
-    few = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--regularizer", "none"]
-    train(read_recipe("digits", few), tmp_path, progress=False)
+def test_a_trained_run_can_be_probed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protoat.runs.probe.load_images", lambda _, split: few(split))
+    short = ["--epochs", "1", "--method.steps", "1", "--schedule", "none", "--regularizer", "none"]
+    train(read_recipe("digits", short), tmp_path, progress=False)
     record = probe_run(tmp_path, updates=1, limit=100, attacks=["clean"])
     assert (record.subject.weights, record.subject.more["branch"]) == ("best.safetensors", None)
 

@@ -25,10 +25,8 @@ from protoat.runs.train import train
 from protoat.threats import Linf
 from tests.kills import Killed, killed_at
 
-RECIPE = read_recipe(
-    "digits-2",
-    ["--epochs", "1", "--validation_size", "50", "--method.steps", "1", "--schedule", "none", "--batch_size", "256"],
-)
+SMALL = ("--train_size", "128", "--validation_size", "50", "--batch_size", "128")
+RECIPE = read_recipe("digits-2", ["--epochs", "1", "--method.steps", "1", "--schedule", "none", *SMALL])
 _NOT_COMPARED = {"manifest.json", "state.json", ".lock"}
 _TIMES = {"seconds", "started", "sessions"}
 

@@ -181,26 +181,26 @@ def test_nothing_that_a_recipe_names_is_run(here: Path, name: str) -> None:
         assert (word in line or DAMAGED in line) and "\n" not in line and len(line) < 600
 
 
-@pytest.mark.parametrize(
-    "name", ["a function as a loss", "a module that lies here", "a pickle as a model", "YAML inside a text"]
+NAMES = ("a function as a loss", "a module that lies here", "a pickle as a model", "YAML inside a text")
+COMMANDS = (
+    "evaluate theirs",
+    "evaluate theirs --linear-probe",
+    "audit theirs",
+    "audit {ours} --surrogate theirs",
+    "evaluate {ours} --attacks transfer:theirs",
+    "figure 1 theirs",
+    "train --config theirs/recipe.yaml",
+    "train --config digits-2 --config theirs/recipe.yaml",
+    "train --config digits-2 --initialise.run theirs",
+    "pretrain --config theirs/recipe.yaml",
+    "table 2 --budget budget.yaml",
+    "figure 1 --budget budget.yaml",
 )
+
+
 @pytest.mark.parametrize(
-    "command",
-    [
-        "evaluate theirs",
-        "evaluate theirs --linear-probe",
-        "audit theirs",
-        "audit {ours} --surrogate theirs",
-        "evaluate {ours} --attacks transfer:theirs",
-        "figure 1 theirs",
-        "train --config theirs/recipe.yaml",
-        "train --config digits-2 --config theirs/recipe.yaml",
-        "train --config digits-2 --initialise.run theirs",
-        "pretrain --config theirs/recipe.yaml",
-        "table 2 --budget budget.yaml",
-        "figure 1 --budget budget.yaml",
-    ],
-)  # fmt: skip
+    ("name", "command"), [(NAMES[(place + turn) % 4], each) for place, each in enumerate(COMMANDS) for turn in (0, 1)]
+)
 def test_no_command_runs_what_a_recipe_names(
     here: Path, ours: Path, capsys: pytest.CaptureFixture[str], *, name: str, command: str
 ) -> None:

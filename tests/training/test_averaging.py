@@ -154,31 +154,30 @@ class Killed(BaseException):
     """Ends a run where nothing can catch it."""
 
 
-@pytest.mark.parametrize("steps", [7, 14])
 @pytest.mark.parametrize(
     "averaging",
     [EMA(decay=0.8, start_epoch=0.5), SWA(start_epoch=1, bn_batches=2), FAWA(threshold=0.0)],
     ids=lambda rule: type(rule).__name__,
 )
 def test_an_interrupted_run_averages_as_a_whole_one(
-    averaging: Any, steps: int, small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    averaging: Any, small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"epochs": 3, "averaging": averaging}
     small.train("pgd", tmp_path / "whole", **options)
-    built = small.built("pgd")
-    taken = []
+    for steps in (7, 14):
+        built, taken, broken = small.built("pgd"), [], tmp_path / f"broken-at-{steps}"
 
-    def count(*_: object) -> None:
-        taken.append(1)
-        if len(taken) == steps:
-            raise Killed
+        def count(*_: object, taken: list[int] = taken, steps: int = steps) -> None:
+            taken.append(1)
+            if len(taken) == steps:
+                raise Killed
 
-    built[2].register_step_pre_hook(count)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(small, "built", lambda _: built)
-        small.train("pgd", tmp_path / "broken", **options)
-    small.train("pgd", tmp_path / "broken", **options)
-    small.assert_same_outcome(tmp_path / "broken", tmp_path / "whole")
+        built[2].register_step_pre_hook(count)
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(small, "built", lambda _, built=built: built)
+            small.train("pgd", broken, **options)
+        small.train("pgd", broken, **options)
+        small.assert_same_outcome(broken, tmp_path / "whole")
 
 
 def test_another_rule_is_another_run(small: ModuleType, tmp_path: Path) -> None:
