@@ -58,7 +58,8 @@ def _in_words(text: str, *, none_is_a_choice: bool) -> str:
 
     >>> _in_words("file (type: Path | none, default: none)", none_is_a_choice=False)
     'file (type: path)'
-    >>> _in_words("groups (type: Union[int, Literal['a'], Mapping[str, Sequence[str]], none])", none_is_a_choice=True)
+    >>> kind = "Union[int, Literal['a'], Mapping[str, Sequence[str]], Mapping[str, Mapping[str, str]], none]"
+    >>> _in_words(f"groups (type: {kind})", none_is_a_choice=True)
     'groups (type: whole number or a or a mapping or none)'
     >>> _in_words("data (required, type: Source)", none_is_a_choice=True)
     'data (type: Source)'
@@ -69,9 +70,14 @@ def _in_words(text: str, *, none_is_a_choice: bool) -> str:
     if not end.removeprefix("required, ").startswith(("type: ", "one of ", "default: ")):
         return text
     kind, comma, default = end.removesuffix(")").partition("default: ")
-    for pattern, words in _WORDS.items():
-        kind = re.sub(pattern, words, kind)
-    kind = re.sub(r"(?:Union|Optional)\[([^][]*)\]", lambda found: found[1].replace(", ", " or "), kind)
+    before = None
+    while kind != before:  # mappings may hold mappings
+        before = kind
+        for pattern, words in _WORDS.items():
+            kind = re.sub(pattern, words, kind)
+    kind = re.sub(
+        r"(?:Union|Optional)\[([^][]*)\]", lambda found: " or ".join(dict.fromkeys(found[1].split(", "))), kind
+    )
     if not none_is_a_choice:
         kind = kind.replace(" or none", "")
         if default in ("none", "[]", "False"):
