@@ -30,13 +30,15 @@ def intervals(plot: Plot) -> dict[str, list[tuple[float, float]]]:
 
 
 def bars(plot: Plot) -> dict[str, list[float]]:
-    """Heights of the bars of each series."""
+    """Heights of the bars of each series, by tick; 0 where a series has none."""
     (axes,) = plot.axes
-    return {
-        series.get_label(): [bar.get_height() for bar in series]
-        for series in axes.containers
-        if isinstance(series, BarContainer)
-    }
+    found = {}
+    for series in axes.containers:
+        if isinstance(series, BarContainer):
+            heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in series}
+            assert len(heights) == len(series)
+            found[series.get_label()] = [heights.get(place, 0.0) for place in range(len(ticks(plot, "x")))]
+    return found
 
 
 def ticks(plot: Plot, axis: str) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.embedding import Embedded
@@ -82,6 +83,7 @@ def embedding_map(
     images: int | None = 1000,
     attack: str = "pgd10",
     classes: Sequence[str] | None = None,
+    most: int | None = None,
     seed: int = 0,
 ) -> Plot:
     """A map of clean embeddings with the attacked images on it: colour is the mode, a triangle is misclassified.
@@ -93,6 +95,7 @@ def embedding_map(
         images: test images, a share of each mode; None takes all.
         attack: name as for ``protoat evaluate``.
         classes: show these only, as the paper's figure does; default all.
+        most: of the images of a `Pictured` draw this many, a share of each mode; None draws all.
         seed: of the map.
 
     Raises:
@@ -101,6 +104,9 @@ def embedding_map(
     """
     seen = Pictured.of(run, images, classes=classes)
     data, clean, attacked = seen.data, seen.clean, seen.attacked(attack)
+    if most is not None and most < len(data):
+        data = data.subset(torch.arange(most))
+        clean, attacked = (Embedded(*(part[:most] for part in each)) for each in (clean, attacked))
     logger.info("%s: arranging %d points, which takes a while", seen.path, 2 * len(data))
     positions = place(clean.embedding, attacked.embedding, seed=seed)
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
@@ -123,7 +129,7 @@ def embedding_map(
             rows = ((data.modes == mode) & ((embedded.predicted == data.labels) == right_only)).nonzero()[:, 0].tolist()
             if rows:
                 _draw(axes, position[rows], sign, colour(mode), gid=f"points-{len(plot.points)}")
-                plot.points += [_point(seen, kind, embedded, row) for row in rows]
+                plot.points += [_point(data, kind, embedded, row) for row in rows]
     _say_signs(
         axes, [(grouped_by(data) + " " + label(data.mode_names[mode], longest=20), colour(mode)) for mode in modes]
     )
@@ -151,8 +157,7 @@ def _say_signs(axes: Axes, modes: Sequence[tuple[str, str]]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, borderaxespad=0)
 
 
-def _point(seen: Pictured, kind: str, embedded: Embedded, row: int) -> Point:
-    data = seen.data
+def _point(data: ImageData, kind: str, embedded: Embedded, row: int) -> Point:
     predicted = said(data, embedded.predicted[row])
     verdict = f"right: {predicted}" if embedded.predicted[row] == data.labels[row] else f"taken for {predicted}"
     words = f"{kind}, class {in_words(data, row)}, {verdict}"

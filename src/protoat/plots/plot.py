@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -48,6 +49,9 @@ _STYLE: dict[Any, Any] = {
 _OF_PAGE = {TEXT: "text", SOFT: "soft", GRID: "grid", BACK: "back"} | {
     colour: f"series-{place}" for place, colour in enumerate(COLOURS)
 }
+# What a page has no use for: it names its own font, and a hundredth of a point is not seen.
+_FAMILY = re.compile(r"font-family: [^;]*;? ?")
+_FINER = re.compile(r"(\d\.\d\d)\d+")
 Arguments = ParamSpec("Arguments")
 
 
@@ -111,6 +115,8 @@ class Plot(Figure):
             element.attrib = {_local(key): _on_page(key, value, name) for key, value in element.attrib.items()}
         for group in root.iter("g"):
             _say_once(group)
+        for element in root.iter():
+            element.text, element.tail = (text and text.strip() for text in (element.text, element.tail))
         width = self.get_size_inches()[0] * 72
         root.attrib = {"viewBox": root.attrib["viewBox"], "aria-hidden": "true", "style": f"--width:{width:.0f}px"}
         return ElementTree.tostring(root, encoding="unicode")
@@ -175,4 +181,4 @@ def _on_page(key: str, value: str, name: str) -> str:
         value = value.replace("url(#", f"url(#{name}-")
         for colour, variable in _OF_PAGE.items():
             value = value.replace(colour, f"var(--{variable})")
-    return value
+    return _FINER.sub(r"\1", _FAMILY.sub("", value))

@@ -87,7 +87,11 @@ def prototype_usage(run: Seen, *, images: int | None = None) -> Plot:
         chosen = data.modes == mode
         counts = crosstab(data.labels[chosen], places[chosen], (len(active), active.shape[1]))[active].tolist()
         share = [100 * count / int(totals[owner]) for count, (owner, _) in zip(counts, owned, strict=True)]
-        axes.bar(range(len(owned)), share, bottom=bottom, label=label(name, longest=20), **bar(mode, mode // 3))
+        filled = [place for place, own in enumerate(share) if own]  # a bar of no height takes room in a page
+        if not filled:
+            continue
+        heights, bottoms = ([own[place] for place in filled] for own in (share, bottom))
+        axes.bar(filled, heights, bottom=bottoms, label=label(name, longest=20), **bar(mode, mode // 3))
         bottom = [low + own for low, own in zip(bottom, share, strict=True)]
     name_places(axes, prototype_names(data.class_names, owned))
     axes.set(ylabel="images of the class, %", xlabel="class, prototype")

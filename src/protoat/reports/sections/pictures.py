@@ -20,6 +20,7 @@ Views = Mapping[Path, Pictured]
 
 _ATTACK = "pgd10"
 _QUERIES, _NEIGHBOURS = 6, 4
+_MAPPED = 450  # images on the maps of three runs and more together, so that a page stays small enough to send
 
 
 def from_weights(found: Sequence[Records], views: Views, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
@@ -45,7 +46,7 @@ def gallery(records: Records, views: Views) -> Section:
     def draw() -> Sequence[Block]:
         from protoat.plots.gallery import attacked_images
 
-        return [Gallery(attacked_images(views[records.path], attack=_ATTACK))]
+        return [Gallery(attacked_images(views[records.path], attack=_ATTACK, each=_fewer(3, views)))]
 
     return Section("gallery", "Attacked images", from_weights([records], views, draw))
 
@@ -60,9 +61,19 @@ def embedding(records: Records, views: Views) -> Section:
             "Near points look alike to the model. The buttons below step through the points and show each image with "
             "its class, mode and prediction in words."
         )
-        return [Chart(embedding_map(views[records.path], attack=_ATTACK), about)]
+        most = _MAPPED // len(views) if len(views) > 2 else None
+        return [Chart(embedding_map(views[records.path], attack=_ATTACK, most=most), about)]
 
     return Section("map", "Map of embeddings", from_weights([records], views, draw))
+
+
+def _fewer(number: int, views: Views) -> int:
+    """How many pictures of a kind a run shows, of so many where there are one or two.
+
+    >>> [_fewer(6, dict.fromkeys(map(Path, "abcdefgh"[:runs]))) for runs in (1, 2, 3, 4, 8)]
+    [6, 6, 4, 3, 1]
+    """
+    return max(1, min(number, 2 * number // len(views)))
 
 
 def retrieved(found: Sequence[Records], views: Views) -> Section:
@@ -72,7 +83,7 @@ def retrieved(found: Sequence[Records], views: Views) -> Section:
         from protoat.plots.retrieval import retrieved_images
 
         seen = [views[records.path] for records in found]
-        got = retrieved_images(seen, queries=_QUERIES, k=_NEIGHBOURS, attack=_ATTACK)
+        got = retrieved_images(seen, queries=_fewer(_QUERIES, views), k=_NEIGHBOURS, attack=_ATTACK)
         (reference, *_), rows = next(iter(got.precisions.values()))[1:2], []
         for name, own in got.precisions.items():
             verdict = in_words(not overlap(reference.interval, own[1].interval)) if own[1] is not reference else ""
