@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
+from typing import Any
 
 from protoat.cli.advice import advise, in_options
 from protoat.cli.document import document
@@ -34,7 +35,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str], 
     Args:
         own_process: the process is there for this command alone, which may choose its number of threads then.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("protoat").setLevel(logging.INFO)
@@ -85,6 +86,17 @@ def _as_document(command: str, main: Callable[[list[str]], int | None], args: li
         code = main(args) or 0
     print(json.dumps({**kept, "exit_code": code}, indent=1))
     return code
+
+
+class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what standard error is now: while a progress bar is shown, above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
 
 
 class _Printable(logging.Formatter):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -44,14 +46,26 @@ def print_table(
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    table = Table()
+    cells = [[printable(cell, lines=True) for cell in row] for row in rows]
+    widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)] or [0] * len(columns)
+    whole = sum(max(width, _width(column)) + 3 for width, column in zip(widths, columns, strict=True)) + 1
+    # Where it is too wide, lines between columns go, and headings wrap before what stands below them.
+    narrow = whole > console.width
+    least = [max(width, *map(cell_len, column.split() or [""])) for width, column in zip(widths, columns, strict=True)]
+    kept = narrow and sum(least) + 2 * len(columns) <= console.width
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)) if narrow else Table()
     for index, column in enumerate(columns):
-        table.add_column(Text(printable(column)), justify="left" if index < text else "right", overflow="fold")
-    for row in rows:
-        # As `Text`, because brackets in names of folders and classes are no markup.
-        table.add_row(*(Text(printable(cell, lines=True)) for cell in row))
+        justify: Literal["left", "right"] = "left" if index < text else "right"
+        width = least[index] if kept else None
+        table.add_column(Text(printable(column)), justify=justify, overflow="fold", min_width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))  # as `Text`, because brackets in names of folders and classes are no markup
     console.print(Text(printable(title), style="bold"))
     console.print(table)
+
+
+def _width(cell: str) -> int:
+    return max(map(cell_len, cell.split("\n")))
 
 
 def measurements(name: str, record: Evaluation) -> None:

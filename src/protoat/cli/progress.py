@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from protoat.names import printable
 
@@ -20,11 +22,14 @@ class Shown:
 
     def __init__(self) -> None:
         console = Console(stderr=True)
-        columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        columns = (BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), text)
         self.bar = Progress(
             *columns,
             console=console,
+            expand=True,
             transient=True,
+            speed_estimate_period=math.inf,  # a step may take minutes
             disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
         )
         self.task = self.bar.add_task("")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from protoat.names import printable
@@ -22,15 +25,22 @@ class ProgressBar:
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[terms]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
         self._says = show is not False
         visible = console.is_terminal if show is None else show
-        self._bar = Progress(*columns, console=console, disable=not visible)
+        self._bar = Progress(
+            *columns,
+            console=console,
+            expand=True,
+            transient=True,
+            speed_estimate_period=math.inf,  # a step may take minutes
+            disable=not visible,
+        )
         self._task = self._bar.add_task("training", total=total, completed=done, terms="")
 
     def __enter__(self) -> ProgressBar:
@@ -48,4 +58,5 @@ class ProgressBar:
     def say(self, line: str) -> None:
         """The line of an epoch; on a terminal it stays above the bar."""
         if self._says:
-            self._bar.console.print(Text(printable(line)), soft_wrap=True)
+            console = self._bar.console
+            console.print(Text(printable(line)), soft_wrap=not console.is_terminal)  # a file keeps its line
