@@ -255,10 +255,12 @@ def test_a_measurement_that_was_killed_ends_like_one_that_was_not(run: Path, tmp
 
 @pytest.mark.slow
 def test_two_processes_share_the_images_and_find_the_same(run: Path, in_two_processes, printed) -> None:
-    printed("evaluate", str(run), *ATTACKS)
+    attacks = [*ATTACKS, "--n", "120"]
+    attacks.insert(1, "aa")
+    printed("evaluate", str(run), *attacks)
     alone = record(run)
     (run / "evaluation.json").unlink()
-    in_two_processes("-m", "protoat.cli", "evaluate", str(run), *ATTACKS)
+    in_two_processes("-m", "protoat.cli", "evaluate", str(run), *attacks)
     assert outcomes(run) == {name: entry["outcomes"] for name, entry in alone["attacks"].items()}
     assert record(run)["worst_case"]["outcomes"] == alone["worst_case"]["outcomes"]
     assert record(run)["subject"] == alone["subject"]

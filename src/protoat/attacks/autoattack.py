@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ class AutoAttack(Attack):
     Args:
         threat: norm and radius.
         batch_size: images in one forward; each part gets full batches of active images, so the attack can be given
-            many more images than that at once.
+            many more images than that at once. `evaluate` queues those of the whole data.
         seed: repeats a call when no generator is passed.
 
     Attributes:
@@ -87,6 +88,10 @@ class AutoAttack(Attack):
             parts["fab-t"] = FABT(threat, num_targets=min(wrong, 9))
         parts["square"] = Square(threat, rescale_schedule=False)
         return parts
+
+    @property
+    def queue(self) -> Sequence[Attack]:
+        return () if self.num_classes is None else tuple(self.parts(self.num_classes).values())
 
     @property
     def coarse_runs(self) -> bool:

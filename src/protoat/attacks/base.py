@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
@@ -88,6 +88,14 @@ class Attack(HoldsNoModel, ABC):
         The second attack is for every image of the data that stands, and only if the first has `alarms` on any batch.
         """
         return self, None
+
+    @property
+    def queue(self) -> Sequence[Attack]:
+        """Parts that a measurement runs one after the other, each on all images of the data that still stand.
+
+        None, as here, is an attack that a measurement runs on each batch as a whole.
+        """
+        return ()
 
     @property
     def coarse_runs(self) -> bool:

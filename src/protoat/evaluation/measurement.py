@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,8 +36,10 @@ class Advance(NamedTuple):
 
     Attributes:
         attack: what the batch was measured under.
-        images, correct: of this batch, and how many of them stay right.
-        done, total: images measured so far by this process and to be measured, each counted for every attack.
+        images, correct: to be added to the images seen under it and to those that stay right. An attack in parts adds
+            all images first, and with each part takes off those that fall.
+        done, total: images measured so far by this process and to be measured, each counted for every attack, and for
+            every part of one.
     """
 
     attack: str
@@ -57,7 +60,7 @@ class Saved(Protocol):
 
 
 class Outcome(NamedTuple):
-    """Of one batch: which images stay right, (B,) bool on the CPU, the seconds it took, and `Attack.alarms`."""
+    """Of some images: which stay right, (B,) bool on the CPU, the seconds it took, and `Attack.alarms`."""
 
     correct: Tensor
     seconds: float
@@ -72,7 +75,9 @@ class Measurement:
         failed: why an attack could not be measured, by name.
         alarms: for which an attack of two stages went on to the second, by name; see `Attack.stages`.
         outcomes, seconds: of this process, see `run`.
-        processes: that share the batches.
+        processes: of this measurement.
+        rank, sharers: this process, of those that share a group of batches.
+        done, total: see `Advance`.
     """
 
     network: MicroBatched
@@ -87,76 +92,135 @@ class Measurement:
     alarms: dict[str, Sequence[str]] = field(default_factory=dict)
     outcomes: Tensor = field(init=False)
     seconds: Tensor = field(init=False)
-    processes: int = field(init=False)
+    processes: int = 1
+    rank: int = 0
+    sharers: int = 1
+    done: int = 0
+    total: int = 0
 
     def run(self, accelerator: Accelerator | None, budget_seconds: float | None) -> tuple[Tensor, Tensor]:
-        """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together."""
+        """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together.
+
+        What stands queues for the parts of an attack (`Attack.queue`) and for its second stage: over the whole data,
+        whose batches all processes share; or over one batch at a time where a budget may end the measurement after it.
+        """
         started = time.perf_counter()
         self.outcomes = torch.zeros(len(self.attacks), len(self.data), dtype=torch.int8)
         self.seconds = torch.zeros(len(self.attacks), dtype=torch.float64)
         rank, self.processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-        own = range(rank, len(self.batches), self.processes)
+        places = range(len(self.batches))
+        groups: list[Sequence[int]] = [places]
+        if budget_seconds is None:
+            self.rank, self.sharers = rank, self.processes
+        else:
+            groups = [[place] for place in places[rank :: self.processes]]
 
-        def late(place: int) -> bool:
-            return place != rank and budget_seconds is not None and time.perf_counter() - started > budget_seconds
+        def late(group: Sequence[int]) -> bool:
+            passed = time.perf_counter() - started
+            return budget_seconds is not None and group is not groups[0] and passed > budget_seconds
 
-        raised = self._begin(own, late)
+        self.total = sum(map(self._images, groups)) * sum(map(_parts, self.attacks.values()))
+        raised: list[set[str]] = [set() for _ in self.attacks]
+        for group in groups:
+            if late(group):
+                break
+            self._begin(group, raised)
         for row, (name, attack) in enumerate(self.attacks.items()):
             whole = None if attack is None else attack.stages[1]
-            if whole is not None and name not in self.failed:
-                alarms = raised[row] if self.processes == 1 else {*gather_object([*raised[row]])}
-                self.alarms[name] = sorted(alarms)
-                if alarms:
-                    self._go_on(row, whole, own, late)
-        if self.processes == 1:
-            return self.outcomes, self.seconds
+            if whole is None or name in self.failed:
+                continue
+            self.alarms[name] = sorted(raised[row] if self.processes == 1 else {*gather_object([*raised[row]])})
+            if not self.alarms[name]:
+                continue
+            logger.info("%s goes on to %s: %s", name, type(whole).__name__, "; ".join(self.alarms[name]))
+            self.total += sum(map(self._images, groups)) * _parts(whole)
+            for group in groups:
+                if late(group):
+                    self.outcomes[row, self._rows(group)] = 0  # the first stage alone would flatter
+                else:
+                    self._queue(row, whole, group)
         # No image is measured twice, so the sum over the processes is what one of them found.
-        outcomes, seconds = (
-            (mean_over_processes(part.float().to(self.device)) * self.processes).cpu()
-            for part in (self.outcomes, self.seconds)
-        )
-        return outcomes.round(), seconds
+        return self._sum(self.outcomes, self.processes).round(), self._sum(self.seconds, self.processes)
 
-    def _begin(self, own: Sequence[int], late: Callable[[int], bool]) -> list[set[str]]:
-        """The first stage, or only one, of all attacks on the batches of this process; the alarms of each attack."""
-        total, done = len(self.attacks) * sum(len(self.batches[place]) for place in own), 0
-        raised: list[set[str]] = [set() for _ in self.attacks]
+    def _begin(self, group: Sequence[int], raised: list[set[str]]) -> None:
+        """The first stage, or only one, of all attacks on some batches; adds the alarms of each attack."""
         # Clean images first: what is wrong already is not attacked.
-        rows = sorted(enumerate(self.attacks.items()), key=lambda item: item[1][1] is not None)
-        for place in own:
-            if late(place):
-                break
-            active = torch.ones(len(self.batches[place]), dtype=torch.bool)
-            for row, (name, attack) in rows:
-                found = self._measure(place, row, None if attack is None else attack.stages[0], active)
+        attacks = sorted(enumerate(self.attacks.items()), key=lambda item: item[1][1] is not None)
+        for place in group[self.rank :: self.sharers]:
+            batch = self.batches[place]
+            active = torch.ones(len(batch), dtype=torch.bool)
+            for row, (name, attack) in attacks:
+                if attack is not None and attack.queue:
+                    self._take_down(row, batch, active)
+                    self._tell(name, len(batch), int(active.sum()), 0)
+                    continue
+                first = None if attack is None else attack.stages[0]
+                seed = "" if first is None else f"{first.seed}, {place}"
+                found = self._measure(row, first, seed, batch[active])
                 if found is None:
                     continue
+                correct = active.clone()
+                correct[active] = found.correct
+                self._take_down(row, batch, correct)
                 if attack is None:
-                    active = found.correct
+                    active = correct
                 raised[row].update(found.alarms)
-                done += len(found.correct)
-                if self.advance is not None:
-                    self.advance(Advance(name, len(found.correct), int(found.correct.sum()), done, total))
-        return raised
+                self._tell(name, len(batch), int(correct.sum()), len(batch))
+        for row, attack in enumerate(self.attacks.values()):
+            if attack is not None and attack.queue:
+                self._queue(row, attack, group)
 
-    def _go_on(self, row: int, whole: Attack, own: Sequence[int], late: Callable[[int], bool]) -> None:
-        """The second stage of an attack on all that stands."""
-        name = [*self.attacks][row]
-        logger.info("%s goes on to %s: %s", name, type(whole).__name__, "; ".join(self.alarms[name]))
-        for place in own:
-            batch = self.batches[place]
-            if late(place):
-                self.outcomes[row, batch] = 0  # the first stage alone would flatter
-            elif bool((self.outcomes[row, batch] > 0).all()):
-                self._measure(place, row, whole, self.outcomes[row, batch] == RIGHT)
+    def _queue(self, row: int, attack: Attack, group: Sequence[int]) -> None:
+        """The parts of an attack, one after the other, on all images of some batches that stand, in full batches."""
+        name, within = [*self.attacks][row], self._rows(group)
+        outcomes = self._sum(self.outcomes[row], self.sharers).round()
+        standing = within[outcomes[within] == RIGHT]
+        size = min(len(self.batches[0]), getattr(attack, "batch_size", len(self.batches[0])))
+        for number, part in enumerate(attack.queue or (attack,)):
+            fell, left = torch.zeros(len(standing)), self._images(group)
+            pieces = torch.arange(len(standing)).split(size) if len(standing) else ()
+            for position in range(self.rank, len(pieces), self.sharers):
+                piece, seed = pieces[position], f"{attack.seed}, {group[0]}, {number}, {position}"
+                found = self._measure(row, part, seed, standing[piece])
+                if found is None:
+                    return
+                fell[piece] = (~found.correct).float()
+                told = min(len(piece), left)
+                left -= told
+                self._tell(name, 0, -int(fell[piece].sum()), told)
+            self._tell(name, 0, 0, left)
+            gone = self._sum(fell, self.sharers) > 0
+            own = standing[gone & (self.outcomes[row, standing] == RIGHT)]
+            self.outcomes[row, own] = WRONG
+            standing = standing[~gone]
 
-    def _measure(self, place: int, row: int, attack: Attack | None, active: Tensor) -> Outcome | None:
-        """Measures a batch under an attack and takes it down, or what error of the model prevented it."""
+    def _rows(self, group: Sequence[int]) -> Tensor:
+        return torch.cat([self.batches[place] for place in group])
+
+    def _images(self, group: Sequence[int]) -> int:
+        """In the batches of a group that are this process's."""
+        return sum(len(self.batches[place]) for place in group[self.rank :: self.sharers])
+
+    def _sum(self, values: Tensor, processes: int) -> Tensor:
+        if processes == 1:
+            return values
+        return (mean_over_processes(values.float().to(self.device)) * processes).cpu()
+
+    def _take_down(self, row: int, batch: Tensor, correct: Tensor) -> None:
+        self.outcomes[row, batch] = torch.where(correct, RIGHT, WRONG).to(torch.int8)
+
+    def _tell(self, name: str, images: int, correct: int, done: int) -> None:
+        self.done += done
+        if self.advance is not None:
+            self.advance(Advance(name, images, correct, self.done, self.total))
+
+    def _measure(self, row: int, attack: Attack | None, seed: str, rows: Tensor) -> Outcome | None:
+        """Some images under an attack, or None where an error of the model prevented it, which is taken down."""
         name = [*self.attacks][row]
         if name in self.failed:
             return None
         try:
-            found = self._outcome(place, name, attack, active)
+            found = self._outcome(name, attack, seed, rows)
         except Exception as error:
             # Other processes would wait for this one; without clean images there is nothing to count.
             if attack is None or self.processes > 1 or not getattr(error, "of_model", False):
@@ -165,36 +229,35 @@ class Measurement:
             self.failed[name] = f"the model raised {reason} under {name}, which is therefore not measured"
             logger.warning("%s", self.failed[name], exc_info=logger.isEnabledFor(logging.DEBUG))
             return None
-        self.outcomes[row, self.batches[place]] = torch.where(found.correct, RIGHT, WRONG).to(torch.int8)
         self.seconds[row] += found.seconds
         return found
 
-    def _outcome(self, place: int, name: str, attack: Attack | None, active: Tensor) -> Outcome:
-        """A batch under an attack on its active images, (B,) bool; all others stay wrong."""
-        batch = self.batches[place]
-        key = json.dumps([name, parameters_of(attack), len(self.batches[0]), place, len(batch)], sort_keys=True)
+    def _outcome(self, name: str, attack: Attack | None, seed: str, rows: Tensor) -> Outcome:
+        """The images at `rows` under an attack that draws from `seed`."""
+        digest = sha256(rows.numpy().tobytes()).hexdigest()
+        key = json.dumps([name, parameters_of(attack), seed, digest], sort_keys=True)
         known = None if self.saved is None else self.saved.get(key)
         if known is not None:
-            return Outcome(torch.tensor([outcome == "1" for outcome in known[0]]), *known[1:])
+            return Outcome(torch.tensor([outcome == "1" for outcome in known[0]], dtype=torch.bool), *known[1:])
         started = time.perf_counter()
-        correct = active.clone()
-        if bool(active.any()):
-            rows = batch[active]
-            correct[active] = self.network.retrying(lambda: self._attack(place, attack, rows), len(rows))
+        correct = torch.ones(0, dtype=torch.bool)
+        alarms: Sequence[str] = ()
+        if len(rows):
+            correct = self.network.retrying(lambda: self._attack(attack, seed, rows), len(rows))
+            alarms = alarms if attack is None else attack.alarms
         took = time.perf_counter() - started
-        alarms = () if attack is None or not bool(active.any()) else attack.alarms
         if self.saved is not None:
             self.saved.put(key, "".join("1" if right else "0" for right in correct.tolist()), took, alarms)
         return Outcome(correct, took, alarms)
 
-    def _attack(self, place: int, attack: Attack | None, rows: Tensor) -> Tensor:
+    def _attack(self, attack: Attack | None, seed: str, rows: Tensor) -> Tensor:
         x, y = self.data.pixels(rows, self.device), self.data.labels[rows].to(self.device)
         if attack is None:
             return _NOTHING.judged(self.network, x, y).correct.cpu()
-        seed = random.Random(f"{attack.seed}, {place}").getrandbits(63)
+        number = random.Random(seed).getrandbits(63)
         # An attack through batch statistics needs the layers that have them.
         with self.folded.in_place() if attack.bn == "eval" else nullcontext():
-            x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(seed))
+            x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(number))
         return _NOTHING.judged(self.network, x_adv, y).correct.cpu()
 
 
@@ -206,6 +269,10 @@ class _Nothing(Attack):
 
 
 _NOTHING = _Nothing(ThreatModel(1.0))
+
+
+def _parts(attack: Attack | None) -> int:
+    return 1 if attack is None else len(attack.queue) or 1
 
 
 def parameters_of(attack: Attack | None) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def evaluate(
     Images are taken in a fixed order that mixes classes and modes, `batch_size` at a time. Each batch has a generator
     of its own, seeded with ``attack.seed`` and its place in that order, so an outcome depends neither on what was
     measured before nor on which process measures it. When memory runs out, the model takes smaller pieces of the same
-    batch, which changes no outcome either. Attacks run with batch norm folded into the layers before it, where that is
-    the same function; the model as it is judges what they made.
+    batch, which changes no outcome either. The parts of AutoAttack are measured one after the other, each on batches
+    filled anew with what stands of the whole data, or of each batch within a budget of time. Attacks run with batch
+    norm folded into the layers before it, where that is the same function; the model as it is judges what they made.
 
     Args:
         model: images in [0, 1] -> `Output` or logits, any module or function, measured in eval mode. Networks that it
