@@ -88,7 +88,7 @@ def _as_document(command: str, main: Callable[[list[str]], int | None], args: li
     return code
 
 
-class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
+class _ToStderr(logging.StreamHandler):
     """Writes to what standard error is now: while a progress bar is shown, above it."""
 
     def __init__(self) -> None:
