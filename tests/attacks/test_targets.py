@@ -79,7 +79,7 @@ def test_budget_and_seed(digits: Callable[..., Any]) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="rule='hardest' is unknown; write one of least_likely, next, random, all"):
+    with pytest.raises(ValueError, match="rule='hardest' is unknown; write 'least_likely', 'next', 'random' or 'all'"):
         Targeted(PGD(Linf(0.1)), "hardest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="DeepFool has no targeted form"):
         Targeted(DeepFool(L2(1)), "next")

@@ -307,7 +307,7 @@ def test_tokens_are_told_by_the_head_or_asked_for() -> None:
     assert mean.shape == first.shape == (3, 24) and not torch.allclose(mean, first)
     with pytest.raises(ValueError, match="which pool='nchw' is not for"):
         with_embedding(network, early, pool="nchw").eval()(x)
-    with pytest.raises(ValueError, match="pool='mean' is unknown; write one of 'nchw'"):
+    with pytest.raises(ValueError, match="pool='mean' is unknown; write 'nchw'"):
         with_embedding(network, early, pool="mean")  # type: ignore[arg-type]
 
 

@@ -44,13 +44,14 @@ def print_table(
         keep_table(title, columns, map(list, rows), columns[:1] if names is None else names)
         return
     console = Console()
-    if not console.is_terminal:
+    on_terminal = console.is_terminal
+    if not on_terminal:
         console = Console(width=160)
     cells = [[printable(cell, lines=True) for cell in row] for row in rows]
     widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)] or [0] * len(columns)
     whole = sum(max(width, _width(column)) + 3 for width, column in zip(widths, columns, strict=True)) + 1
-    # Where it is too wide, lines between columns go, and headings wrap before what stands below them.
-    narrow = whole > console.width
+    # Where a terminal is too narrow, lines between columns go, and headings wrap before what stands below them.
+    narrow = on_terminal and whole > console.width
     least = [max(width, *map(cell_len, column.split() or [""])) for width, column in zip(widths, columns, strict=True)]
     kept = narrow and sum(least) + 2 * len(columns) <= console.width
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)) if narrow else Table()

@@ -52,6 +52,7 @@ SHARES = (
         "targets": Part(5),
         "modes": Part(10, tuple(WAYS), ("CIFAR10-2",)),
         "modes-2": Part(10, ("known-weights",), ("MNIST odd/even", "MNIST-2-LT", "digits-2-LT")),
+        "modes-3": Part(10, ("plain",), ("CIFAR10-2 (JPEG)", "Tiny ImageNet-2")),
     },
     {
         "cifar10-2": Part(3, columns=("CIFAR10-2",)),
