@@ -93,7 +93,10 @@ def test_discovered_modes_of_a_run_trained_before(
         (["--modes", "knwn"], "modes 'knwn' is unknown; write one of "),
         (["--modes", "known", "--modes.mode_weight", "2"], "--modes.mode_weight 2 is outside [0, 1]"),
         (["--modes", "known", "--head", "MultiPrototypeHead", "--head.prototypes_per_class", "2"], "[2, 3, 1] modes"),
-        (["--modes", "known", "--groups", "{all: [c], rest: [a]}", "--modes.mode_stop", "0"], "--modes.mode_stop 0 is outside"),
+        (
+            ["--modes", "known", "--groups", "{all: [c], rest: [a]}", "--modes.mode_stop", "0"],
+            "--modes.mode_stop 0 is outside",
+        ),
     ],
 )
 def test_what_does_not_fit(

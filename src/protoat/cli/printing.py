@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,7 +49,8 @@ def print_table(
     if not on_terminal:
         console = Console(width=160)
     cells = [[printable(cell, lines=True) for cell in row] for row in rows]
-    widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)] or [0] * len(columns)
+    widths = [max(map(_width, column), default=0) for column in zip_longest(*cells, fillvalue="")]
+    widths += [0] * (len(columns) - len(widths))
     whole = sum(max(width, _width(column)) + 3 for width, column in zip(widths, columns, strict=True)) + 1
     # Where a terminal is too narrow, lines between columns go, and headings wrap before what stands below them.
     narrow = on_terminal and whole > console.width
