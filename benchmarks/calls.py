@@ -46,9 +46,10 @@ def reads_of(folder: Path) -> Iterator[Counter[str]]:
 
     def opened(event: str, arguments: tuple[Any, ...]) -> None:
         if counts and event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
-            name, writes = Path(arguments[0]).name, arguments[2] & 0b11
-            if not writes and name in inside:
-                reads[name] += 1
+            path, writes = Path(arguments[0]), arguments[2] & 0b11
+            ours = str(path.parent) in (".", str(folder))  # a file in an open folder goes by its name alone
+            if not writes and ours and path.name in inside:
+                reads[path.name] += 1
 
     sys.addaudithook(opened)  # for good
     try:

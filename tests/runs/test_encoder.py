@@ -116,8 +116,8 @@ def test_mistakes_are_named(acl: Path, tmp_path: Path) -> None:
     for options, message in (
         (["--initialise.head", "zero"], "write initialise.run or initialise.weights"),
         (["--initialise.run", str(acl), "--initialise.weights", "x.pt"], "takes weights from one place"),
-        (["--initialise.run", str(tmp_path)], r"initialise\.run .*: there is no finished run"),
-        (["--initialise.weights", "x.pt"], r"initialise\.weights x\.pt: there is no such file"),
+        (["--initialise.run", str(tmp_path)], r"initialise\.run='.*': there is no finished run"),
+        (["--initialise.weights", "x.pt"], r"initialise\.weights='x\.pt': there is no such file"),
         (["--initialise.run", str(acl), "--initialise.branch", "both"], "expected 'clean' or 'adv' or none"),
     ):
         with pytest.raises(ValueError, match=message):
