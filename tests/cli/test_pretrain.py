@@ -74,7 +74,7 @@ def test_labels_have_no_part_in_pretraining(tmp_path: Path, capsys: pytest.Captu
 
 def test_pretraining_lasts_beyond_its_warmup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "pretrain", "--epochs", "2", "--out", str(tmp_path / "run"))
-    assert "warmup_epochs=2 leaves nothing of 2 epochs" in line
+    assert "--schedule.warmup_epochs 2 leaves nothing of 2 epochs" in line
     assert not (tmp_path / "run").exists()
 
 

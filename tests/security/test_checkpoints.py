@@ -76,7 +76,7 @@ def test_no_file_outside_of_a_checkpoint_is_opened(
     shutil.copytree(begun, tmp_path / "run")
     forged(tmp_path / "run", CHANGES["a file elsewhere"])
     opened: list[Path] = []
-    monkeypatch.setattr(checkpoint, "_sha256_of", lambda path: opened.append(path) or "")
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda path, within: opened.append(path) or "")
     for folder in (tmp_path / "run" / "checkpoints").iterdir():
         with pytest.raises(CheckpointError):
             checkpoint.load(folder)

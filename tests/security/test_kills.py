@@ -28,7 +28,7 @@ from tests.kills import Killed, killed_at
 SMALL = ("--train_size", "128", "--validation_size", "50", "--batch_size", "128")
 RECIPE = read_recipe("digits-2", ["--epochs", "1", "--method.steps", "1", "--schedule", "none", *SMALL])
 _NOT_COMPARED = {"manifest.json", "state.json", ".lock"}
-_TIMES = {"seconds", "started", "sessions"}
+_TIMES = {"seconds", "started", "sessions", "measured"}
 
 
 @pytest.fixture(autouse=True)

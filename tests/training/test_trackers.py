@@ -450,7 +450,8 @@ def test_mlflow_that_cannot_be_reached_has_not_lost_a_run(
         raise Refusal(code)
 
     exceptions = SimpleNamespace(MlflowException=Refusal)
-    fake = SimpleNamespace(exceptions=exceptions, get_run=get_run, get_tracking_uri=lambda: "here")
+    uri = {"get_tracking_uri": lambda: "here", "set_tag": lambda *_: None}
+    fake = SimpleNamespace(exceptions=exceptions, get_run=get_run, **uri)
     monkeypatch.setattr(tracker_kinds, "import_module", lambda name: fake)
     begun: list[Any] = []
     run = SimpleNamespace(info=SimpleNamespace(run_id="new"))

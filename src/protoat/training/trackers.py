@@ -135,7 +135,7 @@ class Trackers:
             private: words that a page must not hold.
         """
         present = [path for path in files if path.is_file() and not path.is_symlink()]
-        if not present or not self._begun:
+        if not present or all(type(kind).keep is Kind.keep for _, kind in self._begun):
             return
         self._copies = self._copies or TemporaryDirectory()  # until the end: a tracker may read it later
         copies = [Path(self._copies.name) / name / path.name for path in present]
