@@ -274,10 +274,6 @@ def _plain(expected: str) -> str:
     return {**words, "dot import path string": "a class"}.get(expected, expected)
 
 
-def _load(text: str) -> Any:
-    return _none_is_null(jsonargparse.get_loader("yaml")(text))
-
-
 def _none_is_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _none_is_null(entry) for key, entry in value.items()}
@@ -296,7 +292,9 @@ def plain_pixels(value: float) -> str | float:
     return fraction if Pixels(fraction) == value else float(value)
 
 
-jsonargparse.set_loader(MODE, _load, exceptions=(yaml.YAMLError,))
+jsonargparse.set_loader(
+    MODE, lambda text: _none_is_null(jsonargparse.get_loader("yaml")(text)), exceptions=(yaml.YAMLError,)
+)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # that of libyaml, where it is there, is much faster
 jsonargparse.set_dumper(MODE, lambda value: yaml.dump(value, Dumper=_DUMPER, sort_keys=False, default_flow_style=False))
 register_type(Pixels, serializer=plain_pixels, deserializer=Pixels)

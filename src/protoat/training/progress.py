@@ -37,7 +37,7 @@ class ProgressBar:
             *columns,
             console=console,
             expand=True,
-            transient=True,
+            transient=console.is_terminal,
             speed_estimate_period=math.inf,  # a step may take minutes
             disable=not visible,
         )

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker
 
 from protoat.errors import DiskError, UserError, in_a_line, on_disk
-from protoat.storage.files import check_no_links
+from protoat.storage.files import check_no_links, write
 from protoat.storage.manifest import read_record_bytes, write_record
 from protoat.storage.parsing import parse_json
 from protoat.storage.places import without_machine, without_paths
@@ -139,9 +139,8 @@ class Trackers:
             return
         self._copies = self._copies or TemporaryDirectory()  # until the end: a tracker may read it later
         copies = [Path(self._copies.name) / name / path.name for path in present]
-        copies[0].parent.mkdir(exist_ok=True)
         for path, copy in zip(present, copies, strict=True):
-            copy.write_bytes(without_machine(path.name, path.read_bytes(), private))
+            write(copy, without_machine(path.name, path.read_bytes(), private))
         self._each(f"store {name}", lambda kind: kind.keep(name, copies))
 
     def keep_records(self) -> None:
