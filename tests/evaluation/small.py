@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,3 +53,20 @@ class Kept(dict):
 
     def put(self, key: str, outcomes: str, seconds: float, alarms: Sequence[str]) -> None:
         self[key] = outcomes, seconds, alarms
+
+
+class Killed(Exception):  # noqa: N818 - it is no error
+    pass
+
+
+class Fuse(Kept):
+    """Keeps so many outcomes, and raises `Killed` with the last of them."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def put(self, *given: Any) -> None:
+        super().put(*given)
+        if len(self) == self.after:
+            raise Killed

@@ -194,10 +194,11 @@ def test_l1(data: ImageData) -> None:
     assert "apgd-ce50x5" in told
 
 
-@pytest.mark.xfail(reason="depends on how a processor rounds: random search breaks one image more", strict=False)
 @pytest.mark.usefixtures("quick")
-def test_random_search_under_l1(data: ImageData) -> None:
-    assert audit(sound(), data, L1(1.0), images=30, only=["A4"]).failed == []
+def test_noise_under_l1_finds_nothing_that_gradients_miss(data: ImageData) -> None:
+    """Corners of the ball, which move one pixel by the whole radius, may on images as small as these."""
+    found = audit(sound(), data, L1(1.0), images=30, only=["A4"])["A4"]
+    assert found.figures["noise5000"] == found.figures["images"] > 10
 
 
 def record_of(model: nn.Module, data: ImageData, names: dict[str, Attack | None], **changes: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from protoat.evaluation.measurement import Advance
 from protoat.evaluation.report import AttackReport
 from protoat.threats import Linf, ThreatModel
 
-from .small import Halves, Kept, digits, halves
+from .small import Fuse, Halves, Kept, Killed, digits, halves
 
 RADII = (2 / 255, 17 / 255, 25 / 255)
 
@@ -88,21 +88,11 @@ def _of_the_first_twenty() -> Tensor:
     return report.worst_case.correct_mask
 
 
-class Killed(Exception):  # noqa: N818 - it is no error
-    pass
-
-
 @pytest.mark.parametrize("after", range(1, 9))
 def test_it_goes_on_where_it_was_killed(after: int) -> None:
-    class Fuse(Kept):
-        def put(self, *given: Any) -> None:
-            super().put(*given)
-            if len(self) == after:
-                raise Killed
-
     model, data = digits(4)
     whole = evaluate(model, data, {"it": random_parts()}, batch_size=20)["it"]
-    saved, again = Fuse(), random_parts()
+    saved, again = Fuse(after), random_parts()
     with pytest.raises(Killed):
         evaluate(model, data, {"it": random_parts()}, batch_size=20, saved=saved)
     before = dict(saved)

@@ -16,7 +16,7 @@ from protoat.evaluation import evaluate
 from protoat.evaluation.report import AttackReport
 from protoat.threats import Linf
 
-from .small import Halves, Kept, halves
+from .small import Fuse, Halves, Killed, halves
 
 THREAT = Linf(0.05)
 
@@ -94,19 +94,9 @@ def test_the_report_keeps_its_alarms_apart_from_its_parameters() -> None:
     assert plain.alarms is None and "alarms" not in plain.to_json()
 
 
-class Killed(Exception):  # noqa: N818 - it is no error
-    pass
-
-
 @pytest.mark.parametrize("after", range(1, 12))
 def test_it_goes_on_where_it_was_killed(after: int) -> None:
-    class Fuse(Kept):
-        def put(self, *given: Any) -> None:
-            super().put(*given)
-            if len(self) == after:
-                raise Killed
-
-    saved, whole = Fuse(), measured(Staged(1))
+    saved, whole = Fuse(after), measured(Staged(1))
     with pytest.raises(Killed):
         measured(Staged(1), saved=saved)
     resumed = measured(again := Staged(1), saved=saved)

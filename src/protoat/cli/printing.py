@@ -52,7 +52,7 @@ def print_table(
     widths = [max(map(_width, column), default=0) for column in zip_longest(*cells, fillvalue="")]
     widths += [0] * (len(columns) - len(widths))
     whole = sum(max(width, _width(column)) + 3 for width, column in zip(widths, columns, strict=True)) + 1
-    # Where a terminal is too narrow, lines between columns go, and headings wrap before what stands below them.
+    # On a terminal narrower than the table, drop the lines between columns, and wrap headings rather than cells.
     narrow = on_terminal and whole > console.width
     least = [max(width, *map(cell_len, column.split() or [""])) for width, column in zip(widths, columns, strict=True)]
     kept = narrow and sum(least) + 2 * len(columns) <= console.width

@@ -77,7 +77,7 @@ def accuracy_of_modes(
 
 
 def _worst_case(folder: Path, records: Mapping[Path, Evaluation] | None) -> tuple[AttackReport, AttackReport | None]:
-    """What is left right in the worst case, and without an attack where that was measured."""
+    """Worst-case accuracy, and clean accuracy where it was measured."""
     record = measured(folder, records)
     if record.worst_case is None:
         raise UserError(f"{called(folder)} has no worst case; measure it: protoat evaluate {called(folder)}")

@@ -183,7 +183,7 @@ def _read(configs: tuple[str, ...]) -> Namespace:
 
 
 def _remembered(parse: Callable[..., Namespace], *sources: Any) -> Namespace:
-    """What is parsed for every run of a table is parsed once; but code of the user may have changed."""
+    """Parses each text once, as all runs of a table share theirs; where code of the user is trusted, every time."""
     return parse(*sources) if trusted() else _kept(parse, *sources).clone()
 
 

@@ -141,6 +141,6 @@ def _of_safetensors(content: bytes, path: Path, trust: Collection[str]) -> tuple
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """What stands beside the tensors in the header of a whole safetensors file."""
+    """Metadata in the header of a safetensors file."""
     length = int.from_bytes(content[:8], "little")
     return dict(parse_json(content[8 : 8 + length]).get("__metadata__", {}))
