@@ -104,7 +104,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
 def fitting(
     recipe: Recipe, parts: Parts, loader: ImageLoader, accelerator: Accelerator, memory_format: MemoryFormat
 ) -> partial[FitResult]:
-    """`fit` with every argument that affects a training step; those for records, checkpoints and output are left open."""
+    """`fit` with every argument that affects a training step; those for records and output are left open."""
     return partial(
         fit,
         parts.model,
