@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protoat.attacks.attacked_model import AttackedModel
 from protoat.attacks.problem import Problem
-from protoat.attacks.watched import Watched
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
 
@@ -46,12 +46,12 @@ def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:
 def gradient_run(problem: Problem, steps: int) -> AbstractContextManager[None]:
     """One run of so many gradient steps: their passes are in the precision that was asked for, the last ones exact."""
     model = problem.model
-    return model.gradient_run(steps) if isinstance(model, Watched) else nullcontext()
+    return model.gradient_run(steps) if isinstance(model, AttackedModel) else nullcontext()
 
 
 def is_coarse(problem: Problem) -> bool:
     """Whether the last gradient was taken in bfloat16."""
-    return isinstance(problem.model, Watched) and problem.model.passes.last_coarse
+    return isinstance(problem.model, AttackedModel) and problem.model.passes.last_coarse
 
 
 def succeeded(problem: Problem, x_adv: Tensor, logits: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from protoat.arguments import check_choice, check_seed
+from protoat.attacks.attacked_model import AttackedModel
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
 from protoat.attacks.habits import NOT_GIVEN, HoldsNoModel, check_call
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
-from protoat.attacks.watched import Watched
 from protoat.errors import NoGradientError, UserError, in_a_line
 from protoat.functional.batch import Radius
 from protoat.functional.forward import as_module, output_of
@@ -85,7 +85,7 @@ class Attack(HoldsNoModel, ABC):
     def stages(self) -> tuple[Attack, Attack | None]:
         """What a measurement begins with, and what it goes on to, if anything.
 
-        The second attack is for every image of the data that stands, and only if the first has `alarms` on any batch.
+        The second attack is for every robust image of the data, and only if the first has `alarms` on any batch.
         """
         return self, None
 
@@ -214,14 +214,14 @@ class Attack(HoldsNoModel, ABC):
             if generator is None:
                 generator = torch.Generator(x.device).manual_seed(self.seed)
             network = as_module(model)
-            watched = Watched(network, y, targets, Passes(steps))
+            attacked = AttackedModel(network, y, targets, Passes(steps))
             # A model that draws random numbers draws them from the attack's seed.
             with attacking(network, self.bn), preserve_random_state(x.device, generator.initial_seed() + 1):
-                yield Problem(watched, x, y, targets, eps, generator)
-        spoilt = int(watched.spoilt)
+                yield Problem(attacked, x, y, targets, eps, generator)
+        spoilt = int(attacked.spoilt)
         if spoilt:
             warnings.warn(
-                f"spoilt-gradient: {spoilt} of the {watched.gradients} gradients that the model gave its images "
+                f"spoilt-gradient: {spoilt} of the {attacked.gradients} gradients that the model gave its images "
                 "are not finite, and count as 0, so this attack cannot move them as it should: accuracy under it "
                 "overstates robustness",
                 MeasurementWarning,

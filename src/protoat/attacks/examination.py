@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from protoat.attacks.attacked_model import check_logits, leads
 from protoat.attacks.mode import attacking
-from protoat.attacks.watched import check_logits, leads
 from protoat.errors import NoGradientError
 from protoat.functional.forward import output_of
 from protoat.functional.gradients import gradient_of

@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
     Attributes:
         model: images -> `Output`, in the mode the attack asked for, parameters frozen, logits and gradients made fit to
-            be climbed, see `Watched`.
+            be climbed, see `AttackedModel`.
         x: (B, ...) clean images in [0, 1].
         y: (B,) true labels.
         targets: (B,) classes to reach, or None.

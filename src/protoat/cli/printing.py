@@ -88,7 +88,7 @@ def measurements(name: str, record: Evaluation) -> None:
         say("earlier: kept from a measurement before the latest, of the same weights, images and radius")
     for attack, found in record.attacks.items():
         if found.alarms:
-            say(f"{attack} went on to AutoAttack on all images that stood: {'; '.join(found.alarms)}")
+            say(f"{attack} went on to AutoAttack on all images still robust: {'; '.join(found.alarms)}")
         elif found.alarms is not None:
             say(f"{attack} raised no alarm, so it did not go on to AutoAttack")
     if left_out := record.attacks.keys() - record.entering:

@@ -101,8 +101,8 @@ class Measurement:
     def run(self, accelerator: Accelerator | None, budget_seconds: float | None) -> tuple[Tensor, Tensor]:
         """Outcomes (attacks, N), as numbers above, and seconds (attacks,), of all processes together.
 
-        What stands queues for the parts of an attack (`Attack.queue`) and for its second stage: over the whole data,
-        whose batches all processes share; or over one batch at a time where a budget may end the measurement after it.
+        Images still robust queue for the parts of an attack (`Attack.queue`) and for its second stage: those of the
+        whole data, whose batches all processes share; or of one batch at a time, after which a budget may end it.
         """
         started = time.perf_counter()
         self.outcomes = torch.zeros(len(self.attacks), len(self.data), dtype=torch.int8)
@@ -171,17 +171,17 @@ class Measurement:
                 self._queue(row, attack, group)
 
     def _queue(self, row: int, attack: Attack, group: Sequence[int]) -> None:
-        """The parts of an attack, one after the other, on all images of some batches that stand, in full batches."""
+        """The parts of an attack, in turn, on all images of some batches that are still robust, in full batches."""
         name, within = [*self.attacks][row], self._rows(group)
         outcomes = self._sum(self.outcomes[row], self.sharers).round()
-        standing = within[outcomes[within] == RIGHT]
+        robust = within[outcomes[within] == RIGHT]
         size = min(len(self.batches[0]), getattr(attack, "batch_size", len(self.batches[0])))
         for number, part in enumerate(attack.queue or (attack,)):
-            fell, left = torch.zeros(len(standing)), self._images(group)
-            pieces = torch.arange(len(standing)).split(size) if len(standing) else ()
+            fell, left = torch.zeros(len(robust)), self._images(group)
+            pieces = torch.arange(len(robust)).split(size) if len(robust) else ()
             for position in range(self.rank, len(pieces), self.sharers):
                 piece, seed = pieces[position], f"{attack.seed}, {group[0]}, {number}, {position}"
-                found = self._measure(row, part, seed, standing[piece])
+                found = self._measure(row, part, seed, robust[piece])
                 if found is None:
                     return
                 fell[piece] = (~found.correct).float()
@@ -190,9 +190,9 @@ class Measurement:
                 self._tell(name, 0, -int(fell[piece].sum()), told)
             self._tell(name, 0, 0, left)
             gone = self._sum(fell, self.sharers) > 0
-            own = standing[gone & (self.outcomes[row, standing] == RIGHT)]
+            own = robust[gone & (self.outcomes[row, robust] == RIGHT)]
             self.outcomes[row, own] = WRONG
-            standing = standing[~gone]
+            robust = robust[~gone]
 
     def _rows(self, group: Sequence[int]) -> Tensor:
         return torch.cat([self.batches[place] for place in group])

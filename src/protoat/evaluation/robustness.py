@@ -17,8 +17,8 @@ from protoat.data.given import LabelledImages
 from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.attack_precision import chosen_precision
 from protoat.evaluation.folding import FoldedBatchNorm
-from protoat.evaluation.look import applicable, check_batch_norm, in_place, looked_at
 from protoat.evaluation.measurement import RIGHT, Advance, Measurement, Saved, parameters_of
+from protoat.evaluation.preparation import applicable, check_batch_norm, on_device, prepared
 from protoat.evaluation.report import AttackReport, Report, worst_case
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.threats import ThreatModel
@@ -52,8 +52,9 @@ def evaluate(
     of its own, seeded with ``attack.seed`` and its place in that order, so an outcome depends neither on what was
     measured before nor on which process measures it. When memory runs out, the model takes smaller pieces of the same
     batch, which changes no outcome either. The parts of AutoAttack are measured one after the other, each on batches
-    filled anew with what stands of the whole data, or of each batch within a budget of time. Attacks run with batch
-    norm folded into the layers before it, where that is the same function; the model as it is judges what they made.
+    filled anew with the images of the whole data that are still robust, or of each batch within a budget of time.
+    Attacks run with batch norm folded into the layers before it, where that is the same function; the model as it is
+    judges what they made.
 
     Args:
         model: images in [0, 1] -> `Output` or logits, any module or function, measured in eval mode. Networks that it
@@ -103,8 +104,8 @@ def evaluate(
     wanted = named_attacks(attacks, threat)
     for name, attack in wanted.items():
         check_batch_norm(attack, name)
-    with in_place(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
-        images, order, found = looked_at(network, data, modes, where)
+    with on_device(model, device or (None if accelerator is None else accelerator.device)) as (network, where):
+        images, order, found = prepared(network, data, modes, where)
         order = order[:limit]
         wanted, impossible = applicable(wanted, images, found)
         findings = [*found.findings, *impossible]

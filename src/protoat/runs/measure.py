@@ -21,9 +21,9 @@ from protoat.attacks.examination import Finding, examined
 from protoat.attacks.precision import AttackPrecision
 from protoat.errors import UserError
 from protoat.evaluation import Report, evaluate
-from protoat.evaluation.look import look_at
 from protoat.evaluation.measurement import Advance
 from protoat.evaluation.micro_batches import MicroBatched
+from protoat.evaluation.preparation import examine_images
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.threat_lint import lint
@@ -148,7 +148,7 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     if not len(subject.data):
         raise UserError("the data holds no images")
     few = torch.arange(min(4, len(subject.data)))
-    look_at(
+    examine_images(
         MicroBatched(subject.model), subject.data, few, torch.device("cpu")
     )  # refuses what cannot be measured at all
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says

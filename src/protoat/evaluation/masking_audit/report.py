@@ -14,10 +14,10 @@ from protoat.attacks import Attack
 from protoat.attacks.examination import Finding, examined
 from protoat.data.given import LabelledImages
 from protoat.errors import UserError
-from protoat.evaluation.look import in_place, looked_at
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
 from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
+from protoat.evaluation.preparation import on_device, prepared
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.functional.forward import as_module
 from protoat.functional.hidden import hidden_parts_in_eval
@@ -203,8 +203,8 @@ def audit(
             advance(at, attack)
 
     network = as_module(model)
-    with in_place(network, device) as (pieces, where):
-        looked, _, found = looked_at(pieces, data, modes, where)
+    with on_device(network, device) as (pieces, where):
+        looked, _, found = prepared(pieces, data, modes, where)
         context = AuditContext(
             network,
             looked,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from protoat.attacks import Attack, AutoAttack, FastEnsemble
+from protoat.attacks.attacked_model import check_logits
 from protoat.attacks.examination import Examination, Finding, examine
 from protoat.attacks.mode import attacking
-from protoat.attacks.watched import check_logits
 from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
@@ -27,7 +27,7 @@ from protoat.functional.preserve import preserve_random_state
 
 
 @contextmanager
-def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[MicroBatched, torch.device]]:
+def on_device(model: Any, device: torch.device | str | None) -> Iterator[tuple[MicroBatched, torch.device]]:
     """The model ready to be measured, and where; it is back where it was at the end, also on errors."""
     network = as_module(model)
     first = next(itertools.chain(network.parameters(), network.buffers()), None)
@@ -43,28 +43,28 @@ def in_place(model: Any, device: torch.device | str | None) -> Iterator[tuple[Mi
             network.to(before)
 
 
-def looked_at(
+def prepared(
     network: MicroBatched, data: Any, modes: Any, device: torch.device
 ) -> tuple[ImageData, Tensor, Examination]:
     """Test images in any form, see `protoat.data.given.read_images`, and what a look at the model with them shows.
 
     Returns:
-        The images, with as many classes as the model has; the order in which they are measured; and `look_at`.
+        The images, with as many classes as the model has; the order in which they are measured; and `examine_images`.
 
     Raises:
-        TypeError, ValueError: of another form, or no images; see `look_at`.
+        TypeError, ValueError: of another form, or no images; see `examine_images`.
     """
-    looks: list[Examination] = []
+    found: list[Examination] = []
 
     def classes(x: Tensor) -> int:
-        looks.append(_look(network, x.to(device)))
-        return looks[0].output.logits.shape[1]
+        found.append(_examined(network, x.to(device)))
+        return found[0].output.logits.shape[1]
 
     images = as_image_data(data, modes=modes, dtypes=float_types(network), classes=classes)
     if not len(images):
         raise UserError("the data holds no images")
     order = fair_order(images)
-    return images, order, looks[0] if looks else look_at(network, images, order[:4], device)
+    return images, order, found[0] if found else examine_images(network, images, order[:4], device)
 
 
 def applicable(
@@ -104,17 +104,17 @@ def check_batch_norm(attack: Attack | None, name: str) -> None:
         )
 
 
-def look_at(network: MicroBatched, data: ImageData, rows: Tensor, device: torch.device) -> Examination:
+def examine_images(network: MicroBatched, data: ImageData, rows: Tensor, device: torch.device) -> Examination:
     """Examines a model before its measurement, see `examine`.
 
     Raises:
         ValueError: it cannot take the images, returns no logits of the data's classes, or none of them is finite.
     """
-    return _look(network, data.pixels(rows, device), data.num_classes)
+    return _examined(network, data.pixels(rows, device), data.num_classes)
 
 
-def _look(network: MicroBatched, x: Tensor, classes: int | None = None) -> Examination:
-    """`look_at` with these images."""
+def _examined(network: MicroBatched, x: Tensor, classes: int | None = None) -> Examination:
+    """`examine_images` with these images."""
     try:
         found = network.retrying(lambda: examine(network, x, num_classes=classes), len(x))
         said = bool((predicted(found.output.logits) >= 0).any())

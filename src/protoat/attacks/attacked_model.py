@@ -57,7 +57,7 @@ def leads(logits: Tensor) -> Tensor:
     return first - second
 
 
-class Watched:
+class AttackedModel:
     """The model as an attack calls it; its first output shows whether labels and targets fit.
 
     * The network runs in the precision that `attacks_in` says.
