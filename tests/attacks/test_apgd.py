@@ -19,15 +19,7 @@ from protoat.functional.margins import difference, dlr, dlr_targeted
 from protoat.functional.norms import NORMS, norm_of
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
+from tests.contracts.parts import Logits
 
 
 def smooth(output: Output, y: Tensor) -> Tensor:

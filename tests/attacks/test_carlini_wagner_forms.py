@@ -14,17 +14,9 @@ from protoat.attacks import CarliniWagnerL0, CarliniWagnerL2, CarliniWagnerLinf
 from protoat.attacks.carlini_wagner_l0 import freeze
 from protoat.functional.norms import norm_of
 from protoat.threats import L2, Linf
+from tests.contracts.parts import Logits
 
 SHORT = {"steps": 20, "initial_const": 0.2, "largest_const": 6.0, "learning_rate": 0.1}
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
 
 
 def lead(logits: Tensor, label: int, target: int | None) -> Tensor:

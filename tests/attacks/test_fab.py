@@ -14,15 +14,7 @@ from protoat.attacks import FAB, FABT
 from protoat.attacks.examination import MeasurementWarning
 from protoat.functional.norms import norm_of
 from protoat.threats import L1, L2, Linf, ThreatModel
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
+from tests.contracts.parts import Logits
 
 
 def linear(classes: int) -> tuple[nn.Module, Tensor, Tensor]:

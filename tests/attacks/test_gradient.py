@@ -17,6 +17,7 @@ from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
 from protoat.threats import L1, L2, Linf, NormName, ThreatModel
 from protoat.types import Output
+from tests.contracts.parts import Logits
 
 Vector = list[float]
 
@@ -124,15 +125,6 @@ def test_fgsm_is_its_equation() -> None:
         slope = slope_of_cross_entropy(model, image, label)
         expected = [min(max(p + 0.2 * math.copysign(1, s), 0), 1) for p, s in zip(image, slope, strict=True)]
         assert ours == pytest.approx(expected, abs=1e-12)
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
 
 
 # Signs of slopes that differ in the last bits only may differ; an image where that happens takes another path.

@@ -9,22 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from protoat.attacks import BIM, CWPGD, MIM, PGD, TPGD
 from protoat.functional.losses import cross_entropy, margin
 from protoat.threats import L2, Linf, ThreatModel
+from tests.contracts.parts import Logits
 
 EPS, STEPS = 0.15, 6
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
 
 
 @pytest.mark.parametrize("targeted", [False, True])

@@ -16,15 +16,7 @@ from protoat.attacks.square_bumps import _bump, move_budget, tile
 from protoat.functional.norms import norm_of
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
-
-
-class Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits
+from tests.contracts.parts import Logits
 
 
 def problem(x: Tensor, eps: float) -> Problem:
