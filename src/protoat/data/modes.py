@@ -66,7 +66,8 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
         new_label[[data.class_names.index(name) for name in names]] = label
     labels = new_label.to(data.labels.device)[data.labels]
     kept = (labels >= 0).nonzero()[:, 0]
-    mode_kept = _kept_modes(data, new_label)
+    owner = data.mode_class.cpu()
+    mode_kept = (owner < 0) | (new_label[owner] >= 0)  # one without images stays, unless its class is known to go
     new_mode = mode_kept.cumsum(0).to(data.modes.device) - 1
     return ImageData(
         data.images[kept] if len(kept) < len(data) else data.images,
@@ -102,12 +103,6 @@ def in_order_of(data: ImageData, class_names: Sequence[str]) -> ImageData:
         raise UserError(f"the classes are {list(data.class_names)}, expected {list(class_names)} in any order")
     place = torch.tensor([list(class_names).index(name) for name in data.class_names], device=data.labels.device)
     return ImageData(data.images, place[data.labels], tuple(class_names), data.modes, data.mode_names)
-
-
-def _kept_modes(data: ImageData, new_label: torch.Tensor) -> torch.Tensor:
-    """(number of modes,) bool: modes without images stay, unless their class is known to go."""
-    owner = data.mode_class.cpu()
-    return (owner < 0) | (new_label[owner] >= 0)
 
 
 def _members(class_names: tuple[str, ...], groups: Groups) -> dict[str, Sequence[str]]:
