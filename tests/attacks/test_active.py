@@ -24,7 +24,7 @@ def problem(values: list[float], eps: float | Tensor = 1.0, targets: Tensor | No
     return Problem(model, x, torch.zeros(len(values), dtype=torch.int64), targets, eps, torch.Generator())
 
 
-def test_fallen_means_left_or_reached() -> None:
+def test_adversarial_means_left_or_reached() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0]])
     case = problem([0.1, 0.1, 0.1])
     assert is_adversarial(case, logits).tolist() == [False, True, True]
@@ -62,7 +62,7 @@ def test_another_attack_never_raises_the_accuracy(
     assert accuracy([*moves, extra]) <= accuracy(moves) <= accuracy([])
 
 
-def test_each_run_sees_standing_images_only_in_full_batches() -> None:
+def test_each_run_sees_robust_images_only_in_full_batches() -> None:
     seen: list[list[int]] = []
 
     def nudge(part: Problem, rows: Tensor) -> Tensor:

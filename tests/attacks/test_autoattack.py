@@ -75,7 +75,7 @@ def test_under_l1_it_is_the_composition_of_its_authors() -> None:
     ("threat", "classes"),
     [(Linf(0.13), 2), (Linf(0.13), 7), (L2(0.9), 3), (L2(0.9), 10), (L1(1.2), 2), (L1(1.2), 4), (L1(1.2), 10)],
 )
-def test_runs_to_the_end_on_standing_images_only(digits: Callable[..., Any], threat: ThreatModel, classes: int) -> None:
+def test_runs_to_the_end_on_robust_images_only(digits: Callable[..., Any], threat: ThreatModel, classes: int) -> None:
     model, x, y = digits(classes=classes, count=24)
     attack = Short(threat)
     result = attack(model, x, y)

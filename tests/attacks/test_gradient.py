@@ -189,24 +189,24 @@ def test_an_image_is_robust_only_if_every_restart_fails(digits: Callable[..., An
     assert many.sum() < once.sum()
 
 
-def test_with_restarts_an_image_leaves_the_batch_at_the_step_that_finds_it_fallen(digits: Callable[..., Any]) -> None:
+def test_with_restarts_an_image_leaves_the_batch_at_the_step_that_breaks_it(digits: Callable[..., Any]) -> None:
     model, x, y = digits()
     sizes: list[tuple[int, int]] = []
 
     def counting(output: Output, labels: Tensor) -> Tensor:
-        fallen = output.logits.argmax(1) != labels
-        sizes.append((len(labels), int(fallen.sum())))
+        adversarial = output.logits.argmax(1) != labels
+        sizes.append((len(labels), int(adversarial.sum())))
         return cross_entropy(output, labels)
 
     result = PGD(Linf(0.15), steps=3, restarts=3, loss=counting)(model, x, y)
     sizes = sizes[1:]  # without the look at the model
-    standing = int((model(x).logits.argmax(1) == y).sum())
+    robust = int((model(x).logits.argmax(1) == y).sum())
     for at, (size, fell) in enumerate(sizes):
-        assert size == standing, "only those that still stand are attacked"
+        assert size == robust, "only those still robust are attacked"
         # What the last step of a restart made is judged afterwards, by a forward without a loss.
-        standing = sizes[at + 1][0] if at % 3 == 2 and at + 1 < len(sizes) else size - fell
+        robust = sizes[at + 1][0] if at % 3 == 2 and at + 1 < len(sizes) else size - fell
     assert len({size for size, _ in sizes}) > 3
-    assert int(result.correct.sum()) <= standing
+    assert int(result.correct.sum()) <= robust
 
 
 def test_a_smaller_radius_takes_smaller_steps(digits: Callable[..., Any]) -> None:

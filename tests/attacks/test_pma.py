@@ -72,9 +72,9 @@ def test_batch_is_the_slow_loop_over_its_images(digits: Callable[..., Any], thre
     model, x, y = digits(count=12)
     model, x = deepcopy(model).double(), x.double()
     ours = PMA(threat, steps=20, seed=5).perturb(model, x, y)
-    standing = (model(x).logits.argmax(1) == y).nonzero().flatten()
-    starts = threat.geometry.random_start(x[standing], threat.eps, torch.Generator().manual_seed(5))
-    for row, start in zip(standing, starts, strict=True):
+    robust = (model(x).logits.argmax(1) == y).nonzero().flatten()
+    starts = threat.geometry.random_start(x[robust], threat.eps, torch.Generator().manual_seed(5))
+    for row, start in zip(robust, starts, strict=True):
         expected = slow(model, x[row][None], y[row], start[None], threat=threat, steps=20)
         torch.testing.assert_close(ours[row][None], expected, rtol=0, atol=1e-9)
     assert 0.2 < (model(ours).logits.argmax(1) == y).float().mean() < 0.9  # both kinds of image were compared

@@ -67,13 +67,13 @@ def test_the_outcome_is_the_worst_case_of_the_parts(options: dict[str, Any]) -> 
     assert 0 < int(found.sum()) < int(right[0].sum())
 
 
-def test_every_part_gets_full_batches_of_what_stands_in_the_whole_data() -> None:
+def test_every_part_gets_full_batches_of_the_robust_images_of_the_whole_data() -> None:
     attack = growing()
-    standing = int(evaluate(Halves().eval(), halves(), "clean")["clean"].count.correct)
+    robust = int(evaluate(Halves().eval(), halves(), "clean")["clean"].count.correct)
     measured(attack)
     for radius, sizes in zip(RADII, attack.sizes, strict=True):
-        assert sum(sizes) == standing and len(sizes) == math.ceil(standing / 20) and set(sizes[:-1]) <= {20}
-        standing = measured(FGSM(Linf(radius))).count.correct
+        assert sum(sizes) == robust and len(sizes) == math.ceil(robust / 20) and set(sizes[:-1]) <= {20}
+        robust = measured(FGSM(Linf(radius))).count.correct
 
 
 def test_within_a_budget_each_batch_is_brought_to_its_end() -> None:
@@ -148,7 +148,7 @@ class Short(AutoAttack):
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_autoattack_leaves_as_many_standing_as_batch_by_batch(classes: int) -> None:
+def test_autoattack_leaves_as_many_robust_as_batch_by_batch(classes: int) -> None:
     model, data = digits(classes, 128)
     x, y, attack = data.pixels(), data.labels, Short(Linf(0.2))
     alone = sum(int(attack(model, *part).correct.sum()) for part in zip(x.split(32), y.split(32), strict=True))

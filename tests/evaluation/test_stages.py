@@ -1,4 +1,4 @@
-"""Attacks of two stages: one alarm sends all standing images to the second, also after a kill."""
+"""Attacks of two stages: one alarm sends all robust images to the second, also after a kill."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Attack(HoldsNoModel, ABC):
 
     @property
     def queue(self) -> Sequence[Attack]:
-        """Parts that a measurement runs one after the other, each on all images of the data that still stand.
+        """Parts that a measurement runs one after the other, each on all images of the data that are still robust.
 
         None, as here, is an attack that a measurement runs on each batch as a whole.
         """
