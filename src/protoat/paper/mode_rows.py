@@ -121,7 +121,11 @@ _WEIGHTS: Overrides = {"weighting": _class("GroupDRO")}
 _WAYS: dict[str, tuple[str, Overrides]] = {
     "plain": ("Plain", _ALONE),
     "soft-triple": ("SoftTriple, as in the paper", _soft_triple(projection=None, drop_below=None)),
-    "soft-triple-kmeans": ("SoftTriple, k-means", _soft_triple(projection="batchnorm", prototype_init="kmeans")),
+    "soft-triple-projected": ("SoftTriple, projection", _soft_triple(projection="batchnorm")),
+    "soft-triple-kmeans": (
+        "SoftTriple, projection, k-means",
+        _soft_triple(projection="batchnorm", prototype_init="kmeans"),
+    ),
     "logsumexp": ("Logsumexp head", {**_ALONE, "head": _class("MultiPrototypeHead", prototypes_per_class=10)}),
     "known": ("Known modes", {**_ALONE, "modes": _class("KnownModes")}),
     "discovered": ("Discovered modes", {**_ALONE, "modes": _class("DiscoveredModes", clusters=10)}),
@@ -172,6 +176,35 @@ def study(base: str, rows: tuple[Line, ...]) -> Table:
 
 _NOTES = (
     Note("The paper has no such table; these rows are short runs of their own, the same at budgets cpu and paper."),
+    Note(
+        "MNIST, two classes of five digits: LeNet, 10,000 training images, L-inf 0.2, Adam, 10 epochs.",
+        data=("modes-mnist-2", "modes-mnist-parity"),
+    ),
+    Note(
+        "MNIST, LT: 8,000 training images before the modes are thinned, the rarest of a class to a 16th of the most "
+        "frequent; test images are not thinned. LeNet, L-inf 0.2, Adam, 10 epochs.",
+        data=("modes-mnist-2-lt", "modes-mnist-parity-lt"),
+    ),
+    Note("digits: the recipe digits-2, L-inf 0.1.", data=("modes-digits-*",)),
+    Note(
+        "digits, LT: the rarest digit of a class has a quarter of the training images of the most frequent.",
+        data=("modes-digits-*lt",),
+    ),
+    Note(
+        "CIFAR10-2, two classes of five classes of CIFAR-10: LeNet, all training images, flipped and not cropped, "
+        "L-inf 1/255, Adam, 12 epochs.",
+        data=("modes-cifar10-2*",),
+    ),
+    Note(
+        "Tiny ImageNet-2, animals and things of five modes each: LeNet, 32 x 32 pixels, all training images that are "
+        "there, flipped and not cropped, L-inf 1/255, Adam, 12 epochs.",
+        data=("modes-tiny-imagenet-2",),
+    ),
+    Note(
+        "Training attacks: PGD-7 on MNIST, its radius grown over 4 epochs, and on digits; N-FGSM on CIFAR and "
+        "Tiny ImageNet, its radius grown over 2.",
+        setups=("[!s]*", "soft-*"),
+    ),
     Note(
         "Robust: right under every attack of AutoAttack and, of runs with prototypes in the head or of SoftTriple, "
         "under the attacks that know these. Balanced: mean over classes.",

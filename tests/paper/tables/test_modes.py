@@ -23,7 +23,16 @@ from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
 from protoat.threats import Linf
 
-SETUPS = ["plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered", "discovered-plain"]
+SETUPS = [
+    "plain",
+    "soft-triple",
+    "soft-triple-projected",
+    "soft-triple-kmeans",
+    "logsumexp",
+    "known",
+    "discovered",
+    "discovered-plain",
+]
 SETUPS += [f"{name}-weights" for name in SETUPS]
 
 

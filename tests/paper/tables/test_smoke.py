@@ -38,7 +38,16 @@ class Part(NamedTuple):
         return ["table", str(self.table), *chain(*chosen), "--format", "csv", "--out", out]
 
 
-WAYS = ("plain", "soft-triple", "soft-triple-kmeans", "logsumexp", "known", "discovered", "discovered-plain")
+WAYS = (
+    "plain",
+    "soft-triple",
+    "soft-triple-projected",
+    "soft-triple-kmeans",
+    "logsumexp",
+    "known",
+    "discovered",
+    "discovered-plain",
+)
 # What two processes do at the same time. Rows and data sets meet where a recipe or a row knows of the other.
 SHARES = (
     {

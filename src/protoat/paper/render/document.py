@@ -84,14 +84,22 @@ def _budget(table: Filled) -> str:
     budget = table.budget
     nature = "" if budget.reproduction else " Not a reproduction: a short run."
     seeds = f"{'Seeds' if len(table.seeds) > 1 else 'Seed'} {', '.join(map(str, table.seeds))}"
-    return f"Budget {budget.name}: {budget.about.rstrip('.')}. {seeds}.{nature}"
+    about = budget.about.rstrip(".")
+    if not budget.reproduction and not _shortened(table):
+        about = f"runs as the notes have them; {budget.images or 'all'} test images"
+    return f"Budget {budget.name}: {about}. {seeds}.{nature}"
+
+
+def _shortened(table: Filled) -> bool:
+    """Whether the budget trains any run otherwise than its row has it."""
+    return any(table.budget.overrides(cell.data.in_budgets) for _, _, cell in table.cells())
 
 
 def _notes(table: Filled) -> list[str]:
     """Deviations from the paper that are about cells of the table; a short run has others, too."""
     cells, budget = [cell for _, _, cell in table.cells()], table.budget
     notes = [note.text for note in table.table.notes if any(map(note.is_about, cells))]
-    if notes and not budget.reproduction:
+    if notes and not budget.reproduction and _shortened(table):
         said = f"These notes are of budget paper. The runs here are of budget {budget.name}"
         notes.insert(0, f"{said}: data, networks, radii, attacks and schedules that notes name may be others here.")
     return notes
