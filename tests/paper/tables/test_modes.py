@@ -82,9 +82,20 @@ def test_a_gain_needs_the_plain_row_and_a_share_the_ceiling() -> None:
     assert [task.job.name for task in gain] == ["modes-digits-2-logsumexp-cpu-0", "modes-digits-2-plain-cpu-0"]
     share = study(columns=["share of ceiling", "digits-2"], rows=["logsumexp"]).tasks()
     assert [task.job.name for task in share[2:]] == ["modes-digits-2-known-cpu-0"]
-    plain, known = table_of(10).rows[0], table_of(10).rows[4]
+    plain, known = (table_of(10).rows[SETUPS.index(name)] for name in ("plain", "known"))
     of = {line.label: line for line in table_of(10).columns}
     assert table_of(10).cell(plain, of["Gain"]) is table_of(10).cell(known, of["Share of ceiling"]) is None
+
+
+def test_notes_name_the_setting_of_the_data_shown_and_not_that_of_the_budget() -> None:
+    cells = {"rows": ["plain"], "columns": ["cifar10-2", "clean"]}
+    shown = document(10, study(**cells))
+    assert "1000 test images" in shown.budget and "ResNet" not in shown.budget
+    (setting,) = [note for note in shown.notes if note.startswith("CIFAR10-2")]
+    recipe = study(**cells).tasks()[0].job.recipe
+    assert f"LeNet, all training images, flipped and not cropped, L-inf 1/255, Adam, {recipe.epochs} epochs" in setting
+    assert not any("MNIST, two" in note or "of budget cpu" in note for note in shown.notes)
+    assert any("of budget smoke" in note for note in document(10, study(budget="smoke", **cells)).notes)
 
 
 def test_a_budget_names_the_data_of_the_study(tmp_path: Path) -> None:

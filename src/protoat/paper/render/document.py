@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import fmean, stdev
 
 from protoat.evaluation.statistics import percentage
+from protoat.paper.mode_rows import StudyData
 from protoat.paper.render.estimated import estimated
 from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
@@ -85,21 +86,22 @@ def _budget(table: Filled) -> str:
     nature = "" if budget.reproduction else " Not a reproduction: a short run."
     seeds = f"{'Seeds' if len(table.seeds) > 1 else 'Seed'} {', '.join(map(str, table.seeds))}"
     about = budget.about.rstrip(".")
-    if not budget.reproduction and not _shortened(table):
+    if not budget.reproduction and _own(table):
         about = f"runs as the notes have them; {budget.images or 'all'} test images"
     return f"Budget {budget.name}: {about}. {seeds}.{nature}"
 
 
-def _shortened(table: Filled) -> bool:
-    """Whether the budget trains any run otherwise than its row has it."""
-    return any(table.budget.overrides(cell.data.in_budgets) for _, _, cell in table.cells())
+def _own(table: Filled) -> bool:
+    """Whether all its runs are short ones of their own, which the budget trains as they are."""
+    data = [cell.data for _, _, cell in table.cells()]
+    return all(isinstance(each, StudyData) and not table.budget.overrides(each.in_budgets) for each in data)
 
 
 def _notes(table: Filled) -> list[str]:
     """Deviations from the paper that are about cells of the table; a short run has others, too."""
     cells, budget = [cell for _, _, cell in table.cells()], table.budget
     notes = [note.text for note in table.table.notes if any(map(note.is_about, cells))]
-    if notes and not budget.reproduction and _shortened(table):
+    if notes and not budget.reproduction and not _own(table):
         said = f"These notes are of budget paper. The runs here are of budget {budget.name}"
         notes.insert(0, f"{said}: data, networks, radii, attacks and schedules that notes name may be others here.")
     return notes
