@@ -58,11 +58,13 @@ def test_lists_and_refusals_do_not_wait_for_torch() -> None:
         assert message in done.stdout + done.stderr, words
 
 
-def test_the_library_leaves_torchvision_alone_until_it_is_used() -> None:
+def test_the_compiler_and_libraries_of_models_wait_until_they_are_used() -> None:
     code = (
-        "import sys, protoat, protoat.runs.run, protoat.runs.any_model\n"
+        "import sys; from protoat.recipes.reading import read_recipe; read_recipe('digits-2')\n"
+        "import protoat, protoat.runs.run, protoat.runs.any_model\n"
         "for name in protoat.__all__: getattr(protoat, name)\n"
-        "sys.exit(str({'torchvision', 'torch._dynamo'} & set(sys.modules) or '') or 0)"
+        "late = {'torch._dynamo', 'torchvision', 'timm', 'pytorch_metric_learning'}\n"
+        "sys.exit(str(late & set(sys.modules) or '') or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -111,12 +113,3 @@ def test_the_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) ->
         main(["train", "--config", "cifar10-2", "--method", "FreeAT", "--print_config"])
     assert stop.value.code == 0
     assert "replays: 8" in capsys.readouterr().out
-
-
-def test_a_recipe_is_read_without_the_compiler_and_libraries_of_models() -> None:
-    code = (
-        "import sys; from protoat.recipes.reading import read_recipe; read_recipe('digits-2')\n"
-        "sys.exit(str({'torch._dynamo', 'torchvision', 'timm'} & set(sys.modules) or '') or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,14 +104,48 @@ CRAFTED = {
 }
 
 
+def sparse(folder: Path) -> None:
+    with (folder / "a" / "huge.png").open("wb") as file:
+        file.truncate(2**42)
+
+
+def links(folder: Path) -> None:
+    outside = folder.with_name("secret.png")
+    Image.new("RGB", (8, 8), "red").save(outside)
+    (folder / "a" / "link.png").symlink_to(outside)
+    (folder / "a" / "zero.png").symlink_to("/dev/zero")
+    (folder / "a" / "loop.png").symlink_to(folder / "a" / "loop.png")
+    (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "c").symlink_to(folder, target_is_directory=True)
+    os.mkfifo(folder / "a" / "pipe.png")
+
+
+def name_of_a_file(folder: Path) -> None:
+    os.rename(os.fsencode(folder / "a" / "0.png"), os.fsencode(folder / "a") + b"/\xff.png")  # noqa: PTH104
+
+
+FOLDERS: dict[str, Callable[[Path], object]] = {
+    "sparse": sparse,
+    "links": links,
+    "name of a file": name_of_a_file,
+    "name of a folder": lambda folder: os.mkdir(os.fsencode(folder) + b"/\xfe"),  # noqa: PTH102
+    "deep": lambda folder: (folder / "a" / "/".join(["m"] * 500)).mkdir(parents=True),
+}
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What is said of a folder with one crafted picture, for each of them."""
+    """What is said of a folder with one crafted picture, for each of them, and of each folder that is crafted itself.
+
+    One process reads them all, since to start one takes longer.
+    """
     root = tmp_path_factory.mktemp("crafted")
-    folders = [fill(root / f"set{index}") for index in range(len(CRAFTED))]
-    for place, (name, (content, _)) in zip(folders, CRAFTED.items(), strict=True):
-        (place / "a" / name).write_bytes(content)
-    answers = dict(zip(CRAFTED, load(*folders), strict=True))
+    folders = {name: fill(root / f"set{index}") for index, name in enumerate((*CRAFTED, *FOLDERS))}
+    for name, (content, _) in CRAFTED.items():
+        (folders[name] / "a" / name).write_bytes(content)
+    for name, craft in FOLDERS.items():
+        craft(folders[name])
+    answers = dict(zip(folders, load(*folders.values()), strict=True))
     assert not Path("PWNED").exists() and list(root.rglob("PWNED")) == []
     return answers
 
@@ -122,26 +157,12 @@ def test_a_crafted_picture_is_named(answers: dict[str, str], name: str) -> None:
     assert "\n" not in said and (not reason or any(part in said for part in reason.split("|"))), said
 
 
-def test_crafted_folders(tmp_path: Path) -> None:
-    sparse, links, file_name, folder_name, deep = (fill(tmp_path / str(place)) for place in range(5))
-    with (sparse / "a" / "huge.png").open("wb") as file:
-        file.truncate(2**42)
-    outside = tmp_path / "secret.png"
-    Image.new("RGB", (8, 8), "red").save(outside)
-    (links / "a" / "link.png").symlink_to(outside)
-    (links / "a" / "zero.png").symlink_to("/dev/zero")
-    (links / "a" / "loop.png").symlink_to(links / "a" / "loop.png")
-    (links / "a" / "up").symlink_to(links, target_is_directory=True)
-    (links / "c").symlink_to(links, target_is_directory=True)
-    os.mkfifo(links / "a" / "pipe.png")
-    os.rename(os.fsencode(file_name / "a" / "0.png"), os.fsencode(file_name / "a") + b"/\xff.png")  # noqa: PTH104
-    os.mkdir(os.fsencode(folder_name) + b"/\xfe")  # noqa: PTH102
-    (deep / "a" / "/".join(["m"] * 500)).mkdir(parents=True)
-    said = load(sparse, links, file_name, folder_name, deep)
-    assert "huge.png has 4398046511104 bytes, too many for a picture" in said[0]
-    assert said[1:3] == ["read 4", "read 4"]
-    assert said[3].startswith("refused") and "\\xfe" in said[3] and "not UTF-8; rename it" in said[3]
-    assert "has no images" in said[4]
+def test_crafted_folders(answers: dict[str, str]) -> None:
+    assert "huge.png has 4398046511104 bytes, too many for a picture" in answers["sparse"]
+    assert answers["links"] == answers["name of a file"] == "read 4"
+    said = answers["name of a folder"]
+    assert said.startswith("refused") and "\\xfe" in said and "not UTF-8; rename it" in said
+    assert "has no images" in answers["deep"]
 
 
 @pytest.mark.slow
