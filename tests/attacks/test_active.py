@@ -46,7 +46,7 @@ def test_select_takes_every_row_wise_field() -> None:
     extra=st.floats(-0.6, 0.6),
     batch_size=st.sampled_from([None, 1, 3]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_another_attack_never_raises_the_accuracy(
     clean: list[float], moves: list[float], extra: float, batch_size: int | None
 ) -> None:

@@ -24,7 +24,7 @@ def slow_crop(image: Tensor, padding: int, top: int, left: int, flipped: bool) -
     return out
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
     st.integers(0, 3),

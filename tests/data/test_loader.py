@@ -17,7 +17,7 @@ def ids(x: torch.Tensor) -> list[int]:
     return (x[:, 0, 0, 0] * 255).round().long().tolist()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(4, 40), st.integers(1, 9), st.integers(1, 4), st.booleans(), st.booleans())
 def test_processes_together_go_through_the_batches_of_one(
     count: int, batch_size: int, world_size: int, shuffle: bool, drop_last: bool

@@ -28,7 +28,7 @@ def labelled(draw: st.DrawFn) -> ImageData:
     return make(draw(st.lists(st.integers(0, classes - 1), min_size=2, max_size=60)), classes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled(), st.data())
 def test_blocks_of_consecutive_classes(data: ImageData, draw: st.DataObject) -> None:
     groups = draw.draw(st.sampled_from([n for n in range(2, data.num_classes + 1) if data.num_classes % n == 0]))
@@ -39,7 +39,7 @@ def test_blocks_of_consecutive_classes(data: ImageData, draw: st.DataObject) -> 
     assert torch.equal(joined.modes, data.labels) and joined.mode_names == data.class_names
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled(), st.data())
 def test_mapping(data: ImageData, draw: st.DataObject) -> None:
     """Every old class goes to one of three groups or is dropped; old names stay as modes."""
@@ -69,7 +69,7 @@ def test_regrouping_twice_keeps_the_finest_modes() -> None:
     assert twice.class_names == ("class 0-class 1-class 2-class 3", "class 4-class 5-class 6-class 7")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**40))
 def test_groups_at_random_are_of_equal_size_and_depend_on_the_seed_only(seed: int) -> None:
     data = make(list(range(12)), 12)
@@ -92,7 +92,7 @@ def test_a_class_may_be_called_random() -> None:
     assert regroup(data, names).class_names == ("random", "other")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labelled(), st.data())
 def test_modes_of_several_classes(data: ImageData, draw: st.DataObject) -> None:
     """Each old class goes to one of four modes in two groups, or is dropped."""
@@ -147,7 +147,7 @@ def test_bad_groups(groups: Groups, message: str) -> None:
         regroup(make(list(range(6)), 6), groups)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(labelled(), st.integers(0, 2**40), st.data())
 def test_split_takes_a_share_of_each_mode(data: ImageData, seed: int, draw: st.DataObject) -> None:
     count = draw.draw(st.integers(1, len(data) - 1))
@@ -191,7 +191,7 @@ def test_classes_that_are_numbers_may_be_written_as_numbers(names: dict[Any, Any
     assert joined.labels.tolist() == [0, 1, 0, 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=6, max_size=6), st.floats(1.01, 200), st.integers(0, 9))
 def test_the_last_mode_of_each_class_is_the_rarest(counts: list[int], factor: float, seed: int) -> None:
     data = regroup(make([mode for mode, count in enumerate(counts) for _ in range(count)], 6), 2)

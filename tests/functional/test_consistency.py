@@ -60,7 +60,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @given(batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_against_slow_loops(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     clean, adv, y = batch
     rows = list(zip(clean.tolist(), adv.tolist(), y.tolist(), strict=True))

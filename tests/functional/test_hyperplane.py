@@ -30,7 +30,7 @@ def reachable(x: torch.Tensor, normal: torch.Tensor, rise: torch.Tensor) -> torc
 
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS.keys())
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_lands_on_the_plane_inside_the_box_or_uses_the_whole_box(norm: Norm, seed: int) -> None:
     x, normal, rise = problem(seed)
     step = norm.onto_plane(x, normal, rise)

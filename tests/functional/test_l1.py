@@ -16,7 +16,7 @@ from protoat.functional.l1 import largest_signs, spend
 from protoat.functional.norms import NORMS
 
 L1 = NORMS["l1"]
-unhurried = settings(deadline=None, max_examples=50)
+unhurried = settings(max_examples=50)
 seeds = st.integers(0, 10**6)
 
 

@@ -19,7 +19,7 @@ norms = st.sampled_from(list(NORMS.values()))
 radii = st.one_of(st.floats(0, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3).map(torch.tensor))
 seeds = st.integers(0, 2**32)
 SLACK = 1e-6
-unhurried = settings(deadline=None, max_examples=50)
+unhurried = settings(max_examples=50)
 
 
 def images(seed: int, shape: tuple[int, ...] = (3, 2, 3, 3)) -> Tensor:

@@ -109,7 +109,7 @@ sizes = st.tuples(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), s
 # --- against the references
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, st.floats(0.5, 30), st.floats(0.05, 2), st.floats(0, 0.3))
 def test_soft_triple_is_the_equation(case: Any, scale: float, gamma: float, margin: float) -> None:
     z, y, W, active = random_case(*case)
@@ -122,7 +122,7 @@ def test_soft_triple_is_the_equation(case: Any, scale: float, gamma: float, marg
     assert single.item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes)
 def test_spread_is_the_equation(case: Any) -> None:
     z, y, W, active = random_case(*case)
@@ -130,7 +130,7 @@ def test_spread_is_the_equation(case: Any) -> None:
     assert soft_triple_terms(z, y, W, active).spread.item() == pytest.approx(slow_spread(W, active), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes)
 def test_similarity_and_assignment_are_the_equations(case: Any) -> None:
     z, y, W, active = random_case(*case)
@@ -141,7 +141,7 @@ def test_similarity_and_assignment_are_the_equations(case: Any) -> None:
     assert (assignment[~active[y]] == 0).all()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sizes, st.floats(0.01, 1.9), st.booleans())
 def test_merge_is_what_the_loops_do(case: Any, threshold: float, weigh: bool) -> None:
     _, _, W, active = random_case(*case)
@@ -185,7 +185,7 @@ def test_golden_spread() -> None:
 # --- properties
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_lengths_do_not_count(case: Any, a: float, b: float) -> None:
     z, y, W, active = random_case(*case)
@@ -193,7 +193,7 @@ def test_lengths_do_not_count(case: Any, a: float, b: float) -> None:
     torch.testing.assert_close(prototype_spread(b * W, active), prototype_spread(W, active))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes)
 def test_order_and_inactive_places_do_not_count(case: Any) -> None:
     z, y, W, active = random_case(*case)
@@ -402,7 +402,7 @@ def test_merge_leaves_one_prototype_and_no_pair_of_different_classes() -> None:
     assert merge_prototypes(W, merged.active, torch.ones(3, 4), 1.9).pairs.shape == (0, 3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, st.floats(0.05, 1.5))
 def test_after_a_merge_nothing_is_left_to_merge(case: Any, threshold: float) -> None:
     _, _, W, active = random_case(*case)

@@ -90,7 +90,7 @@ def test_perturbation_and_weights(batches: list[tuple[Matrix, list[int]]], eps: 
     assert len(found_path) == replays * len(batches)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.floats(0.02, 0.5))
 def test_any_start(seed: int, replays: int, eps: float) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ def values(seed: int, count: int) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed)).half().float()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), min_size=1, max_size=8))
 def test_rows_are_those_of_a_dictionary(batches: list[list[int]]) -> None:
     memory, kept = ImageMemory(a=torch.float16, b=torch.bfloat16), {}
@@ -53,7 +53,7 @@ def slowly_undone(moved: Tensor, before: Tensor, padding: int, place: tuple[int,
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(0, 3), st.booleans())
 def test_what_is_written_lies_on_the_stored_pixels(seed: int, padding: int, flip: bool) -> None:
     generator = torch.Generator().manual_seed(seed)

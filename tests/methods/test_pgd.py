@@ -91,7 +91,7 @@ def test_pgdat(steps: int, step_size: float | None) -> None:
     assert_close(found, expected(w, x_adv, y))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(weights, images, st.data())
 def test_any_classifier_and_images(w: Matrix, x: Matrix, data: Any) -> None:
     y = data.draw(st.lists(st.integers(0, len(w) - 1), min_size=len(x), max_size=len(x)))

@@ -152,7 +152,7 @@ KEYS_OF_OPTIONS = ("method.loss", "method.init_args.loss", "model.class_path", "
 dotted_keys = st.tuples(st.sampled_from(KEYS_OF_OPTIONS), strange).map(lambda pair: dict([pair]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.one_of(changes, changes, dotted_keys))
 def test_no_name_is_looked_up_that_is_not_on_the_list(changed: dict[str, Any]) -> None:
     text = yaml.safe_dump(WHOLE | changed)
