@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Tests start dozens of processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check lint docs slow bench oracles clean
 
@@ -11,8 +13,9 @@ demo: .venv/.installed
 test: .venv/.developer
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
-# All tests at once: to find them takes as long as many of them.
-check: lint docs
+# All tests at once: to find them takes as long as many of them. The type checker and the site take one processor each.
+check:
+	$(MAKE) -j 2 lint docs
 	OMP_NUM_THREADS=1 $(PYTEST)
 
 lint: .venv/.developer
