@@ -169,9 +169,8 @@ def test_a_signal_to_the_whole_group_loses_no_step(number: signal.Signals, conte
         text=True,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
             while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
-                assert time.monotonic() < deadline and process.poll() is None
+                assert process.poll() is None
                 time.sleep(0.05)
             time.sleep(0.05)  # inside the second epoch
             os.killpg(process.pid, number)
