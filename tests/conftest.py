@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,8 +45,9 @@ def data_root() -> Path:
 @pytest.fixture
 def in_two_processes(tmp_path: Path) -> Callable[..., None]:
     """Runs Python as both processes of a gloo group on this machine; fails with their output when one fails."""
+    from tests.processes import begin
 
-    def launch(*arguments: str | Path) -> None:
+    def launch(*arguments: str | Path, anew: bool = False) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -56,11 +55,11 @@ def in_two_processes(tmp_path: Path) -> Callable[..., None]:
         running = []
         for rank in range(2):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-            with (tmp_path / f"{rank}.log").open("w") as log:
-                command = [sys.executable, *arguments]
-                running.append(subprocess.Popen(command, env=os.environ | group | own, stderr=log, stdout=log))
+            running.append(begin(*arguments, log=tmp_path / f"{rank}.log", anew=anew, **group, **own))
         try:
-            codes = [process.wait(timeout=240) for process in running]
+            for process in running:
+                process.join(600)
+            codes = [process.exitcode for process in running]
         finally:
             for process in running:
                 process.kill()

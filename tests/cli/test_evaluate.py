@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from protoat.data import Digits, ImageData
 from protoat.recipes.reading import read_recipe
 from protoat.runs.train import train
 from protoat.storage.manifest import write_record
+from tests.processes import begin
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 BUILDERS = """
@@ -236,12 +235,11 @@ def outcomes(folder: Path) -> dict[str, str]:
 def test_a_measurement_that_was_killed_ends_like_one_that_was_not(run: Path, tmp_path: Path, printed) -> None:
     out = tmp_path / "out"
     command = ["evaluate", str(run), "--out", str(out), *ATTACKS]
-    process = subprocess.Popen([sys.executable, "-m", "protoat.cli", *command], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("evaluation.partial/*.json"))) < 9 and time.monotonic() < deadline:
+    process = begin("-m", "protoat.cli", *command, log=tmp_path / "log")
+    while len(list(out.glob("evaluation.partial/*.json"))) < 9 and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("evaluation.partial/*.json")}
     assert 9 <= len(kept) < 80
     assert not (out / "evaluation.json").exists()
@@ -255,7 +253,7 @@ def test_a_measurement_that_was_killed_ends_like_one_that_was_not(run: Path, tmp
 
 @pytest.mark.slow
 def test_two_processes_share_the_images_and_find_the_same(run: Path, in_two_processes, printed) -> None:
-    attacks = [*ATTACKS, "--n", "120"]
+    attacks = [*ATTACKS, "--n", "60"]
     attacks.insert(1, "aa")
     printed("evaluate", str(run), *attacks)
     alone = record(run)

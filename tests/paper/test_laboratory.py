@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from protoat.runs.measure import measure
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.run import Run
 from protoat.runs.train import train
+from tests.processes import begin
 from tests.whole import checked, edit
 
 SHORT = {"epochs": 1, "validation_size": 0, "method": {"init_args": {"steps": 1}}, "schedule": None}
@@ -290,9 +288,8 @@ def test_an_audit_before_any_evaluation_is_all_there_is(own: Path) -> None:
     assert finished(CHECKED, own) is None
 
 
-@pytest.mark.slow
 def test_an_audit_is_made_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = replace(TASK, audit=True)
+    task = replace(TASK, audit=True, checks=CHECKED.checks)
     for module in (laboratory, find_record):
         monkeypatch.setattr(module, "AUDITED", 10)
     assert finished(task, own) is None
@@ -354,17 +351,20 @@ run_task(Task(Job("one", ("digits",), json.loads(sys.argv[2])), ("clean", "pgd2"
 TENS = {"epochs": 6, "validation_size": 50, "schedule": None}
 
 
-def start(store: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", WORK, str(store), json.dumps(TENS)]
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+def start(store: Path, log: Path) -> BaseProcess:
+    program = store.with_name("work.py")
+    program.write_text(WORK)
+    return begin(program, store, json.dumps(TENS), log=log)
 
 
 @pytest.mark.slow
 def test_of_two_processes_one_does_it(tmp_path: Path) -> None:
-    both = [start(tmp_path) for _ in range(2)]
-    errors = [process.communicate(timeout=240)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
-    (folder,) = tmp_path.glob("one-*")
+    logs = [tmp_path / f"{number}.log" for number in range(2)]
+    both = [start(tmp_path / "store", log) for log in logs]
+    for process in both:
+        process.join(600)
+    assert [process.exitcode for process in both] == [0, 0], [log.read_text() for log in logs]
+    (folder,) = tmp_path.glob("store/one-*")
     assert len(json.loads((folder / "run.json").read_text())["sessions"]) == 1
 
 
@@ -373,12 +373,11 @@ def test_what_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     task = Task(Job("one", ("digits",), TENS), ("clean", "pgd2"), 400)
     whole = run_task(task, tmp_path / "whole")
     for reached in ("metrics.jsonl", "last.safetensors"):  # in the middle of training, then while it measures
-        process = start(tmp_path / "killed")
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "killed").glob(f"one-*/{reached}")) and time.monotonic() < deadline:
+        process = start(tmp_path / "killed", tmp_path / "log")
+        while not list((tmp_path / "killed").glob(f"one-*/{reached}")) and process.is_alive():
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     assert finished(task, tmp_path / "killed") is None
     resumed = run_task(task, tmp_path / "killed")
     assert whole.evaluation is not None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks.calls import EVALUATE, TRAIN
+from tests.processes import begin
 
 # A process of its own, as who listens to what is opened does so for good.
 PROGRAM = """
@@ -27,10 +26,12 @@ print(json.dumps(found))
 
 def test_weights_and_recipe_are_read_once_to_measure_a_run(tmp_path: Path) -> None:
     commands = json.dumps([TRAIN, EVALUATE, (*EVALUATE, "--weights", "last")])
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), commands], check=True, capture_output=True, text=True
-    )
-    trained, *measured = json.loads(done.stdout.splitlines()[-1])
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(PROGRAM)
+    process = begin(program, tmp_path / "run", commands, log=log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    trained, *measured = json.loads(log.read_text().splitlines()[-1])
     assert trained.get("recipe.yaml", 0) <= 1
     for reads in measured:
         assert reads["recipe.yaml"] == 1

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from protoat.storage.files import Folder
 from protoat.training import CheckpointError, DiskError, checkpoint
 from tests.kills import Killed, killed_at
+from tests.processes import begin
 
 
 def content(update: int) -> dict[str, dict[str, Tensor]]:
@@ -173,12 +173,15 @@ checkpoint.save(Path(sys.argv[1]), 3, {"common": {"a": torch.zeros(200_000)}}, {
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files by setrlimit")
 def test_a_write_the_system_refuses(tmp_path: Path, accelerator: Accelerator) -> None:
     """As a full disk, with the operating system's own error in the middle of a file."""
-    save(tmp_path, 2, accelerator)
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "DiskError: could not write checkpoint" in done.stderr and "File too large" in done.stderr
-    assert names(tmp_path) == ["00000002"]
-    assert_is(checkpoint.load_latest(tmp_path, accelerator), 2)
+    save(tmp_path / "saved", 2, accelerator)
+    (tmp_path / "program.py").write_text(FULL)
+    process = begin(tmp_path / "program.py", tmp_path / "saved", log=tmp_path / "log")
+    process.join()
+    said = (tmp_path / "log").read_text()
+    assert process.exitcode == 1
+    assert "DiskError: could not write checkpoint" in said and "File too large" in said
+    assert names(tmp_path / "saved") == ["00000002"]
+    assert_is(checkpoint.load_latest(tmp_path / "saved", accelerator), 2)
 
 
 def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path, accelerator: Accelerator) -> None:

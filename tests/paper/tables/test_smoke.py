@@ -21,8 +21,8 @@ from protoat.cli import main
 from protoat.paper.rows import Data
 from protoat.paper.tables import table_numbers, table_of
 from protoat.paper.tables.table import Line
+from tests.processes import begin
 
-COMMAND = [sys.executable, "-m", "protoat.cli", "table"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -155,7 +155,7 @@ def test_every_table_completes_and_a_second_call_does_no_work(tmp_path: Path, mo
 def test_killed_at_random_and_started_again_a_table_has_the_same_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     args = ["7", "--rows", "2/2", "3/4", "ours", "--format", "csv", "--out", "seven.csv"]
     for folder in (whole, killed):
         folder.mkdir()
@@ -163,16 +163,13 @@ def test_killed_at_random_and_started_again_a_table_has_the_same_cells(
     assert main(["table", *args]) == 0
     moments, kills = random.Random(0), 0
     for _ in range(4):
-        with subprocess.Popen(
-            [*COMMAND, *args], cwd=killed, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stderr is not None
-            next(
-                (line for line in process.stderr if " 1 of " in line), ""
-            )  # the first run begins; "" when none is left
-            time.sleep(moments.uniform(0, 3))
-            kills += process.poll() is None
-            process.kill()
+        process = begin("-m", "protoat.cli", "table", *args, log=log, folder=killed)
+        while " 1 of " not in log.read_text() and process.is_alive():  # until the first run begins, or none is left
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 3))
+        kills += process.is_alive()
+        process.kill()
+        process.join()
     assert kills
     monkeypatch.chdir(killed)
     assert main(["table", *args]) == 0
