@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from protoat.arguments import check_choice, check_seed
 from protoat.attacks.attacked_model import AttackedModel
 from protoat.attacks.examination import NOTHING_FOUND, Examination, MeasurementWarning, examine, is_examined
-from protoat.attacks.habits import NOT_GIVEN, HoldsNoModel, check_call
 from protoat.attacks.mode import BatchNormMode, attacking
 from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
@@ -30,7 +30,7 @@ from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
 
 
-class Attack(HoldsNoModel, ABC):
+class Attack(ABC):
     """Base of all attacks. A subclass writes `run`; budget, range, side effects and success are handled here.
 
     Args:
@@ -45,6 +45,17 @@ class Attack(HoldsNoModel, ABC):
 
     can_target: ClassVar[bool] = True
     alarms: tuple[str, ...] = ()  # of the last run, in words; see `stages`
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Answers ``PGD(model, eps=8/255)``, as in libraries whose attacks hold the model, with the right calls."""
+        known = inspect.signature(cls.__init__).parameters
+        foreign = {"model", "eps", "alpha"} & options.keys() - known.keys()
+        if [*known][1:2] == ["threat"] and (foreign or (args and callable(args[0]))):
+            raise TypeError(
+                f"{cls.__name__} takes a threat model, and the model when it is called; write "
+                f"attack = pa.{cls.__name__}(pa.Linf(8/255)), then attack(model, x, y).x_adv"
+            )
+        return super().__new__(cls)
 
     def __init__(self, threat: ThreatModel, *, bn: BatchNormMode = "eval", seed: int = 0) -> None:
         check_threat(threat, type(self))
@@ -128,7 +139,7 @@ class Attack(HoldsNoModel, ABC):
         self,
         model: nn.Module,
         x: Tensor,
-        y: Tensor = NOT_GIVEN,
+        y: Tensor,
         *,
         targets: Tensor | None = None,
         eps: Radius | None = None,
@@ -155,7 +166,6 @@ class Attack(HoldsNoModel, ABC):
         Warns:
             MeasurementWarning: what `examine` found, or some gradients are not finite; 0 takes their place.
         """
-        check_call(type(self), model, y)
         network = as_module(model)
         with hidden_parts_in_eval(self._examined(network, x, y).hidden):
             return self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
@@ -232,14 +242,13 @@ class Attack(HoldsNoModel, ABC):
         self,
         model: nn.Module,
         x: Tensor,
-        y: Tensor = NOT_GIVEN,
+        y: Tensor,
         *,
         targets: Tensor | None = None,
         eps: Radius | None = None,
         generator: torch.Generator | None = None,
     ) -> AttackResult:
         """`perturb`, then one forward in eval mode that judges success; arguments as there."""
-        check_call(type(self), model, y)
         network = as_module(model)
         with hidden_parts_in_eval(self._examined(network, x, y).hidden):
             x_adv = self.craft(network, x, y, targets=targets, eps=eps, generator=generator)
