@@ -16,7 +16,8 @@ PACKAGE = Path(protoat.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each may import from those before it; parts that stand together do not import each other.
 LAYERS = [
-    {"_version", "errors", "names", "reprs"},
+    {"_version", "names", "reprs", "spelling"},
+    {"errors"},
     {"arguments"},
     {"storage", "pixels"},
     {"types", "memory"},

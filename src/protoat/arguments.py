@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from protoat.errors import UserError
+from protoat.spelling import Verbatim, argument, setting
 
 _SEEDS = 2**63
 _MOST_EPOCHS = 1_000_000
@@ -34,7 +35,7 @@ def check_whole(least: int = 1, advice: str = "", /, **values: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise _wrong_kind(name, value, f"a whole number of at least {least}")
     if any(value < least for value in values.values()):
-        raise UserError(f"{_listed(values)} must be at least {least}{_tail(advice)}")
+        raise UserError(f"{setting(values)} must be at least {least}{_tail(advice)}")
 
 
 def check_epochs(epochs: Any) -> None:
@@ -49,7 +50,7 @@ def check_epochs(epochs: Any) -> None:
     """
     check_whole(epochs=epochs)
     if epochs > _MOST_EPOCHS:
-        raise UserError(f"epochs={epochs} is outside 1 to {_MOST_EPOCHS}, and more than any run reaches")
+        raise UserError(f"{setting(epochs=epochs)} is outside 1 to {_MOST_EPOCHS}, and more than any run reaches")
 
 
 def check_number(interval: str, advice: str = "", /, **values: Any) -> None:
@@ -75,13 +76,13 @@ def check_number(interval: str, advice: str = "", /, **values: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise _wrong_kind(name, value, f"a number in {interval}")
         if math.isnan(value):
-            raise UserError(f"{name}=nan is not a number, expected one in {interval}")
+            raise UserError(f"{setting({name: value})} is not a number, expected one in {interval}")
         if math.isinf(value):
-            raise UserError(f"{name}={value:g} is not finite, expected a number in {interval}")
+            raise UserError(f"{setting({name: value})} is not finite, expected a number in {interval}")
     above = [value > low or (value == low and interval[0] == "[") for value in values.values()]
     below = [value < high or (value == high and interval[-1] == "]") for value in values.values()]
     if not all(above + below):
-        raise UserError(f"{_listed(values)} {_expectation(interval, low, high)}{_tail(advice)}")
+        raise UserError(f"{setting(values)} {_expectation(interval, low, high)}{_tail(advice)}")
 
 
 def check_seed(**values: Any) -> None:
@@ -98,7 +99,7 @@ def check_seed(**values: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise _wrong_kind(name, value, "a whole number from 0 to 2**63 - 1")
         if not 0 <= int(value) < _SEEDS:
-            raise UserError(f"{name}={value} is outside 0 to 2**63 - 1")
+            raise UserError(f"{setting({name: value})} is outside 0 to 2**63 - 1")
 
 
 def check_flag(**values: Any) -> None:
@@ -130,7 +131,7 @@ def check_choice(choices: Any, /, **values: Any) -> None:
     *words, last = map(repr, get_args(choices))
     for name, value in values.items():
         if value not in get_args(choices):
-            raise UserError(f"{name}={value!r} is unknown; write {', '.join(words)} or {last}")
+            raise UserError(f"{setting({name: value})} is unknown; write {', '.join(words)} or {last}")
 
 
 def check_callable(**values: Any) -> None:
@@ -184,27 +185,22 @@ def counts_per_class(num_classes: int, **values: Any) -> list[int]:
     [(name, value)] = values.items()
     counts = list(value) if isinstance(value, list | tuple) else [value] * num_classes
     if len(counts) != num_classes:
-        raise UserError(f"{name} has {len(counts)} numbers, expected one for each of {num_classes} classes")
+        raise UserError(f"{argument(name)} has {len(counts)} numbers, expected one for each of {num_classes} classes")
     for count in counts:
         check_whole(**{name: count})
     return counts
 
 
 def _wrong_kind(name: str, value: Any, expected: str) -> ValueError:
-    text = repr(value)
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
-    return UserError(f"{name}={shown} is a {type(value).__name__}, expected {expected}")
+    text = value if isinstance(value, str) else Verbatim(repr(value))
+    shown = text if len(text) <= 60 else Verbatim(f"{text[:57]}...")
+    return UserError(f"{setting({name: shown})} is a {type(value).__name__}, expected {expected}")
 
 
 def _expectation(interval: str, low: float, high: float) -> str:
     if low == 0 and math.isinf(high):
         return "must not be negative" if interval[0] == "[" else "must be positive"
     return f"is outside {interval}"
-
-
-def _listed(values: dict[str, Any]) -> str:
-    *rest, last = (f"{name}={value:g}" for name, value in values.items())
-    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def _tail(advice: str) -> str:

@@ -10,12 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ADVICE = {
-    "base": "lower the learning rate, let the radius grow over the first epochs (ramp_epochs), or leave half precision",
-    "mode": "lower the learning rate, the scale of the head or mode_weight",
-    "metric": "lower the learning rate, prototype_lr_factor or the objective's weight",
-    "norm": "lower the learning rate or the objective's norm_weight",
-}
+from protoat.spelling import argument
 
 
 class UserError(ValueError):
@@ -38,7 +33,14 @@ class NonFiniteLossError(UserError, RuntimeError):
     """
 
     def __init__(self, term: str, value: float, update: int, epoch: int) -> None:
-        advice = _ADVICE.get(term, "lower the learning rate")
+        lower = "lower the learning rate"
+        advice = {
+            "base": f"{lower}, let the radius grow over the first epochs ({argument('ramp_epochs')}), "
+            "or leave half precision",
+            "mode": f"{lower}, the scale of the head or {argument('mode_weight')}",
+            "metric": f"{lower}, {argument('prototype_lr_factor')} or the objective's weight",
+            "norm": f"{lower} or the objective's {argument('norm_weight')}",
+        }.get(term, lower)
         subject = "a weight" if term == "weights" else f"the {term} term of the loss"
         super().__init__(f"{subject} is {value} at update {update} of epoch {epoch}; to avoid it, {advice}")
         self.term = term

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from protoat.arguments import check_number, check_whole
 from protoat.errors import UserError
+from protoat.spelling import setting, together
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class MergeSchedule:
             check_number("[0, 2)", "these are the distances of unit vectors", merge_threshold=self.threshold)
         check_number("[0, 1]", merge_start=self.start, merge_stop=self.stop)
         if self.start > self.stop:
-            raise UserError(f"merge_start={self.start:g} and merge_stop={self.stop:g} must rise within [0, 1]")
-        check_whole(1, "merge_threshold=0 turns merging off", merge_every=self.every)
+            raise UserError(f"{setting(merge_start=self.start, merge_stop=self.stop)} must rise within [0, 1]")
+        check_whole(1, f"{setting(merge_threshold=0)} turns merging off", merge_every=self.every)
 
     def first(self, epochs: int) -> int | None:
         """The epoch, from 1, after which prototypes may merge for the first time in a run of `epochs`; None is never.
@@ -70,8 +71,8 @@ class MergeSchedule:
         if not self.threshold or self.first(epochs) is not None:
             return []
         return [
-            f"prototypes never merge (merge_start={self.start:g}, merge_stop={self.stop:g}); "
-            "write merge_start=0 and merge_stop=1, or merge_threshold=0 if none are to merge"
+            f"prototypes never merge ({setting(merge_start=self.start)}, {setting(merge_stop=self.stop)}); write "
+            f"{together(merge_start=0, merge_stop=1)}, or {setting(merge_threshold=0)} if none are to merge"
         ]
 
 

@@ -1,13 +1,34 @@
-"""Makes names from outside safe to print: no control characters, bounded length."""
+"""Names in what we print: the known one that a user may have meant, and those from outside made safe."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Controls (escape sequences begin with one), halves of characters, and what reorders or hides text.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 _SPECIAL = re.compile(r"([\\`*_<>\[\]|])")
+
+
+def nearest(word: str, known: Iterable[str], *, instead: str = "") -> str:
+    """A hint for a word that is not among the known ones.
+
+    Args:
+        word: what came.
+        known: the choices.
+        instead: the hint where none is near; default all of them.
+
+    >>> nearest("FreAT", ["PGDAT", "FreeAT"])
+    "did you mean 'FreeAT'?"
+    >>> nearest("xyz", ["b", "a"])
+    'write one of a, b'
+    """
+    known = sorted(set(known))
+    ignoring_case = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), ignoring_case, n=1)
+    return f"did you mean {ignoring_case[near[0]]!r}?" if near else instead or f"write one of {', '.join(known)}"
 
 
 def printable(text: str, *, lines: bool = False) -> str:

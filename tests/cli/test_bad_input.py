@@ -221,7 +221,7 @@ def test_a_folder_that_holds_another_recipe(tmp_path: Path, capsys: pytest.Captu
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     capsys.readouterr()
     assert main(["train", *SHORT, *out, "--seed", "1", "--method.steps", "2"]) == 2
-    assert "holds another recipe (--method.steps 2, there 1; seed 1, there 0)" in capsys.readouterr().err
+    assert "holds another recipe (method.steps 2, there 1; seed 1, there 0)" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

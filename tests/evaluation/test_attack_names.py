@@ -90,7 +90,7 @@ def test_norm_is_that_of_the_threat() -> None:
         ("pgd10/", "not a pixel distance"),
         ("adgd-t", "did you mean 'apgd-t'"),
         ("pgd10:leastlikely", "did you mean 'least_likely'"),
-        ("pgd10:", "write one of least_likely, next, random, all"),
+        ("pgd10:", "write one of all, least_likely, next, random"),
         ("deepfool:all", "DeepFool has no targeted form"),
         ("aa:next", "AutoAttack has no targeted form"),
         ("", "write one of clean, "),

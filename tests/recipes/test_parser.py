@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from protoat.names import nearest
 from protoat.pixels import Pixels
-from protoat.recipes.parser import Parser, nearest
+from protoat.recipes.parser import Parser
 from protoat.recipes.reading import read_recipe
 
 

@@ -79,7 +79,7 @@ def test_those_that_nobody_uses_are_dropped_on_schedule_and_before_merges() -> N
 
 @pytest.mark.parametrize(
     ("options", "advice"),
-    [({"projection": None}, "projection=batchnorm"), ({"projection": "batchnorm"}, "a lower prototype_lr_factor")],
+    [({"projection": None}, "projection='batchnorm'"), ({"projection": "batchnorm"}, "a lower prototype_lr_factor")],
 )
 def test_one_that_takes_a_class_is_warned_of_once(
     options: dict[str, Any], advice: str, caplog: pytest.LogCaptureFixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
 from protoat._version import __version__
+from protoat.names import nearest
 
 __all__ = ["main"]
 
@@ -44,8 +44,7 @@ def main(args: list[str] | None = None) -> int:
         return int(import_module("protoat.cli.outcome").run("--completion", _complete, args[1:]))
     command, *rest = args
     if command not in _COMMANDS:
-        near = get_close_matches(command, _COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(_COMMANDS)}"
+        hint = nearest(command, _COMMANDS, instead=f"write one of {', '.join(_COMMANDS)}")  # in the order of --help
         print(f"protoat: error: command {command[:60]!r} is unknown; {hint}", file=sys.stderr)
         return 2
     run = import_module("protoat.cli.outcome").run

@@ -1,60 +1,53 @@
-"""Messages of the library name arguments; on the command line they name its options."""
+"""Messages that arise while a command runs spell arguments as its options."""
 
 from __future__ import annotations
 
 import inspect
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from protoat.spelling import Spelling, number, spell_by
 
 Options = Mapping[str, list[str]]
 
-_VALUE = r"(?:'[^']*'|\[[^\]]*\]|[^\s;,()]+)"
-_SETTING = rf"[a-z][\w.]*={_VALUE}"
-# Where a message speaks of settings: at its beginning, in its advice, in brackets of their own; never inside a call.
-_PLACE = r"(?:^|(?<=\bwrite )|(?<=\bor )|(?<=: )|(?<= \())"
-_SETTINGS = re.compile(rf"{_PLACE}{_SETTING}(?:(?:,| and) {_SETTING})*(?![\w(])")
-_NAME = re.compile(r"(?<![\w./'\"-])[a-z]+[_.][\w.]*\w(?![\w./'\"=(-])|(?<=\bwrite )[a-z]+(?= (?:of|below) )")
 
-_known: list[Callable[[], Options]] = []
+class AsOptions(Spelling):
+    """The options of each part of a recipe that takes an argument; one that none takes stays as it is.
 
+    Args:
+        options: of a command, by argument; asked for when there is something to say.
 
-def advise(options: Callable[[], Options] | None) -> None:
-    """What `in_options` knows from now on; it is asked for when there is something to say. None is nothing."""
-    _known[:] = [] if options is None else [options]
-
-
-def in_options(message: str) -> str:
-    """A message in which settings are said as one writes them for the command that runs.
-
-    An argument that several parts of a recipe take is named for each of them; one that none takes stays as it is.
-
-    >>> advise(lambda: {"merge_start": ["regularizer.merge_start"], "size": ["size"]})
-    >>> print(in_options("never merge (merge_start=2); write merge_start=0 and size=[1, 2], or steps=3"))
-    never merge (--regularizer.merge_start 2); write --regularizer.merge_start 0 --size '[1, 2]', or steps=3
-    >>> print(in_options("write merge_start of at most 5"))
-    write --regularizer.merge_start of at most 5
-    >>> print(in_options("SoftTriple(merge_start=2) is no number"))
-    SoftTriple(merge_start=2) is no number
-    >>> advise(None)
+    >>> spelling = AsOptions(lambda: {"merge_start": ["regularizer.merge_start"], "size": ["size"]})
+    >>> spelling.argument("merge_start"), spelling.argument("steps")
+    ('--regularizer.merge_start', 'steps')
+    >>> print(spelling.setting("merge_start", 0), spelling.setting("size", [1, 2]), spelling.setting("steps", 3))
+    --regularizer.merge_start 0 --size '[1, 2]' steps=3
     """
-    if not _known or not (_SETTINGS.search(message) or _NAME.search(message)):
-        return message
-    options = _known[0]()
 
-    def named(key: str, value: str | None = None) -> str:
-        end = "" if value is None else f" {shlex.quote(value.strip(chr(39)))}"
-        return " or ".join(f"--{option}{end}" for option in options[key])
+    between = " "
 
-    def settings(found: re.Match[str]) -> str:
-        pairs = [pair.split("=", 1) for pair in re.findall(_SETTING, found[0])]
-        if any(key not in options for key, _ in pairs):
-            return found[0]
-        joined = re.sub(_SETTING, lambda pair: named(*pair[0].split("=", 1)), found[0])
-        return joined.replace(" and --", " --") if message[: found.start()].endswith(("write ", "or ")) else joined
+    def __init__(self, options: Callable[[], Options]) -> None:
+        self.options = options
 
-    message = _SETTINGS.sub(settings, message)
-    return _NAME.sub(lambda found: named(found[0]) if found[0] in options else found[0], message)
+    def argument(self, name: str) -> str:
+        return " or ".join(f"--{option}" for option in self.options().get(name, [])) or super().argument(name)
+
+    def setting(self, name: str, value: Any) -> str:
+        options = [f"--{option} {shlex.quote(_word(value))}" for option in self.options().get(name, [])]
+        return " or ".join(options) or super().setting(name, value)
+
+
+def advise(options: Callable[[], Options]) -> None:
+    """Messages name these options from now on, see `AsOptions`."""
+    spell_by(AsOptions(options))
+
+
+def _word(value: Any) -> str:
+    """A value as one types it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else number(value) or repr(value)
 
 
 def options_of_recipe(content: Mapping[str, object]) -> Options:

@@ -10,8 +10,9 @@ from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data import Source
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.recipes.choices import class_names
-from protoat.recipes.parser import Parser, nearest
+from protoat.recipes.parser import Parser
 
 _OF_OWN_IMAGES = ("path", "image_size", "image", "label", "mode", "subset")
 

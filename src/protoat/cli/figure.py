@@ -12,10 +12,11 @@ from jsonargparse import Namespace
 from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
 from protoat.cli.say import say
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
 from protoat.plots.kinds import SUFFIXES
-from protoat.recipes.parser import Parser, nearest
+from protoat.recipes.parser import Parser
 from protoat.runs.claims import A_RUN, called, find_run
 from protoat.storage.path_checks import check_file, check_no_file
 

@@ -17,12 +17,12 @@ from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 from typing import Any
 
-from protoat.cli.advice import advise, in_options
 from protoat.cli.document import document
 from protoat.errors import Interrupted, UserError
 from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code
 from protoat.runs.cores import choosing_threads, threads_are_set
+from protoat.spelling import spell_by
 
 _EVERYWHERE = ("--traceback", "-q", "--quiet", "--json")
 _OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO)
@@ -44,7 +44,6 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str], 
     speaks = os.environ.get("RANK", "0") == "0"  # one process of a distributed run is enough
     if not speaks:
         logging.getLogger("protoat").setLevel(logging.ERROR)
-    advise(None)
     given, args = set(args) & set(_EVERYWHERE), [word for word in args if word not in _EVERYWHERE]
     if speaks and given - {"--traceback"}:
         logging.getLogger("protoat").setLevel(logging.WARNING)
@@ -75,6 +74,7 @@ def run(command: str, main: Callable[[list[str]], int | None], args: list[str], 
             raise
         return answer
     finally:
+        spell_by(None)  # a program that calls commands goes on with its own messages
         dist = sys.modules.get("torch.distributed")  # refusing a bad name takes no torch
         if dist is not None and dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()  # left to the interpreter, its threads abort the process now and then
@@ -103,7 +103,7 @@ class _Printable(logging.Formatter):
     """Messages in which names from outside can do no harm."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(in_options(super().format(record)), lines=record.exc_info is not None)
+        return printable(super().format(record), lines=record.exc_info is not None)
 
 
 def _answer(command: str, error: BaseException) -> int | None:
@@ -117,8 +117,6 @@ def _answer(command: str, error: BaseException) -> int | None:
         return _complain(command, MemoryError(f"out of memory ({reason}); take smaller batches or a smaller network"))
     if getattr(error, "of_model", False) and not isinstance(error, UserError):
         error = UserError(f"the model raised {type(error).__name__}: {error}; --traceback shows where")
-    if isinstance(error, UserError):
-        error.args = (in_options(str(error)), *error.args[1:])
     if isinstance(error, UserError) or _is_of_a_file(error):
         return _complain(command, error)
     if isinstance(error, OSError) and error.errno in _OF_OUTPUT and _cannot_print():

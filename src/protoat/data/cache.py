@@ -20,6 +20,7 @@ from torch import Tensor
 
 from protoat.data.picture import RULES, colour_of, fitted, show
 from protoat.errors import UserError, in_a_line
+from protoat.spelling import setting
 from protoat.storage.reading import open_to_read
 from protoat.storage.scratch import scratch
 
@@ -129,7 +130,7 @@ def _decode_all(
     except MemoryError:
         raise UserError(
             f"{len(pictures)} images as large as {names[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into "
-            "memory; write image_size=224 or less"
+            f"memory; write {setting(image_size=224)} or less"
         ) from None
 
     def fill(index: int) -> bool:
@@ -138,7 +139,7 @@ def _decode_all(
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
             raise UserError(
                 f"images of mixed size: {names[0]} is {size(first)} and {names[index]} is {size(image)}; "
-                "write image_size=32 to bring all to one size"
+                f"write {setting(image_size=32)} to bring all to one size"
             )
         pixels[index] = image
         return grey

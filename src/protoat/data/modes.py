@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,8 @@ from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data.base import ImageData
 from protoat.data.cifar import CIFAR100_SUPERCLASSES
 from protoat.errors import UserError
+from protoat.names import nearest
+from protoat.spelling import setting
 
 #: Which classes become one: how many groups, CIFAR-100's superclasses, names of classes for each group or for each mode
 #: of each group, or at random.
@@ -60,7 +61,7 @@ def regroup(data: ImageData, groups: Groups) -> ImageData:
         return _into_modes(data, groups)
     members = _members(data.class_names, groups)
     if len(members) < 2:
-        raise UserError(f"groups={groups!r} gives {len(members)} class, expected at least two")
+        raise UserError(f"{setting(groups=groups)} gives {len(members)} class, expected at least two")
     new_label = torch.full((data.num_classes,), -1)
     for label, names in enumerate(members.values()):
         new_label[[data.class_names.index(name) for name in names]] = label
@@ -110,14 +111,15 @@ def _members(class_names: tuple[str, ...], groups: Groups) -> dict[str, Sequence
     if groups == "superclasses":
         if set(class_names) != {name for names in CIFAR100_SUPERCLASSES.values() for name in names}:
             raise UserError(
-                "groups='superclasses' is for CIFAR-100 only; write a number of groups or {new name: [class names]}"
+                f"{setting(groups=groups)} is for CIFAR-100 only; write a number of groups or "
+                "{new name: [class names]}"
             )
         return dict(CIFAR100_SUPERCLASSES)
     if isinstance(groups, int):
         return _blocks(class_names, groups)
     if not isinstance(groups, Mapping):
         raise UserError(
-            f"groups={groups!r} is unknown; write a number, 'superclasses', {{random: 2, seed: 0}} or "
+            f"{setting(groups=groups)} is unknown; write a number, 'superclasses', {{random: 2, seed: 0}} or "
             "{new name: [class names]}"
         )
     if isinstance(groups.get("random"), int):
@@ -130,7 +132,9 @@ def _drawn(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[str,
     seed = groups.get("seed", 0)
     check_seed(seed=seed)
     if groups.keys() - {"random", "seed"}:
-        raise UserError(f"groups={dict(groups)} is not valid; write {{random: number of groups, seed: 0 or more}}")
+        raise UserError(
+            f"{setting(groups=dict(groups))} is not valid; write {{random: number of groups, seed: 0 or more}}"
+        )
     order = torch.randperm(len(class_names), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = _blocks(tuple(map(str, order)), groups["random"]).values()
     return {
@@ -143,8 +147,8 @@ def _blocks(class_names: tuple[str, ...], groups: int) -> dict[str, Sequence[str
     divisors = [number for number in range(2, count + 1) if count % number == 0]
     if groups not in divisors:
         raise UserError(
-            f"groups={groups} does not divide {count} classes; write one of {', '.join(map(str, divisors))}, "
-            "or --groups none to keep them"
+            f"{setting(groups=groups)} does not divide {count} classes; write one of {', '.join(map(str, divisors))}, "
+            f"or {setting(groups=None)} to keep them"
         )
     size = count // groups
     blocks = [class_names[start : start + size] for start in range(0, count, size)]
@@ -159,8 +163,7 @@ def _checked(class_names: tuple[str, ...], groups: Mapping[str, Any]) -> dict[st
             raise UserError(f"group {group!r} is {names!r}, expected a list of class names")
         for name in map(str, names):  # YAML takes a class called 3 for a number
             if name not in class_names:
-                near = get_close_matches(str(name), class_names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(class_names)}"
+                hint = nearest(name, class_names, instead=f"the classes are {', '.join(class_names)}")
                 raise UserError(f"class {name!r} of group {group!r} is unknown; {hint}")
             if name in group_of:
                 raise UserError(f"class {name!r} is in group {group_of[name]!r} and again in group {group!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_number
 from protoat.errors import UserError
 from protoat.functional.colour import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
+from protoat.spelling import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class RandomView:
         check_number("[0, inf)", jitter=self.jitter)
         check_flag(flip=self.flip)
         if not 0 < low <= high <= 1:
-            raise UserError(f"crop_scale={self.crop_scale} must satisfy 0 < low <= high <= 1")
+            raise UserError(f"{setting(crop_scale=self.crop_scale)} must satisfy 0 < low <= high <= 1")
 
     @classmethod
     def for_colour(cls) -> RandomView:

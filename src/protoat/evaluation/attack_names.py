@@ -16,6 +16,7 @@ from protoat.attacks import Attack, Targeted, TargetRule
 from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
+from protoat.names import nearest
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel
 
@@ -83,9 +84,7 @@ def attack_of_name(name: str, threat: ThreatModel, *, more: Mapping[str, Family]
     if family is None:
         raise UserError(f"attack {name!r} is unknown; {_suggestion(short, families)}")
     if colon and rule not in get_args(TargetRule):
-        near = get_close_matches(rule, get_args(TargetRule), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(get_args(TargetRule))}"
-        raise UserError(f"attack {name!r}: rule for targets {rule!r} is unknown; {hint}")
+        raise UserError(f"attack {name!r}: rule for targets {rule!r} is unknown; {nearest(rule, get_args(TargetRule))}")
     try:
         within = ThreatModel(Pixels(radius), threat.norm) if at else threat
         stepping = {"step_size": Pixels(step)} if slash else {}

@@ -19,6 +19,7 @@ from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.memory import Memory
 from protoat.reprs import constructor_repr
+from protoat.spelling import argument, setting
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards, Output
 
@@ -76,8 +77,8 @@ class Method(Memory, ABC):
         if self.ramp_epochs is None or self.ramp_epochs <= epochs:
             return []
         return [
-            f"the radius ends at {epochs / self.ramp_epochs:.0%} of eps (ramp_epochs={self.ramp_epochs:g}); "
-            f"write ramp_epochs of at most {epochs}"
+            f"the radius ends at {epochs / self.ramp_epochs:.0%} of eps ({setting(ramp_epochs=self.ramp_epochs)}); "
+            f"write {argument('ramp_epochs')} of at most {epochs}"
         ]
 
     @property
@@ -158,7 +159,7 @@ class Method(Memory, ABC):
 
 def never_starts(what: str, start: float, epochs: int) -> str:
     """In words, what a start at or past the end of the run leaves undone."""
-    return f"{what} (start_epoch={start:g}); write start_epoch of at most {epochs - 1}"
+    return f"{what} ({setting(start_epoch=start)}); write {argument('start_epoch')} of at most {epochs - 1}"
 
 
 class Examples(NamedTuple):

@@ -22,6 +22,7 @@ from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep, clean_of
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
+from protoat.spelling import argument, setting
 from protoat.threats import ThreatModel
 from protoat.types import Forwards, Output
 
@@ -106,8 +107,8 @@ class BiaMAT(OneStep):
             return super().unreached(epochs)
         return [
             *super().unreached(epochs),
-            f"the auxiliary loss never has a weight (warmup_epochs={self.warmup_epochs:g}); "
-            f"write warmup_epochs of at most {epochs - 1}",
+            f"the auxiliary loss never has a weight ({setting(warmup_epochs=self.warmup_epochs)}); "
+            f"write {argument('warmup_epochs')} of at most {epochs - 1}",
         ]
 
     def prepare(self, model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from protoat.functional.forward import output_of
 from protoat.functional.precision import at_least_float32
 from protoat.functional.preserve import preserve_modes
 from protoat.methods.base import Examples, OneStep
+from protoat.spelling import argument, setting
 from protoat.threats import ThreatModel
 from protoat.types import Forwards, Output
 
@@ -65,8 +66,9 @@ class Distillation(OneStep):
     def unreached(self, epochs: int) -> list[str]:
         if self.teacher_epochs is None or self.teacher_epochs < epochs:
             return []
-        last = f"write teacher_epochs of at most {epochs - 1}"
-        return [f"the model never learns from its teacher (teacher_epochs={self.teacher_epochs:g}); {last}"]
+        given = setting(teacher_epochs=self.teacher_epochs)
+        last = f"write {argument('teacher_epochs')} of at most {epochs - 1}"
+        return [f"the model never learns from its teacher ({given}); {last}"]
 
     @property
     def _teaches(self) -> bool:

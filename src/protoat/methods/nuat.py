@@ -11,6 +11,7 @@ from protoat.attacks.gradient import input_gradient
 from protoat.functional.losses import cross_entropy
 from protoat.functional.precision import at_least_float32
 from protoat.methods.base import Examples, OneStep, clean_and_adversarial, clean_of
+from protoat.spelling import argument, setting
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards, Output
 
@@ -80,9 +81,11 @@ class NuAT(OneStep):
     def unreached(self, epochs: int) -> list[str]:
         if self.weight_epochs is None or self.weight_epochs <= epochs:
             return super().unreached(epochs)
-        share = f"{epochs / self.weight_epochs:.0%} of nuclear_weight (weight_epochs={self.weight_epochs:g})"
-        own = f"the weight of the nuclear norm ends at {share}; write weight_epochs of at most {epochs}"
-        return [*super().unreached(epochs), own]
+        return [
+            *super().unreached(epochs),
+            f"the weight of the nuclear norm ends at {epochs / self.weight_epochs:.0%} of {argument('nuclear_weight')} "
+            f"({setting(weight_epochs=self.weight_epochs)}); write {argument('weight_epochs')} of at most {epochs}",
+        ]
 
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         generator, norm, eps = self.generator(x), self.threat.geometry, self.eps

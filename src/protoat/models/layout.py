@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_choice
 from protoat.errors import UserError
 from protoat.models.multi_prototype import MultiPrototypeHead
+from protoat.spelling import setting
 
 Pool = Literal["nchw", "nhwc", "tokens", "cls"]
 
@@ -141,7 +142,7 @@ def choose(layer: str, part: nn.Module, output: Tensor, trace: Trace, given: Ten
             return found
     raise UserError(
         f"layer {layer!r} gave shape {tuple(output.shape)}, and which of these numbers are features cannot be told; "
-        f"write pool={' or pool='.join(map(repr, ways))}"
+        f"write {' or '.join(setting(pool=way) for way in ways)}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +13,8 @@ from protoat.errors import UserError, in_a_line
 from protoat.functional.preserve import preserve_modes
 from protoat.models.classifier import ImageClassifier
 from protoat.models.head import classifier_head
+from protoat.names import nearest
+from protoat.spelling import setting
 
 
 class TimmModel(ImageClassifier):
@@ -137,8 +138,7 @@ def check_name(library: str, name: str, known: Sequence[str], allowed: Sequence[
         ValueError: with the nearest name.
     """
     if name not in allowed:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {len(known)} networks, such as {', '.join(known[:3])}"
+        hint = nearest(name, known, instead=f"it has {len(known)} networks, such as {', '.join(known[:3])}")
         raise UserError(f"{library}:{name} is unknown; {hint}")
 
 
@@ -178,7 +178,7 @@ def _embedding_dim(spec: str, features: nn.Module, channels: int, image_size: in
     except Exception as error:
         raise UserError(
             f"{spec} cannot take images of {channels}x{image_size}x{image_size}: {in_a_line(error)[:200]}; "
-            "write image_size=224, or take another network"
+            f"write {setting(image_size=224)}, or take another network"
         ) from error
     if found.dim() != 2:
         raise UserError(f"{spec} gives no embedding but values of shape {tuple(found.shape)}; take another network")

@@ -17,6 +17,7 @@ from protoat.functional.mode_loss import mode_cross_entropy
 from protoat.memory import Memory
 from protoat.models.head import multi_prototype_head
 from protoat.reprs import constructor_repr
+from protoat.spelling import setting
 from protoat.types import Output
 
 
@@ -68,7 +69,7 @@ class Modes(Memory, ABC):
         check_number("[0, 1]", "it is a share of the run", mode_ramp=mode_ramp)
         check_number("(0, 1]", "it is a share of the run", mode_stop=mode_stop)
         if mode_stop <= mode_start:
-            raise UserError(f"mode_stop={mode_stop:g} is not after mode_start={mode_start:g}")
+            raise UserError(f"{setting(mode_stop=mode_stop)} is not after {setting(mode_start=mode_start)}")
         self.mode_weight = mode_weight
         self.mode_start = mode_start
         self.mode_ramp = mode_ramp
@@ -221,16 +222,19 @@ class Modes(Memory, ABC):
         head = multi_prototype_head(model)
         if head is None:
             raise UserError(
-                f"mode_weight={self.mode_weight:g} needs a head with a prototype for each mode; write "
+                f"{setting(mode_weight=self.mode_weight)} needs a head with a prototype for each mode; write "
                 f"protoat.with_head(model, protoat.MultiPrototypeHead(D, {self.num_classes}, "
-                f"prototypes_per_class={self.per_class})), or mode_weight=0"
+                f"prototypes_per_class={self.per_class})), or {setting(mode_weight=0)}"
             )
         has = head.active.sum(1).tolist()
         if len(has) != self.num_classes or any(own < needed for own, needed in zip(has, self.per_class, strict=True)):
             raise UserError(
                 f"the head has {has} prototypes, and the classes have {self.per_class} modes; write "
-                f"prototypes_per_class={self.per_class}"
+                f"{setting(prototypes_per_class=self.per_class)}"
             )
         if head.merge_threshold:
-            raise UserError("a head whose prototypes merge cannot keep one for each mode; write merge_threshold=none")
+            raise UserError(
+                "a head whose prototypes merge cannot keep one for each mode; "
+                f"write {setting({'head.merge_threshold': None})}"
+            )
         return head

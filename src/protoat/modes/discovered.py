@@ -20,6 +20,7 @@ from protoat.functional.partitions import agreement
 from protoat.models.head import multi_prototype_head
 from protoat.modes.base import Modes
 from protoat.modes.clustering import clusters_of, in_places_of
+from protoat.spelling import argument, setting
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class DiscoveredModes(Modes):
         super().prepare(model)
         if self.encoder is not None and not bool(self.fixed):
             raise UserError(
-                f"encoder={str(self.encoder)!r} is read by protoat train; in a program write "
+                f"{setting(encoder=str(self.encoder))} is read by protoat train; in a program write "
                 "modes.discover(protoat.Run(folder).model) before training"
             )
 
@@ -111,17 +112,17 @@ class DiscoveredModes(Modes):
         if bool(self.fixed):
             return []
         if first >= epochs:
-            return [f"modes are never discovered (warmup_epochs={first}); write at most {epochs - 1}"]
+            return [f"modes are never discovered ({setting(warmup_epochs=first)}); write at most {epochs - 1}"]
         found = []
         if self.mode_weight and first / epochs >= self.mode_stop:
             found.append(
-                f"modes are discovered after their loss has ended (warmup_epochs={first}, "
-                f"mode_stop={self.mode_stop:g}); write fewer epochs, or a later mode_stop"
+                f"modes are discovered after their loss has ended ({setting(warmup_epochs=first)}, "
+                f"{setting(mode_stop=self.mode_stop)}); write fewer epochs, or a later {argument('mode_stop')}"
             )
         if again is not None and (again < first or again >= epochs):
             found.append(
-                f"clusters are never found anew (recluster_at={self.recluster_at:g} is epoch {again}, "
-                f"warmup_epochs={first}); write a share after epoch {first} and before the last, or none"
+                f"clusters are never found anew ({setting(recluster_at=self.recluster_at)} is epoch {again}, "
+                f"{setting(warmup_epochs=first)}); write a share after epoch {first} and before the last, or none"
             )
         return found
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.recipes.overrides import overlay
-from protoat.recipes.parser import nearest
 from protoat.storage.parsing import parse_yaml
 from protoat.storage.reading import read_bytes
 

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import torch
 
 from protoat.errors import UserError, in_a_line, on_disk
+from protoat.names import nearest
 from protoat.paper.job import Task
 from protoat.paper.laboratory import run_task
 from protoat.recipes.own_code import trusted, trusting
-from protoat.recipes.parser import nearest
 from protoat.runs.cores import choosing_threads, share_of_cores, threads_are_set
 from protoat.storage.files import check_no_links, make_folder
 

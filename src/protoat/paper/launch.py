@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.paper.executors import EXECUTORS, GO_ON, Executor, Handle, one_line
 from protoat.paper.job import Task
 from protoat.paper.laboratory import finished
-from protoat.recipes.parser import nearest
 from protoat.storage.path_checks import check_folder
 from protoat.training import Interrupted
 from protoat.training.signals import StopRequest

@@ -18,8 +18,8 @@ from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
 from protoat.evaluation.retrieval import nearest_neighbours
+from protoat.names import nearest
 from protoat.plots.style import label, names
-from protoat.recipes.parser import nearest
 from protoat.regularizers import SoftTriple
 from protoat.regularizers.projection import ProxyRegularizer
 from protoat.runs.named_attacks import one_attack

@@ -14,9 +14,9 @@ from typing import Any
 
 from protoat.errors import UserError
 from protoat.functional import losses
+from protoat.names import nearest
 from protoat.recipes.choices import CLASSES, HOMES, choices_of
 from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, trusted
-from protoat.recipes.parser import nearest
 
 # Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
 _FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights)|modes\.encoder|model\.name)")

@@ -10,6 +10,7 @@ from typing import Literal
 
 from protoat.errors import UserError
 from protoat.pretraining.weights_file import split_spec
+from protoat.spelling import argument, setting
 from protoat.training.exported import digest as digest_of_file
 from protoat.training.exported import restore
 
@@ -40,7 +41,10 @@ class Initialise:
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.weights is None):
-            raise UserError("initialise takes weights from one place; write initialise.run or initialise.weights")
+            raise UserError(
+                "initialise takes weights from one place; "
+                f"write {argument('initialise.run')} or {argument('initialise.weights')}"
+            )
 
     @property
     def file(self) -> Path:
@@ -51,7 +55,7 @@ class Initialise:
         """
         if self.weights is not None:
             if not split_spec(self.weights)[0].is_file():
-                raise UserError(f"initialise.weights={str(self.weights)!r}: there is no such file")
+                raise UserError(f"{setting({'initialise.weights': str(self.weights)})}: there is no such file")
             return self.weights
         assert self.run is not None
         return weights_of_run(self.run, "initialise.run")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -15,25 +14,13 @@ import yaml
 from jsonargparse.typing import register_type
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.pixels import Pixels
 from protoat.recipes.prefixes import spelled_out
+from protoat.spelling import Verbatim, argument, setting
 
 MODE = "protoat"
 _OF_DATA = {"--data": {"HF": ("HFDataset", "--data.path")}}
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not among the known ones.
-
-    >>> nearest("FreAT", ["PGDAT", "FreeAT"])
-    "did you mean 'FreeAT'?"
-    >>> nearest("xyz", ["b", "a"])
-    'write one of a, b'
-    """
-    known = sorted(set(known))
-    ignoring_case = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), ignoring_case, n=1)
-    return f"did you mean {ignoring_case[near[0]]!r}?" if near else f"write one of {', '.join(known)}"
 
 
 # What a key whose value is a class may have, by short name; none is None.
@@ -205,11 +192,11 @@ def _explain(message: str, options: list[str], choices: _Choices) -> str:
         name, first = f"{inside}.{word}" if inside else word, word.partition(".")[0]
         others = _with_argument(choices(inside), first)
         instead = f", or name a class that has it: --{inside} {' or '.join(others[:3])}" if others else ""
-        return f"{name} is unknown; {nearest(first, known)}{instead}"
+        return f"{argument(name)} is unknown; {nearest(first, known)}{instead}"
     if (found := re.search(r"Expected a dot import path string: ([\w.-]*\w)", message)) and (
         known := list(choices(key))
     ):
-        return f"{key} {found[1]!r} is unknown; {nearest(found[1], known)}"
+        return f"{argument(key)} {found[1]!r} is unknown; {nearest(found[1], known)}"
     return _expected(key, message)
 
 
@@ -247,22 +234,22 @@ def _arguments(class_path: str) -> list[str]:
 def _expected(key: str, message: str) -> str:
     """Which types or values would have done for `key`."""
     if found := re.search(r"Not of type \w+: (.+)", message):
-        return f"{key}: {found[1]}"
+        return f"{argument(key)}: {found[1]}"
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
-        return f"{key} {found[1]} is no {found[2].rpartition('.')[2]}"
+        return f"{argument(key)} {found[1]} is no {found[2].rpartition('.')[2]}"
     if found := re.search(
         r"callable class: ((?!Parser key|Option).+?)\.? Got value: (?:Namespace\(class_path=')?([\w.]+)", message
     ):
         if re.fullmatch(r"Expected '.+' to be a function that returns <class 'Module'>\.?", found[1]):
-            return f"{key} {found[2]} does not say that it returns a network; annotate it: -> nn.Module"
+            return f"{argument(key)} {found[2]} does not say that it returns a network; annotate it: -> nn.Module"
         missing = re.fullmatch("No module named '(.+)'", found[1])
         hint = "; run the command in the folder that holds it, or install it" if missing else ""
-        return f"{key} {found[2]} cannot be used: {found[1]}{hint}"
+        return f"{argument(key)} {found[2]} cannot be used: {found[1]}{hint}"
     types = [_plain(text) for text in re.findall(r"Expected an? ([^\n:]+?)(?:: \S+|\.* Got value.*)?(?:\n|$)", message)]
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.+?)'?\)?(?:\. Got value|\n|$)", message)
     given = given or re.search(r"Got value: (.+?)\.?(?: Got value|\n|$)", message)
     if key and types and given:
-        return f"{key}={given[1]} is not valid; expected {' or '.join(dict.fromkeys(types))}"
+        return f"{setting({key: Verbatim(given[1])})} is not valid; expected {' or '.join(dict.fromkeys(types))}"
     return " ".join(message.split())
 
 

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.recipes.choices import class_names
-from protoat.recipes.parser import nearest
 from protoat.storage.parsing import parse_yaml
 
 _SHIPPED = Path(__file__).parent

@@ -12,6 +12,7 @@ from protoat.errors import UserError
 from protoat.functional.distributed import joint_sum, processes
 from protoat.functional.preserve import preserve_modes
 from protoat.regularizers.base import Regularizer
+from protoat.spelling import argument, setting
 
 Kind = Literal["batchnorm", "linear+batchnorm", "mlp"]
 _KINDS = ("batchnorm", "linear+batchnorm", "mlp")
@@ -42,7 +43,9 @@ class Projection(nn.Sequential):
 
     def __init__(self, kind: Kind | None, embedding_dim: int) -> None:
         if kind is not None and kind not in _KINDS:
-            raise UserError(f"projection={kind!r} is unknown; write {', '.join(map(repr, _KINDS))} or none (None)")
+            raise UserError(
+                f"{setting(projection=kind)} is unknown; write {', '.join(map(repr, _KINDS))} or none (None)"
+            )
         D = embedding_dim
         layers: list[nn.Module] = []
         if kind == "linear+batchnorm":
@@ -65,8 +68,9 @@ class Projection(nn.Sequential):
             return embedding
         if self.training and len(embedding) * processes() == 1:
             raise UserError(
-                f"projection={self.kind!r} standardises over a batch, and one image has no variance; "
-                "leave the last batch out (drop_last=True), take another batch_size, or write projection=none"
+                f"{setting(projection=self.kind)} standardises over a batch, and one image has no variance; "
+                f"leave the last batch out (drop_last=True), take another {argument('batch_size')}, "
+                f"or write {setting(projection=None)}"
             )
         with torch.autocast(embedding.device.type, enabled=False):
             return super().forward(embedding.to(next(self.buffers()).dtype))

@@ -19,6 +19,7 @@ from protoat.functional.usage import in_use, shares, unused
 from protoat.merging import MergeSchedule, forget
 from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
+from protoat.spelling import argument, setting
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,9 @@ class SoftTriple(ProxyRegularizer):
         check_whole(warmup_epochs=warmup_epochs)
         check_flag(tied=tied)
         if tied and prototype_init == "kmeans":
-            raise UserError("k-means does not know which mode a centre is of; write prototype_init='random' with tied")
+            raise UserError(
+                f"k-means does not know which mode a centre is of; write {setting(prototype_init='random')} with tied"
+            )
         self.schedule = MergeSchedule(None if tied else merge_threshold, merge_start, merge_stop, merge_every)
         self.prototypes_per_class = counts
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
@@ -141,7 +144,9 @@ class SoftTriple(ProxyRegularizer):
     def unreached(self, epochs: int) -> list[str]:
         found = self.schedule.unreached(epochs)
         if self.kmeans is not None and self.warmup_epochs >= epochs:
-            found += [f"prototypes never start (warmup_epochs={self.warmup_epochs}); write at most {epochs - 1}"]
+            found += [
+                f"prototypes never start ({setting(warmup_epochs=self.warmup_epochs)}); write at most {epochs - 1}"
+            ]
         return found
 
     def of_projected(self, embedding: Tensor, y: Tensor) -> Tensor:
@@ -169,7 +174,7 @@ class SoftTriple(ProxyRegularizer):
         if len(own) != len(per_class) or any(has < needed for has, needed in zip(own, per_class, strict=True)):
             raise UserError(
                 f"tied prototypes are those of modes: the classes have {own} prototypes and {per_class} modes; write "
-                f"prototypes_per_class={per_class}"
+                f"{setting(prototypes_per_class=per_class)}"
             )
 
     def at_places(self, places: Tensor | None) -> None:
@@ -225,7 +230,9 @@ class SoftTriple(ProxyRegularizer):
             "one prototype of class %d takes %.0f %% of its images; write %s",
             int(number),
             100 * float(largest),
-            "projection=batchnorm" if self.projection is None else "tau=0, or a lower prototype_lr_factor",
+            setting(projection="batchnorm")
+            if self.projection is None
+            else f"{setting(tau=0)}, or a lower {argument('prototype_lr_factor')}",
         )
 
     def first_merge(self, epochs: int) -> int | None:

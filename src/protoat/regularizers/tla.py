@@ -15,6 +15,7 @@ from protoat.functional.precision import at_least_float32
 from protoat.functional.preserve import preserve_modes
 from protoat.functional.triplet import hardest_negative, other_of_class, triplet_hinge
 from protoat.regularizers.base import Regularizer
+from protoat.spelling import argument, setting
 from protoat.types import Forwards
 
 Triplets = Literal["both", "A_Ap_B", "A1_Ap_B"]
@@ -89,7 +90,10 @@ class TLA(Regularizer):
         self.margin_same_image = apart
         check_choice(Triplets, triplets=triplets)
         if match_l2 and triplets == "A1_Ap_B":
-            raise UserError("match_l2 compares A' with A, which triplets='A1_Ap_B' leaves out; write triplets='both'")
+            raise UserError(
+                f"{argument('match_l2')} compares A' with A, which {setting(triplets=triplets)} leaves out; "
+                f"write {setting(triplets='both')}"
+            )
         self.triplets = triplets
         self.norm_reg = norm_reg
         self.match_l2 = match_l2

@@ -19,9 +19,9 @@ from protoat.data import ImageData
 from protoat.errors import UserError, in_a_line
 from protoat.models.library import check_name, timm_library
 from protoat.models.transfer import transfer
+from protoat.names import nearest
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import digest
-from protoat.recipes.parser import nearest
 from protoat.runs.network import call_builder
 from protoat.training.checkpoint import to_bytes
 

@@ -32,6 +32,7 @@ from protoat.runs.feasible import check_batch, check_network, check_size, within
 from protoat.runs.images import training_images
 from protoat.runs.network import build_network
 from protoat.runs.run import Run
+from protoat.spelling import setting, together
 from protoat.training import Averaging, parameter_groups
 from protoat.training.optimizer_state import check_usable
 
@@ -62,14 +63,16 @@ def build(recipe: Recipe) -> Parts:
     if isinstance(method, Contrastive) and idle != (None, None, None):
         raise UserError(
             f"{type(method).__name__} pre-trains without labels, so there is nothing for a regularizer, for modes or "
-            "for held-out images to do; write regularizer=none and modes=none and validation_size=0"
+            f"for held-out images to do; write {together(regularizer=None, modes=None, validation_size=0)}"
         )
     images, validation = training_images(recipe)
     rule = recipe.averaging
     if isinstance(rule, Averaging) and rule.needs_validation and validation is None:
-        raise UserError(f"averaging {type(rule).__name__} decides by held-out images; write validation_size=1000")
+        raise UserError(
+            f"averaging {type(rule).__name__} decides by held-out images; write {setting(validation_size=1000)}"
+        )
     if recipe.select == "worst-mode" and validation is None:
-        raise UserError("select worst-mode decides by held-out images; write validation_size=1000")
+        raise UserError(f"select worst-mode decides by held-out images; write {setting(validation_size=1000)}")
     check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
@@ -126,8 +129,8 @@ def _discover(modes: DiscoveredModes, folder: Path, images: ImageData) -> None:
     run = Run(folder)
     if tuple(run.fact("shape")) != images.shape:
         raise UserError(
-            f"modes.encoder={str(folder)!r} was trained on images of shape {tuple(run.fact('shape'))}, and these have "
-            f"{images.shape}; name a run on images of this size"
+            f"{setting({'modes.encoder': str(folder)})} was trained on images of shape {tuple(run.fact('shape'))}, and "
+            f"these have {images.shape}; name a run on images of this size"
         )
     with torch.random.fork_rng():  # what is drawn next does not depend on this choice
         network = run.network().model
@@ -153,7 +156,7 @@ def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageDa
     if not embedding.shape[1]:
         raise UserError(
             f"the model {type(model).__name__} returns logits only, and a regularizer needs embeddings; write "
-            "regularizer=none, or name a function that wraps it: return protoat.with_embedding(network)"
+            f"{setting(regularizer=None)}, or name a function that wraps it: return protoat.with_embedding(network)"
         )
     built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
     if not recipe.trust:
@@ -196,7 +199,10 @@ def load_pretrained(model: nn.Module, choice: Initialise) -> tuple[nn.Module, di
         raise UserError(f"{file}: {error}") from error
     if choice.head == "zero":
         if isinstance(head, MultiPrototypeHead) and head.prototypes.shape[1] > 1:
-            raise UserError("at zero no gradient tells the prototypes of a class apart; write initialise.head=random")
+            raise UserError(
+                "at zero no gradient tells the prototypes of a class apart; "
+                f"write {setting({'initialise.head': 'random'})}"
+            )
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
     logger.info("%s: %s", file, report)

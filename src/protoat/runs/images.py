@@ -10,6 +10,7 @@ from protoat.data import ImageData, long_tailed, regroup, split_validation
 from protoat.errors import UserError
 from protoat.recipes.recipe import Recipe
 from protoat.runs.store import check_data
+from protoat.spelling import argument, setting
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def training_images(recipe: Recipe) -> tuple[ImageData, ImageData | None]:
     try:
         return split_validation(images, recipe.validation_size, recipe.seed)
     except ValueError as error:
-        raise UserError(f"validation_size: {error}, or 0 to hold out none") from error
+        raise UserError(f"{argument('validation_size')}: {error}, or 0 to hold out none") from error
 
 
 def fitting_validation_size(recipe: Recipe) -> int:
@@ -51,7 +52,9 @@ def _drawn(images: ImageData, recipe: Recipe) -> ImageData:
     if count is None or count == len(images):
         return images
     if count > len(images):
-        raise UserError(f"train_size={count} of {len(images)} training images; write at most that, or none for all")
+        raise UserError(
+            f"{setting(train_size=count)} of {len(images)} training images; write at most that, or none for all"
+        )
     return split_validation(images, count, recipe.seed)[1]
 
 

@@ -14,6 +14,7 @@ from protoat.errors import UserError
 from protoat.models import MultiPrototypeHead
 from protoat.models.head import classifier_head, head_sizes, with_head
 from protoat.recipes.recipe import Recipe
+from protoat.spelling import setting
 
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -35,7 +36,8 @@ def build_network(
     channels, height, width = shape
     if height != width:
         raise UserError(
-            f"images are {height}x{width}; models expect squares; write data.image_size={min(height, width)}"
+            f"images are {height}x{width}; models expect squares; "
+            f"write {setting({'data.image_size': min(height, width)})}"
         )
     try:
         model = call_builder("the model", recipe.model, num_classes, channels, height)

@@ -24,6 +24,7 @@ from protoat.runs.build import Parts, build
 from protoat.runs.images import data_facts
 from protoat.runs.store import check_free, claim, environment
 from protoat.runs.threads import on_fitting_threads
+from protoat.spelling import setting
 from protoat.storage.locks import on_main, working_on
 from protoat.storage.parsing import parse_yaml
 from protoat.training import FitResult, StepDecay, fit, make_accelerator
@@ -140,7 +141,7 @@ def training_loader(recipe: Recipe, parts: Parts, accelerator: Accelerator) -> I
     """
     processes = accelerator.num_processes
     if recipe.batch_size % processes:
-        raise UserError(f"batch_size={recipe.batch_size} cannot be shared by {processes} processes")
+        raise UserError(f"{setting(batch_size=recipe.batch_size)} cannot be shared by {processes} processes")
     share = len(parts.train) // processes
     return ImageLoader(
         parts.train,
@@ -193,10 +194,10 @@ def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
     if first is not None and drops and first < drops[0]:
         logger.warning(
             "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %d; to merge then, "
-            "write regularizer.merge_start=%.4g",
+            "write %s",
             first,
             drops[0],
-            drops[0] / recipe.epochs,
+            setting({"regularizer.merge_start": round(drops[0] / recipe.epochs, 4)}),
         )
 
 

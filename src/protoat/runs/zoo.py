@@ -6,11 +6,11 @@ A run is copied into the cache when it is first asked for, since commands write 
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.storage.files import remove, rename, write
 from protoat.storage.reading import read_bytes
 
@@ -38,9 +38,7 @@ def zoo_folder(name: str) -> Path:
         ValueError: there is none of this name; or the cache cannot be written.
     """
     if name not in zoo_names():
-        near = get_close_matches(name, zoo_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(zoo_names())}"
-        raise UserError(f"{name!r} is not in the zoo; {hint}")
+        raise UserError(f"{name!r} is not in the zoo; {nearest(name, zoo_names())}")
     from protoat.data import cache_folder  # torch takes seconds to import, and names of other runs are found without
 
     shipped = _SHIPPED / name.removeprefix(PREFIX)

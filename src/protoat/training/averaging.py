@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from protoat.arguments import check_number, check_whole
 from protoat.reprs import constructor_repr
+from protoat.spelling import argument, setting
 
 
 class Averaging(ABC):
@@ -151,4 +152,6 @@ class FAWA(Averaging):
 
 
 def _never_begun(start: float, last: int) -> list[str]:
-    return [f"weights are never averaged (start_epoch={start:g}); write start_epoch of at most {last}"]
+    return [
+        f"weights are never averaged ({setting(start_epoch=start)}); write {argument('start_epoch')} of at most {last}"
+    ]

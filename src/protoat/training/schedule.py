@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from protoat.arguments import check_number
 from protoat.errors import UserError
 from protoat.reprs import constructor_repr
+from protoat.spelling import argument, setting
 
 
 class Schedule(ABC):
@@ -72,15 +73,17 @@ class StepDecay(Schedule):
 
     def __init__(self, milestones: Sequence[int | float], *, factor: float = 0.1) -> None:
         if isinstance(milestones, str) or not isinstance(milestones, Sequence):
-            raise UserError(f"milestones={milestones!r} is no list; write epochs, [30, 60], or shares, [0.5, 0.75]")
+            raise UserError(
+                f"{setting(milestones=milestones)} is no list; write epochs, [30, 60], or shares, [0.5, 0.75]"
+            )
         self.milestones = list(milestones)
         for milestone in self.milestones:
             check_number("(0, inf)", milestones=milestone)
         fits = all(milestone < 1 if self._shares else milestone == int(milestone) for milestone in self.milestones)
         if not fits or self.milestones != sorted(set(self.milestones)):
             raise UserError(
-                f"milestones={self.milestones} must be ascending epochs of 1 or more, or ascending shares of the run "
-                "between 0 and 1"
+                f"{setting(milestones=self.milestones)} must be ascending epochs of 1 or more, or ascending shares of "
+                "the run between 0 and 1"
             )
         check_number("(0, 1)", "0.1 divides the learning rate by ten", factor=factor)
         self.factor = factor
@@ -101,9 +104,10 @@ class StepDecay(Schedule):
             return []
         count = len(self.milestones)
         shares = [round(0.5 + 0.5 * place / count, 2) for place in range(count)]
+        earlier = f"{argument('milestones')} below {epochs}, or " if epochs > 1 else ""
         return [
             f"the learning rate never drops at {'epoch' if len(late) == 1 else 'epochs'} {', '.join(map(str, late))}; "
-            f"write {f'milestones below {epochs}, or ' * (epochs > 1)}shares of the run, such as {shares}"
+            f"write {earlier}shares of the run, such as {shares}"
         ]
 
 
@@ -167,11 +171,13 @@ class WarmupCosine(Schedule):
         warmup = self.warmup_epochs * updates_per_epoch
         if warmup >= updates_total:
             epochs = updates_total / updates_per_epoch
-            raise UserError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of {epochs:g} epochs; shorten it")
+            raise UserError(
+                f"{setting(warmup_epochs=self.warmup_epochs)} leaves nothing of {epochs:g} epochs; shorten it"
+            )
         if base_lr < max(self.lr_start, self.lr_min):
             raise UserError(
-                f"the optimizer's lr={base_lr:g}, the top of the schedule, is below lr_start={self.lr_start:g} "
-                f"or lr_min={self.lr_min:g}"
+                f"the optimizer's lr={base_lr:g}, the top of the schedule, is below "
+                f"{setting(lr_start=self.lr_start)} or {setting(lr_min=self.lr_min)}"
             )
         done = update + 1
         if done <= warmup:

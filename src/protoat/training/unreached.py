@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from protoat.models import multi_prototype_head
 from protoat.objective import Objective
+from protoat.spelling import setting
 from protoat.training.averaging import Averaging
 from protoat.training.schedule import Schedule
 from protoat.training.torch_schedule import TorchSchedule
@@ -33,8 +34,11 @@ def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
     decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
     if objective.norm == "weights" and objective.norm_weight and decay:
         logger.warning(
-            "kernels decay twice: by the norm term (norm='weights', norm_weight=%g), which is a decay of twice its "
-            "weight, and by the optimizer (weight_decay=%g); write norm_weight=0 or weight_decay=0",
-            objective.norm_weight,
-            decay,
+            "kernels decay twice: by the norm term (%s, %s), which is a decay of twice its weight, and by the "
+            "optimizer (%s); write %s or %s",
+            setting(norm=objective.norm),
+            setting(norm_weight=objective.norm_weight),
+            setting(weight_decay=decay),
+            setting(norm_weight=0),
+            setting(weight_decay=0),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from protoat.arguments import check_number
+from protoat.spelling import setting
 from protoat.weighting.base import Weighting
 
 
@@ -53,5 +54,5 @@ class CFOL(Weighting):
             return []
         return [
             f"weights of groups hardly move: one that is always wrong ends {self.step * images:.2g} above one that is "
-            f"always right in the logarithm (step={self.step:g}); write a step of about {20 / images:.1g}"
+            f"always right in the logarithm ({setting(step=self.step)}); write a step of about {20 / images:.1g}"
         ]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from protoat.errors import UserError
+from protoat.names import nearest
 from protoat.paper.rows import Data, Setup
 from protoat.paper.tables.notes import Note
-from protoat.recipes.parser import nearest
 
 Read = Literal[
     "accuracy",
