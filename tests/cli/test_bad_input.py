@@ -87,7 +87,10 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--clip_norm nan", "--clip_norm nan is not valid"),
         ("--schedule.milestones [0.5,20]", "--schedule.milestones '[0.5, 20]' must be ascending"),
         ("--averaging 2", "decay=2"),
-        ("--schedule Cyclic --schedule.lr_min 0.5", "lr=0.05, the top of the cycle, is below lr_min=0.5"),
+        (
+            "--schedule Cyclic --schedule.lr_min 0.5",
+            "--optimizer.lr 0.05, the top of the cycle, is below --schedule.lr_min",
+        ),
         ("--optimizer.lr 0", "every learning rate of SGD is 0"),
         (
             "--regularizer.prototypes_per_class [1,2,3]",

@@ -11,6 +11,7 @@ from protoat.data.cache import file_digests
 from protoat.data.listing import Picture, children, in_order, pictures
 from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError
+from protoat.spelling import setting
 
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test", *_VALIDATION)
@@ -77,7 +78,7 @@ class ImageFolder(OwnImages):
         super().__init__(image_size=image_size, background=background, root=root, download=download)
         self.path = Path(path).expanduser()
         if isinstance(classes, str):
-            raise UserError(f"classes={classes!r} is one name; write a list of all, such as [b, a]")
+            raise UserError(f"{setting(classes=classes)} is one name; write a list of all, such as [b, a]")
         self.classes = None if classes is None else [str(name) for name in classes]
 
     def location(self) -> Path:
@@ -143,8 +144,8 @@ class ImageFolder(OwnImages):
         if sorted(self.classes) != sorted(names["train"]):
             odd = names["train"].symmetric_difference(self.classes) or {max(self.classes, key=self.classes.count)}
             raise UserError(
-                f"classes={self.classes} must name each class of {halves['train']} once; {min(odd)!r} is not in both, "
-                "or named twice"
+                f"{setting(classes=self.classes)} must name each class of {halves['train']} once; "
+                f"{min(odd)!r} is not in both, or named twice"
             )
         return self.classes
 

@@ -17,6 +17,7 @@ from protoat.data.inventory import Inventory, inventory_of
 from protoat.data.listing import in_order
 from protoat.data.picture import colour_of
 from protoat.errors import UserError
+from protoat.spelling import setting
 
 _TEST_SHARE = 0.2
 _BY_CONTENT = {"train": "four fifths by content", "test": "a fifth by content"}
@@ -44,7 +45,7 @@ class OwnImages(Source):
     ) -> None:
         super().__init__(root=root, download=download)
         if image_size is not None and image_size < 1:
-            raise UserError(f"image_size={image_size} must be at least 1 pixel")
+            raise UserError(f"{setting(image_size=image_size)} must be at least 1 pixel")
         if background is not None:
             colour_of(background)
         self.image_size = image_size

@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from protoat.data.colour import to_srgb
 from protoat.errors import UserError
+from protoat.spelling import setting
 
 PictureLike: TypeAlias = Path | bytes | Image.Image
 
@@ -71,9 +72,9 @@ def colour_of(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *alpha = ImageColor.getrgb(text)
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"background={text!r} is no colour; write white, black or #rrggbb") from error
+        raise UserError(f"{setting(background=text)} is no colour; write white, black or #rrggbb") from error
     if alpha:
-        raise UserError(f"background={text!r} is transparent; write white, black or #rrggbb")
+        raise UserError(f"{setting(background=text)} is transparent; write white, black or #rrggbb")
     return red, green, blue
 
 

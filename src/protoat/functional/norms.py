@@ -16,6 +16,7 @@ from protoat.functional.batch import Radius, noise_like, per_example
 from protoat.functional.hyperplane import shared_step
 from protoat.functional.l1 import budget_of, largest_signs, movable, room, shrink, slide_count, spend
 from protoat.functional.precision import at_least_float32
+from protoat.spelling import setting
 
 
 class Norm(ABC):
@@ -41,7 +42,7 @@ class Norm(ABC):
     def check_radius(self, eps: float) -> None:
         """Raises ValueError where `eps` is no radius of this norm."""
         if not 0 < eps < float("inf"):
-            raise UserError(f"eps={eps:g} is not a positive {self.name.capitalize()} radius")
+            raise UserError(f"{setting(eps=eps)} is not a positive {self.name.capitalize()} radius")
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Norm of ``x_adv - x`` for each example, (B,)."""
@@ -137,7 +138,7 @@ class LinfNorm(Norm):
     def check_radius(self, eps: float) -> None:
         if not 0 < eps <= 1:
             hint = f"; pixels are in [0, 1], so write {eps:g}/255" if eps > 1 else ""
-            raise UserError(f"eps={eps:g} is outside (0, 1]{hint}")
+            raise UserError(f"{setting(eps=eps)} is outside (0, 1]{hint}")
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(1)
@@ -283,5 +284,5 @@ def norm_of(name: str) -> Norm:
     """
     if name not in NORMS:
         *most, last = map(repr, NORMS)
-        raise UserError(f"norm={name!r} is unknown; write {', '.join(most)} or {last}")
+        raise UserError(f"{setting(norm=name)} is unknown; write {', '.join(most)} or {last}")
     return NORMS[name]

@@ -25,6 +25,7 @@ from protoat.models.layout import (
     tensor_of,
 )
 from protoat.models.normalize import normalization
+from protoat.spelling import setting
 from protoat.types import Output, as_output
 
 _NAMES_SHOWN = 20
@@ -114,7 +115,7 @@ class WithEmbedding(nn.Module):
         check_kind(nn.Module, module=module)
         layers = {name: part for name, part in module.named_modules() if name}
         if layer is not None and layer not in layers:
-            raise UserError(f"layer={layer!r} is not in the module; it has {_nearest(layer, list(layers))}")
+            raise UserError(f"{setting(layer=layer)} is not in the module; it has {_nearest(layer, list(layers))}")
         check_pool(pool)
         self.normalize = normalization(mean, std)
         self.module = module
@@ -201,14 +202,14 @@ class WithEmbedding(nn.Module):
             self.pool = choose(self.layer, part, output, trace, given)
         elif output.dim() != DIMENSIONS[self.pool]:
             raise UserError(
-                f"layer {self.layer!r} gave shape {tuple(output.shape)}, which pool={self.pool!r} is not for"
+                f"layer {self.layer!r} gave shape {tuple(output.shape)}, which {setting(pool=self.pool)} is not for"
             )
         self._known = True
         return logits, pooled(output, self.pool)
 
     def _find(self, x: Tensor, logits: Tensor, head: str | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.pool is not None:
-            raise UserError(f"pool={self.pool!r} is of a layer's output; name the layer, too")
+            raise UserError(f"{setting(pool=self.pool)} is of a layer's output; name the layer, too")
         self._known = True
         if head is not None and given is not None:
             self.layer = f"the input of {head}"

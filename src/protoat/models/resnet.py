@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from protoat.errors import UserError
 from protoat.models.classifier import ImageClassifier
+from protoat.spelling import setting
 
 
 class _ResNet(ImageClassifier):
@@ -24,7 +25,7 @@ class _ResNet(ImageClassifier):
         std: Sequence[float] | None = None,
     ) -> None:
         if round(64 * width) < 1:
-            raise UserError(f"width={width:g} leaves the first stage without channels; 1 gives it 64")
+            raise UserError(f"{setting(width=width)} leaves the first stage without channels; 1 gives it 64")
         from protoat.models.stages import BLOCKS, Stages  # takes seconds
 
         block = BLOCKS[self.block]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from protoat.errors import UserError
+from protoat.spelling import setting
 
 MemoryFormat = Literal["channels_last"] | None
 
@@ -33,11 +34,11 @@ def check_memory_format(memory_format: MemoryFormat, model: nn.Module, device: t
         ValueError: an unknown layout; channels last on a CPU, for a network with a `narrow_layer`.
     """
     if memory_format not in (None, "channels_last"):
-        raise UserError(f"memory_format={memory_format!r} is unknown; write 'channels_last', or None")
+        raise UserError(f"{setting(memory_format=memory_format)} is unknown; write 'channels_last', or None")
     if memory_format is None or device.type != "cpu":
         return
     if (name := narrow_layer(model)) is not None:
         raise UserError(
-            f"memory_format={memory_format} can crash on a CPU: layer {name} of the network is a 1x1 convolution with "
-            "stride over fewer than 8 channels; leave memory_format out, or widen the network"
+            f"{setting(memory_format=memory_format)} can crash on a CPU: layer {name} of the network is a 1x1 "
+            "convolution with stride over fewer than 8 channels; leave memory_format out, or widen the network"
         )

@@ -136,7 +136,9 @@ class Cyclic(Schedule):
 
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
         if base_lr < self.lr_min:
-            raise UserError(f"the optimizer's lr={base_lr:g}, the top of the cycle, is below lr_min={self.lr_min:g}")
+            raise UserError(
+                f"the optimizer's {setting(lr=base_lr)}, the top of the cycle, is below {setting(lr_min=self.lr_min)}"
+            )
         up = self.peak * updates_total
         height = update / up if update <= up else (updates_total - update) / (updates_total - up)
         return self.lr_min + (base_lr - self.lr_min) * height
@@ -176,7 +178,7 @@ class WarmupCosine(Schedule):
             )
         if base_lr < max(self.lr_start, self.lr_min):
             raise UserError(
-                f"the optimizer's lr={base_lr:g}, the top of the schedule, is below "
+                f"the optimizer's {setting(lr=base_lr)}, the top of the schedule, is below "
                 f"{setting(lr_start=self.lr_start)} or {setting(lr_min=self.lr_min)}"
             )
         done = update + 1
