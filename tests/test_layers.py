@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"_version", "names", "reprs", "spelling"},
     {"errors"},
-    {"arguments"},
+    {"arguments", "optional"},
     {"storage", "pixels"},
     {"types", "memory"},
     {"functional"},

@@ -15,6 +15,7 @@ from protoat.data.base import DataNotFoundError, ImageData, reading
 from protoat.data.hugging_face_columns import Columns
 from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError, in_a_line
+from protoat.optional import optional
 
 logger = logging.getLogger(__name__)
 
@@ -180,15 +181,7 @@ background=None, root=..., download=False)
 
 
 def _datasets() -> Any:
-    """The library.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        return import_module("datasets")
-    except ModuleNotFoundError:
-        raise UserError("images of Hugging Face need datasets; install it: pip install 'protoat[datasets]'") from None
+    return optional("datasets", "'protoat[datasets]'")
 
 
 def _cache_folder() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from protoat.functional.preserve import preserve_modes
 from protoat.models.classifier import ImageClassifier
 from protoat.models.head import classifier_head
 from protoat.names import nearest
+from protoat.optional import optional
 from protoat.spelling import setting
 
 
@@ -45,7 +45,7 @@ class TimmModel(ImageClassifier):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        timm = timm_library()
+        timm: Any = optional("timm", "timm")
         check_name("timm", name, timm.list_models(), [*timm.list_models(), *timm.list_pretrained()])
 
         def create(**sized: int) -> nn.Module:
@@ -117,18 +117,6 @@ class TorchvisionModel(ImageClassifier):
         super().__init__(num_classes, in_channels, image_size, embedding_dim=dim, mean=mean, std=std)
         self.name = name
         self.features = features
-
-
-def timm_library() -> Any:
-    """The package.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        return import_module("timm")
-    except ModuleNotFoundError:
-        raise UserError("timm is not installed; install it: pip install timm") from None
 
 
 def check_name(library: str, name: str, known: Sequence[str], allowed: Sequence[str]) -> None:

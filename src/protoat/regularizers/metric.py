@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -11,17 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
+from protoat.optional import optional
 from protoat.regularizers.base import Regularizer
 from protoat.regularizers.projection import Kind, ProxyRegularizer
 
 
 def _library(part: str) -> Any:
-    try:
-        return import_module(f"pytorch_metric_learning.{part}")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Triplet, NPair, ProxyNCA and ProxyAnchor need pytorch-metric-learning: pip install 'protoat[metric]'"
-        ) from error
+    return optional(f"pytorch_metric_learning.{part}", "'protoat[metric]'")
 
 
 class _LibraryLoss(Regularizer):

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from protoat.attacks.mode import check_built
 from protoat.data import ImageData
 from protoat.errors import UserError, in_a_line
-from protoat.models.library import check_name, timm_library
+from protoat.models.library import check_name
 from protoat.models.transfer import transfer
 from protoat.names import nearest
+from protoat.optional import optional
 from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import digest
 from protoat.runs.network import call_builder
@@ -143,7 +144,7 @@ def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
 
 
 def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
-    timm = timm_library()
+    timm: Any = optional("timm", "timm")
     check_name("--model timm", name, timm.list_models(), [*timm.list_models(), *timm.list_pretrained()])
     if num_classes is not None:
         return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""

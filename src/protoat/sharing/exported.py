@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from protoat.errors import MissingFileError, UserError
 from protoat.evaluation import Predictions, predict
+from protoat.optional import optional
 from protoat.recipes.reading import recipe_from_text
 from protoat.runs.network import build_network
 from protoat.sharing.facts import KEY, Facts
@@ -94,15 +94,8 @@ that you trust by torch.export.load
 
 
 def extra(name: str) -> Any:
-    """A package of the extra ``export``.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError:
-        raise UserError(f"ONNX needs {name}; install it: pip install 'protoat[export]'") from None
+    """A package of the extra ``export``."""
+    return optional(name, "'protoat[export]'")
 
 
 def _of_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Output], Facts]:

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker
 
 from protoat.errors import DiskError, UserError, in_a_line, on_disk
+from protoat.optional import NotInstalledError
 from protoat.storage.files import check_no_links, write
 from protoat.storage.manifest import read_record_bytes, write_record
 from protoat.storage.parsing import parse_json
@@ -49,7 +50,7 @@ def check_loggers(loggers: Any, out: Any, config: Any = None) -> None:
         if each not in KINDS:
             raise UserError(f"logger {each!r} is unknown; write one of {', '.join(KINDS)}")
         if not is_installed(each):
-            raise UserError(f"{each} is not installed; install it: pip install 'protoat[{each}]'")
+            raise NotInstalledError(each, f"'protoat[{each}]'")
         if each == "tensorboard" and out is None:
             raise UserError("tensorboard writes into the folder of the run; pass out")
 
