@@ -17,6 +17,7 @@ from protoat.functional.prediction import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_starts
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
+from protoat.spelling import argument
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Forwards
 
@@ -97,7 +98,9 @@ class CFA(AdversarialTraining):
 
     def check_classes(self, num_classes: int) -> None:
         if self.class_eps is not None and len(self.class_eps) != num_classes:
-            raise UserError(f"class_eps has {len(self.class_eps)} radii for {num_classes} classes; give one for each")
+            raise UserError(
+                f"{argument('class_eps')} has {len(self.class_eps)} radii for {num_classes} classes; give one for each"
+            )
 
     def unreached(self, epochs: int) -> list[str]:
         # Without radii of one's own, what an epoch found serves from the next one on.

@@ -74,7 +74,7 @@ def weights_of_run(folder: Path, key: str) -> Path:
     there = [name for name in ("best", "last") if os.path.lexists(folder / f"{name}.safetensors")]
     # Of a run that is handed on the last weights may be left out; one that has not ended has checkpoints.
     if not there or ("last" not in there and os.path.lexists(folder / "checkpoints")):
-        raise UserError(f"{key}={str(folder)!r}: there is no finished run")
+        raise UserError(f"{setting({key: str(folder)})}: there is no finished run")
     found = folder / f"{there[0]}.safetensors"
     restore(found)
     return found

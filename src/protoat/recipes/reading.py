@@ -33,6 +33,7 @@ from protoat.recipes.prefixes import spelled_out
 from protoat.recipes.recipe import KEYS, Recipe
 from protoat.recipes.round_trip import check_comes_back
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
+from protoat.spelling import setting
 from protoat.storage.parsing import decoded, parse_yaml
 from protoat.storage.reading import read_bytes
 
@@ -235,7 +236,7 @@ def _objects(parser: Parser, parsed: Namespace) -> Recipe:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 kind = "a number" if math.isnan(number) else "finite"
-                raise UserError(f"{key.replace('init_args.', '')}={number} is not {kind}")
+                raise UserError(f"{setting({key.replace('init_args.', ''): number})} is not {kind}")
     objects = parser.instantiate(parsed)
     recipe = Recipe(**{name: getattr(objects, name) for name in KEYS})
     recipe.text = yaml.safe_dump({name: content[name] for name in KEYS}, sort_keys=False, width=120)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer, SparseAdam
 from protoat.arguments import check_number
 from protoat.errors import UserError
 from protoat.objective import Objective
+from protoat.spelling import setting
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -76,7 +77,7 @@ def check_usable(optimizer: Optimizer) -> None:
         for key, value in group.items():
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
-                    raise UserError(f"{key}={number} of {name} is not finite")
+                    raise UserError(f"{setting({key: number})} of {name} is not finite")
     if not any(rates):
         raise UserError(f"every learning rate of {name} is 0, so nothing would learn")
 
