@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from protoat.attacks.attacked_model import AttackedModel
 from protoat.attacks.problem import Problem
 from protoat.functional.norms import Norm
 from protoat.functional.prediction import predicted
+from protoat.types import Output
 
 Run = Callable[[Problem, Tensor], Tensor]
 
@@ -64,6 +65,18 @@ def succeeded(problem: Problem, x_adv: Tensor, logits: Tensor) -> Tensor:
     return found
 
 
+def attempts(
+    problem: Problem, norm: Norm, run: Run, rows: Tensor, size: int
+) -> Iterator[tuple[Tensor, Problem, Tensor, Output]]:
+    """Attacks some images of a batch, `size` at once; yields their rows, their problem, images in the ball, outputs."""
+    for part in rows.split(size) if len(rows) else ():
+        piece = select(problem, part)
+        with torch.enable_grad():
+            x_adv = run(piece, part)
+        x_adv = norm.project(x_adv.detach(), piece.x, piece.eps)
+        yield part, piece, x_adv, problem.model(x_adv)
+
+
 @torch.no_grad()
 def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size: int | None = None) -> Tensor:
     """Runs each attack on the images that no earlier one made adversarial: the worst case of all.
@@ -86,11 +99,8 @@ def worst_case(problem: Problem, norm: Norm, runs: Sequence[Run], *, batch_size:
     )
     for run in runs:
         left = []
-        for part in active.split(size) if len(active) else ():
-            piece = select(problem, part)
-            with torch.enable_grad():
-                x_adv = run(piece, part)
-            worst[part] = x_adv = norm.project(x_adv.detach(), piece.x, piece.eps)
-            left.append(part[~is_adversarial(piece, problem.model(x_adv).logits)])
+        for part, piece, x_adv, output in attempts(problem, norm, run, active, size):
+            worst[part] = x_adv
+            left.append(part[~is_adversarial(piece, output.logits)])
         active = torch.cat(left) if left else active
     return worst

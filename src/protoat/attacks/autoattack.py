@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_whole
 from protoat.attacks.active import worst_case
 from protoat.attacks.apgd import APGD, APGDT
 from protoat.attacks.base import Attack
+from protoat.attacks.ensemble import Ensemble, run_of
 from protoat.attacks.fab import FAB, FABT
 from protoat.attacks.problem import Problem
 from protoat.attacks.square import Square
-from protoat.errors import UserError
 from protoat.functional.losses import margin
 from protoat.functional.margins import dlr
-from protoat.threats import ThreatModel
-from protoat.types import Output
 
 
-class AutoAttack(Attack):
+class AutoAttack(Ensemble):
     """Four attacks without parameters to tune, one after the other, each on the images that are still robust.
 
     With ten classes or more this is AutoAttack's ``standard`` version. Its parts do not exist for few classes (DLR
@@ -57,23 +53,12 @@ class AutoAttack(Attack):
     ('aa-k2', ['apgd-ce', 'apgd-margin', 'fab', 'square'])
     """
 
-    can_target: ClassVar[bool] = False
-
-    def __init__(self, threat: ThreatModel, *, batch_size: int = 256, seed: int = 0) -> None:
-        super().__init__(threat, seed=seed)
-        check_whole(batch_size=batch_size)
-        self.batch_size = batch_size
-        self.num_classes: int | None = None
-
     def version(self, num_classes: int) -> str:
         """Name of the composition for a number of classes."""
         return "standard" if num_classes >= 10 else f"aa-k{num_classes}"
 
-    def parts(self, num_classes: int) -> dict[str, Attack]:
-        """The attacks for a number of classes, in order, by name."""
+    def _parts(self, num_classes: int) -> dict[str, Attack]:
         threat, wrong = self.threat, num_classes - 1
-        if wrong < 1:
-            raise UserError(f"AutoAttack needs at least two classes, the model has {num_classes}")
         sparse = threat.geometry.sparse
         parts: dict[str, Attack] = {"apgd-ce": APGD(threat, restarts=1 if num_classes >= 10 and not sparse else 5)}
         if num_classes == 2:
@@ -97,31 +82,13 @@ class AutoAttack(Attack):
     def coarse_runs(self) -> bool:
         return not self.threat.geometry.sparse
 
-    def check(self, images: tuple[int, ...], output: Output) -> None:
-        for part in self.parts(output.logits.shape[1]).values():
-            part.check(images, output)
-
     def run(self, problem: Problem) -> Tensor:
         with torch.no_grad():
             self.num_classes = problem.model(problem.x[: self.batch_size]).logits.shape[1]
-
-        def apply(part: Attack, active: Problem, _: Tensor) -> Tensor:
-            return part.run(active)
-
-        runs = [partial(apply, part) for part in self.parts(self.num_classes).values()]
+        runs = [run_of(part) for part in self.parts(self.num_classes).values()]
         return worst_case(problem, self.threat.geometry, runs, batch_size=self.batch_size)
 
     def parameters(self) -> dict[str, Any]:
-        """Version and every parameter of every part for the model attacked last; before the first call, no parts."""
-        values: dict[str, Any] = {
-            "attack": "AutoAttack",
-            "norm": self.threat.norm,
-            "eps": self.threat.eps,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "num_classes": self.num_classes,
-        }
-        if self.num_classes is not None:
-            parts = {name: part.parameters() for name, part in self.parts(self.num_classes).items()}
-            values |= {"version": self.version(self.num_classes), "parts": parts}
-        return values
+        """Those of `Ensemble`, and the version."""
+        version = {} if self.num_classes is None else {"version": self.version(self.num_classes)}
+        return super().parameters() | version

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_flag, check_whole
-from protoat.attacks.active import is_adversarial, leading, select
+from protoat.arguments import check_flag
+from protoat.attacks.active import Run, attempts, is_adversarial, leading, select
 from protoat.attacks.apgd import APGD
 from protoat.attacks.autoattack import AutoAttack
 from protoat.attacks.base import Attack
+from protoat.attacks.ensemble import Ensemble, run_of
 from protoat.attacks.examination import examine
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.malt import MALT
@@ -21,18 +20,16 @@ from protoat.attacks.noise import CornerNoise
 from protoat.attacks.pma import PMA
 from protoat.attacks.problem import Problem
 from protoat.attacks.square import Square
-from protoat.errors import UserError
 from protoat.functional.forward import as_module
 from protoat.functional.losses import cross_entropy
 from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
-from protoat.types import Output
 
 _KEPT = 0.8  # share of the robust images, those closest to being adversarial, that the next run of MALT attacks
 _TENTH = 10  # one in so many robust images is attacked by Square, and at least so many
 
 
-class FastEnsemble(Attack):
+class FastEnsemble(Ensemble):
     """APGD-CE, PMA and MALT, each on the images still robust, then Square on a tenth; AutoAttack after an alarm.
 
     AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT attacks the 80 %
@@ -69,22 +66,14 @@ class FastEnsemble(Attack):
     ['apgd-ce', 'pma', 'malt', 'corner', 'square']
     """
 
-    can_target: ClassVar[bool] = False
-
     def __init__(self, threat: ThreatModel, *, escalate: bool = True, batch_size: int = 256, seed: int = 0) -> None:
-        super().__init__(threat, seed=seed)
+        super().__init__(threat, batch_size=batch_size, seed=seed)
         check_flag(escalate=escalate)
-        check_whole(batch_size=batch_size)
         self.escalate = escalate
-        self.batch_size = batch_size
-        self.num_classes: int | None = None
         self.alarms: tuple[str, ...] = ()
 
-    def parts(self, num_classes: int) -> dict[str, Attack]:
-        """The attacks for a number of classes, in order, by name."""
+    def _parts(self, num_classes: int) -> dict[str, Attack]:
         threat, wrong = self.threat, num_classes - 1
-        if wrong < 1:
-            raise UserError(f"FastEnsemble needs at least two classes, the model has {num_classes}")
         return {
             "apgd-ce": APGD(threat, steps=25),
             "pma": PMA(threat),
@@ -107,40 +96,21 @@ class FastEnsemble(Attack):
     def coarse_runs(self) -> bool:
         return True
 
-    def check(self, images: tuple[int, ...], output: Output) -> None:
-        for part in self.parts(output.logits.shape[1]).values():
-            part.check(images, output)
-
     @torch.no_grad()
     def run(self, problem: Problem) -> Tensor:
         state = _State(problem, self.threat.geometry, self.batch_size)
         self.num_classes = state.classes
         parts = self.parts(state.classes)
-        state.apply(parts["apgd-ce"].run, state.active)
-        state.apply(parts["pma"].run, state.active)
+        state.apply(run_of(parts["apgd-ce"]), state.active)
+        state.apply(run_of(parts["pma"]), state.active)
         malt = parts["malt"]
         assert isinstance(malt, MALT)
         _in_turn(malt, state)
         self.alarms = tuple(_alarms(state, parts["corner"], parts["square"]))
         _, whole = self.stages
         if self.alarms and whole is not None:
-            state.apply(whole.run, state.active)
+            state.apply(run_of(whole), state.active)
         return state.worst
-
-    def parameters(self) -> dict[str, Any]:
-        """Every parameter of every part for the model attacked last; before the first call, no parts."""
-        values: dict[str, Any] = {
-            "attack": "FastEnsemble",
-            "norm": self.threat.norm,
-            "eps": self.threat.eps,
-            "escalate": self.escalate,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-            "num_classes": self.num_classes,
-        }
-        if self.num_classes is not None:
-            values["parts"] = {name: part.parameters() for name, part in self.parts(self.num_classes).items()}
-        return values
 
 
 class _State:
@@ -158,22 +128,17 @@ class _State:
         self.worst = problem.x.clone()
         self.lead = torch.full((len(problem.x),), -torch.inf, device=problem.x.device)
         self.classes = 0
-        self.apply(lambda piece: piece.x, torch.arange(len(self.worst), device=self.worst.device))
+        self.apply(lambda piece, _: piece.x, torch.arange(len(self.worst), device=self.worst.device))
 
     @property
     def active(self) -> Tensor:
         """The images that no attack has broken, as indices."""
         return (self.lead < torch.inf).nonzero().squeeze(1)
 
-    def apply(self, run: Callable[[Problem], Tensor], rows: Tensor) -> int:
+    def apply(self, run: Run, rows: Tensor) -> int:
         """Attacks some of the images; returns how many it broke."""
         broken = 0
-        for part in rows.split(self.size) if len(rows) else ():
-            piece = select(self.problem, part)
-            with torch.enable_grad():
-                x_adv = run(piece)
-            x_adv = self.norm.project(x_adv.detach(), piece.x, piece.eps)
-            output = self.problem.model(x_adv)
+        for part, piece, x_adv, output in attempts(self.problem, self.norm, run, rows, self.size):
             self.classes = output.logits.shape[1]
             adversarial = is_adversarial(piece, output.logits)
             lead = piece.lead(output).to(self.lead).where(~adversarial, torch.inf)
@@ -194,13 +159,16 @@ def _in_turn(malt: MALT, state: _State) -> None:
     aims[rows] = targets
     for turn in range(aims.shape[1] * malt.restarts):
         own = aims[:, turn // malt.restarts]
-        for part in rows.split(state.size):
-            state.apply(partial(malt.towards, aims=own[part]), part)
+        state.apply(partial(_towards, malt, own), rows)
         rows = rows[state.lead[rows] < torch.inf]
         if not len(rows):
             return
         closest = state.lead[rows].argsort(descending=True, stable=True)
         rows = rows[closest[: max(1, round(_KEPT * len(rows)))]]
+
+
+def _towards(malt: MALT, aims: Tensor, piece: Problem, rows: Tensor) -> Tensor:
+    return malt.towards(piece, aims[rows])
 
 
 def _alarms(state: _State, noise: Attack, square: Attack) -> list[str]:
@@ -210,7 +178,7 @@ def _alarms(state: _State, noise: Attack, square: Attack) -> list[str]:
     alarms = [found.code for found in examine(network, problem.x[:4]).findings if found.severity != "note"]
     flat = 0
 
-    def one_step(piece: Problem) -> Tensor:
+    def one_step(piece: Problem, _: Tensor) -> Tensor:
         nonlocal flat
         gradient = input_gradient(piece.model, piece.x, piece.y, cross_entropy).gradient
         flat += int((gradient == 0).flatten(1).all(1).sum())
@@ -220,9 +188,9 @@ def _alarms(state: _State, noise: Attack, square: Attack) -> list[str]:
         alarms.append("one step breaks what many steps leave")
     if flat:
         alarms.append("gradients are zero")
-    if state.apply(noise.run, state.active):
+    if state.apply(run_of(noise), state.active):
         alarms.append("random points break what gradients leave")
-    if state.apply(square.run, _tenth(problem.y, state)):
+    if state.apply(run_of(square), _tenth(problem.y, state)):
         alarms.append("square breaks what gradients leave")
     return alarms
 
