@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -118,13 +118,25 @@ def evaluate(
                 work = Measurement(network, folded, images, wanted, order.split(batch_size), where, saved, advance)
                 outcomes, seconds = work.run(accelerator, budget_seconds)
                 described = {name: parameters_of(attack) for name, attack in wanted.items()}
-    findings += [Finding("raised", "error", text) for text in work.failed.values()]
-    measured = {name: row for row, name in enumerate(wanted) if name not in work.failed}
+    reports, indices = _reports(work, order, outcomes, seconds, described)
+    worst = worst_case(images, indices, reports, threat)
+    entering = [wanted[name] for name in worst.parameters["attacks"]]
+    if threat is not None and len(reports) > 1 and all(attack is None for attack in entering):
+        logger.warning("no attack enters the worst case, which is clean accuracy: none is within %s", threat)
+    raised = [Finding("raised", "error", text) for text in work.failed.values()]
+    return Report(reports, worst, indices, (*findings, *raised))
+
+
+def _reports(
+    work: Measurement, order: Tensor, outcomes: Tensor, seconds: Tensor, described: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, AttackReport], Tensor]:
+    """A report of each attack that raised no error, on the images that all of these saw; and which images."""
+    measured = {name: row for row, name in enumerate(work.attacks) if name not in work.failed}
     seen_by_all = (outcomes[[*measured.values()]][:, order] > 0).all(0).int().cumprod(0).sum()
     indices = order[: int(seen_by_all)].sort().values
     reports = {
         name: AttackReport.of(
-            images,
+            work.data,
             indices,
             outcomes[row, indices] == RIGHT,
             described[name],
@@ -133,11 +145,7 @@ def evaluate(
         )
         for name, row in measured.items()
     }
-    worst = worst_case(images, indices, reports, threat)
-    entering = [wanted[name] for name in worst.parameters["attacks"]]
-    if threat is not None and len(measured) > 1 and all(attack is None for attack in entering):
-        logger.warning("no attack enters the worst case, which is clean accuracy: none is within %s", threat)
-    return Report(reports, worst, indices, tuple(findings))
+    return reports, indices
 
 
 def _check_options(threat: Any, batch_size: Any, limit: Any, budget_seconds: Any) -> None:

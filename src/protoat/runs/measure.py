@@ -75,7 +75,6 @@ def measure(
         Interrupted: by the keyboard.
     """
     chosen = named_attacks(attacks, subject)
-    path = subject.folder / "evaluation.json"
     if limit is not None and limit > len(subject.data):
         logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
     accelerator = make_accelerator()
@@ -114,10 +113,7 @@ def measure(
         record = _record(subject, report, findings, made_with)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            if (before := read_evaluation(path)) is not None:
-                _keep_if_lost(path, before, record)
-            write_record(path, json.dumps(record.to_json(), indent=1))
-            remove(_aside(path, record.subject))  # what it held is now in the record
+            _write(subject.folder / "evaluation.json", record)
         accelerator.wait_for_everyone()
         if len(report.indices) == wanted:
             partial.clear()
@@ -148,9 +144,8 @@ def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Findin
     if not len(subject.data):
         raise UserError("the data holds no images")
     few = torch.arange(min(4, len(subject.data)))
-    examine_images(
-        MicroBatched(subject.model), subject.data, few, torch.device("cpu")
-    )  # refuses what cannot be measured at all
+    # Refuses what cannot be measured at all.
+    examine_images(MicroBatched(subject.model), subject.data, few, torch.device("cpu"))
     trained_here = "model" not in subject.identity  # a run of ours, on pixels as its recipe says
     findings = list(lint(subject.model, subject.data, subject.threat, attacks, pixels_known=trained_here))
     if subject.inventory is not None:
@@ -174,6 +169,13 @@ def _record(subject: Subject, report: Report, findings: Sequence[Finding], made_
     attacks = before | {name: found for name, found in new.items() if name not in coarser}
     worst = worst_case(subject.data, report.indices, attacks, subject.threat)
     return Evaluation(judged, attacks, worst, tuple(findings), len(subject.data))
+
+
+def _write(path: Path, record: Evaluation) -> None:
+    if (before := read_evaluation(path)) is not None:
+        _keep_if_lost(path, before, record)
+    write_record(path, json.dumps(record.to_json(), indent=1))
+    remove(_aside(path, record.subject))  # what it held is now in the record
 
 
 def _is_coarser(new: AttackReport, before: AttackReport) -> bool:

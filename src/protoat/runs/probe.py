@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -205,14 +205,17 @@ def probe_run(
             test.digest(),
             more={"branch": branch, "train_images": len(train)},
         )
-        robust = {"attack": f"pgd{_STEPS}", "updates": updates, "batch_size": _BATCH_SIZE, "lr": _LR}
-        made = {
-            "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
-            "robust": {**robust, "weight_decay": _WEIGHT_DECAY},
-        }
-        probed = Probe(subject, encoders, made)
+        probed = Probe(subject, encoders, _how_heads_learn(updates))
         if before is not None:
             probed = probed.with_earlier(before)
         versions = {"protoat": protoat.__version__, "torch": torch.__version__}
         write_record(run.path / "probe.json", json.dumps({**probed.to_json(), **versions}, indent=1))
     return probed
+
+
+def _how_heads_learn(updates: int) -> dict[str, dict[str, Any]]:
+    robust = {"attack": f"pgd{_STEPS}", "updates": updates, "batch_size": _BATCH_SIZE, "lr": _LR}
+    return {
+        "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
+        "robust": {**robust, "weight_decay": _WEIGHT_DECAY},
+    }

@@ -235,10 +235,9 @@ def fit(
         else:
             schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
         warn_of_the_unreached(model, objective, schedule, rule, epochs=epochs, updates=updates)
-        watch = (
-            None
-            if validation is None
-            else Validation(
+        watch = None
+        if validation is not None:
+            watch = Validation(
                 validation,
                 validation_attack or default_attack(objective),
                 device=accelerator.device,
@@ -248,7 +247,6 @@ def fit(
                 dtypes=dtypes,
                 name_worst=select == "worst-mode",
             )
-        )
         stack.enter_context(
             attacks_in(precision := chosen_precision(attack_precision, folder, learner, images, labels))
         )
@@ -265,12 +263,7 @@ def fit(
                 select=select,
             )
         )
-        kept: dict[str, Kept] = {"training loader": batches}
-        if watch is not None:
-            kept["validation loader"] = watch
-        if isinstance(schedule, TorchSchedule):
-            kept["schedule"] = schedule
-        saver = stack.enter_context(Saver(folder, learner, state, kept))
+        saver = stack.enter_context(Saver(folder, learner, state, _kept(batches, watch, schedule)))
         saver.begin(resume=resume)
         done = state.epoch * len(batches) + state.batch
         show = progress if accelerator.is_main_process else False
@@ -295,3 +288,13 @@ def fit(
         trackers.keep_records()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
+
+
+def _kept(batches: Batches, watch: Validation | None, schedule: Schedule | TorchSchedule) -> dict[str, Kept]:
+    """What has a state of its own in checkpoints, by name."""
+    kept: dict[str, Kept] = {"training loader": batches}
+    if watch is not None:
+        kept["validation loader"] = watch
+    if isinstance(schedule, TorchSchedule):
+        kept["schedule"] = schedule
+    return kept
