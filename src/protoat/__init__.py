@@ -38,7 +38,7 @@ _PACKAGES = (
 # The module that each name comes from.
 _EXPORTS = {
     "attacks": """
-        APGD APGDT BIM CWPGD FAB FABT FFGSM FGSM JSMA MALT MIM PGD PMA RFGSM TPGD ApproachWrong Attack AttackLoss
+        APGD APGDT BIM CWPGD FAB FABT FFGSM FGSM JSMA MALT MIM PGD PMA RFGSM SPSA TPGD ApproachWrong Attack AttackLoss
         AttackResult AutoAttack BatchNormMode CarliniWagnerL0 CarliniWagnerL2 CarliniWagnerLinf Closest CornerNoise
         DeepFool EmbeddingDisplacement FastEnsemble Finding LeaveMode LeaveOwn MeasurementWarning MinimalNormAttack
         Problem PrototypeClassifier Square TargetRule Targeted Transfer UniformNoise WithSoftTriple adaptive_attacks

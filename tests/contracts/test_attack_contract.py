@@ -20,6 +20,7 @@ from protoat.attacks import (
     APGD,
     FFGSM,
     PGD,
+    SPSA,
     Attack,
     AutoAttack,
     CarliniWagnerL0,
@@ -51,6 +52,7 @@ LONGER: dict[type[Attack], dict[str, Any]] = {
     CarliniWagnerL0: TIGHTENING,
     CarliniWagnerL2: {"steps": 40, "search_steps": 4, "initial_const": 1.0, "learning_rate": 0.1},
     CarliniWagnerLinf: TIGHTENING,
+    SPSA: {"steps": 15, "pairs": 16, "learning_rate": 0.05},
 }
 # Searches the nearest image in this norm whatever the budget's.
 NATURAL: dict[type[Attack], ThreatModel] = {CarliniWagnerL0: L2(3), CarliniWagnerL2: L2(3)}
@@ -60,7 +62,7 @@ BEYOND_THE_RANGE: tuple[type[Attack], ...] = (FFGSM,)
 WEAK = ("UniformNoise",)
 # The first run of FAB draws nothing, and a later one shows only where it finds something nearer.
 SELDOM_RANDOM = ("FAB", "FABT")
-WITHOUT_GRADIENTS = ("CornerNoise", "Square", "UniformNoise")
+WITHOUT_GRADIENTS = ("CornerNoise", "SPSA", "Square", "UniformNoise")
 ATTACKS = parts.concrete(Attack, protoat.attacks)
 
 each = pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)

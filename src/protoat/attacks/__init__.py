@@ -30,6 +30,7 @@ from protoat.attacks.noise import CornerNoise, UniformNoise
 from protoat.attacks.pma import PMA
 from protoat.attacks.problem import AttackLoss, AttackResult, Problem
 from protoat.attacks.single_step import FFGSM, RFGSM
+from protoat.attacks.spsa import SPSA
 from protoat.attacks.square import Square
 from protoat.attacks.targets import Targeted, TargetRule, draw_targets
 from protoat.attacks.transfer import Transfer
@@ -49,6 +50,7 @@ __all__ = [
     "PGD",
     "PMA",
     "RFGSM",
+    "SPSA",
     "TPGD",
     "ApproachWrong",
     "Attack",
