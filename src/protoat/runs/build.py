@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from protoat.attacks import Attack
 from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.errors import UserError
@@ -35,19 +36,25 @@ from protoat.runs.run import Run
 from protoat.spelling import setting, together
 from protoat.training import Averaging, parameter_groups
 from protoat.training.optimizer_state import check_usable
+from protoat.training.validation import default_attack
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a run, and, where weights were taken over, a record of what matched."""
+    """The objects of a run, and, where weights were taken over, a record of what matched.
+
+    Attributes:
+        validation_attack: under which held-out images are judged; None judges them clean.
+    """
 
     train: ImageData
     validation: ImageData | None
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
+    validation_attack: Attack | None
     initialised: dict[str, Any] | None = None
 
 
@@ -103,7 +110,8 @@ def build(recipe: Recipe) -> Parts:
         prototype_lr_factor=recipe.prototype_lr_factor,
         weight_decay=given.get("weight_decay", 0.0),
     )
-    return Parts(images, validation, model, objective, _optimizer(recipe, groups), initialised)
+    optimizer = _optimizer(recipe, groups)
+    return Parts(images, validation, model, objective, optimizer, default_attack(objective), initialised)
 
 
 def _built(recipe: Recipe, images: ImageData, modes: Modes | None) -> nn.Module:

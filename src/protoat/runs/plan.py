@@ -11,16 +11,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 
 from protoat.data import ImageData, ImageLoader
-from protoat.objective import Objective
 from protoat.recipes.recipe import Recipe
 from protoat.runs.build import Parts, build
 from protoat.runs.threads import on_fitting_threads
 from protoat.runs.train import first_images, fitting, levers, memory_format_of, precision_of, training_loader
 from protoat.training import make_accelerator
-from protoat.training.validation import Validation, default_attack
+from protoat.training.validation import Validation
 
 _STEPS = 4  # batches that are trained on, of which the first warms up
 _VALIDATED = 256  # images at most
@@ -75,7 +73,7 @@ def plan(recipe: Recipe) -> Plan:
             len(loader),
             recipe.epochs * len(loader) * parts.objective.updates_per_batch,
             loader.seconds,
-            0.0 if parts.validation is None else _validation(parts.model, parts.objective, parts.validation),
+            0.0 if parts.validation is None else _validation(parts, parts.validation),
             validations,
         )
 
@@ -108,12 +106,12 @@ class _Timed(ImageLoader):
         return median(steps[1:] or steps)
 
 
-def _validation(model: nn.Module, objective: Objective, held_out: ImageData) -> float:
+def _validation(parts: Parts, held_out: ImageData) -> float:
     part = held_out.subset(torch.arange(min(len(held_out), _VALIDATED)))
-    device = next(model.parameters()).device
-    measure = Validation(part, default_attack(objective), device=device)
+    device = next(parts.model.parameters()).device
+    measure = Validation(part, parts.validation_attack, device=device)
     started = time.perf_counter()
-    measure(model)
+    measure(parts.model)
     return (time.perf_counter() - started) * len(held_out) / len(part)
 
 

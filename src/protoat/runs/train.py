@@ -91,6 +91,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
         logger.info(levers(recipe, accelerator, memory_format))
         return fitting(recipe, parts, loader, accelerator, memory_format)(
             validation=parts.validation,
+            validation_attack=parts.validation_attack,
             validate_every=recipe.validate_every,
             select=recipe.select,
             out=out,
