@@ -45,6 +45,8 @@ class Recipe:
         augment: padding and flip of training images; none takes the data source's own.
         validation_size: training images held out to choose the best checkpoint; 0 holds out none.
         validate_every: epochs between validations.
+        validation_attack: what held-out images are attacked with, such as pgd20 or square500; none takes pgd10, or
+            measures clean images for a method without attacks.
         select: which epoch is the best on held-out images, by robust accuracy over all or in the worst-mode.
         head: in place of the linear head, such as MultiPrototypeHead; none keeps it, or takes what `modes` need.
         regularizer: metric term such as SoftTriple, or none. Without it `weight` and `norm_weight` have no effect.
@@ -89,6 +91,7 @@ class Recipe:
     augment: Augment | None = None
     validation_size: int = 0
     validate_every: int = 1
+    validation_attack: str | None = None
     select: Literal["robust", "worst-mode"] = "robust"
     head: Callable[[int, int], MultiPrototypeHead] | None = None
     regularizer: Callable[[int, int], Regularizer] | None = None

@@ -17,6 +17,7 @@ from protoat.attacks import Attack
 from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.errors import UserError
+from protoat.evaluation import attack_of_name
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead, classifier_head, freeze_all_but
@@ -80,6 +81,12 @@ def build(recipe: Recipe) -> Parts:
         )
     if recipe.select == "worst-mode" and validation is None:
         raise UserError(f"select worst-mode decides by held-out images; write {setting(validation_size=1000)}")
+    attack = None if recipe.validation_attack is None else attack_of_name(recipe.validation_attack, recipe.threat)
+    if recipe.validation_attack is not None and (attack is None or validation is None):
+        raise UserError(
+            f"{setting(validation_attack=recipe.validation_attack)} attacks no held-out images; "
+            f"write an attack such as pgd20, and {setting(validation_size=1000)}"
+        )
     check_batch(recipe.batch_size, images.shape, 0 if recipe.augment is None else recipe.augment.padding)
     initialised = None
     with torch.random.fork_rng():
@@ -111,7 +118,7 @@ def build(recipe: Recipe) -> Parts:
         weight_decay=given.get("weight_decay", 0.0),
     )
     optimizer = _optimizer(recipe, groups)
-    return Parts(images, validation, model, objective, optimizer, default_attack(objective), initialised)
+    return Parts(images, validation, model, objective, optimizer, attack or default_attack(objective), initialised)
 
 
 def _built(recipe: Recipe, images: ImageData, modes: Modes | None) -> nn.Module:
