@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["differences", "results", "tree"]
 
 # What no two runs share: times, and the list of starts of a run.
-TIMES = ("seconds", "sessions", "started", "commit")
+TIMES = ("seconds", "sessions", "started", "measured", "commit")
 # Logs and locks, and batches that a measurement no longer needs once it has ended.
 _NO_RESULTS = ("tensorboard", "evaluation.partial", ".lock", ".locks")
 

@@ -14,6 +14,7 @@ from benchmarks.chaos import commands, mutations
 from benchmarks.chaos.calls import _of_numbers
 from benchmarks.chaos.folders import differences, results
 from benchmarks.chaos.forks import Ended
+from tests.processes import begin
 
 ROOT = Path(__file__).parents[2]
 _WRITES = """
@@ -72,7 +73,7 @@ def record(folder: Path, **content: object) -> dict[str, str]:
 def test_results_are_compared_without_times_and_with_the_order_of_keys(tmp_path: Path) -> None:
     first = record(tmp_path / "a", base=0.5, total=0.5, seconds=1.0)
     assert sorted(first) == ["last.safetensors", "metrics.jsonl"]
-    assert differences(first, record(tmp_path / "b", base=0.5, total=0.5, seconds=2.0)) == []
+    assert differences(first, record(tmp_path / "b", base=0.5, total=0.5, seconds=2.0, measured="today")) == []
     assert differences(first, record(tmp_path / "c", base=0.6, total=0.5)) == ["metrics.jsonl differs"]
     assert differences(first, record(tmp_path / "d", total=0.5, base=0.5)) == ["metrics.jsonl differs"]
     assert differences(first, {**first, ".x.partial": ""}) == [".x.partial is left over"]
@@ -135,20 +136,20 @@ def test_cases_cover_every_command_and_are_the_same_for_a_seed() -> None:
     )
 
 
-def broken(*args: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.chaos", *args], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout if done.returncode else ""
+def broken(log: Path, *args: str) -> str:
+    process = begin("-m", "benchmarks.chaos", *args, log=log, folder=ROOT)
+    process.join()
+    said = log.read_text()
+    assert process.exitcode in (0, 1), said
+    return said if process.exitcode else ""
 
 
 @pytest.mark.parametrize("args", [["calls", "--count", "40"], ["kills", "--only", "4", "5"]])
-def test_a_few_cases(args: list[str]) -> None:
-    assert not broken(*args, "--jobs", "1")
+def test_a_few_cases(args: list[str], tmp_path: Path) -> None:
+    assert not broken(tmp_path / "log", *args, "--jobs", "1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "count"), [("kills", 16), ("mutations", 40), ("commands", 80), ("calls", 120)])
-def test_nothing_breaks(part: str, count: int) -> None:
-    assert not broken(part, "--count", str(count), "--seed", "1")
+def test_nothing_breaks(part: str, count: int, tmp_path: Path) -> None:
+    assert not broken(tmp_path / "log", part, "--count", str(count), "--seed", "1")
