@@ -144,23 +144,16 @@ def test_the_threat_model_is_enough_and_the_record_is_json(kind: type[Attack]) -
 @each
 @each_threat
 def test_images_keep_to_the_budget_and_the_range(kind: type[Attack], threat: ThreatModel) -> None:
-    model, x, y = parts.trained()
-    x[0], x[1] = 0.0, 1.0
-    x_adv = build(kind, threat).perturb(model, x, y, generator=seed(0))
-    assert legal(x_adv, x, threat.eps, threat)
-    assert not x_adv.requires_grad and x_adv.dtype == x.dtype
-    assert not torch.equal(x_adv, x)
-
-
-@each
-@each_threat
-def test_the_model_is_shown_images_in_the_range(kind: type[Attack], threat: ThreatModel) -> None:
+    """And those that the model is shown to the range."""
     model, x, y = parts.trained()
     x[0], x[1] = 0.0, 1.0
     shown: list[Tensor] = []
     model.register_forward_pre_hook(lambda _, given: shown.append(torch.stack(given[0].detach().aminmax())))
     attack = Transfer(PGD(threat, steps=3), model, name="itself") if kind is Transfer else build(kind, threat)
-    attack.perturb(model, x, y, generator=seed(0))
+    x_adv = attack.perturb(model, x, y, generator=seed(0))
+    assert legal(x_adv, x, threat.eps, threat)
+    assert not x_adv.requires_grad and x_adv.dtype == x.dtype
+    assert not torch.equal(x_adv, x)
     low, high = float(torch.stack(shown).min()), float(torch.stack(shown).max())
     within = low >= -1e-6 and high <= 1 + 1e-6
     assert within == (kind not in BEYOND_THE_RANGE), (low, high)

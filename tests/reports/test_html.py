@@ -39,6 +39,12 @@ def _page(folders: list[Path], tmp_path: Path, **options: Any) -> Page:
     return Page(report(folders, tmp_path / "report.html", **{"images": 0} | options))
 
 
+@pytest.fixture(scope="module")
+def page(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Of the first run, without attacked images."""
+    return _page([runs[0]], tmp_path_factory.mktemp("page"))
+
+
 def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The folder, its evaluation changed."""
     path = folder / "evaluation.json"
@@ -48,10 +54,9 @@ def _changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     return folder
 
 
-def test_every_section_is_there_in_order(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    found = _page([runs[0]], tmp_path)
-    assert [text for tag, text in found.headings if tag == "h3"] == SECTIONS
-    levels = [int(tag[1]) for tag, _ in found.headings]
+def test_every_section_is_there_in_order(page: Page) -> None:
+    assert [text for tag, text in page.headings if tag == "h3"] == SECTIONS
+    levels = [int(tag[1]) for tag, _ in page.headings]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
 
 
@@ -66,9 +71,9 @@ def test_summary_names_head_modes_and_weighting_where_there_are_some(tmp_path: P
     assert told["modes"] == told["plain"] | added and not told["plain"].keys() & added.keys()
 
 
-def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path], page: Page) -> None:
     record = json.loads((runs[0] / "evaluation.json").read_text())
-    rows = _page([runs[0]], tmp_path).tables["Accuracy under attack, with Wilson's 95 % interval"]
+    rows = page.tables["Accuracy under attack, with Wilson's 95 % interval"]
     assert [row[0] for row in rows[1:]] == ["clean", "pgd5", "pgd5@0.2", "worst case"]
     for row, entry in zip(rows[1:], [*record["attacks"].values(), record["worst_case"]], strict=True):
         low, high = _wilson(entry["correct"], entry["total"])
@@ -78,14 +83,11 @@ def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path]
         assert row[5].endswith(f": {100 * lowest:.1f}")
 
 
-def test_table_of_modes_begins_with_the_weakest_and_the_summary_says_so(
-    runs: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_table_of_modes_begins_with_the_weakest_and_the_summary_says_so(runs: tuple[Path, Path], page: Page) -> None:
     record = json.loads((runs[0] / "evaluation.json").read_text())
     modes, clean = record["worst_case"]["per_mode"], record["attacks"]["clean"]["per_mode"]
     order = sorted(modes, key=lambda name: modes[name]["correct"] / modes[name]["total"])
-    found = _page([runs[0]], tmp_path)
-    rows = found.tables["Accuracy of each mode, the weakest first, with Wilson's 95 % interval"][1:]
+    rows = page.tables["Accuracy of each mode, the weakest first, with Wilson's 95 % interval"][1:]
     assert [row[0] for row in rows] == order
     for row in rows:
         for cell, counts in zip(row[1:3], (clean[row[0]], modes[row[0]]), strict=True):
@@ -94,14 +96,13 @@ def test_table_of_modes_begins_with_the_weakest_and_the_summary_says_so(
     weakest = modes[order[0]]
     low, high = _wilson(weakest["correct"], weakest["total"])
     sure = f"{100 * weakest['correct'] / weakest['total']:.1f}\u00a0% [{low:.1f}, {high:.1f}]"
-    assert f"Your weakest mode is {order[0]}: {sure} of its {weakest['total']} images stay right" in found.words
-    assert f"stay right under attack, the lowest of {len(order)} in this measurement, and " in found.words
+    assert f"Your weakest mode is {order[0]}: {sure} of its {weakest['total']} images stay right" in page.words
+    assert f"stay right under attack, the lowest of {len(order)} in this measurement, and " in page.words
 
 
-def test_bars_are_as_long_as_the_accuracy(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_bars_are_as_long_as_the_accuracy(runs: tuple[Path, Path], page: Page) -> None:
     record = json.loads((runs[0] / "evaluation.json").read_text())
-    found = _page([runs[0]], tmp_path)
-    bars = [own["style"] for tag, own in found.elements if tag == "i"]
+    bars = [own["style"] for tag, own in page.elements if tag == "i"]
     clean = record["attacks"]["clean"]
     low, high = _wilson(clean["correct"], clean["total"])
     assert bars[:2] == [
@@ -110,21 +111,20 @@ def test_bars_are_as_long_as_the_accuracy(runs: tuple[Path, Path], tmp_path: Pat
     ]
 
 
-def test_summary_names_what_nobody_has_looked_at(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_summary_names_what_nobody_has_looked_at(runs: tuple[Path, Path], page: Page, tmp_path: Path) -> None:
     words = _page([runs[1]], tmp_path).words
     assert "No AutoAttack" in words
     assert f"Not audited for masked gradients; do so: protoat audit {runs[1]}" in words
     assert "knows the prototypes" not in words
-    assert "knows the prototypes" in _page([runs[0]], tmp_path).words
+    assert "knows the prototypes" in page.words
     assert "pgd5@0.2" in words.partition("Not in the worst case")[2].partition("\n")[0]
 
 
-def test_page_is_one_file_that_may_load_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    found = _page([runs[0]], tmp_path)
-    addresses = [own[key] or "" for _, own in found.elements for key in ("src", "href") if key in own]
+def test_page_is_one_file_that_may_load_nothing(page: Page) -> None:
+    addresses = [own[key] or "" for _, own in page.elements for key in ("src", "href") if key in own]
     assert addresses and all(address.startswith(("#", "data:")) for address in addresses)
-    policy = next(own["content"] for tag, own in found.elements if tag == "meta" and own.get("http-equiv"))
-    running = [text for own, text in found.scripts if "type" not in own]
+    policy = next(own["content"] for tag, own in page.elements if tag == "meta" and own.get("http-equiv"))
+    running = [text for own, text in page.scripts if "type" not in own]
     digests = {base64.b64encode(sha256(text.encode()).digest()).decode() for text in running}
     assert policy is not None and "default-src 'none'" in policy
     assert set(re.findall(r"'sha256-([^']+)'", policy)) == digests and len(digests) == 1
@@ -190,10 +190,10 @@ def test_a_measurement_without_a_run_is_reported(runs: tuple[Path, Path], tmp_pa
 
 
 def test_audit_of_something_else_is_marked(
-    runs: tuple[Path, Path], records_only: Callable[[Path], Path], tmp_path: Path
+    runs: tuple[Path, Path], page: Page, records_only: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     message = "The audit is not about what was measured: sha256 differ; audit again."
-    assert message not in _page([runs[0]], tmp_path).words
+    assert message not in page.words
     folder = _changed(records_only(runs[0]), lambda record: record["subject"].update(sha256="0"))
     assert message in _page([folder], tmp_path).words
 
@@ -267,11 +267,10 @@ def test_runs_that_saw_other_images_are_not_compared(
 
 
 def test_commands_of_the_report_give_the_same_numbers(
-    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: tuple[Path, Path], page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _page([runs[0]], tmp_path)
     monkeypatch.chdir(tmp_path)
-    commands = found.code["The same recipe, trained and measured in a new folder"].splitlines()
+    commands = page.code["The same recipe, trained and measured in a new folder"].splitlines()
     train, evaluate, audit = [shlex.split(line) for line in commands if not line.startswith("#")]
     assert (train[0], audit[:2]) == ("protoat", ["protoat", "audit"])
     assert main(train[1:]) == 0 and main(evaluate[1:]) == 0
