@@ -61,7 +61,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_recipe_is_covered() -> None:
-    assert set(recipe_names()) == {*PAPER, *PRETRAINING, "digits", "digits-2"}
+    assert set(recipe_names()) == {*PAPER, *PRETRAINING, "digits", "digits-2", "digits-lt"}
 
 
 @pytest.mark.usefixtures("blank")
@@ -107,12 +107,21 @@ def test_cifar_steps_are_the_papers() -> None:
         assert recipe.method(recipe.threat).attack.step_size == pytest.approx(2 / 255)
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-2"])
-def test_digits_build_without_any_download(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "images"), [("digits", 1297), ("digits-2", 1297), ("digits-lt", 502)])
+def test_digits_build_without_any_download(
+    name: str, images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROTOAT_DATA", str(tmp_path))
     parts = build(read_recipe(name))
     assert parts.validation is not None
-    assert len(parts.train) + len(parts.validation) == 1297
+    assert len(parts.train) + len(parts.validation) == images
+
+
+def test_the_rarest_digits_of_both_classes_have_a_16th_of_the_most_frequent() -> None:
+    parts = build(read_recipe("digits-lt"))
+    assert parts.validation is not None
+    counts = (parts.train.modes.bincount() + parts.validation.modes.bincount()).tolist()
+    assert counts[8:] == [8, 8] and 16 * 8 == counts[0] <= counts[1] and parts.train.class_names == ("even", "odd")
 
 
 @pytest.mark.usefixtures("blank")

@@ -1,87 +1,122 @@
-"""``protoat demo``."""
+"""``protoat demo``: what known and discovered modes do for the worst mode of small real images."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
-from protoat.evaluation import Count
-from protoat.evaluation.record import Evaluation
+from protoat.evaluation import AttackReport
 from protoat.recipes.parser import Parser
 from protoat.recipes.reading import read_recipe
-from protoat.reports.records import accuracy
 from protoat.runs.cores import choosing_threads
+from protoat.runs.images import training_images
 from protoat.runs.measure import measure
 from protoat.runs.run import Run
 from protoat.runs.train import train
 
-_RUNS = {"PGD-AT": ["--regularizer", "none"], "multi-prototype PGD-AT": []}
-_ATTACKS = ["clean", "fgsm", "pgd10", "pgd100"]
+_SEEDS = (0, 1, 2)
+_ATTACKS = ("clean", "pgd50")
+_PLAIN, _KNOWN, _DISCOVERED = "PGD-AT", "modes known", "modes discovered"
+_WEIGHTS = ("--weighting", "group-dro")
+# Modes are discovered in the run of PGD-AT of the same seed: clusters of its embeddings, without any label of modes.
+_WAYS = {
+    _PLAIN: (),
+    _KNOWN: ("--modes", "known", *_WEIGHTS),
+    _DISCOVERED: ("--modes", "discovered", "--modes.clusters", "10", *_WEIGHTS),
+}
 
 
 def main(args: list[str]) -> None:
-    """Trains with and without prototypes on the same budget and seed, attacks both, and compares."""
+    """Trains plainly, with known and with discovered modes over three seeds, attacks all, and compares mode by mode."""
     parser = Parser("protoat demo")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the two runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the runs")
     out = parser.parse_args(args).out
-    logging.getLogger("protoat.training.loop").setLevel(logging.WARNING)
+    logging.getLogger("protoat").setLevel(logging.WARNING)
     torch.set_num_threads(1)  # so that everybody sees the same numbers; for 8x8 pixels a second one brings nothing
     started = time.perf_counter()
-    say("real 8x8 digits in two classes of five modes each: 0-4 against 5-9, moved by at most 0.1 a pixel")
+    say(
+        "real 8x8 digits in two classes, even and odd, of five modes each; of some digits there are 16 times more "
+        "training images than of others; an attack moves each pixel by at most 0.05"
+    )
+    runs: dict[str, list[Run]] = {way: [] for way in _WAYS}
     with choosing_threads(None):
-        runs = {name: _run(name, overrides, out) for name, overrides in _RUNS.items()}
-    plain, multi = (run.evaluation for run in runs.values() if run.evaluation is not None)
-    _compare("accuracy on 500 test images, % [95 % interval]", "attack", _totals(plain), _totals(multi))
-    for attack in ("clean", "pgd100"):
-        modes = [measured[attack].per_mode for measured in (plain, multi)]
-        _compare(f"the same for each mode, {attack}", "digit", *modes)
-    _prototypes(runs["multi-prototype PGD-AT"])
+        for seed in _SEEDS:
+            for way in _WAYS:
+                runs[way].append(_run(way, seed, out))
+    _compare(runs)
+    _by_mode(runs)
+    plain, known = runs[_PLAIN][0].path, runs[_KNOWN][0].path
     seconds = time.perf_counter() - started
-    say(f"{seconds:.0f} s; files are in {out}; next: protoat show {runs['multi-prototype PGD-AT'].path}")
+    say(f"{seconds:.0f} s; files are in {out}; next: protoat compare {plain} {known}, which tests the difference")
 
 
-def _run(name: str, overrides: list[str], out: Path) -> Run:
-    folder = out / name.lower().replace(" ", "-")
-    say(f"training {name} into {folder}", flush=True)
-    train(read_recipe("digits-2", overrides), folder)
-    measure(Run(folder).subject(), _ATTACKS)
+def _run(way: str, seed: int, out: Path) -> Run:
+    folder = _folder(way, seed, out)
+    say(f"training {way}, seed {seed}, into {folder}", flush=True)
+    encoder = ("--modes.encoder", str(_folder(_PLAIN, seed, out))) if way == _DISCOVERED else ()
+    train(
+        read_recipe("digits-lt", ["--regularizer", "none", "--seed", str(seed), *_WAYS[way], *encoder]),
+        folder,
+        progress=False,
+    )
+    measure(Run(folder).subject(), list(_ATTACKS))
     return Run(folder)
 
 
-def _totals(record: Evaluation) -> dict[str, Count]:
-    return {name: record[name].count for name in _ATTACKS}
+def _folder(way: str, seed: int, out: Path) -> Path:
+    return out / f"{way.lower().replace(' ', '-')}-{seed}"
 
 
-def _compare(title: str, kind: str, plain: Mapping[str, Count], multi: Mapping[str, Count]) -> None:
-    rows = [[name, accuracy(plain[name]), accuracy(multi[name]), _verdict(plain[name], multi[name])] for name in plain]
-    print_table(title, [kind, *_RUNS, "difference"], rows)
+def _measured(run: Run, attack: str) -> AttackReport:
+    assert run.evaluation is not None
+    return run.evaluation[attack]
 
 
-def _verdict(plain: Count, multi: Count) -> str:
-    """What the two intervals allow to say."""
-    (low, high), (low_multi, high_multi) = plain.interval, multi.interval
-    gain = f"{100 * (multi.accuracy - plain.accuracy):+.1f}"
-    return gain if low_multi > high or high_multi < low else f"{gain}, no difference shown"
+def _worst(run: Run, attack: str) -> float:
+    return min(count.accuracy for count in _measured(run, attack).per_mode.values())
 
 
-def _prototypes(run: Run) -> None:
-    start = run.choices["regularizer"]["init_args"]["prototypes_per_class"]
-    assert run.best is not None
-    counts, best = dict(run.prototype_counts), run.best.epoch
-    columns = ["class", "at first", f"epoch {best} (measured above)", f"epoch {max(counts)} (last)"]
-    names = run.fact("class_names")
+def _compare(runs: dict[str, list[Run]]) -> None:
+    """Accuracy under each attack, over all images and in the worst mode, of each way to train."""
     rows = [
-        [name, str(start), *map(str, pair)]
-        for name, *pair in zip(names, counts[best], counts[max(counts)], strict=True)
+        [attack, *(_spread([_measured(run, attack).accuracy for run in trained]) for trained in runs.values())]
+        for attack in _ATTACKS
     ]
-    print_table("prototypes in use, before and after merging", columns, rows)
-    say(
-        "One seed and a small set: where the intervals overlap no difference is shown, whichever number is larger, and "
-        "another seed can turn the order around. Overlap is no test; protoat compare looks at the images one by one."
-    )
+    rows += [
+        [f"{attack}, worst mode", *(_spread([_worst(run, attack) for run in trained]) for trained in runs.values())]
+        for attack in _ATTACKS
+    ]
+    print_table(f"accuracy on 500 test images, %: mean of {len(_SEEDS)} seeds [least, most]", ["attack", *runs], rows)
+    plain = [_worst(run, "pgd50") for run in runs[_PLAIN]]
+    for way, trained in runs.items():
+        if way != _PLAIN:
+            higher = sum(_worst(run, "pgd50") > than for run, than in zip(trained, plain, strict=True))
+            say(f"{way}: the worst mode under pgd50 is above that of {_PLAIN} in {higher} of {len(_SEEDS)} seeds")
+
+
+def _by_mode(runs: dict[str, list[Run]]) -> None:
+    """Accuracy under the strongest attack in each mode, beside the images that it was trained on."""
+    images, _ = training_images(read_recipe("digits-lt"))
+    counts = dict(zip(images.mode_names, images.modes.bincount(minlength=len(images.mode_names)).tolist(), strict=True))
+    rows = [
+        [
+            mode,
+            str(counts[mode]),
+            *(
+                _spread([_measured(run, "pgd50").per_mode[mode].accuracy for run in trained])
+                for trained in runs.values()
+            ),
+        ]
+        for mode in sorted(counts, key=lambda mode: counts[mode])
+    ]
+    print_table("the same for each mode, pgd50, rarest first", ["digit", "training images", *runs], rows)
+
+
+def _spread(shares: list[float]) -> str:
+    return f"{100 * fmean(shares):.1f} [{100 * min(shares):.1f}, {100 * max(shares):.1f}]"

@@ -79,9 +79,7 @@ PARITY_LT = replace(
 )
 DIGITS_2 = StudyData("digits-2", "digits-2", "modes-digits-2")
 DIGITS_2_LT = replace(DIGITS_2, label="digits-2-LT", name="modes-digits-2-lt", study={"long_tail": 4})
-DIGITS_PARITY_LT = replace(
-    DIGITS_2, label="digits odd/even-LT", name="modes-digits-parity-lt", study={**_PARITY, "long_tail": 4}
-)
+DIGITS_PARITY_LT = StudyData("digits-lt", "digits odd/even-LT", "modes-digits-parity-lt")
 CIFAR = StudyData("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
 # Where the pictures are JPEG files, in folders of classes below train and test.
 CIFAR_JPEG = replace(
@@ -185,10 +183,15 @@ _NOTES = (
         "frequent; test images are not thinned. LeNet, L-inf 0.2, Adam, 10 epochs.",
         data=("modes-mnist-2-lt", "modes-mnist-parity-lt"),
     ),
-    Note("digits: the recipe digits-2, L-inf 0.1.", data=("modes-digits-*",)),
+    Note("digits-2: the recipe of this name, L-inf 0.1.", data=("modes-digits-2*",)),
     Note(
-        "digits, LT: the rarest digit of a class has a quarter of the training images of the most frequent.",
-        data=("modes-digits-*lt",),
+        "digits-2-LT: the rarest digit of a class has a quarter of the training images of the most frequent.",
+        data=("modes-digits-2-lt",),
+    ),
+    Note(
+        "digits odd/even-LT: the recipe digits-lt, L-inf 0.05; the rarest digit of a class has a 16th of the training "
+        "images of the most frequent.",
+        data=("modes-digits-parity-lt",),
     ),
     Note(
         "CIFAR10-2, two classes of five classes of CIFAR-10: LeNet, all training images, flipped and not cropped, "
