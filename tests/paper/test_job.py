@@ -87,6 +87,7 @@ def test_every_other_key_counts() -> None:
         "head": {"class_path": "MultiPrototypeHead"},
         "modes": {"class_path": "KnownModes"},
         "weighting": {"class_path": "GroupDRO"},
+        "validation_attack": "pgd20",
     }
     assert changes.keys() | {"initialise", "checkpoint_every"} == yaml.safe_load(read_recipe("digits").text).keys()
     found = {identity(**{key: value}) for key, value in changes.items()}
