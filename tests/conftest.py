@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
-    """Every test starts from the same random state and levels of logging, on one thread, whatever ran before it."""
+    """Every test starts alike, whatever ran before it: random state, levels of logging, spelling, one thread."""
     import torch  # not above: the process that only hands out tests need not wait for it
 
     if torch.accelerator.is_available():
@@ -28,6 +29,8 @@ def _same_start() -> None:
     else:  # the same, but does not note down where it was called for each kind of device that is absent
         torch.default_generator.manual_seed(0)
     torch.set_num_threads(1)
+    if spelling := sys.modules.get("protoat.spelling"):
+        spelling.spell_by(None)  # as commands whose parts a test has called
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("protoat") and isinstance(logger, logging.Logger):
             logger.setLevel(logging.NOTSET)  # as commands that ran in this process set them

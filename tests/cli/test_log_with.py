@@ -72,6 +72,22 @@ def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: py
     Run(run).check()
 
 
+def test_a_page_leaves_out_a_damaged_record_but_never_goes_out_beside_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Book, "told", [])
+    monkeypatch.setitem(tracker_kinds.KINDS, "wandb", Book)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: True)
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    assert main(["train", "--config", "digits-2", *SHORT, "--out", str(run)]) == 0
+    (run / "last.json").write_bytes(b'{"epoch": 1\x15}')
+    command = ["report", str(run), "--images", "0", "--out", str(page)]
+    assert main([*command, "--log_with", "wandb"]) == 2
+    assert f"{run / 'last.json'} is damaged" in capsys.readouterr().err
+    assert not page.exists() and not Book.told
+    assert main(command) == 0 and page.exists()
+
+
 def test_what_leaves_names_no_machine_and_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Book, "told", [])
     monkeypatch.setitem(tracker_kinds.KINDS, "wandb", Book)

@@ -44,9 +44,10 @@ def main(args: list[str]) -> None:
     from protoat.reports.html import report  # drawing takes a second to import, and help needs none
 
     folders = list(map(find_run, options.folders))
+    private = _private(folders) if options.log_with else ()
     with Shown() as shown:
         out = report(folders, options.out, images=options.images, advance=shown.at)
-    tell(options.log_with, folders[0], "report", [out], private=_private(folders))
+    tell(options.log_with, folders[0], "report", [out], private=private)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network")
 
 
@@ -57,6 +58,9 @@ def _private(folders: Sequence[Path]) -> set[str]:
     for folder in folders:
         for path in (*folder.glob("*.json"), folder / "recipe.yaml"):
             if path.is_file() and not path.is_symlink():
-                record = (parse_yaml if path.suffix == ".yaml" else parse_json)(path.read_bytes())
+                try:
+                    record = (parse_yaml if path.suffix == ".yaml" else parse_json)(path.read_bytes())
+                except ValueError as error:
+                    raise UserError(f"{path} is damaged: {error}; restore it, or leave out --log_with") from error
                 found |= {*local_paths(record), *machines(record)}
     return found
