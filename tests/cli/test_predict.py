@@ -90,9 +90,12 @@ def test_files_folders_patterns_and_lists_name_pictures(
     assert said("-", f"{pictures}/8.png") == [whole[1], whole[4], whole[0]]
 
 
-def test_json_goes_to_a_file_and_holds_every_probability(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_json_goes_to_a_file_and_holds_every_probability(
+    run: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "said.json"
     assert main(["predict", str(run.path), str(pictures / "8.png"), "--out", str(out)]) == 0
+    assert "predictions for 1 picture are in" in capsys.readouterr().out
     (row,) = json.loads(out.read_text())
     assert sum(row["probabilities"].values()) == pytest.approx(1)
     assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["class_name"]]

@@ -135,7 +135,7 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What is said of a folder with one crafted picture, for each of them, and of each folder that is crafted itself.
+    """The message for a folder with one crafted picture, for each such picture, and for each crafted folder.
 
     One process reads them all, since to start one takes longer.
     """

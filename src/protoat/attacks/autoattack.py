@@ -89,6 +89,6 @@ class AutoAttack(Ensemble):
         return worst_case(problem, self.threat.geometry, runs, batch_size=self.batch_size)
 
     def parameters(self) -> dict[str, Any]:
-        """Those of `Ensemble`, and the version."""
+        """The version and every parameter of every part for the model attacked last; before, no parts."""
         version = {} if self.num_classes is None else {"version": self.version(self.num_classes)}
         return super().parameters() | version

@@ -31,7 +31,7 @@ class Adam:
     """State of Adam for each image that is still being moved.
 
     Attributes:
-        w: (B, ...) points in the tanh space.
+        w: (B, ...) points, in the tanh space or in that of images.
         mean, square: running means of the gradient and of its square.
         rows: (B,) which images of the batch these are.
     """

@@ -66,14 +66,18 @@ def main(args: list[str]) -> None:
     found = run.predict(paths, which=options.weights, batch_size=options.batch_size)
     if form == "table":
         keep("predictions", _plain(paths, found))
-        print_table(f"{called(run.path)}: {len(paths)} pictures", *_table(paths, found), text=2, names=_NAMES)
+        print_table(f"{called(run.path)}: {_counted(paths)}", *_table(paths, found), text=2, names=_NAMES)
         return
     text = _csv(paths, found) if form == "csv" else _json(paths, found)
     if options.out is None:
         say(text, end="", lines=True)
         return
     write(options.out, text)
-    say(f"predictions for {len(paths)} pictures are in {options.out}")
+    say(f"predictions for {_counted(paths)} are in {options.out}")
+
+
+def _counted(paths: Sequence[Path]) -> str:
+    return f"{len(paths)} picture{'s' * (len(paths) != 1)}"
 
 
 def _paths(words: Sequence[str]) -> Iterator[Path]:

@@ -38,16 +38,8 @@ class Part(NamedTuple):
         return ["table", str(self.table), *chain(*chosen), "--format", "csv", "--out", out]
 
 
-WAYS = (
-    "plain",
-    "soft-triple",
-    "soft-triple-projected",
-    "soft-triple-kmeans",
-    "logsumexp",
-    "known",
-    "discovered",
-    "discovered-plain",
-)
+_NAMES = [row.setup.name for row in table_of(10).rows if row.setup is not None]
+WAYS = tuple(name for name in _NAMES if not name.endswith("-weights"))
 # What two processes do at the same time: every row, and for a row or two all that is measured. Rows and data sets meet
 # where a recipe or a row knows of the other.
 SHARES = (
