@@ -9,6 +9,9 @@ The ten digits are two classes, 0-4 and 5-9, of five modes each. `objective.epoc
 merge; `epoch.batches` says how far training is, by which radii grow where a ramp is asked for.
 """
 
+import tempfile
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -39,4 +42,6 @@ for epoch in objective.epochs(EPOCHS, model, optimizer):
 
 report = pa.evaluate(model, test, ["clean", "pgd20"], threat=pa.Linf(0.1))
 print(report)
-torch.save({"model": model.state_dict(), "objective": objective.state_dict()}, "model-and-prototypes.pt")
+file = Path(tempfile.mkdtemp(), "model-and-prototypes.pt")
+torch.save({"model": model.state_dict(), "objective": objective.state_dict()}, file)
+print(f"{file} holds all that another program needs to go on")

@@ -81,14 +81,15 @@ def test_robust_accuracy_without_arguments(run: Any) -> None:
     inside(run("robust_accuracy.py")["report"])
 
 
-def test_training_loop(run: Any) -> None:
+def test_training_loop(run: Any, tmp_path: Path) -> None:
     found = run("training_loop.py")
     inside(found["report"])
     assert found["report"]["pgd20"].accuracy > 0.6 and len(found["report"]["pgd20"].per_mode) == 10
     assert found["epoch"].number == found["EPOCHS"] and found["objective"].stopped is None
-    saved = torch.load("model-and-prototypes.pt", weights_only=True)
+    saved = torch.load(found["file"], weights_only=True)
     found["objective"].load_state_dict(saved["objective"])
     found["model"].load_state_dict(saved["model"])
+    assert not any(tmp_path.iterdir()), "an example leaves nothing in the folder it is run from"
 
 
 def test_finetune_folders(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

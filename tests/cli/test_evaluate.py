@@ -235,7 +235,7 @@ def outcomes(folder: Path) -> dict[str, str]:
 def test_a_measurement_that_was_killed_ends_like_one_that_was_not(run: Path, tmp_path: Path, printed) -> None:
     out = tmp_path / "out"
     command = ["evaluate", str(run), "--out", str(out), *ATTACKS]
-    process = begin("-m", "protoat.cli", *command, log=tmp_path / "log")
+    process = begin("-m", "protoat", *command, log=tmp_path / "log")
     while len(list(out.glob("evaluation.partial/*.json"))) < 9 and process.is_alive():
         time.sleep(0.01)
     process.kill()
@@ -258,7 +258,7 @@ def test_two_processes_share_the_images_and_find_the_same(run: Path, in_two_proc
     printed("evaluate", str(run), *attacks)
     alone = record(run)
     (run / "evaluation.json").unlink()
-    in_two_processes("-m", "protoat.cli", "evaluate", str(run), *attacks)
+    in_two_processes("-m", "protoat", "evaluate", str(run), *attacks)
     assert outcomes(run) == {name: entry["outcomes"] for name, entry in alone["attacks"].items()}
     assert record(run)["worst_case"]["outcomes"] == alone["worst_case"]["outcomes"]
     assert record(run)["subject"] == alone["subject"]

@@ -242,7 +242,7 @@ def test_train_can_be_called_from_a_program(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.slow
 def test_two_processes_train_one_run_and_leave_in_order(tmp_path: Path, in_two_processes: Callable[..., None]) -> None:
     out = tmp_path / "run"
-    in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out), anew=True)
+    in_two_processes("-m", "protoat", "train", *SHORT, "--out", str(out), anew=True)
     stored = Run(out)
     assert stored.complete
     assert stored.facts["sessions"][0]["processes"] == 2
@@ -256,5 +256,5 @@ def test_a_refusal_ends_every_process(tmp_path: Path, in_two_processes: Callable
     facts = json.loads((out / "run.json").read_text())
     edit(out / "run.json", json.dumps(facts | {"train_images": 7}))
     with pytest.raises(AssertionError, match=r"has changed since \(train_images 7 then, 1247 now\)") as caught:
-        in_two_processes("-m", "protoat.cli", "train", *SHORT, "--out", str(out), anew=True)
+        in_two_processes("-m", "protoat", "train", *SHORT, "--out", str(out), anew=True)
     assert "[2, 2] == [0, 0]" in str(caught.value)  # both ended by themselves

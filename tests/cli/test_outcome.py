@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from protoat import cli
+from protoat import __version__, cli
 from protoat.cli.outcome import run
 from protoat.data import DataNotFoundError, ImageFolder
 from protoat.errors import MissingFileError, UserError
@@ -191,6 +193,11 @@ def test_threads_are_chosen_only_where_nobody_has_set_them(
     assert run("show", lambda _: shares.append(share_of_cores()), [], own_process=own_process) == 0
     assert shares == [cores() if own_process and variable is None else None]
     assert share_of_cores() is None
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "protoat", "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"protoat {__version__}\n"
 
 
 def test_a_program_that_calls_the_command_line_keeps_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from protoat.plots.map import embedding_map
 from protoat.plots.prototypes import (
     agreement,
     nearest_images,
@@ -74,6 +75,19 @@ def test_usage_over_time_is_that_of_the_log(ours: Path, plain: Path) -> None:
     assert row.filled(0).tolist() == [100 * epoch[1][1] for epoch in usage]
     with pytest.raises(ValueError, match="has no record of usage"):
         usage_over_time(plain)
+
+
+def test_a_run_of_the_zoo_goes_by_its_name_and_not_by_a_path_of_this_machine(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = Pictured("zoo:digits-2", 10)
+    with caplog.at_level("INFO", "protoat"):
+        embedding_map(seen, attack="pgd1")
+    assert len(caplog.messages) == 3
+    assert all(said.startswith("zoo:digits-2: ") for said in caplog.messages)
+    for draw in (prototype_counts, usage_over_time):
+        with pytest.raises(ValueError, match=r"^zoo:mnist-2 has no record"):
+            draw("zoo:mnist-2")
 
 
 def slow_places(run: Path) -> tuple[list[int], list[int], list[int]]:

@@ -119,7 +119,7 @@ def test_a_terminal_that_knows_few_characters_is_enough(
 ) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(
-        [sys.executable, "-m", "protoat.cli", *command],
+        [sys.executable, "-m", "protoat", *command],
         check=False,
         env=environment,
         capture_output=True,

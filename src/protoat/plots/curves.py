@@ -9,6 +9,7 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.plots.plot import Plot, styled
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, labels, legend
+from protoat.runs.claims import called
 from protoat.runs.run import Run
 
 _MEASURED = {"clean": ("held out, clean", "-", "o"), "robust": ("held out, attacked", "--", "^")}
@@ -28,7 +29,7 @@ def training_curves(runs: Sequence[Path | str]) -> Plot:
     found = list(zip(labels(folders), map(Run, folders), strict=True))
     for _, run in found:
         if not run.epochs:
-            raise UserError(f"{run.path} holds no epoch yet; train it: protoat train")
+            raise UserError(f"{called(run.path)} holds no epoch yet; train it: protoat train")
     about = [f"{name}: {run.progress} epochs" + f", {run.state}" * bool(run.state) for name, run in found]
     plot = Plot("Training", about, size=(5, 4.2))
     losses, accuracies = plot.subplots(2, sharex=True)

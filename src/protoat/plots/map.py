@@ -107,7 +107,7 @@ def embedding_map(
     if most is not None and most < len(data):
         data = data.subset(torch.arange(most))
         clean, attacked = (Embedded(*(part[:most] for part in each)) for each in (clean, attacked))
-    logger.info("%s: arranging %d points, which takes a while", seen.path, 2 * len(data))
+    logger.info("%s: arranging %d points, which takes a while", seen.called, 2 * len(data))
     positions = place(clean.embedding, attacked.embedding, seed=seed)
     right = [Count(int((part.predicted == data.labels).sum()), len(data)) for part in (clean, attacked)]
     threat = seen.threat(attack)

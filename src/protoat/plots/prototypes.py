@@ -15,6 +15,7 @@ from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.plot import Plot, styled
 from protoat.plots.style import bar, colour, dash, label, legend, marker, name_places, names
 from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name
+from protoat.runs.claims import called
 from protoat.runs.run import Run
 
 _MOST_LINES = 12
@@ -34,7 +35,7 @@ def prototype_counts(run: Run | Path | str) -> Plot:
     trace = stored.prototype_counts
     if not trace:
         raise UserError(
-            f"{stored.path} has no record of prototypes: it was not trained with SoftTriple, or for no epoch yet"
+            f"{called(stored.path)} has no record of prototypes: trained without SoftTriple, or for no epoch yet"
         )
     epochs = [epoch for epoch, _ in trace]
     classes = stored.facts.get("class_names", [str(place) for place in range(len(trace[0][1]))])
@@ -128,7 +129,7 @@ def usage_over_time(run: Run | Path | str) -> Plot:
     known = [(line.epoch, line.usage) for line in stored.metrics if line.usage is not None]
     if not known:
         raise UserError(
-            f"{stored.path} has no record of usage: it has no prototypes, or was trained by an earlier version"
+            f"{called(stored.path)} has no record of usage: it has no prototypes, or was trained by an earlier version"
         )
     trace = [usage for _, usage in known]
     soft = any(line.in_use is None for line in stored.metrics if line.usage is not None)

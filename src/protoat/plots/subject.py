@@ -22,6 +22,7 @@ from protoat.names import nearest
 from protoat.plots.style import label, names
 from protoat.regularizers import SoftTriple
 from protoat.regularizers.projection import ProxyRegularizer
+from protoat.runs.claims import called
 from protoat.runs.named_attacks import one_attack
 from protoat.runs.run import Run
 from protoat.runs.subject import Subject
@@ -113,6 +114,11 @@ class Pictured:
         """The folder."""
         return self.stored.path
 
+    @property
+    def called(self) -> str:
+        """What messages call the run: `zoo:digits-2`, or its path."""
+        return called(self.path)
+
     @cached_property
     def stored(self) -> Run:
         """The run."""
@@ -149,7 +155,7 @@ class Pictured:
     @cached_property
     def clean(self) -> Embedded:
         """What the model makes of them as they are."""
-        logger.info("%s: embedding %d test images", self.path, len(self.indices))
+        logger.info("%s: embedding %d test images", self.called, len(self.indices))
         return embed(self.subject.model, self.subject.data, self.indices)
 
     def attacked(self, name: str) -> Embedded:
@@ -160,7 +166,7 @@ class Pictured:
         """
         if name not in self._attacked:
             attack = self._attack(name)
-            logger.info("%s: embedding %d test images under %s", self.path, len(self.indices), name)
+            logger.info("%s: embedding %d test images under %s", self.called, len(self.indices), name)
             self._attacked[name] = embed(self.subject.model, self.subject.data, self.indices, attack=attack)
         return self._attacked[name]
 
@@ -193,7 +199,7 @@ class Pictured:
         """
         found = self.subject.regularizer
         if not isinstance(found, SoftTriple):
-            raise UserError(f"{self.path} has no prototypes: it was not trained with SoftTriple; name a run that was")
+            raise UserError(f"{self.called} has no prototypes: it was not trained with SoftTriple; name a run that was")
         return found
 
     def projected(self, embedded: Embedded) -> Tensor:

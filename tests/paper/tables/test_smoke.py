@@ -155,7 +155,7 @@ def test_killed_at_random_and_started_again_a_table_has_the_same_cells(
     assert main(["table", *args]) == 0
     moments, kills = random.Random(0), 0
     for _ in range(4):
-        process = begin("-m", "protoat.cli", "table", *args, log=log, folder=killed)
+        process = begin("-m", "protoat", "table", *args, log=log, folder=killed)
         while " 1 of " not in log.read_text() and process.is_alive():  # until the first run begins, or none is left
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 3))
