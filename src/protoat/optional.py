@@ -30,9 +30,9 @@ def optional(module: str, package: str) -> ModuleType:
     Raises:
         NotInstalledError: it is not installed.
 
-    >>> optional("no_such_library.losses", "'protoat[metric]'")
+    >>> optional("no_such_library.writer", "'protoat[tensorboard]'")
     Traceback (most recent call last):
-    protoat.optional.NotInstalledError: no_such_library is not installed; install it: pip install 'protoat[metric]'
+    protoat.optional.NotInstalledError: no_such_library is not installed; install it: pip install 'protoat[tensorboard]'
     """
     try:
         return import_module(module)

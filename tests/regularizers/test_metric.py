@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -226,11 +225,3 @@ def test_drawn_triplets() -> None:
 def test_bad_arguments(build: Callable[[], Regularizer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_without_the_library(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in sys.modules if n.startswith("pytorch_metric_learning")]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"pip install 'protoat\[metric\]'"):
-        kind(2, 4)

@@ -10,13 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.arguments import check_flag, check_number, check_whole
-from protoat.optional import optional
 from protoat.regularizers.base import Regularizer
 from protoat.regularizers.projection import Kind, ProxyRegularizer
-
-
-def _library(part: str) -> Any:
-    return optional(f"pytorch_metric_learning.{part}", "'protoat[metric]'")
 
 
 class _LibraryLoss(Regularizer):
@@ -59,9 +54,6 @@ class Triplet(_LibraryLoss):
         margin: Euclidean distance of unit vectors by which the positive has to be nearer (library: 0.05).
         triplets_per_anchor: ``"all"``, whose memory grows as the cube of the batch, or how many to draw.
 
-    Raises:
-        ImportError: pytorch-metric-learning is not installed.
-
     Source: Weinberger & Saul, JMLR 2009; pytorch-metric-learning's `TripletMarginLoss`, with its defaults. Deviation:
     the row "Triplet" in the paper's Table 6 repeats the figures of its TLA, which is `TLA` here.
 
@@ -81,8 +73,9 @@ class Triplet(_LibraryLoss):
         check_number("[0, inf)", margin=margin)
         if triplets_per_anchor != "all":
             check_whole(1, "or write 'all'", triplets_per_anchor=triplets_per_anchor)
-        losses = _library("losses")
-        loss = losses.TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor)
+        from pytorch_metric_learning.losses import TripletMarginLoss
+
+        loss = TripletMarginLoss(margin=margin, triplets_per_anchor=triplets_per_anchor)
         super().__init__(loss, num_classes, embedding_dim)
         self.margin, self.triplets_per_anchor = margin, triplets_per_anchor
 
@@ -103,7 +96,6 @@ class NPair(_LibraryLoss):
         norm_reg: weight of the mean squared length of the paired embeddings.
 
     Raises:
-        ImportError: pytorch-metric-learning is not installed.
         ValueError: no pair asked for, or a negative weight.
 
     Source: Sohn, NIPS 2016. The paper gives no weight for the lengths; 0.02 is ours. Deviation: several pairs of a
@@ -127,8 +119,11 @@ class NPair(_LibraryLoss):
             check_whole(pairs_per_class=pairs_per_class)
         check_flag(normalize=normalize)
         check_number("[0, inf)", norm_reg=norm_reg)
-        similarity = _library("distances").DotProductSimilarity(normalize_embeddings=normalize)
-        super().__init__(_library("losses").NPairsLoss(distance=similarity), num_classes, embedding_dim)
+        from pytorch_metric_learning.distances import DotProductSimilarity
+        from pytorch_metric_learning.losses import NPairsLoss
+
+        similarity = DotProductSimilarity(normalize_embeddings=normalize)
+        super().__init__(NPairsLoss(distance=similarity), num_classes, embedding_dim)
         self.pairs_per_class = pairs_per_class
         self.normalize = normalize
         self.norm_reg = norm_reg
@@ -164,7 +159,6 @@ class ProxyNCA(_LibraryProxyLoss):
         projection: what stands between embeddings and proxies, as in `SoftTriple`; None as published.
 
     Raises:
-        ImportError: pytorch-metric-learning is not installed.
         ValueError: a scale that is not positive; in use, embeddings of another size.
 
     Source: Movshovitz-Attias et al., ICCV 2017. Deviation: the own proxy stands in the denominator too, as in all
@@ -185,7 +179,9 @@ class ProxyNCA(_LibraryProxyLoss):
     ) -> None:
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("(0, inf)", softmax_scale=softmax_scale)
-        loss = _library("losses").ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale)
+        from pytorch_metric_learning.losses import ProxyNCALoss
+
+        loss = ProxyNCALoss(num_classes, embedding_dim, softmax_scale=softmax_scale)
         super().__init__(loss, num_classes, embedding_dim, projection)
         self.softmax_scale = softmax_scale
 
@@ -207,7 +203,6 @@ class ProxyAnchor(_LibraryProxyLoss):
         projection: what stands between embeddings and proxies, as in `SoftTriple`; None as published.
 
     Raises:
-        ImportError: pytorch-metric-learning is not installed.
         ValueError: embeddings of another size than `embedding_dim`.
 
     Source: Kim et al., CVPR 2020, with its defaults; equal to pytorch-metric-learning's.
@@ -228,7 +223,9 @@ class ProxyAnchor(_LibraryProxyLoss):
         check_whole(num_classes=num_classes, embedding_dim=embedding_dim)
         check_number("[0, inf)", margin=margin)
         check_number("(0, inf)", alpha=alpha)
-        loss = _library("losses").ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha)
+        from pytorch_metric_learning.losses import ProxyAnchorLoss
+
+        loss = ProxyAnchorLoss(num_classes, embedding_dim, margin=margin, alpha=alpha)
         super().__init__(loss, num_classes, embedding_dim, projection)
         self.margin, self.alpha = margin, alpha
 
