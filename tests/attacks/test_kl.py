@@ -46,7 +46,7 @@ def test_unlike_torchattacks_the_start_keeps_to_a_tiny_radius(net: nn.Module) ->
     torchattacks.TPGD(net, eps=eps, alpha=eps, steps=1)(x, y)
     assert max(reached) > 0.001
     reached.clear()
-    TPGD(Linf(eps), steps=1).perturb(net, x, y)
+    TPGD(Linf(eps), steps=1).craft(net, x, y)
     assert 0 < max(reached) < eps + 1e-6
 
 

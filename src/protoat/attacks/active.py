@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -36,6 +37,15 @@ def select(problem: Problem, rows: Tensor) -> Problem:
 def among(mask: Tensor, problem: Problem, *values: Tensor) -> tuple[Any, ...]:
     """The problem of some of the images, and their rows of tensors with one for each image."""
     return select(problem, mask), *(value[mask] for value in values)
+
+
+class Rows:
+    """Base of dataclasses whose fields have one row for each image that is still attacked."""
+
+    def keep(self, mask: Tensor) -> None:
+        """Goes on with some of the images."""
+        for field in fields(self):  # type: ignore[arg-type] # a subclass is a dataclass
+            setattr(self, field.name, getattr(self, field.name)[mask])
 
 
 def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:

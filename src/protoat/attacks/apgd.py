@@ -69,26 +69,6 @@ class _Climb(Ascent):
         self.rises = torch.zeros_like(self.rises)
 
 
-def climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
-    """One run of APGD from a random start; an image leaves the batch once it is adversarial.
-
-    Args:
-        problem: images, labels, radius and model.
-        aims: (B, ...) what `score` needs to know of each image beside its label.
-        score: ``(output, labels, aims) -> (B,)``, to be raised.
-        norm: of the ball.
-        steps: gradient steps.
-        rho: as in `APGD`.
-
-    Returns:
-        (B, ...) images: adversarial examples where found, else the points of highest score.
-    """
-    if norm.sparse:
-        return climb_sparse(problem, aims, score, norm=norm, steps=steps)
-    with gradient_run(problem, steps):
-        return _climb(problem, aims, score, norm=norm, steps=steps, rho=rho)
-
-
 def _climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: int, rho: float) -> Tensor:
     x_adv = norm.far_start(problem.x, problem.eps, problem.generator)
     result = x_adv.clone()
@@ -120,7 +100,60 @@ def _climb(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, steps: i
     return result
 
 
-class APGD(Attack):
+class Climbing(Attack):
+    """Base of attacks that take the steps of APGD.
+
+    Args:
+        threat, steps, restarts, rho, bn, seed: as in `APGD`.
+
+    Raises:
+        ValueError: fewer than one step or restart.
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        steps: int = 100,
+        restarts: int = 1,
+        rho: float = 0.75,
+        bn: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(threat, bn=bn, seed=seed)
+        check_whole(steps=steps, restarts=restarts)
+        check_number("[0, 1]", rho=rho)
+        self.steps = steps
+        self.restarts = restarts
+        self.rho = rho
+
+    def climb(self, problem: Problem, aims: Tensor, score: Score) -> Tensor:
+        """One run of APGD from a random start; an image leaves the batch once it is adversarial.
+
+        Args:
+            problem: images, labels, radius and model.
+            aims: (B, ...) what `score` needs to know of each image beside its label.
+            score: ``(output, labels, aims) -> (B,)``, to be raised.
+
+        Returns:
+            (B, ...) images: adversarial examples where found, else the points of highest score.
+        """
+        norm = self.threat.geometry
+        if norm.sparse:
+            return climb_sparse(problem, aims, score, norm=norm, steps=self.steps)
+        with gradient_run(problem, self.steps):
+            return _climb(problem, aims, score, norm=norm, steps=self.steps, rho=self.rho)
+
+    def climb_restarted(self, problem: Problem, aims: Tensor, score: Score) -> Tensor:
+        """`restarts` runs with one aim for each image, each on those that are still robust."""
+
+        def once(part: Problem, rows: Tensor) -> Tensor:
+            return self.climb(part, aims[rows], score)
+
+        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
+
+
+class APGD(Climbing):
     """Auto-PGD: momentum, a step that starts at 2 eps and halves when progress stops, restarts from the best point.
 
     Args:
@@ -160,14 +193,9 @@ class APGD(Attack):
         bn: BatchNormMode = "eval",
         seed: int = 0,
     ) -> None:
-        super().__init__(threat, bn=bn, seed=seed)
-        check_whole(steps=steps, restarts=restarts)
-        check_number("[0, 1]", rho=rho)
-        self.steps = steps
-        self.restarts = restarts
+        super().__init__(threat, steps=steps, restarts=restarts, rho=rho, bn=bn, seed=seed)
         check_callable(loss=loss)
         self.loss = loss
-        self.rho = rho
 
     @property
     def coarse_runs(self) -> bool:
@@ -179,13 +207,10 @@ class APGD(Attack):
         def score(output: Output, _: Tensor, labels: Tensor) -> Tensor:
             return sign * self.loss(output, labels)
 
-        def once(part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, labels[rows], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
-
-        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
+        return self.climb_restarted(problem, labels, score)
 
 
-class APGDT(Attack):
+class APGDT(Climbing):
     """Targeted Auto-PGD: climbs the targeted DLR loss towards the likeliest wrong classes, one after the other.
 
     Args:
@@ -225,14 +250,10 @@ class APGDT(Attack):
         bn: BatchNormMode = "eval",
         seed: int = 0,
     ) -> None:
-        super().__init__(threat, bn=bn, seed=seed)
-        check_whole(steps=steps, restarts=restarts, num_targets=num_targets)
-        check_number("[0, 1]", rho=rho)
+        super().__init__(threat, steps=steps, restarts=restarts, rho=rho, bn=bn, seed=seed)
+        check_whole(num_targets=num_targets)
         self.head = None if head is None else copy.deepcopy(head).requires_grad_(False)
         self.num_targets = num_targets
-        self.steps = steps
-        self.restarts = restarts
-        self.rho = rho
 
     @property
     def coarse_runs(self) -> bool:
@@ -246,7 +267,7 @@ class APGDT(Attack):
 
     def towards(self, problem: Problem, aims: Tensor, score: Score | None = None) -> Tensor:
         """One run towards one class for each image, (B,), or towards what a score means by its aims."""
-        return climb(problem, aims, score or _lead_of_target, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
+        return self.climb(problem, aims, score or _lead_of_target)
 
     def run(self, problem: Problem) -> Tensor:
         score, aims = self._classes(problem) if self.head is None else self._prototypes(problem)

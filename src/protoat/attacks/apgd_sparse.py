@@ -55,7 +55,7 @@ def climb_sparse(problem: Problem, aims: Tensor, score: Score, *, norm: Norm, st
     rest in the ball itself; each part begins at the projection of the best point of the one before.
 
     Args:
-        problem, aims, score, norm, steps: as in `climb`.
+        problem, aims, score, norm, steps: as in `Climbing.climb`.
 
     Returns:
         (B, ...) images: adversarial examples where found, else the points of highest score.

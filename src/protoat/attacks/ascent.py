@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from protoat.attacks.active import leading
+from protoat.attacks.active import Rows, leading
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.problem import Problem
 from protoat.types import Output
@@ -17,7 +17,7 @@ Score = Callable[[Output, Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Ascent:
+class Ascent(Rows):
     """The state of the active images; every field has one row for each."""
 
     rows: Tensor
@@ -27,10 +27,6 @@ class Ascent:
     best_gradient: Tensor
     best_loss: Tensor
     step: Tensor
-
-    def keep(self, mask: Tensor) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
 
     def observe(self, loss: Tensor, gradient: Tensor) -> None:
         """Takes in the loss and gradient at `x_adv`."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.active import select
+from protoat.attacks.adam import Adam
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
-from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
+from protoat.attacks.tanh_space import from_tanh_space, to_tanh_space
 from protoat.functional.gradients import gradient_of
 from protoat.functional.norms import Norm, norm_of
 from protoat.threats import ThreatModel
@@ -108,12 +109,10 @@ class CarliniWagnerL2(MinimalNormAttack):
 
     def _search(self, problem: Problem, const: Tensor) -> tuple[Tensor, Tensor]:
         """Adam for one value of `c` each: the nearest successes on its way and their distances, inf where none."""
-        anchor = to_tanh_space(problem.x)
         nearest = problem.x.clone()
         reach = torch.full_like(const, torch.inf)
         never = torch.full_like(const, torch.inf)
-        rows = torch.arange(len(const), device=const.device)
-        at = _Watched(anchor, torch.zeros_like(anchor), torch.zeros_like(anchor), rows, never, never)
+        at = _Watched(to_tanh_space(problem.x), never, never)
         for step in range(1, self.steps + 1):
             w = at.w.requires_grad_()
             x_adv = from_tanh_space(w)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tightening import Tightening
-from protoat.threats import ThreatModel
 
 _SMALL = 0.01  # share of a lead that may be given up in any number of pixels at once
 _MOVED = 1e-4
@@ -47,29 +45,6 @@ class CarliniWagnerL0(Tightening):
     >>> CarliniWagnerL0(L2(1), steps=100, learning_rate=0.05, largest_const=100.0).closest(model, x, y).distance
     tensor([1.])
     """
-
-    def __init__(
-        self,
-        threat: ThreatModel,
-        *,
-        steps: int = 1000,
-        learning_rate: float = 0.01,
-        initial_const: float = 1e-3,
-        largest_const: float = 2e6,
-        const_factor: float = 2.0,
-        kappa: float = 0.01,
-        bn: BatchNormMode = "eval",
-    ) -> None:
-        super().__init__(
-            threat,
-            steps=steps,
-            learning_rate=learning_rate,
-            initial_const=initial_const,
-            largest_const=largest_const,
-            const_factor=const_factor,
-            kappa=kappa,
-            bn=bn,
-        )
 
     def length(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(B,) number of pixels changed; a pixel has one value in each channel."""

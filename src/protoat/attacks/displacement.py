@@ -7,18 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import worst_case
-from protoat.attacks.apgd import climb
-from protoat.attacks.base import Attack
-from protoat.attacks.mode import BatchNormMode
+from protoat.attacks.apgd import Climbing
 from protoat.attacks.problem import Problem
 from protoat.functional.precision import at_least_float32
-from protoat.threats import ThreatModel
 from protoat.types import Output
 
 
-class EmbeddingDisplacement(Attack):
+class EmbeddingDisplacement(Climbing):
     """Drives the embedding as far as it can from that of the clean image, with the steps of APGD.
 
     A model that returns logits only is displaced in these.
@@ -43,23 +38,6 @@ class EmbeddingDisplacement(Attack):
 
     can_target: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        threat: ThreatModel,
-        *,
-        steps: int = 100,
-        restarts: int = 1,
-        rho: float = 0.75,
-        bn: BatchNormMode = "eval",
-        seed: int = 0,
-    ) -> None:
-        super().__init__(threat, bn=bn, seed=seed)
-        check_whole(steps=steps, restarts=restarts)
-        check_number("[0, 1]", rho=rho)
-        self.steps = steps
-        self.restarts = restarts
-        self.rho = rho
-
     def run(self, problem: Problem) -> Tensor:
         with torch.no_grad():
             clean = _features(problem.model(problem.x))
@@ -67,10 +45,7 @@ class EmbeddingDisplacement(Attack):
         def score(output: Output, _: Tensor, clean: Tensor) -> Tensor:
             return (_features(output) - clean).square().sum(1)
 
-        def once(part: Problem, rows: Tensor) -> Tensor:
-            return climb(part, clean[rows], score, norm=self.threat.geometry, steps=self.steps, rho=self.rho)
-
-        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
+        return self.climb_restarted(problem, clean, score)
 
 
 def _features(output: Output) -> Tensor:

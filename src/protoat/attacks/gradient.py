@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_flag, check_number, check_whole
-from protoat.attacks.active import among, is_adversarial, worst_case
+from protoat.attacks.active import among, succeeded, worst_case
 from protoat.attacks.base import Attack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
@@ -17,6 +17,7 @@ from protoat.errors import UserError
 from protoat.functional.batch import Radius
 from protoat.functional.gradients import gradient_of
 from protoat.functional.losses import cross_entropy
+from protoat.functional.norms import Norm
 from protoat.pixels import Pixels
 from protoat.threats import ThreatModel, check_threat
 from protoat.types import Output
@@ -60,6 +61,43 @@ def step_length(step_size: Pixels | None, default: float) -> float:
     length = default if step_size is None else float(Pixels(step_size))
     check_number("(0, inf)", step_size=length)
     return length
+
+
+def ascend(
+    problem: Problem,
+    x_adv: Tensor,
+    norm: Norm,
+    losses: Sequence[AttackLoss],
+    length: Callable[[int, Radius], Radius],
+    *,
+    leave: bool = False,
+) -> Tensor:
+    """One run of projected steps up the gradient.
+
+    Args:
+        problem: images, labels, radius and model.
+        x_adv: (B, ...) where it begins.
+        norm: of the ball.
+        losses: that of each step, raised at the labels and lowered at the targets.
+        length: of a step, from its number (from 0) and the radius.
+        leave: an image leaves the batch at the first step that finds it adversarial.
+
+    Returns:
+        (B, ...) where it ends.
+    """
+    result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
+    for done, loss in enumerate(losses):
+        labels, sign = problem.goal
+        gradient, _, output = input_gradient(problem.model, x_adv, labels, loss)
+        if leave and bool((found := succeeded(problem, x_adv, output.logits)).any()):
+            result[rows[found]] = x_adv[found]
+            problem, rows, x_adv, gradient = among(~found, problem, rows, x_adv, gradient)
+            if not len(rows):
+                return result
+        stepped = x_adv + norm.step(sign * gradient, length(done, problem.eps), x_adv)
+        x_adv = norm.project(stepped, problem.x, problem.eps)
+    result[rows] = x_adv
+    return result
 
 
 class PGD(Attack):
@@ -135,23 +173,16 @@ class PGD(Attack):
         return self.threat.geometry.random_start(problem.x, problem.eps, problem.generator)
 
     def _ascend(self, problem: Problem, *, leave: bool = False) -> Tensor:
-        """One run; with `leave`, an image leaves the batch at the first step that finds it adversarial."""
-        norm, x_adv = self.threat.geometry, self.start(problem)
-        result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        for _ in range(self.steps):
-            labels, sign = problem.goal
-            gradient, _, output = input_gradient(problem.model, x_adv, labels, self.loss)
-            if leave and bool((done := is_adversarial(problem, output.logits)).any()):
-                result[rows[done]] = x_adv[done]
-                problem, rows, x_adv, gradient = among(~done, problem, rows, x_adv, gradient)
-                if not len(rows):
-                    break
+        """One run, see `ascend`."""
+        return ascend(
+            problem,
+            self.start(problem),
+            self.threat.geometry,
+            [self.loss] * self.steps,
             # A ramped or class-wise radius scales the step with it, so that the number of steps keeps its meaning.
-            step: Radius = self.step_size * (problem.eps / self.threat.eps)
-            stepped = x_adv + norm.step(sign * gradient, step, x_adv)
-            x_adv = norm.project(stepped, problem.x, problem.eps)
-        result[rows] = x_adv
-        return result
+            lambda _, eps: self.step_size * (eps / self.threat.eps),
+            leave=leave,
+        )
 
 
 class FGSM(PGD):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protoat.arguments import check_callable, check_whole
 from protoat.attacks.base import Attack
-from protoat.attacks.gradient import input_gradient, step_length
+from protoat.attacks.gradient import ascend, step_length
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
 from protoat.functional.batch import Radius, noise_like
@@ -74,11 +74,8 @@ class TPGD(Attack):
         step: Radius = self.step_size * (eps / self.threat.eps)
         loss = self.loss or _divergence_from_clean(problem)
         noise = noise_like(x, "normal", problem.generator)
-        x_adv = norm.project(x + _START * noise, x, eps)
-        for _ in range(self.steps):
-            gradient, _, _ = input_gradient(problem.model, x_adv, problem.y, loss)
-            x_adv = norm.project(x_adv + norm.step(gradient, step, x_adv), x, eps)
-        return x_adv
+        start = norm.project(x + _START * noise, x, eps)
+        return ascend(problem, start, norm, [loss] * self.steps, lambda *_: step)
 
 
 def _divergence_from_clean(problem: Problem) -> AttackLoss:

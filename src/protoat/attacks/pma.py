@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from protoat.arguments import check_whole
-from protoat.attacks.active import among, gradient_run, succeeded, worst_case
+from protoat.attacks.active import gradient_run, worst_case
 from protoat.attacks.base import Attack
-from protoat.attacks.gradient import input_gradient
+from protoat.attacks.gradient import ascend
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
+from protoat.functional.batch import Radius
 from protoat.functional.margins import own_probability, probability_margin
 from protoat.threats import ThreatModel
 
@@ -72,26 +72,15 @@ class PMA(Attack):
         return True
 
     def run(self, problem: Problem) -> Tensor:
+        norm, half = self.threat.geometry, -(-self.steps // 2)
+        losses = [own_probability] * half + [probability_margin] * (self.steps - half)
+
         def once(part: Problem, _: Tensor) -> Tensor:
+            start = norm.random_start(part.x, part.eps, part.generator)
             with gradient_run(part, self.steps):
-                return self._ascend(part)
+                return ascend(part, start, norm, losses, self._length, leave=True)
 
-        return worst_case(problem, self.threat.geometry, [once] * self.restarts)
+        return worst_case(problem, norm, [once] * self.restarts)
 
-    def _ascend(self, problem: Problem) -> Tensor:
-        norm = self.threat.geometry
-        x_adv = norm.random_start(problem.x, problem.eps, problem.generator)
-        result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
-        for done in range(self.steps):
-            labels, sign = problem.goal
-            loss = own_probability if done < self.steps / 2 else probability_margin
-            gradient, _, output = input_gradient(problem.model, x_adv, labels, loss)
-            if bool((found := succeeded(problem, x_adv, output.logits)).any()):
-                result[rows[found]] = x_adv[found]
-                problem, rows, x_adv, gradient = among(~found, problem, rows, x_adv, gradient)
-                if not len(rows):
-                    return result
-            stepped = x_adv + norm.step(sign * gradient, cosine_step(done, self.steps) * problem.eps, x_adv)
-            x_adv = norm.project(stepped, problem.x, problem.eps)
-        result[rows] = x_adv
-        return result
+    def _length(self, done: int, eps: Radius) -> Radius:
+        return cosine_step(done, self.steps) * eps

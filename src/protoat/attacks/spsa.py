@@ -7,10 +7,10 @@ from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import leading, select, worst_case
+from protoat.attacks.adam import Adam
 from protoat.attacks.base import Attack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
-from protoat.attacks.tanh_space import Adam
 from protoat.functional.batch import noise_like
 from protoat.threats import ThreatModel
 
@@ -72,8 +72,7 @@ class SPSA(Attack):
     @torch.no_grad()
     def _search(self, problem: Problem) -> Tensor:
         result = problem.x.clone()
-        still = torch.zeros_like(result)
-        at = Adam(result.clone(), still, still, torch.arange(len(result), device=result.device))
+        at = Adam(result.clone())
         for step in range(1, self.steps + 1):
             at.descend(-self._gradient(problem, at.w), self.learning_rate, step)
             at.w = self.threat.geometry.project(at.w, problem.x, problem.eps)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
 from protoat.attacks.active import among, select
+from protoat.attacks.adam import Adam
 from protoat.attacks.minimal import MinimalNormAttack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
-from protoat.attacks.tanh_space import Adam, from_tanh_space, to_tanh_space
+from protoat.attacks.tanh_space import from_tanh_space, to_tanh_space
 from protoat.threats import ThreatModel
 
 
@@ -30,7 +31,7 @@ class Tightening(MinimalNormAttack):
 
     A subclass says what the limit is, what it costs, and how it is tightened. Each search goes on from the last
     success; `c` grows by `const_factor` until one succeeds, and is kept. An image is done when a search fails, when its
-    limit cannot be tightened, or, under a budget, as soon as a success lies inside it.
+    limit cannot be tightened, or, under a budget, as soon as a success lies inside it. Defaults are those for L0.
 
     Args:
         threat: budget in which a success counts.
@@ -51,13 +52,13 @@ class Tightening(MinimalNormAttack):
         self,
         threat: ThreatModel,
         *,
-        steps: int,
-        learning_rate: float,
-        initial_const: float,
-        largest_const: float,
-        const_factor: float,
-        kappa: float,
-        bn: BatchNormMode,
+        steps: int = 1000,
+        learning_rate: float = 0.01,
+        initial_const: float = 1e-3,
+        largest_const: float = 2e6,
+        const_factor: float = 2.0,
+        kappa: float = 0.01,
+        bn: BatchNormMode = "eval",
     ) -> None:
         super().__init__(threat, bn=bn)
         check_whole(steps=steps)
@@ -114,7 +115,7 @@ class Tightening(MinimalNormAttack):
     def _solve(self, problem: Problem, w: Tensor, const: Tensor, limit: Tensor) -> _Solved:
         """Adam from `w`, for larger and larger `c`, until each image succeeds under its limit or `c` is too large."""
         found, reached, last = torch.zeros_like(const, dtype=torch.bool), w.clone(), const.clone()
-        at = Adam(w, torch.zeros_like(w), torch.zeros_like(w), torch.arange(len(w), device=w.device))
+        at = Adam(w)
         step = 0
         while bool((on := const < self.largest_const).any()):
             at.keep(on)
