@@ -63,10 +63,11 @@ def test_each_command_names_its_own_options(tmp_path: Path, capsys: pytest.Captu
         Image.fromarray(np.full((side, side), 80, np.uint8)).save(file)
     pictures = str(tmp_path / "pictures")
     assert "write --image_size 32 to bring" in said(capsys, "data", "ImageFolder", "--path", pictures)
-    trained = said(capsys, "train", "--data", "ImageFolder", "--data.path", pictures, "--out", str(tmp_path / "run"))
+    data = ("--data", "ImageFolder", "--data.path", pictures)
+    trained = said(capsys, "train", "--config", "digits", *data, "--out", str(tmp_path / "run"))
     assert "write --data.image_size 32 to bring" in trained
     model = ("evaluate", "--model", "torchvision:resnet18", "--threat.eps", "0.1", "--out", str(tmp_path / "found"))
-    measured = said(capsys, *model, "--data", "ImageFolder", "--data.path", pictures)
+    measured = said(capsys, *model, *data)
     assert "write --data.image_size 32 to bring" in measured
     with pytest.raises(ValueError, match="; write image_size=32 to bring all to one size"):
         pa.ImageFolder(path=pictures).load("train")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from protoat.cli import main
 from protoat.recipes.reading import read_recipe
@@ -47,3 +49,22 @@ def test_the_first_batch_only_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_epoch_of_one_batch() -> None:
     found = plan(read_recipe("digits", [*SHORT, "--batch_size", "2000", "--validation_size", "0"]))
     assert found.batches == 1 and found.batch_seconds > 0
+
+
+def test_without_a_recipe_pictures_of_mixed_size_are_brought_to_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in range(24):
+        file = tmp_path / "pictures" / "ab"[place % 2] / "xyz"[place % 3] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB" if place % 4 else "L", (40 + place, 50), 9 * place).save(file)
+    command = ["train", "--data", "ImageFolder", "--data.path", str(tmp_path / "pictures"), "--dry-run"]
+    command += ["--modes", "known", "--weighting", "group-dro"]
+    for words, side in ([], 32), (["--validation_size", "2"], 32), (["--data.image_size", "16"], 16):
+        with caplog.at_level(logging.INFO):
+            assert main([*command, *words]) == 0
+        assert f"of 3x{side}x{side} in 2 classes with 6 modes; " in capsys.readouterr().out
+        assert caplog.text.count("are brought to 32; --data.image_size says another") == (side == 32)
+        caplog.clear()
+    assert main([*command, "--config", "digits"]) == 2
+    assert "write --data.image_size 32 to bring all to one size" in capsys.readouterr().err

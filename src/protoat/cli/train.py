@@ -19,7 +19,7 @@ from protoat.recipes.reading import recipe_parser, resolve
 from protoat.recipes.recipe import Recipe
 from protoat.runs.claims import find_run, is_elsewhere
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
-from protoat.runs.images import check_images, fitting_validation_size
+from protoat.runs.images import check_images, fitting_validation_size, mixed_sizes
 from protoat.runs.plan import plan
 from protoat.runs.run import Run
 from protoat.runs.store import check_free
@@ -30,12 +30,14 @@ from protoat.training.exported import restore
 
 logger = logging.getLogger(__name__)
 
+_SIDE = 32  # pixels, of pictures of mixed size
+
 
 def main(args: list[str]) -> None:
     """Trains a recipe with changes from the command line.
 
-    Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes and then holds out
-    at most a fifth of the images.
+    Without one it is ``digits-2``; or where other data is named ``digits``, which joins no classes, and then holds out
+    at most a fifth of the images and brings pictures of mixed size to 32 pixels a side.
     """
     started = start("protoat train", args, "digits" if _names("--data", args) else "digits-2")
     if started is None:
@@ -68,9 +70,15 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     advise(lambda: options_in(args))
     recipe, options = resolve(parser, args)
     advise(lambda: options_of_recipe(parse_yaml(recipe.text)))
-    if not names_recipe and _names("--data", args) and not _names("--validation_size", args):
-        size = fitting_validation_size(recipe)
-        if size != recipe.validation_size:
+    if not names_recipe and _names("--data", args):
+        if found := mixed_sizes(recipe):
+            logger.info("pictures of mixed size (%s) are brought to %d; --data.image_size says another", found, _SIDE)
+            args = [*args, "--data.image_size", str(_SIDE)]
+            recipe, options = resolve(parser, args)
+        if (
+            not _names("--validation_size", args)
+            and (size := fitting_validation_size(recipe)) != recipe.validation_size
+        ):
             logger.info("%d of the training images are held out; --validation_size says how many", size)
             recipe, options = resolve(parser, [*args, "--validation_size", str(size)])
     if recipe.pretrains != pretrains:

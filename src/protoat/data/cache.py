@@ -32,6 +32,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class MixedSizesError(UserError):
+    """Pictures of several sizes, where nothing says to which they are brought.
+
+    Attributes:
+        found: two of them, with their sizes.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"images of mixed size: {found}; write {setting(image_size=32)} to bring all to one size")
+        self.found = found
+
+
 def cache_folder() -> Path:
     """Folder of decoded images: ``PROTOAT_CACHE``, else ``~/.cache/protoat``. It may be deleted at any time."""
     return Path(os.environ.get("PROTOAT_CACHE") or "~/.cache/protoat").expanduser() / "images"
@@ -137,10 +149,7 @@ def _decode_all(
         image, grey = _decode(pictures[index], names[index], image_size, background)
         if image.shape != first.shape:
             size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
-            raise UserError(
-                f"images of mixed size: {names[0]} is {size(first)} and {names[index]} is {size(image)}; "
-                f"write {setting(image_size=32)} to bring all to one size"
-            )
+            raise MixedSizesError(f"{names[0]} is {size(first)} and {names[index]} is {size(image)}")
         pixels[index] = image
         return grey
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protoat.data import ImageData, long_tailed, regroup, split_validation
+from protoat.data.cache import MixedSizesError
 from protoat.errors import UserError
 from protoat.recipes.recipe import Recipe
 from protoat.runs.store import check_data
@@ -42,6 +43,16 @@ def fitting_validation_size(recipe: Recipe) -> int:
     if not size or not data.available() or data.load_validation() is not None:
         return size
     return min(size, len(_drawn(load_images(recipe, "train"), recipe)) // 5)
+
+
+def mixed_sizes(recipe: Recipe) -> str | None:
+    """Two pictures of different sizes, where the recipe does not say to which size all are brought."""
+    if recipe.data.available():
+        try:
+            load_images(recipe, "train")
+        except MixedSizesError as error:
+            return error.found
+    return None
 
 
 def _drawn(images: ImageData, recipe: Recipe) -> ImageData:
