@@ -139,8 +139,12 @@ def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(
     )
     monkeypatch.syspath_prepend(tmp_path)
     line = refused("--model", "plainly.Plain")
-    assert "the model Plain returns logits only, and a regularizer needs embeddings; write --regularizer none" in line
+    assert (
+        "the model Plain returns logits only, and these need embeddings: regularizer; write --regularizer none" in line
+    )
     assert "return protoat.with_embedding(network)" in line
+    line = refused("--model", "plainly.Plain", "--regularizer", "none", "--modes", "known")
+    assert "the model Plain returns logits only, and these need embeddings: modes; write --modes none, or name" in line
     run = str(tmp_path / "run")
     short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
     assert main(["train", *short, "--model", "plainly.wrapped", "--out", str(tmp_path / "wrapped")]) == 0
@@ -193,7 +197,7 @@ def test_a_corrupt_image_is_named(refused, pictures: Path) -> None:
 
 def test_images_of_mixed_size(refused, pictures: Path) -> None:
     picture(pictures / "dogs/9.png", size=9)
-    line = refused(*of_folder(pictures))
+    line = refused("--config", "digits", *of_folder(pictures))
     assert "9x9" in line
     assert "8x8" in line
 

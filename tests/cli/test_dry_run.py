@@ -66,5 +66,5 @@ def test_without_a_recipe_pictures_of_mixed_size_are_brought_to_one(
         assert f"of 3x{side}x{side} in 2 classes with 6 modes; " in capsys.readouterr().out
         assert caplog.text.count("are brought to 32; --data.image_size says another") == (side == 32)
         caplog.clear()
-    assert main([*command, "--config", "digits"]) == 2
+    assert main(["train", "--config", "digits", *command[1:]]) == 2
     assert "write --data.image_size 32 to bring all to one size" in capsys.readouterr().err
