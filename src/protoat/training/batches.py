@@ -19,8 +19,8 @@ from protoat.training.loader_memory import LoaderMemory, is_stateful
 from protoat.training.memory_format import MemoryFormat
 from protoat.training.nested import pack, unpack
 from protoat.training.seeding import seed_everything
+from protoat.training.signals import helpers_spared, workers_spared
 from protoat.training.weights import part, prefixed
-from protoat.training.worker_signals import helpers_spared, workers_spared
 
 
 class Batches:
@@ -48,10 +48,10 @@ class Batches:
         accelerator: Accelerator,
         *,
         seed: int,
-        memory_format: MemoryFormat = None,
-        dtypes: Collection[torch.dtype] = (torch.float32,),
-        labelled: bool = True,
-        per_image: bool = False,
+        memory_format: MemoryFormat,
+        dtypes: Collection[torch.dtype],
+        labelled: bool,
+        per_image: bool,
     ) -> None:
         processes = accelerator.num_processes
         _check_loader(loader)

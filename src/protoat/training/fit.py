@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -25,7 +25,16 @@ from protoat.training.attack_precision import chosen_precision
 from protoat.training.averaging import Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
-from protoat.training.fit_arguments import Select, averaging_rule, check_options, check_parts, check_select
+from protoat.training.fit_arguments import (
+    Select,
+    Settings,
+    as_averaging,
+    as_schedule,
+    check_output,
+    check_parts,
+    warn_of_the_unreached,
+    warn_of_two_decays,
+)
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
@@ -35,12 +44,11 @@ from protoat.training.optimizer_state import check_usable
 from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
 from protoat.training.saver import Kept, Saver
-from protoat.training.schedule import Constant, Schedule
+from protoat.training.schedule import Schedule
 from protoat.training.signals import StopRequest
 from protoat.training.single_image import check_single_image
 from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.trackers import Loggers, Trackers, check_loggers
-from protoat.training.unreached import warn_of_the_unreached, warn_of_two_decays
 from protoat.training.validation import Validation, default_attack
 
 logger = logging.getLogger(__name__)
@@ -176,22 +184,22 @@ def fit(
     """
     check_parts(model, objective, schedule, validation_attack, accelerator)
     check_usable(optimizer)
-    check_options(
+    settings = Settings(
         epochs=epochs,
+        schedule=as_schedule(schedule),
         validate_every=validate_every,
-        seed=seed,
-        flags={"resume": resume, "compile": compile},
+        select=select,
         checkpoint_every=checkpoint_every,
-        averaging=averaging,
+        averaging=as_averaging(averaging),
         clip_norm=clip_norm,
-        progress=progress,
-        out=out,
+        compile=compile,
+        memory_format=memory_format,
+        seed=seed,
     )
+    check_output(out, resume, progress)
     check_loggers(loggers, out, config)
-    check_select(select, validation)
-    rule = averaging_rule(averaging, validation)
+    settings.check_needs(validation, out)
     folder = None if out is None else Path(out)
-    schedule = TorchSchedule(schedule) if isinstance(schedule, LRScheduler) else schedule or Constant()
     accelerator = accelerator or make_accelerator(seed=seed)
     check_accelerator(accelerator)
     check_memory_format(memory_format, model, accelerator.device)
@@ -211,30 +219,9 @@ def fit(
             labelled=objective.method.labelled,
             per_image=objective.per_image,
         )
-        learner = stack.enter_context(
-            Learner(
-                model,
-                objective,
-                optimizer,
-                accelerator,
-                averaging=rule,
-                clip_norm=clip_norm,
-                compile=compile,
-                memory_format=memory_format,
-                scheduled=isinstance(schedule, TorchSchedule),
-            )
-        )
-        images, labels = batches.first()
-        check_single_image(train, images, learner)
-        if isinstance(train, ImageLoader):
-            objective.count_classes(train.data.labels, train.data.num_classes)
-        updates = epochs * len(batches) * objective.updates_per_batch
-        if isinstance(schedule, TorchSchedule):
-            each = validation is not None and validate_every == 1
-            schedule.check(optimizer, epochs=epochs, updates=updates, validated=each)
-        else:
-            schedule.lr(learner.base_lr, 0, updates, updates // epochs)  # refuses rates that do not fit
-        warn_of_the_unreached(model, objective, schedule, rule, epochs=epochs, updates=updates)
+        learner = stack.enter_context(Learner(model, objective, optimizer, accelerator, settings))
+        first = batches.first()
+        _check_together(train, first[0], learner, len(batches), validated=validation is not None)
         watch = None
         if validation is not None:
             watch = Validation(
@@ -247,50 +234,41 @@ def fit(
                 dtypes=dtypes,
                 name_worst=select == "worst-mode",
             )
-        stack.enter_context(
-            attacks_in(precision := chosen_precision(attack_precision, folder, learner, images, labels))
-        )
-        state = RunState(
-            identity(
-                learner,
-                schedule,
-                rule,
-                None if watch is None else watch.attack,
-                precision,
-                epochs=epochs,
-                batches=len(batches),
-                seed=seed,
-                select=select,
-            )
-        )
-        saver = stack.enter_context(Saver(folder, learner, state, _kept(batches, watch, schedule)))
+        precision = chosen_precision(attack_precision, folder, learner, *first)
+        stack.enter_context(attacks_in(precision))
+        state = RunState(identity(learner, None if watch is None else watch.attack, precision, len(batches)))
+        saver = stack.enter_context(Saver(folder, learner, state, _kept(batches, watch, settings.schedule)))
         saver.begin(resume=resume)
-        done = state.epoch * len(batches) + state.batch
-        show = progress if accelerator.is_main_process else False
         trackers = stack.enter_context(Trackers(loggers, folder, state.identity if config is None else config))
         class_names = train.data.class_names if isinstance(train, ImageLoader) else ()
-        Loop(
-            learner=learner,
-            batches=batches,
-            schedule=schedule,
-            validation=watch,
-            state=state,
-            saver=saver,
-            log=MetricsLog(folder, state.history, accelerator, trackers, class_names),
-            bar=stack.enter_context(ProgressBar(epochs * len(batches), done, show=show)),
-            stop=stack.enter_context(StopRequest()),
-            epochs=epochs,
-            validate_every=validate_every,
-            select=select,
-            checkpoint_every=checkpoint_every,
-            seed=seed,
-        ).run()
+        log = MetricsLog(folder, state.history, accelerator, trackers, class_names)
+        done = state.epoch * len(batches) + state.batch
+        show = progress if accelerator.is_main_process else False
+        bar = stack.enter_context(ProgressBar(epochs * len(batches), done, show=show))
+        stop = stack.enter_context(StopRequest())
+        Loop(learner, batches, watch, state, saver, log, bar, stop).run()
         trackers.keep_records()
     best = None if state.best is None else state.best["epoch"]
     return FitResult(state.epoch, state.update, best, state.stopped, state.history)
 
 
-def _kept(batches: Batches, watch: Validation | None, schedule: Schedule | TorchSchedule) -> dict[str, Kept]:
+def _check_together(train: Any, images: Tensor, learner: Learner, batches: int, *, validated: bool) -> None:
+    """Refuses what does not fit the data or the length of the run, and warns of what never happens in it."""
+    settings, objective = learner.settings, learner.objective
+    check_single_image(train, images, learner)
+    if isinstance(train, ImageLoader):
+        objective.count_classes(train.data.labels, train.data.num_classes)
+    settings.schedule.check(
+        learner.raw_optimizer,
+        learner.base_lr,
+        epochs=settings.epochs,
+        updates=settings.epochs * batches * objective.updates_per_batch,
+        validated=validated and settings.validate_every == 1,
+    )
+    warn_of_the_unreached(learner.unwrapped, objective, settings)
+
+
+def _kept(batches: Batches, watch: Validation | None, schedule: Schedule) -> dict[str, Kept]:
     """What has a state of its own in checkpoints, by name."""
     kept: dict[str, Kept] = {"training loader": batches}
     if watch is not None:

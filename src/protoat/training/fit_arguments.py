@@ -1,14 +1,16 @@
-"""Checks of the arguments of `fit`."""
+"""The arguments of `fit`: what does not fit is refused, and what never happens in a run warned of."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from protoat.arguments import check_choice, check_epochs, check_flag, check_number, check_seed, check_whole
@@ -16,9 +18,15 @@ from protoat.attacks import Attack
 from protoat.data import ImageData
 from protoat.data.given import is_whole
 from protoat.errors import UserError
+from protoat.models import multi_prototype_head
 from protoat.objective import Objective
+from protoat.spelling import setting
 from protoat.training.averaging import EMA, Averaging
-from protoat.training.schedule import Schedule
+from protoat.training.memory_format import MemoryFormat
+from protoat.training.schedule import Constant, Schedule
+from protoat.training.torch_schedule import TorchSchedule
+
+logger = logging.getLogger(__name__)
 
 Select = Literal["robust", "worst-mode"]
 
@@ -42,63 +50,103 @@ def check_parts(model: Any, objective: Any, schedule: Any, validation_attack: An
             raise UserError(f"{name} is {given}, expected {expected}")
 
 
-def check_options(
-    *,
-    epochs: int,
-    validate_every: int,
-    seed: int,
-    flags: Mapping[str, bool],
-    checkpoint_every: int | None,
-    averaging: float | Averaging | None,
-    clip_norm: float | None,
-    progress: bool | None,
-    out: Path | str | None,
-) -> None:
-    """Each option is in its range.
+def check_output(out: Path | str | None, resume: bool, progress: bool | None) -> None:
+    """What says where a run is stored and shown.
 
     Raises:
-        ValueError: names the one that is not.
+        ValueError: names the one that is not what it should be.
     """
-    check_epochs(epochs)
-    check_whole(validate_every=validate_every)
-    check_seed(seed=seed)
-    check_flag(**flags)
-    if checkpoint_every is not None:
-        check_whole(1, "leave it out for epochs only", checkpoint_every=checkpoint_every)
-    if checkpoint_every is not None and out is None:
-        raise UserError(f"checkpoint_every={checkpoint_every} needs a folder to write to; pass out")
-    if averaging is not None and not isinstance(averaging, Averaging):
-        check_number("(0, 1)", "0.999 is usual", averaging=averaging)
-    if clip_norm is not None:
-        check_number("(0, inf)", "leave it out to clip nothing", clip_norm=clip_norm)
+    check_flag(resume=resume)
     if progress is not None:
         check_flag(progress=progress)
     if out is not None and not isinstance(out, str | os.PathLike):
         raise UserError(f"out is a {type(out).__name__}, expected the path of a folder")
 
 
-def check_select(select: str, validation: Any) -> None:
-    """The best epoch can be told by what is held out.
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run that every part of `fit` is told; see there for their meaning.
 
     Raises:
-        ValueError: an unknown word, or held-out images without modes.
+        ValueError: names the one that is not in its range.
     """
-    check_choice(Select, select=select)
-    if select == "worst-mode" and not (isinstance(validation, ImageData) or is_whole(validation)):
-        given = "none are held out" if validation is None else f"validation is a {type(validation).__name__}"
-        raise UserError(
-            f"select='worst-mode' needs held-out images whose modes are known, and {given}; pass a protoat.ImageData "
-            "as validation"
-        )
+
+    epochs: int
+    schedule: Schedule
+    validate_every: int
+    select: Select
+    checkpoint_every: int | None
+    averaging: Averaging | None
+    clip_norm: float | None
+    compile: bool
+    memory_format: MemoryFormat
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_epochs(self.epochs)
+        check_whole(validate_every=self.validate_every)
+        check_choice(Select, select=self.select)
+        check_seed(seed=self.seed)
+        check_flag(compile=self.compile)
+        if self.checkpoint_every is not None:
+            check_whole(1, "leave it out for epochs only", checkpoint_every=self.checkpoint_every)
+        if self.clip_norm is not None:
+            check_number("(0, inf)", "leave it out to clip nothing", clip_norm=self.clip_norm)
+
+    def check_needs(self, validation: Any, out: Path | str | None) -> None:
+        """What they ask for beside them is there.
+
+        Raises:
+            ValueError: checkpoints without a folder; an average or best epoch that held-out images must tell, and none
+                do.
+        """
+        if self.checkpoint_every is not None and out is None:
+            raise UserError(f"checkpoint_every={self.checkpoint_every} needs a folder to write to; pass out")
+        if self.select == "worst-mode" and not (isinstance(validation, ImageData) or is_whole(validation)):
+            given = "none are held out" if validation is None else f"validation is a {type(validation).__name__}"
+            raise UserError(
+                f"select='worst-mode' needs held-out images whose modes are known, and {given}; pass a "
+                "protoat.ImageData as validation"
+            )
+        if self.averaging is not None and self.averaging.needs_validation and validation is None:
+            raise UserError(f"{type(self.averaging).__name__} decides by held-out images; pass validation")
 
 
-def averaging_rule(averaging: float | Averaging | None, validation: Any) -> Averaging | None:
+def as_schedule(schedule: Schedule | LRScheduler | None) -> Schedule:
+    """The schedule that `schedule` stands for."""
+    return TorchSchedule(schedule) if isinstance(schedule, LRScheduler) else schedule or Constant()
+
+
+def as_averaging(averaging: float | Averaging | None) -> Averaging | None:
     """The rule that `averaging` stands for.
 
     Raises:
-        ValueError: it decides by held-out images, and there are none.
+        ValueError: a decay outside (0, 1).
     """
-    rule = averaging if averaging is None or isinstance(averaging, Averaging) else EMA(decay=averaging)
-    if rule is not None and rule.needs_validation and validation is None:
-        raise UserError(f"{type(rule).__name__} decides by held-out images; pass validation")
-    return rule
+    if averaging is None or isinstance(averaging, Averaging):
+        return averaging
+    check_number("(0, 1)", "0.999 is usual", averaging=averaging)
+    return EMA(decay=averaging)
+
+
+def warn_of_the_unreached(model: nn.Module, objective: Objective, settings: Settings) -> None:
+    """What the settings ask for beyond the end of the run."""
+    parts = (objective.method, objective.regularizer, objective.modes, objective.weighting, multi_prototype_head(model))
+    for part in (settings.schedule, *parts, settings.averaging):
+        for text in () if part is None else part.unreached(settings.epochs):
+            logger.warning("in a run of %d epoch%s %s", settings.epochs, "s" * (settings.epochs > 1), text)
+
+
+def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
+    """Kernels that both the norm term and the optimizer shrink."""
+    decay = max(float(group.get("weight_decay", 0)) for group in optimizer.param_groups)
+    if objective.norm == "weights" and objective.norm_weight and decay:
+        logger.warning(
+            "kernels decay twice: by the norm term (%s, %s), which is a decay of twice its weight, and by the "
+            "optimizer (%s); write %s or %s",
+            setting(norm=objective.norm),
+            setting(norm_weight=objective.norm_weight),
+            setting(weight_decay=decay),
+            setting(norm_weight=0),
+            setting(weight_decay=0),
+        )

@@ -11,37 +11,27 @@ from protoat.attacks import Attack
 from protoat.attacks.base import plain
 from protoat.attacks.precision import AttackPrecision
 from protoat.methods import Method
-from protoat.training.averaging import Averaging
 from protoat.training.learner import Learner
-from protoat.training.schedule import Schedule
 
 # Of an optimizer's groups: what they hold, what a schedule moves, and how a step is computed but not what it gives.
 _NO_SETTINGS = ("params", "lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 
 
 def identity(
-    learner: Learner,
-    schedule: Schedule,
-    rule: Averaging | None,
-    validation_attack: Attack | None,
-    attack_precision: AttackPrecision,
-    *,
-    epochs: int,
-    batches: int,
-    seed: int,
-    select: str,
+    learner: Learner, validation_attack: Attack | None, attack_precision: AttackPrecision, batches: int
 ) -> dict[str, Any]:
     """What must agree for a resumed run to end where the interrupted one would have, as far as `fit` can see it.
 
     It comes from settings alone, so that it is the same however far objective and optimizer have been trained.
     """
+    given, rule = learner.settings, learner.settings.averaging
     objective, threat = learner.objective, learner.objective.method.threat
     return {
-        "epochs": epochs,
+        "epochs": given.epochs,
         "batches": batches,
         "updates_per_batch": objective.updates_per_batch,
         "processes": learner.accelerator.num_processes,
-        "schedule": schedule.description,
+        "schedule": given.schedule.description,
         "lr": learner.base_lrs,
         "method": f"{type(objective.method).__name__}, ThreatModel(eps={threat.eps!r}, norm={threat.norm!r})",
         "method settings": settings(objective.method),
@@ -62,11 +52,11 @@ def identity(
         },
         "averaging": None if rule is None else f"{type(rule).__name__}{vars(rule)}",
         "validation attack": _plain(validation_attack),
-        "clip_norm": learner.clip_norm,
+        "clip_norm": given.clip_norm,
         "precision": learner.accelerator.mixed_precision,
         "attack_precision": attack_precision,
-        "seed": seed,
-        "select": select,
+        "seed": given.seed,
+        "select": given.select,
     }
 
 

@@ -24,7 +24,7 @@ from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
 from protoat.training.earlier import renamed
-from protoat.training.memory_format import MemoryFormat
+from protoat.training.fit_arguments import Settings
 from protoat.training.modes import ModuleModes
 from protoat.training.weights import learned, load_tensors, part, prefixed, tensors_of
 
@@ -34,11 +34,6 @@ _MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_
 
 class Learner:
     """What learns, on its device; leaving it as a context takes every wrapper off the caller's model again.
-
-    Args:
-        averaging: how an average follows the model, or None.
-        clip_norm: largest L2 norm of the gradient of all that learns, or None.
-        scheduled: whether a scheduler of torch's moves the optimizer's rates, which then are left alone.
 
     Raises:
         ValueError: a parameter that the optimizer lacks, or layers that are not built yet.
@@ -50,12 +45,7 @@ class Learner:
         objective: Objective,
         optimizer: Optimizer,
         accelerator: Accelerator,
-        *,
-        averaging: Averaging | None = None,
-        clip_norm: float | None = None,
-        compile: bool = False,
-        memory_format: MemoryFormat = None,
-        scheduled: bool = False,
+        settings: Settings,
     ) -> None:
         if isinstance(model, DistributedDataParallel):
             raise UserError("the model is wrapped already; pass the module itself, fit shares it out")
@@ -65,24 +55,19 @@ class Learner:
         self.unwrapped = model
         self.raw_optimizer = optimizer
         self.objective = objective.to(accelerator.device)
-        self.scheduled = scheduled
-        self.base_lrs = [
-            float(group.get("initial_lr", group["lr"]) if scheduled else group["lr"])
-            for group in optimizer.param_groups
-        ]
+        self.settings = settings
+        rate = "initial_lr" if settings.schedule.moves_optimizer else "lr"
+        self.base_lrs = [float(group.get(rate, group["lr"])) for group in optimizer.param_groups]
         self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
         self.modes = ModuleModes(model)
         metric = objective.regularizer
         self.metric_modes = None if metric is None else ModuleModes(metric, "regularizer")
         model.to(accelerator.device)
-        if memory_format is not None:
+        if settings.memory_format is not None:
             model.to(memory_format=torch.channels_last)
-        self.averaging = averaging
-        self.clip_norm = clip_norm
-        self.average: AveragedModel | None = None
-        if averaging is not None:
-            self.average = _average(model, averaging)
-        if compile:
+        rule = settings.averaging
+        self.average = None if rule is None else _average(model, rule)
+        if settings.compile:
             model.compile()
         if accelerator.num_processes > 1:
             # Two forwards before one backward are usual here, and each would overwrite buffers the other still needs.
@@ -120,9 +105,9 @@ class Learner:
             for parameter in self.objective.parameters():
                 own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = mean_over_processes(own)
-        if self.clip_norm is not None:
+        if self.settings.clip_norm is not None:
             learnt = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            self.accelerator.clip_grad_norm_(learnt, self.clip_norm)
+            self.accelerator.clip_grad_norm_(learnt, self.settings.clip_norm)
         self.optimizer.step()
 
     def average_weights(self) -> None:
@@ -219,8 +204,8 @@ class Learner:
         self.modes.restore()
         if self.metric_modes is not None:
             self.metric_modes.restore()
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            if not self.scheduled:
+        if not self.settings.schedule.moves_optimizer:
+            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = base
 
 

@@ -18,17 +18,14 @@ from protoat.epochs import Epoch
 from protoat.errors import Interrupted, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
-from protoat.training.fit_arguments import Select
 from protoat.training.learner import Learner
 from protoat.training.metrics_log import MetricsLog
 from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
 from protoat.training.saver import Saver
-from protoat.training.schedule import Schedule
 from protoat.training.seeding import seed_global
 from protoat.training.signals import StopRequest
 from protoat.training.term_sums import TermSums
-from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -41,24 +38,20 @@ def reading_interval(device: torch.device) -> int:
 
 @dataclass
 class Loop:
-    """Runs what `fit` put together; see there for the meaning of the settings."""
+    """Runs what `fit` put together."""
 
     learner: Learner
     batches: Batches
-    schedule: Schedule
     validation: Validation | None
     state: RunState
     saver: Saver
     log: MetricsLog
     bar: ProgressBar
     stop: StopRequest
-    epochs: int
-    validate_every: int
-    select: Select
-    checkpoint_every: int | None
-    seed: int
 
     def __post_init__(self) -> None:
+        self.settings = self.learner.settings
+        self.schedule, self.epochs, self.seed = self.settings.schedule, self.settings.epochs, self.settings.seed
         self.device = self.learner.accelerator.device
         self.process = self.learner.accelerator.process_index
         self.sums = TermSums(reading_interval(self.device))
@@ -87,10 +80,8 @@ class Loop:
             state.seconds = time.perf_counter() - started
             self.bar.advance(state.epoch + 1, self.epochs, self.sums.latest)
             self._heed_stop(saved=False)
-            due = self.checkpoint_every is not None and (
-                state.update - self.saver.saved_update >= self.checkpoint_every
-            )
-            if due and state.batch < length:
+            every = self.settings.checkpoint_every
+            if every is not None and state.update - self.saver.saved_update >= every and state.batch < length:
                 self._save_inside()
         line = self._end_epoch(epoch)
         line["seconds"] = round(time.perf_counter() - started, 3)
@@ -110,12 +101,10 @@ class Loop:
         with closing(objective.losses(self.learner.model, *batch)) as updates:  # type: ignore[type-var] # a generator
             for terms in updates:
                 self.sums.add(terms, state.update, state.epoch + 1)
-                moved = isinstance(self.schedule, TorchSchedule)
-                self.learner.step(terms.total, None if moved else self._lr(state.update))
-                if isinstance(self.schedule, TorchSchedule):
-                    self.schedule.after_update()
+                self.learner.step(terms.total, None if self.schedule.moves_optimizer else self._lr(state.update))
+                self.schedule.after_update()
                 state.update += 1
-        averaging = self.learner.averaging
+        averaging = self.settings.averaging
         if averaging is not None and averaging.after_batch(state.epoch + state.batch / len(self.batches)):
             self.learner.average_weights()
         state.batch += 1
@@ -144,18 +133,17 @@ class Loop:
         line["objective"] = end.facts
         learner.merge_in_average(end.facts.get("head_merged", []))
         self._average(epoch)
-        if self.validation is not None and (epoch % self.validate_every == 0 or epoch == self.epochs):
+        if self.validation is not None and (epoch % self.settings.validate_every == 0 or epoch == self.epochs):
             measured = line["validation"] = self.validation(learner.deployed)
             if state.best is None or self._merit(measured) > self._merit(state.best):
                 state.best = {"epoch": epoch, "update": state.update, **measured}
                 self.saver.export("best", state.best)
-        if isinstance(self.schedule, TorchSchedule):
-            self.schedule.after_epoch(self._merit(line["validation"])[0] if "validation" in line else None)
+        self.schedule.after_epoch(self._merit(line["validation"])[0] if "validation" in line else None)
         return line
 
     def _average(self, epoch: int) -> None:
         """What the average does at the end of pass `epoch`."""
-        learner, averaging = self.learner, self.learner.averaging
+        learner, averaging = self.learner, self.settings.averaging
         if averaging is None or not averaging.after_epoch(epoch, self._worst_class):
             return
         learner.average_weights()
@@ -171,7 +159,7 @@ class Loop:
     def _merit(self, measured: dict[str, Any]) -> tuple[float, ...]:
         """What chooses comes first, then what breaks ties; the earlier of two equals stays."""
         usual = measured.get("robust", measured["clean"]), measured["clean"]
-        if self.select == "robust":
+        if self.settings.select == "robust":
             return usual
         worst = measured["worst_mode"]
         return (worst["correct"] / worst["total"], *usual)

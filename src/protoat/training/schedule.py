@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
+
+from torch.optim import Optimizer
 
 from protoat.arguments import check_number
 from protoat.errors import UserError
@@ -13,7 +16,13 @@ from protoat.spelling import argument, setting
 
 
 class Schedule(ABC):
-    """How the learning rate moves over a run."""
+    """How the learning rate moves over a run.
+
+    Attributes:
+        moves_optimizer: whether it sets the optimizer's rates by itself; `lr` then only tells them.
+    """
+
+    moves_optimizer: ClassVar[bool] = False
 
     @abstractmethod
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
@@ -33,6 +42,26 @@ class Schedule(ABC):
 
     def __repr__(self) -> str:
         return constructor_repr(self)
+
+    def check(self, optimizer: Optimizer, base_lr: float, *, epochs: int, updates: int, validated: bool) -> None:
+        """Refuses what does not fit a run, before it begins.
+
+        Args:
+            optimizer: of the run.
+            base_lr, updates: see `lr`.
+            epochs: of the run.
+            validated: whether each of them ends with a validation.
+
+        Raises:
+            ValueError: rates that do not fit.
+        """
+        self.lr(base_lr, 0, updates, updates // epochs)
+
+    def after_update(self) -> None:
+        """Called after each optimizer step."""
+
+    def after_epoch(self, accuracy: float | None) -> None:
+        """Called after each pass over the data, with the validation accuracy where there was one."""
 
     def unreached(self, epochs: int) -> list[str]:
         """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""

@@ -37,6 +37,8 @@ class TorchSchedule(Schedule):
     'epoch'
     """
 
+    moves_optimizer = True
+
     def __init__(self, scheduler: LRScheduler, *, every: Literal["update", "epoch"] | None = None) -> None:
         if not isinstance(scheduler, LRScheduler):
             raise UserError(f"scheduler is a {type(scheduler).__name__}, expected one of torch.optim.lr_scheduler")
@@ -48,8 +50,9 @@ class TorchSchedule(Schedule):
         self.scheduler: Any = scheduler
         self.every = every or ("update" if isinstance(scheduler, _EACH_UPDATE) else "epoch")
         self._used: float | None = None
+        self._updates = 0
 
-    def check(self, optimizer: Optimizer, *, epochs: int, updates: int, validated: bool) -> None:
+    def check(self, optimizer: Optimizer, base_lr: float, *, epochs: int, updates: int, validated: bool) -> None:
         """Refuses what cannot come to its end.
 
         Raises:
@@ -61,7 +64,8 @@ class TorchSchedule(Schedule):
             raise UserError(f"{name} moves another optimizer; build it over the one that is passed to fit")
         if self.follows_validation and not validated:
             raise UserError(f"{name} follows validation accuracy after each epoch; pass validation, validate_every=1")
-        steps, total = self._steps(epochs, updates), getattr(self.scheduler, "total_steps", None)
+        self._updates = updates
+        steps, total = self._steps(epochs), getattr(self.scheduler, "total_steps", None)
         if isinstance(total, int) and total < steps:
             raise UserError(f"{name} has total_steps={total}, and the run takes {steps}; write total_steps={steps}")
         self.state()
@@ -71,21 +75,18 @@ class TorchSchedule(Schedule):
         return self._present() if self._used is None else self._used
 
     def after_update(self) -> None:
-        """Called after each optimizer step."""
         self._used = self._present()
         if self.every == "update":
             self.scheduler.step()
 
     def after_epoch(self, accuracy: float | None) -> None:
-        """Called after each pass over the data, with the validation accuracy of `ReduceLROnPlateau`."""
         if self.follows_validation:
             self.scheduler.step(accuracy)
         elif self.every == "epoch":
             self.scheduler.step()
 
-    def missed(self, epochs: int, updates: int) -> list[str]:
-        """What never happens in a run of so many epochs and updates, in words."""
-        steps, name = self._steps(epochs, updates), type(self.scheduler).__name__
+    def unreached(self, epochs: int) -> list[str]:
+        steps, name = self._steps(epochs), type(self.scheduler).__name__
         late = []
         for attribute in ("total_steps", "T_max", "total_iters", "step_size", "milestones"):
             value = getattr(self.scheduler, attribute, None)
@@ -111,8 +112,9 @@ class TorchSchedule(Schedule):
         """Takes back what `state` gave; the rates themselves are the optimizer's."""
         self.scheduler.load_state_dict(unpack(tensors))
 
-    def _steps(self, epochs: int, updates: int) -> int:
-        return updates if self.every == "update" else epochs
+    def _steps(self, epochs: int) -> int:
+        """Of the scheduler, in the run of so many epochs that was checked."""
+        return self._updates if self.every == "update" else epochs
 
     def _present(self) -> float:
         return float(self.scheduler.optimizer.param_groups[0]["lr"])

@@ -25,7 +25,7 @@ from protoat.objective import Objective
 from protoat.training.batches import first_batch
 from protoat.training.loader_memory import LoaderMemory
 from protoat.training.seeding import derived_seed
-from protoat.training.worker_signals import workers_spared
+from protoat.training.signals import workers_spared
 
 logger = logging.getLogger(__name__)
 
