@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import protoat as pa
 from protoat.plots.subject import Pictured
@@ -116,3 +118,24 @@ def test_what_was_not_measured_or_is_of_other_modes_is_refused(ours: Path, tmp_p
         pa.plots.accuracy_of_modes(tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         pa.plots.nothing  # noqa: B018 - looking is the test
+
+
+def test_a_network_that_returns_logits_only_is_seen_where_its_embedding_can_be_found(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(*layers: nn.Module) -> Pictured:
+        subject = replace(Run(plain).subject(), model=nn.Sequential(*layers).eval())
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "subject", lambda _: subject)
+            found = Pictured(plain, 40)
+            assert found.subject.threat == subject.threat
+        return found
+
+    hidden = (nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+    found = seen(*hidden, nn.Linear(16, 2))
+    with torch.no_grad():
+        expected = nn.Sequential(*hidden)(found.data.pixels(slice(None)))
+    torch.testing.assert_close(found.clean.embedding, expected)
+    assert pa.plots.attacked_images(found, attack="pgd1").rows
+    with pytest.raises(ValueError, match="the model returns logits only, and a figure of embeddings needs them"):
+        _ = seen(nn.Conv2d(1, 2, 8), nn.Flatten()).clean

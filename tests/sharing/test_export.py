@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -95,20 +97,28 @@ def test_adversarial_examples_of_one_fool_the_other(run: Run, served: Path) -> N
 def test_the_program_of_torch_keeps_batches_free_and_says_its_classes(run: Run, served: Path) -> None:
     more = {"protoat.json": ""}
     module = torch.export.load(served / "model.pt2", extra_files=more).module()
-    torch.testing.assert_close(module(IMAGES).logits, run.model(IMAGES).logits)
+    for batch in (IMAGES, IMAGES[:1]):
+        torch.testing.assert_close(module(batch), run.model(batch)._asdict())
     assert json.loads(more["protoat.json"])["class_names"] == run.class_names
 
 
-def test_ten_lines_of_the_guide_serve_it(
-    run: Run, served: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (program,) = re.findall(r"```python\n(import json.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(served.parent)
-    for image in pa.Digits().load("test").images[:5]:
-        Image.fromarray(image[0].numpy()).resize((20, 13)).save("a.png")
-        with contextlib.suppress(ResourceWarning):
-            exec(program.replace('Image.open("a.png")', 'Image.open("a.png").copy()'), {})
-        assert capsys.readouterr().out.strip() == run.predict("a.png")[0].class_name
+_PROGRAMS = re.findall(r"```python\n(import json.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("program", _PROGRAMS, ids=["onnx", "torch"])
+def test_ten_lines_of_the_guide_serve_it_without_protoat(program: str, run: Run, served: Path, tmp_path: Path) -> None:
+    pictures = [tmp_path / f"{number}.png" for number in range(5)]
+    for image, path in zip(pa.Digits().load("test").images, pictures, strict=False):
+        Image.fromarray(image[0].numpy()).resize((20, 13)).save(path)
+    script = "import sys\nsys.modules['protoat'] = None\nfor name in sys.argv[1:]:\n" + textwrap.indent(program, "    ")
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace('Image.open("a.png")', "Image.open(name)"), *map(str, pictures)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=served.parent,
+    )
+    assert done.stdout.split() == [run.predict(path)[0].class_name for path in pictures]
 
 
 def test_the_card_says_what_is_known_and_what_is_not(run: Run, served: Path) -> None:
@@ -236,4 +246,5 @@ def test_a_network_that_returns_logits_alone_has_no_embedding() -> None:
     from protoat.sharing.export import _Named
 
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    assert torch.equal(_Named(net)(IMAGES), net(IMAGES))
+    found = _Named(net)(IMAGES)
+    assert found.keys() == {"logits"} and torch.equal(found["logits"], net(IMAGES))

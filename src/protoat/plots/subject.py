@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protoat.attacks import Attack
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
 from protoat.evaluation.prototype_agreement import assign
 from protoat.evaluation.retrieval import nearest_neighbours
+from protoat.functional.forward import device_of, output_of
+from protoat.models import with_embedding
 from protoat.names import nearest
 from protoat.plots.style import label, names
 from protoat.regularizers import SoftTriple
@@ -131,10 +134,9 @@ class Pictured:
 
     @cached_property
     def subject(self) -> Subject:
-        """Model, data and threat model of the run."""
+        """Model, data and threat model of the run; a network that returns logits only is wrapped (`with_embedding`)."""
         found = self.stored.subject()
-        found.model.to(make_accelerator().device)
-        return found
+        return replace(found, model=_embedding_too(found.model.to(make_accelerator().device), found.data))
 
     @cached_property
     def indices(self) -> Tensor:
@@ -215,6 +217,20 @@ class Pictured:
         """(M,) int64, the prototype of its own class that each clean image is nearest to."""
         metric = self.metric
         return assign(self.projected(self.clean), self.data.labels, metric.prototypes.detach(), metric.active)
+
+
+def _embedding_too(model: nn.Module, data: ImageData) -> nn.Module:
+    """The model, such that it returns an embedding, if one can be found in it."""
+    x = data.pixels(slice(2)).to(device_of(model))
+    with attacking(model), torch.no_grad():
+        if output_of(model, x).embedding.shape[1]:
+            return model
+        wrapped = with_embedding(model).eval()
+        try:
+            wrapped(x)
+        except UserError:
+            return model
+    return wrapped
 
 
 Seen = Pictured | Run | Path | str  # what a figure is drawn from

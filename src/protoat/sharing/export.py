@@ -27,7 +27,7 @@ from protoat.sharing.exported import Exported, extra
 from protoat.sharing.facts import KEY, Facts
 from protoat.storage.path_checks import check_folder, check_holds_no_others
 from protoat.training.weights import tensors_of
-from protoat.types import Output
+from protoat.types import Output, as_output
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _program(model: nn.Module, facts: Facts) -> torch.export.ExportedProgram:
 
 def _to_torch(model: nn.Module, facts: Facts) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(_program(model, facts), buffer, extra_files={f"{KEY}.json": facts.to_text()})
+    torch.export.save(_program(_Named(model), facts), buffer, extra_files={f"{KEY}.json": facts.to_text()})
     return buffer.getvalue()
 
 
@@ -229,15 +229,15 @@ def _to_onnx(model: nn.Module, facts: Facts) -> bytes:
 
 
 class _Named(nn.Module):
-    """Logits, and the embedding where there is one: the outputs of a graph."""
+    """Logits, and the embedding where there is one, by name: a file knows no class of ours."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         found = self.model(x)
-        return (found.logits, found.embedding) if isinstance(found, Output) else getattr(found, "logits", found)
+        return found._asdict() if isinstance(found, Output) else {"logits": as_output(found).logits}
 
 
 def _to_safetensors(model: nn.Module, facts: Facts) -> bytes:
