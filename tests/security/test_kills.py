@@ -31,11 +31,6 @@ _NOT_COMPARED = {"manifest.json", "state.json", ".lock"}
 _TIMES = {"seconds", "started", "sessions", "measured"}
 
 
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a folder holds but times, checksums of what holds times, a lock that nobody holds, and checkpoints that
     a newer one replaces."""
