@@ -133,7 +133,7 @@ def test_threads_do_not_mix() -> None:
 
     class Waits(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=600)
             return x
 
     model = with_embedding(nn.Sequential(nn.Flatten(), Waits(), nn.Identity(), Waits()), "2")

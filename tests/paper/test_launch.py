@@ -148,7 +148,7 @@ def test_an_interruption_saves_what_runs(tmp_path: Path, jobs: int, number: sign
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
         assert b"interrupted; the same command goes on where it stopped" in errors
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)  # nobody is left

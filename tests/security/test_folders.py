@@ -158,9 +158,9 @@ def test_a_place_that_cannot_be_is_said_soon(
     run = RESULTS / next(iter(RESULTS.rglob("recipe.yaml"))).parent
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     place = place.format(loop=tmp_path / "loop", long=tmp_path / (300 * "a"))
-    began = time.monotonic()
+    began = time.process_time()
     assert main([*(word.format(run=run) for word in command), "--out", place]) == 2
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 10
     assert len([line for line in capsys.readouterr().err.splitlines() if "error:" in line]) == 1
 
 

@@ -63,9 +63,9 @@ def everything(folder: Path) -> dict[str, object]:
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a command ends with."""
     capsys.readouterr()
-    began = time.monotonic()
+    began = time.process_time()
     assert main(arguments) == 2
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 20
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     return line
 

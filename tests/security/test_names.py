@@ -123,7 +123,7 @@ def test_a_terminal_that_knows_few_characters_is_enough(
         check=False,
         env=environment,
         capture_output=True,
-        timeout=120,
+        timeout=600,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def load(*folders: Path) -> list[str]:
     """What a reader says of each folder."""
     environment = os.environ | {"PROTOAT_CACHE": str(folders[0].parent / "cache")}
     command = [sys.executable, "-c", LOADER, *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = []
     for line in done.stdout.splitlines():

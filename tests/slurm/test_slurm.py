@@ -76,7 +76,7 @@ def test_an_interruption_cancels_what_runs_and_what_waits(slurm: dict[str, str],
             time.sleep(0.5)
         assert sorted(in_queue(slurm)) == ["PENDING", "RUNNING"]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert b"interrupted; the same command goes on where it stopped" in errors
     finally:
         process.kill()

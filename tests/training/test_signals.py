@@ -174,7 +174,7 @@ def test_a_signal_to_the_whole_group_loses_no_step(number: signal.Signals, conte
                 time.sleep(0.05)
             time.sleep(0.05)  # inside the second epoch
             os.killpg(process.pid, number)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=600)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
