@@ -28,8 +28,9 @@ def add_log_with(parser: Parser, what: str, *, usual: str = "none") -> None:
         nargs="+",
         type=str,
         metavar="TRACKER",
-        help=f"tell tensorboard, wandb, mlflow or trackio {what}; a resumed run goes on in the same run of a tracker. "
-        f"Nothing leaves this machine but where your settings of the tracker say so. Default: {usual}",
+        help=f"tell trackers, such as tensorboard or wandb, {what}; a word that is none lists all. A resumed run goes "
+        "on in the same run of a tracker. Nothing leaves this machine but where your settings of the tracker say so. "
+        f"Default: {usual}",
     )
 
 

@@ -154,9 +154,9 @@ def fit(
         progress: show a progress bar and, where logging does not, a line for each epoch; None shows the bar on a
             terminal only; False shows neither.
         loggers: trackers that are told settings, numbers of each epoch, also by mode and prototype, and at the end the
-            files of the run: names among ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ``"trackio"``, or trackers of
-            Accelerate that have not begun; None writes TensorBoard files into `out` when it is installed. A resumed
-            run goes on in the same run of a tracker.
+            files of the run: names, such as ``"tensorboard"`` or ``"wandb"`` (one that is unknown lists all), or
+            trackers of Accelerate that have not begun; None writes TensorBoard files into `out` when it is installed. A
+            resumed run goes on in the same run of a tracker.
         config: settings for trackers in place of those of `fit`.
 
     Raises:

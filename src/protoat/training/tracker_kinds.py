@@ -1,4 +1,4 @@
-"""TensorBoard, wandb, MLflow and trackio: how each begins a run, goes on with one, and takes files.
+"""Trackers: how each begins a run, goes on with one, and takes files.
 
 They are Accelerate's trackers. Nothing is sent to a network but where the user's own settings of the tracker say so.
 """
