@@ -212,6 +212,33 @@ def test_trackio_is_local_and_goes_on(tmp_path: Path, proxy: SimpleNamespace) ->
     assert list(tmp_path.glob("trackio/artifacts/protoat/blobs/*/*/*"))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of what Aim is built on
+def test_aim_is_local_and_goes_on(tmp_path: Path, proxy: SimpleNamespace) -> None:
+    aim = pytest.importorskip("aim")
+    from aim.sdk import index_manager
+
+    lines = trained("aim", tmp_path, proxy)
+    known = json.loads((tmp_path / "run/trackers.json").read_text())["aim"]
+    repo = aim.Repo(str(tmp_path))
+    index_manager.RepoIndexManager.get_index_manager(repo).index(known)  # as ``aim up`` does
+    (run,) = repo.iter_runs()
+    assert (run.hash, run.name, run.experiment) == (known, "run", "protoat")
+    assert run["hparams"] == {"eps": 0.1, "method.steps": 1}
+    found = {}
+    for metric in run.metrics():
+        steps, (values, *_) = metric.data.items_list()
+        found[metric.name] = dict(zip(steps, values, strict=True))
+    assert found.pop("evaluation/clean/accuracy") == {0: 0.25}
+    check_values(found, lines)
+    assert not [name for name in found if name.startswith("__")], "nothing of the machine"
+    kept = {name: Path(each.uri.removeprefix("file://")) for name, each in run.artifacts.items()}
+    assert {name: path.is_file() for name, path in kept.items()} == {
+        "records/metrics.jsonl": True,
+        "records/best.json": True,
+    }
+
+
 class Book(GeneralTracker):
     """Remembers what it is told."""
 

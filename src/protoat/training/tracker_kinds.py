@@ -201,6 +201,32 @@ class Trackio(Kind):
             import_module("trackio").finish()  # Accelerate's would leave it to be ended again, loudly, at exit
 
 
+class Aim(Kind):
+    """A run of experiment protoat in the nearest ``.aim`` from here upwards, else in a new one here."""
+
+    def begin(self) -> None:
+        known = self.known
+        self.tracker = tracking.AimTracker(
+            self.name,
+            None,
+            run_hash=known,
+            experiment=_PROJECT,
+            system_tracking_interval=None,
+            capture_terminal_logs=False,
+        )
+        self.tracker.start()
+        run = self.tracker.tracker
+        self.known = run.hash
+        if known is None:
+            self.tracker.store_init_configuration(self.settings)
+            run.set_artifacts_uri((Path(run.repo.path) / "artifacts").as_uri())
+        logger.info("aim: run %s in %s; aim up shows it", run.hash, run.repo.path)
+
+    def keep(self, name: str, files: list[Path]) -> None:
+        for path in files:
+            self.tracker.tracker.log_artifact(str(path), f"{name}/{path.name}", block=True)
+
+
 class Given(Kind):
     """A tracker of the caller's own, an Accelerate `GeneralTracker` that has not begun."""
 
@@ -209,7 +235,13 @@ class Given(Kind):
         self.tracker.store_init_configuration(self.settings)
 
 
-KINDS: dict[str, type[Kind]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": MLflow, "trackio": Trackio}
+KINDS: dict[str, type[Kind]] = {
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+    "mlflow": MLflow,
+    "trackio": Trackio,
+    "aim": Aim,
+}
 
 
 def _prefer(**values: str) -> None:
