@@ -49,6 +49,7 @@ def inside(report: pa.Report) -> None:
     assert report.worst_case.accuracy <= min(accuracies) <= max(accuracies) == report["clean"].accuracy
 
 
+@pytest.mark.slow
 def test_attack_my_model(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = run("attack_my_model.py")
     said = re.findall(r"accuracy ([\d.]+)%", capsys.readouterr().out)
@@ -60,7 +61,7 @@ def test_attack_my_model(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(reached, found["targeted"].success)
 
 
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize("library", ["torchvision", pytest.param("timm", marks=pytest.mark.slow)])
 def test_robust_accuracy(run: Any, library: str, tmp_path: Path) -> None:
     if library == "timm":
         timm = pytest.importorskip("timm", reason="timm is not installed: pip install timm")
@@ -109,6 +110,7 @@ def test_finetune_folders_without_arguments(run: Any) -> None:
     assert list(report["clean"].per_mode) == [f"{'0-4' if mode < 5 else '5-9'}/{mode}" for mode in range(10)]
 
 
+@pytest.mark.slow
 def test_pretrain(run: Any) -> None:
     found = run("pretrain.py")
     before, after = found["acl"].classifier(found["encoder"]), found["starts"]["ACL"]
@@ -116,6 +118,7 @@ def test_pretrain(run: Any) -> None:
     assert len(found["labelled"]) == 200
 
 
+@pytest.mark.slow
 def test_compare_checkpoints(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     found = run("compare_checkpoints.py")
     lines = capsys.readouterr().out.splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,14 @@ PLACE = re.compile(r"""/(root|home|tmp)/|(^|[\s"'=:])~?/\w[^\s"']*/""")  # of a 
 GUIDE = (ROOT / "docs" / "results.md").read_text()
 
 
-def shown() -> list[tuple[str, str]]:
+def shown() -> list[Any]:
     """Commands of the guide that read the records, and what it says they print."""
     commands = [line for line in GUIDE.splitlines() if line.startswith("protoat ") and "--store results" in line]
     tables = re.findall(r"<!-- printed -->\n\n(.*?)\n\n<!-- end -->", GUIDE, flags=re.S)
-    return list(zip(commands, tables, strict=True))
+    return [
+        pytest.param(command, table, marks=[pytest.mark.slow] if "JPEG" in command else [])  # 60,000 pictures
+        for command, table in zip(commands, tables, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("command", "table"), shown())
