@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Tests start dozens of processes, each of which would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint docs slow bench oracles clean
+.PHONY: demo test check every-test lint docs slow bench oracles clean
 
 demo: .venv/.installed
 	$(BIN)/protoat demo
@@ -13,9 +13,11 @@ demo: .venv/.installed
 test: .venv/.developer
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
-# All tests at once: to find them takes as long as many of them. The type checker and the site take one processor each.
+# Two at a time: once the checks of types are through, all tests run beside what is left of the site.
 check:
-	$(MAKE) -j 2 lint docs
+	$(MAKE) -j 2 docs lint every-test
+
+every-test: .venv/.developer
 	OMP_NUM_THREADS=1 $(PYTEST)
 
 lint: .venv/.developer
