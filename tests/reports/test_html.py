@@ -247,6 +247,8 @@ def test_a_mode_that_is_chosen_by_the_measurement_is_said_to_be(tmp_path: Path) 
         assert {row[-1] for row in others} == {"no difference shown"}
         lead = found.words.partition("The weakest mode of low in this measurement is m7: ")[2].partition("\n")[0]
         assert f": {verdict}, corrected for all modes compared here." in lead
+        count = "50.0\u00a0% [36.6, 63.4]"
+        assert f"The weakest mode of {name} is m0: {count}; of the two weakest no difference shown." in lead
         assert lead.endswith(f"The mode was chosen by this very measurement, which favours {name}.")
 
 

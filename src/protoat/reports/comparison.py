@@ -32,12 +32,17 @@ def comparison(found: Sequence[Records], views: Views) -> list[Section]:
     compared = {name: pair for name, pair in pairs.items() if not isinstance(pair, Text) and pair}
     tests = decided({(name, each.attack): each.pair.p_value for name, pair in compared.items() for each in pair})
     hardest = {name: hardest_of(pair) for name, pair in compared.items()}
-    in_modes = decided({(name, mode): p for name, each in hardest.items() for mode, p in each.p_of_modes.items()})
+    p_values = {(name, mode): p for name, each in hardest.items() for mode, p in each.p_of_modes.items()}
+    p_worst = {(name, None): p for name, each in hardest.items() if (p := each.p_of_worst_modes) is not None}
+    in_modes = decided({**p_values, **p_worst})
     shown = {name: {mode: in_modes[name, mode][1] for mode in each.per_mode} for name, each in hardest.items()}
+    worst = {name: in_modes[name, None][1] for name, _ in p_worst}
     lead = [
         Text(line, "lead")
         for name, each in hardest.items()
-        for line in compared_in_words(called[0], name, each, tests[name, each.attack][1], shown[name])
+        for line in compared_in_words(
+            called[0], name, each, tests[name, each.attack][1], shown[name], in_worst=worst.get(name)
+        )
     ]
     return [
         Section(

@@ -46,23 +46,26 @@ def _in_words(record: Evaluation | None) -> Iterator[Text]:
 
 
 def compared_in_words(
-    name: str, other: str, hardest: Comparison, shown: bool, in_modes: Mapping[str, bool]
+    name: str, other: str, hardest: Comparison, shown: bool, in_modes: Mapping[str, bool], *, in_worst: bool | None
 ) -> Iterator[str]:
-    """What two runs leave right of all images, and of the mode in which the first is lowest.
+    """What two runs leave right of all images, of the mode in which the first is lowest, and of that of the second.
 
     Args:
         name, other: of the runs.
         hardest: their comparison in the worst case, or under the hardest attack.
         shown: whether the test of all images shows a difference.
         in_modes: whether one is shown, by mode, after correction for all that are compared.
+        in_worst: whether one is shown between the two worst modes, after the same correction; None without modes.
     """
     where = "in the worst case" if hardest.attack == WORST_CASE else f"under {hardest.attack}"
     if hardest.worst_modes is not None:
-        mode, first = hardest.worst_modes[0]
+        (mode, first), (weakest, count) = hardest.worst_modes
         second = hardest.per_mode[mode][1]
+        own = f"{weakest}: {_with_interval(count)}; of the two weakest {in_words(bool(in_worst))}"
         yield (
             f"The weakest mode of {name} in this measurement is {mode}: {_with_interval(first)} {where}; with {other} "
-            f"it is {_with_interval(second)}: {in_words(in_modes[mode])}, corrected for all modes compared here. The "
+            f"it is {_with_interval(second)}: {in_words(in_modes[mode])}, corrected for all modes compared here. "
+            f"The weakest mode of {other} is {'the same' if mode == weakest else own}. The "
             f"mode was chosen by this very measurement, which favours {other}."
         )
     yield (
