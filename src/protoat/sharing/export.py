@@ -150,7 +150,7 @@ def agreement(run: Run, exported: Callable[[Tensor], Any], x: Tensor, *, real: b
     largest = _difference(model, file, x, f"{name} does not agree with the model on images as they are")
     with torch.no_grad():
         y = output_of(model, x).logits.argmax(1)
-    by_queries = Square(threat, queries=_QUERIES) if threat.norm in ("linf", "l2") else UniformNoise(threat)
+    by_queries = UniformNoise(threat) if threat.geometry.sparse else Square(threat, queries=_QUERIES)
     attacks = ((PGD(threat, steps=10), model, "PGD on it"), (by_queries, file, "queries to the file"))
     fooled = []
     for attack, attacked, how in attacks:
