@@ -15,9 +15,8 @@ from protoat.arguments import check_choice, check_epochs, check_kind, check_numb
 from protoat.data import Origin
 from protoat.epochs import Epoch, warn_of_eval_mode, warn_of_the_unlearned
 from protoat.errors import UserError
-from protoat.functional.images import check_images
-from protoat.functional.labels import class_numbers
-from protoat.functional.prediction import predicted
+from protoat.functional.forward import predicted
+from protoat.functional.images import check_images, class_numbers
 from protoat.methods import Method
 from protoat.modes import Modes
 from protoat.regularizers import Regularizer

@@ -12,16 +12,11 @@ from torch import Tensor
 
 from protoat.attacks.attacked_model import AttackedModel
 from protoat.attacks.problem import Problem
+from protoat.functional.forward import predicted
 from protoat.functional.norms import Norm
-from protoat.functional.prediction import predicted
 from protoat.types import Output
 
 Run = Callable[[Problem, Tensor], Tensor]
-
-
-def leading(values: Tensor, like: Tensor) -> Tensor:
-    """A (B,) tensor in the shape that broadcasts over images such as `like`."""
-    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def select(problem: Problem, rows: Tensor) -> Problem:

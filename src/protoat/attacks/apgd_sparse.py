@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from protoat.attacks.active import is_adversarial, leading, select
+from protoat.attacks.active import is_adversarial, select
 from protoat.attacks.ascent import Ascent, Score, measure
 from protoat.attacks.problem import Problem
-from protoat.functional.batch import noise_like
+from protoat.functional.batch import leading, noise_like
 from protoat.functional.l1 import largest_signs
 from protoat.functional.norms import Norm
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from protoat.attacks.active import Rows, leading
+from protoat.attacks.active import Rows
 from protoat.attacks.gradient import input_gradient
 from protoat.attacks.problem import Problem
+from protoat.functional.batch import leading
 from protoat.types import Output
 
 Score = Callable[[Output, Tensor, Tensor], Tensor]

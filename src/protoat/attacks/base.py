@@ -21,9 +21,8 @@ from protoat.attacks.precision import Passes, attacks_in
 from protoat.attacks.problem import AttackResult, Problem, checked_images, checked_radius, usable
 from protoat.errors import NoGradientError, UserError, in_a_line
 from protoat.functional.batch import Radius
-from protoat.functional.forward import as_module, output_of
+from protoat.functional.forward import as_module, output_of, predicted
 from protoat.functional.hidden import hidden_parts_in_eval
-from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 from protoat.reprs import constructor_repr
 from protoat.threats import ThreatModel, check_threat

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number
-from protoat.attacks.active import leading
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.tightening import Tightening
+from protoat.functional.batch import leading
 from protoat.functional.norms import Norm, norm_of
 from protoat.threats import ThreatModel
 

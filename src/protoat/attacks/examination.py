@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from protoat.attacks.attacked_model import check_logits, leads
 from protoat.attacks.mode import attacking
 from protoat.errors import NoGradientError
-from protoat.functional.forward import output_of
+from protoat.functional.forward import output_of, predicted
 from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.losses import STEEP
 from protoat.functional.precision import at_least_float32
-from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 from protoat.types import Output
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import among, is_adversarial, leading, select
+from protoat.attacks.active import among, is_adversarial, select
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.targets import ranked_wrong_classes
+from protoat.functional.batch import leading
 from protoat.threats import ThreatModel
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_flag
-from protoat.attacks.active import Run, attempts, is_adversarial, leading, select
+from protoat.attacks.active import Run, attempts, is_adversarial, select
 from protoat.attacks.apgd import APGD
 from protoat.attacks.autoattack import AutoAttack
 from protoat.attacks.base import Attack
@@ -20,6 +20,7 @@ from protoat.attacks.noise import CornerNoise
 from protoat.attacks.pma import PMA
 from protoat.attacks.problem import Problem
 from protoat.attacks.square import Square
+from protoat.functional.batch import leading
 from protoat.functional.forward import as_module
 from protoat.functional.losses import cross_entropy
 from protoat.functional.norms import Norm

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_callable, check_number, check_whole
-from protoat.attacks.active import leading
 from protoat.attacks.base import Attack
 from protoat.attacks.gradient import PGD, input_gradient, step_length
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import AttackLoss, Problem
+from protoat.functional.batch import leading
 from protoat.functional.losses import cross_entropy, margin
 from protoat.functional.margins import capped_margin
 from protoat.pixels import Pixels

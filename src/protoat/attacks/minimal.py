@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks.active import is_adversarial, leading
+from protoat.attacks.active import is_adversarial
 from protoat.attacks.base import Attack
+from protoat.functional.batch import leading
 from protoat.functional.forward import as_module
 from protoat.functional.gradients import gradient_of
 from protoat.functional.hidden import hidden_parts_in_eval

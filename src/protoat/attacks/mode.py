@@ -22,10 +22,12 @@ def check_built(model: nn.Module) -> None:
     Raises:
         ValueError: such as a `LazyLinear` before its first batch.
     """
-    if any(is_lazy(parameter) for parameter in model.parameters()):
+    unbuilt = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if unbuilt:
         raise UserError(
-            "the model has parameters without a size, as of LazyLinear; show it one batch of images, and train it or "
-            "load its weights, before it is attacked or measured"
+            f"the model has parameters without a size, as of LazyLinear: {unbuilt[0]} has no size before the first "
+            "forward; show it one batch of images, then build the optimizer; and train it or load its weights, before "
+            "it is attacked or measured"
         )
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import leading, select, worst_case
+from protoat.attacks.active import select, worst_case
 from protoat.attacks.adam import Adam
 from protoat.attacks.base import Attack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
-from protoat.functional.batch import noise_like
+from protoat.functional.batch import leading, noise_like
 from protoat.threats import ThreatModel
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_flag, check_number, check_whole
-from protoat.attacks.active import among, leading, select, worst_case
+from protoat.attacks.active import among, select, worst_case
 from protoat.attacks.base import Attack
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
 from protoat.attacks.square_bumps import Window, coin, move_budget, tile, window_at
 from protoat.errors import UserError
+from protoat.functional.batch import per_example
 from protoat.threats import ThreatModel
 from protoat.types import Output
 
@@ -123,8 +124,7 @@ class Square(Attack):
 
 def _ends(problem: Problem, window: Window) -> tuple[Tensor, Tensor]:
     """Lowest and highest legal values inside a window."""
-    eps = leading(problem.eps, problem.x) if isinstance(problem.eps, Tensor) else problem.eps
-    x = problem.x[window]
+    eps, x = per_example(problem.eps, problem.x), problem.x[window]
     return (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
 
 

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from protoat.attacks.active import leading
 from protoat.attacks.problem import Problem
+from protoat.functional.batch import leading
 from protoat.functional.norms import Norm
 
 Window = tuple[slice, ...]

@@ -1,22 +1,50 @@
-"""Converts what a loader gives as a batch to images, labels and indices."""
+"""Batches of any loader as images, labels, and where each image comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from protoat.data.origin import Origin
+from protoat.data.augment import Moves
 from protoat.errors import UserError
-from protoat.functional.images import unit_pixels
-from protoat.functional.labels import class_numbers
+from protoat.functional.images import class_numbers, unit_pixels
 
 _IMAGES = ("image", "images", "pixel_values", "img")
 _LABELS = ("label", "labels", "target", "targets")
 _INDEX = ("index", "indices", "idx")
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where the images of a batch come from.
+
+    Args:
+        index: (B,) int64 number of each image in its data set, from 0.
+        moves: how augmentation moved them; None left them as they are stored.
+
+    Raises:
+        ValueError: no integers, or a negative one.
+
+    >>> import torch
+    >>> Origin(torch.tensor([4, 2])).index
+    tensor([4, 2])
+    """
+
+    index: Tensor
+    moves: Moves | None = None
+
+    def __post_init__(self) -> None:
+        if self.index.dim() != 1 or self.index.is_floating_point():
+            shape = tuple(self.index.shape)
+            raise UserError(f"the index of images is {self.index.dtype} of shape {shape}, expected (B,) integers")
+        if len(self.index) and int(self.index.min()) < 0:
+            raise UserError(f"the index of an image is {int(self.index.min())}, expected numbers from 0")
+        object.__setattr__(self, "index", self.index.long())
 
 
 def as_batch(

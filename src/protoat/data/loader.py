@@ -12,7 +12,7 @@ from torch import Tensor
 from protoat.arguments import check_flag, check_kind, check_seed, check_whole
 from protoat.data.augment import Augment
 from protoat.data.base import ImageData
-from protoat.data.origin import Origin
+from protoat.data.batch_format import Origin
 from protoat.errors import UserError
 from protoat.functional.images import unit_pixels
 

@@ -14,9 +14,8 @@ from protoat.data import ImageData
 from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.evaluation.preparation import check_batch_norm
-from protoat.functional.forward import device_of, output_of
+from protoat.functional.forward import device_of, output_of, predicted
 from protoat.functional.precision import float_types
-from protoat.functional.prediction import predicted
 
 
 class Embedded(NamedTuple):

@@ -13,8 +13,7 @@ from protoat.arguments import check_whole
 from protoat.data import Preprocess
 from protoat.errors import UserError
 from protoat.evaluation.prototype_agreement import assign
-from protoat.functional.forward import output_of
-from protoat.functional.prediction import predicted
+from protoat.functional.forward import output_of, predicted
 from protoat.models.head import multi_prototype_head
 from protoat.regularizers import Regularizer, SoftTriple
 

@@ -19,10 +19,9 @@ from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order
-from protoat.functional.forward import as_module
+from protoat.functional.forward import as_module, predicted
 from protoat.functional.hidden import hidden_modules, hidden_parts_in_eval
 from protoat.functional.precision import float_types
-from protoat.functional.prediction import predicted
 from protoat.functional.preserve import preserve_random_state
 
 

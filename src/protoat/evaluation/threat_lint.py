@@ -21,11 +21,10 @@ from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order, spread
 from protoat.evaluation.paired import Paired
 from protoat.evaluation.statistics import Count, percentage
-from protoat.functional.forward import as_module, device_of
+from protoat.functional.forward import as_module, device_of, predicted
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
 from protoat.functional.precision import float_types
-from protoat.functional.prediction import predicted
 from protoat.threats import ThreatModel
 
 

@@ -10,13 +10,18 @@ from torch import Tensor
 Radius = float | Tensor
 
 
+def leading(values: Tensor, like: Tensor) -> Tensor:
+    """A (B,) tensor in the shape that broadcasts over images such as `like`."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
 def per_example(value: Radius, like: Tensor) -> Radius:
     """A number as it is, values (B,) in the shape that broadcasts over examples such as `like`.
 
     >>> per_example(torch.zeros(2), torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 1, 1, 1])
     """
-    return value.view(-1, *[1] * (like.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+    return leading(value, like) if isinstance(value, Tensor) and value.dim() else value
 
 
 def noise_like(x: Tensor, kind: Literal["uniform", "normal"], generator: torch.Generator | None = None) -> Tensor:

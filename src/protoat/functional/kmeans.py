@@ -42,14 +42,13 @@ def clusters_of_directions(embedding: Tensor, count: int, *, seed: int = 0) -> C
     return Clusters(torch.from_numpy(fitted.labels_).long(), torch.from_numpy(fitted.cluster_centers_))
 
 
-def class_centres(embedding: Tensor, y: Tensor, counts: Sequence[int], *, seed: int = 0) -> list[Tensor]:
+def class_centres(embedding: Tensor, y: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """Unit vectors at the centres of the directions of each class, (K_c, D) each, the one with most images first.
 
     Args:
         embedding: (M, D); directions count.
         y: (M,) int64 labels.
         counts: how many centres each class is to have; one with fewer distinct images has fewer.
-        seed: of the starts of k-means.
 
     >>> z, y = torch.eye(4)[[0, 0, 1, 2, 3, 3]], torch.tensor([0, 0, 0, 1, 1, 1])
     >>> [centres.abs().round().argmax(1).tolist() for centres in class_centres(z, y, [2, 2])]
@@ -62,7 +61,7 @@ def class_centres(embedding: Tensor, y: Tensor, counts: Sequence[int], *, seed: 
         if not wanted or not len(own):
             found.append(embedding.new_empty(0, embedding.shape[1]))
             continue
-        made = clusters_of_directions(own, wanted, seed=seed)
+        made = clusters_of_directions(own, wanted, seed=0)
         order = made.labels.bincount(minlength=len(made.centres)).argsort(descending=True, stable=True)
         found.append(F.normalize(made.centres[order], dim=1).to(embedding.device, embedding.dtype))
     return found

@@ -13,7 +13,7 @@ from protoat.attacks import PGD, Attack, BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
-from protoat.functional.prediction import predicted
+from protoat.functional.forward import predicted
 from protoat.methods.base import AdversarialTraining, Examples, clean_and_adversarial, never_starts
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels

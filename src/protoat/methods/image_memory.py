@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from protoat.attacks.active import leading
 from protoat.data import Origin
 from protoat.errors import UserError
+from protoat.functional.batch import leading
 from protoat.functional.distributed import max_over_processes, sum_over_processes
 from protoat.memory import Memory
 

@@ -16,7 +16,7 @@ from protoat.errors import UserError
 from protoat.functional import losses
 from protoat.names import nearest
 from protoat.recipes.choices import CLASSES, HOMES, choices_of
-from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, trusted
+from protoat.recipes.own_code import CLASS_KEYS, FREE_KEYS, is_dotted, trusted
 
 # Keys whose values are taken as they are, never as YAML: places of files, and names that users give.
 _FREE = re.compile(rf"((data|auxiliary)\.({'|'.join(FREE_KEYS)})|initialise\.(run|weights)|modes\.encoder|model\.name)")
@@ -75,9 +75,9 @@ def check_names(content: Any, source: str, *, keys: Collection[str]) -> None:
     name, kind = _short(text), key.rpartition(".")[2]
     if kind in CLASS_KEYS and "." not in text:
         raise UserError(f"{source}: {kind} {name} is unknown; {nearest(text, _short_names(kind))}")
-    if not _is_dotted(text):
+    if not is_dotted(text):
         raise UserError(f"{source}: {_short(key) if key else 'key'}={name} is not valid in a recipe")
-    names = list(dict.fromkeys(text for _, text in found if _is_dotted(text)))
+    names = list(dict.fromkeys(text for _, text in found if is_dotted(text)))
     raise UserError(
         f"{source} names {' and '.join(names)} ({key}), which a recipe may not: it runs no code but protoat's own and "
         f"what you name yourself. If you know this code, write {' '.join(f'--trust {name}' for name in names)}; in "
@@ -91,7 +91,7 @@ def foreign_names(content: Any) -> list[str]:
     >>> foreign_names({"method": {"class_path": "FreeAT"}, "model": "mymodels.Net"})
     ['mymodels.Net']
     """
-    return list(dict.fromkeys(text for _, text in _foreign(content) if _is_dotted(text)))
+    return list(dict.fromkeys(text for _, text in _foreign(content) if is_dotted(text)))
 
 
 def without_downloads(content: Any) -> Any:
@@ -146,9 +146,7 @@ def _is_harmless(text: str, parts: list[str], *, named: bool) -> bool:
         return text in allowed_names(kind)
     if named or kind in _GROUPS:
         return False
-    return bool(_FREE.fullmatch(".".join(parts[-2:]))) or (
-        bool(_PLAIN.fullmatch(text)) and not _is_dotted(text.strip())
-    )
+    return bool(_FREE.fullmatch(".".join(parts[-2:]))) or (bool(_PLAIN.fullmatch(text)) and not is_dotted(text.strip()))
 
 
 def _count(value: Any) -> int:
@@ -159,10 +157,6 @@ def _count(value: Any) -> int:
 
 def _short_names(kind: str) -> list[str]:
     return sorted(name for name in allowed_names(kind) if "." not in name) or sorted(allowed_names(kind))
-
-
-def _is_dotted(text: str) -> bool:
-    return "." in text and all(part.isidentifier() for part in text.split("."))
 
 
 def _short(text: str) -> str:

@@ -1,8 +1,9 @@
-"""Changes of a recipe: laid over its plain values, and written as options of a command."""
+"""Changes of a recipe: laid over its plain values, written as options of a command, and words that stand for such."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -60,3 +61,26 @@ def _word(value: Any) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def spelled_out(args: Sequence[str], prefixes: Mapping[str, Mapping[str, tuple[str, str]]]) -> list[str]:
+    """Options in which such words are said as recipes say them.
+
+    Args:
+        args: words of a command line.
+        prefixes: by option and prefix the class, and the option of the argument.
+
+    >>> prefixes = {"--model": {"timm": ("TimmModel", "--model.name")}}
+    >>> spelled_out(["--model", "timm:resnet18", "--seed", "1"], prefixes)
+    ['--model', 'TimmModel', '--model.name', 'resnet18', '--seed', '1']
+    >>> spelled_out(["--model=timm:resnet18"], prefixes)
+    ['--model', 'TimmModel', '--model.name', 'resnet18']
+    """
+    begun = tuple(f"{option}=" for option in prefixes)
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith(begun) else [arg])]
+    found: list[str] = []
+    for option, word in pairwise(["", *words]):
+        prefix, colon, name = word.partition(":")
+        known = prefixes.get(option, {}).get(prefix) if colon else None
+        found += [word] if known is None else [*known, name]
+    return found

@@ -55,7 +55,7 @@ def trusting(names: Collection[str]) -> Iterator[None]:
     if isinstance(names, str):
         raise UserError(f"trust={names!r} is one text; write a list of dotted names: trust=[{names!r}]")
     for name in names:
-        if not _is_dotted(name):
+        if not is_dotted(name):
             raise UserError(f"trust {name!r} is no dotted name; write package.module.Class, such as mymodels.Net")
     token = _TRUSTED.set(_TRUSTED.get() | frozenset(names))
     try:
@@ -105,19 +105,19 @@ def working_directory_on_path() -> Iterator[None]:
         sys.path.remove("")
 
 
-def _is_dotted(name: object) -> bool:
+def is_dotted(name: object) -> bool:
     return isinstance(name, str) and "." in name and all(part.isidentifier() for part in name.split("."))
 
 
 def _dotted_in(text: str) -> list[str]:
     """Dotted names in a value of the command line, which may be YAML."""
     text = re.sub(r"^(?!(timm|torchvision|transfer|HF):)([\w.]+):(\w+)$", r"\2.\3", text)
-    if _is_dotted(text):
+    if is_dotted(text):
         return [text]
     if not set("{[") & set(text):
         return []
     try:
-        return [name for name in _texts(parse_yaml(text)) if _is_dotted(name)]
+        return [name for name in _texts(parse_yaml(text)) if is_dotted(name)]
     except ValueError:
         return []  # which its parser says
 

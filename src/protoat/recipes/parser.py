@@ -16,7 +16,7 @@ from jsonargparse.typing import register_type
 from protoat.errors import UserError
 from protoat.names import nearest
 from protoat.pixels import Pixels
-from protoat.recipes.prefixes import spelled_out
+from protoat.recipes.overrides import spelled_out
 from protoat.spelling import Verbatim, argument, setting
 
 MODE = "protoat"

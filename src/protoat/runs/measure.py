@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -77,44 +77,33 @@ def measure(
     chosen = named_attacks(attacks, subject)
     if limit is not None and limit > len(subject.data):
         logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
-    accelerator = make_accelerator()
-    check_processes(accelerator)
-    for attack in chosen.values():
-        if isinstance(attack, Transfer):
-            attack.surrogate.to(accelerator.device)
+    accelerator = _accelerator(chosen.values())
     with working_on(subject.folder):
         findings = _lint(subject, chosen) if accelerator.is_main_process else []
         partial = Partial(subject.folder / "evaluation.partial", subject.identity)
         few = subject.data.pixels(slice(min(batch_size, limit or batch_size)))
-        try:
-            with examined(), _on_kept_threads(subject, few, accelerator, partial):  # lint has examined it
-                now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-                made_with = {"measured": now, "batch_size": batch_size, "device": str(accelerator.device), **origin()}
-                report = evaluate(
-                    subject.model,
-                    subject.data,
-                    chosen,
-                    threat=subject.threat,
-                    batch_size=batch_size,
-                    limit=limit,
-                    budget_seconds=budget_seconds,
-                    attack_precision=attack_precision,
-                    accelerator=accelerator,
-                    saved=partial,
-                    advance=advance,
-                )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; run the same command again to go on where it stopped", signal.SIGINT
-            ) from None
-        wanted = min(limit or len(subject.data), len(subject.data))
-        known = {finding.code for finding in findings}
-        findings += [finding for finding in report.findings if finding.code not in known]
+        with _going_on(subject, few, accelerator, partial):
+            now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            made_with = {"measured": now, "batch_size": batch_size, "device": str(accelerator.device), **origin()}
+            report = evaluate(
+                subject.model,
+                subject.data,
+                chosen,
+                threat=subject.threat,
+                batch_size=batch_size,
+                limit=limit,
+                budget_seconds=budget_seconds,
+                attack_precision=attack_precision,
+                accelerator=accelerator,
+                saved=partial,
+                advance=advance,
+            )
         record = _record(subject, report, findings, made_with)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _write(subject.folder / "evaluation.json", record)
         accelerator.wait_for_everyone()
+        wanted = min(limit or len(subject.data), len(subject.data))
         if len(report.indices) == wanted:
             partial.clear()
         else:
@@ -127,16 +116,28 @@ def measure(
         return record
 
 
+def _accelerator(attacks: Iterable[Attack | None]) -> Accelerator:
+    """Where the measurement runs; surrogates are brought there."""
+    accelerator = make_accelerator()
+    check_processes(accelerator)
+    for attack in attacks:
+        if isinstance(attack, Transfer):
+            attack.surrogate.to(accelerator.device)
+    return accelerator
+
+
 @contextmanager
-def _on_kept_threads(
-    subject: Subject, images: torch.Tensor, accelerator: Accelerator, saved: Partial
-) -> Iterator[None]:
-    """On as many threads as suit the subject; the same number when a measurement goes on."""
+def _going_on(subject: Subject, images: torch.Tensor, accelerator: Accelerator, saved: Partial) -> Iterator[None]:
+    """A measurement of an examined subject, on as many threads as suit it; on the same number when it goes on."""
     kept = saved.get(_THREADS)
-    with on_fitting_threads(subject.model, images, accelerator, kept=None if kept is None else int(kept[1])) as chosen:
-        if chosen is not None and kept is None:
-            saved.put(_THREADS, "", float(chosen), ())
-        yield
+    threads = None if kept is None else int(kept[1])
+    try:
+        with examined(), on_fitting_threads(subject.model, images, accelerator, kept=threads) as chosen:
+            if chosen is not None and kept is None:
+                saved.put(_THREADS, "", float(chosen), ())
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; run the same command again to go on where it stopped", signal.SIGINT) from None
 
 
 def _lint(subject: Subject, attacks: Mapping[str, Attack | None]) -> list[Finding]:
@@ -168,7 +169,9 @@ def _record(subject: Subject, report: Report, findings: Sequence[Finding], made_
         logger.warning("%s: the record keeps what was measured in float32, not in bf16", ", ".join(coarser))
     attacks = before | {name: found for name, found in new.items() if name not in coarser}
     worst = worst_case(subject.data, report.indices, attacks, subject.threat)
-    return Evaluation(judged, attacks, worst, tuple(findings), len(subject.data))
+    said = {finding.code for finding in findings}
+    more = [finding for finding in report.findings if finding.code not in said]
+    return Evaluation(judged, attacks, worst, (*findings, *more), len(subject.data))
 
 
 def _write(path: Path, record: Evaluation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +184,7 @@ def probe_run(
         untrained = run.untrained()
     few = train.pixels(slice(_BATCH_SIZE))
     with working_on(run.path), on_fitting_threads(model, few, PartialState()):
+        judge = partial(evaluate, data=test, attacks=chosen, limit=limit, batch_size=batch_size)
         encoders = {}
         for number, (name, encoder) in enumerate((("trained", model), ("random", untrained))):
 
@@ -193,10 +195,9 @@ def probe_run(
             logger.info("%s encoder: linear heads on %d training images", name, len(train))
             probe = LinearProbe(encoder, train, PartialState().device)
             probe.fit_clean(train)
-            heads = {"standard": evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)}
+            standard = judge(probe)
             probe.fit_robust(train, recipe.threat, updates=updates, seed=recipe.seed, advance=done)
-            heads["robust"] = evaluate(probe, test, chosen, limit=limit, batch_size=batch_size)
-            encoders[name] = {head: report.attacks for head, report in heads.items()}
+            encoders[name] = {"standard": standard.attacks, "robust": judge(probe).attacks}
         subject = Judged(
             read.path.name,
             recipe.data.name,

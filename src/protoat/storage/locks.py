@@ -158,12 +158,8 @@ def is_at_work(folder: Path) -> bool:
     return any(not is_free(path / LOCK) for path in holding)
 
 
-def is_free(lock: Path, *, remove: bool = False) -> bool:
+def is_free(lock: Path) -> bool:
     """Whether nobody holds a lock file.
-
-    Args:
-        lock: the file.
-        remove: it, where it is free.
 
     Raises:
         ValueError: it is no file of ours, or cannot be opened.
@@ -172,9 +168,7 @@ def is_free(lock: Path, *, remove: bool = False) -> bool:
         with open_folder(lock.parent) as folder:
             _check_ours(folder, lock.name)
             with FileLock(lock, timeout=0):
-                if remove:
-                    folder.remove(lock.name)
-            return True
+                return True
     except Timeout:
         return False
     except FileNotFoundError:

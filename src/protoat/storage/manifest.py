@@ -147,29 +147,27 @@ class Log:
     Args:
         path: of the file.
         content: what it begins with.
-        within: see `protoat.storage.files.open_folder`.
 
     Raises:
         ValueError, OSError: see `write_records`.
     """
 
-    def __init__(self, path: Path, content: bytes, *, within: Path | None = None) -> None:
+    def __init__(self, path: Path, content: bytes) -> None:
         self.path = path
-        self._within = within
         self._sum = sha256(content)
-        write_record(path, content, within=within)
+        write_record(path, content)
 
     def append(self, line: bytes) -> None:
         """Adds a line, its end included."""
         longer = self._sum.copy()
         longer.update(line)
         self._list([self._sum.hexdigest(), longer.hexdigest()])
-        append(self.path, line, within=self._within)
+        append(self.path, line)
         self._list([longer.hexdigest()])
         self._sum = longer
 
     def _list(self, digests: list[str]) -> None:
-        _write(self.path.parent, {**checksums(self.path.parent), self.path.name: digests}, self._within)
+        _write(self.path.parent, {**checksums(self.path.parent), self.path.name: digests}, None)
 
 
 def _present(path: Path, listed: Mapping[str, Sequence[str]]) -> list[str]:

@@ -13,10 +13,10 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from protoat.attacks.mode import check_built
 from protoat.errors import NonFiniteLossError, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.models import multi_prototype_head
@@ -49,7 +49,7 @@ class Learner:
     ) -> None:
         if isinstance(model, DistributedDataParallel):
             raise UserError("the model is wrapped already; pass the module itself, fit shares it out")
-        _check_built(model)
+        check_built(model)
         optimizer_state.check_covered(model, objective, optimizer)
         self.accelerator = accelerator
         self.unwrapped = model
@@ -207,14 +207,6 @@ class Learner:
         if not self.settings.schedule.moves_optimizer:
             for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = base
-
-
-def _check_built(model: nn.Module) -> None:
-    unbuilt = [name for name, value in model.named_parameters() if isinstance(value, UninitializedParameter)]
-    if unbuilt:
-        raise UserError(
-            f"{unbuilt[0]} has no size before the first forward; run model(images) once, then build the optimizer"
-        )
 
 
 def _average(model: nn.Module, averaging: Averaging) -> AveragedModel:

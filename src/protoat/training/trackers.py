@@ -66,7 +66,6 @@ class Trackers:
             and there is a folder.
         folder: of the run; ``trackers.json`` in it says which run of each tracker it is logged to, so that a resumed
             run goes on there.
-        name: of the run, for people; default: that of the folder.
         settings: of the run, in nested mappings; of a path its last part is told.
         ended: whether the run has ended once this is over, if no error comes; a measurement of an interrupted one does
             not end it.
@@ -78,7 +77,6 @@ class Trackers:
         folder: Path | None,
         settings: Mapping[str, Any],
         *,
-        name: str | None = None,
         ended: bool = True,
     ) -> None:
         if loggers is None:
@@ -87,7 +85,7 @@ class Trackers:
         self.folder = folder
         self.settings = plain_settings(without_paths(settings))
         self.ended = ended
-        self.name = name or ("fit" if folder is None else folder.resolve().name)
+        self.name = "fit" if folder is None else folder.resolve().name  # of the run, for people
         self._begun: list[tuple[str, Kind]] = []
         self._copies: TemporaryDirectory[str] | None = None
 

@@ -17,9 +17,8 @@ from protoat.data.batch_format import as_batch
 from protoat.data.given import FORMS, as_image_data, is_whole
 from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes
-from protoat.functional.forward import output_of
+from protoat.functional.forward import output_of, predicted
 from protoat.functional.images import check_images
-from protoat.functional.prediction import predicted
 from protoat.methods import Standard
 from protoat.objective import Objective
 from protoat.training.batches import first_batch

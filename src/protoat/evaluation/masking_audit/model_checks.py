@@ -13,8 +13,8 @@ from protoat.attacks.examination import are_probabilities
 from protoat.evaluation.behaviour import eval_gradient, eval_logits, unlike_eval_mode, unlike_in_company, unlike_itself
 from protoat.evaluation.masking_audit.check import Check, Verdict, at_most, judged, percent, too_many
 from protoat.evaluation.masking_audit.context import AuditContext
+from protoat.functional.forward import predicted
 from protoat.functional.losses import STEEP, cross_entropy, margin
-from protoat.functional.prediction import predicted
 from protoat.types import as_output
 
 _INSTEAD = "attack with a smooth stand-in for that part (BPDA), or transfer from an undefended model"
