@@ -83,7 +83,7 @@ def test_discovered_modes_of_a_run_trained_before(
         found_error = capsys.readouterr().err
         assert said in found_error and len(found_error.splitlines()) == 1, found_error
         assert not (tmp_path / "other").exists()
-    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    assert main(["report", str(out), "--images", "20", "--out", str(tmp_path / "report.html")]) == 0
     assert "Modes that were found" in (tmp_path / "report.html").read_text()
 
 

@@ -51,7 +51,7 @@ COMMANDS: dict[str, list[str]] = {
     "ls": ["ls", "."],
     "evaluate": ["evaluate", "run", "--attacks", "clean", "--n", "40"],
     "train": ["train", *RECIPE, "--out", "run"],
-    "report": ["report", "run", "--out", "report.html"],
+    "report": ["report", "run", "--images", "20", "--out", "report.html"],
     "compare": ["compare", "run", "other"],
 }
 
