@@ -87,7 +87,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "digits in two, PGD-AT": partial(trained, PGD7, classes=2),
     "digits in two, SoftTriple": partial(trained, PGD7, classes=2, prototypes=5),
     "MNIST, PGD-AT": partial(trained, PGD7, **SMALL),
-    "MNIST in two, PGD-AT": partial(trained, PGD7, classes=2, **SMALL),
+    # Without a ramp it stays a constant answer.
+    "MNIST in two, PGD-AT": partial(trained, partial(PGD7, ramp_epochs=2), classes=2, **SMALL),
     "MNIST, FGSM-AT, collapsed": partial(trained, FGSMAT, mnist=True, eps=0.3, epochs=6),
     "cheat: random noise": partial(cheat, lambda: cheats.Noisy(cheats.trained(None), 0.3).eval()),
     "cheat: quantised input": partial(cheat, lambda: cheats.Quantised(cheats.trained(None), 3).eval()),

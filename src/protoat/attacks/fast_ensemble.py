@@ -26,14 +26,14 @@ from protoat.functional.losses import cross_entropy
 from protoat.functional.norms import Norm
 from protoat.threats import ThreatModel
 
-_KEPT = 0.8  # share of the robust images, those closest to being adversarial, that the next run of MALT attacks
+_KEPT = 0.7  # share of the robust images, those closest to being adversarial, that the next run of MALT attacks
 _TENTH = 10  # one in so many robust images is attacked by Square, and at least so many
 
 
 class FastEnsemble(Ensemble):
     """APGD-CE, PMA and MALT, each on the images still robust, then Square on a tenth; AutoAttack after an alarm.
 
-    AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT attacks the 80 %
+    AutoAttack spends most of its time on images that no attack breaks. Here each further run of MALT attacks the 70 %
     of the robust images that are closest to being adversarial, and Square a tenth of them, ten at least, stratified
     by class and by how close they are. AutoAttack follows on all robust images after an alarm:
 
@@ -78,8 +78,8 @@ class FastEnsemble(Ensemble):
         return {
             "apgd-ce": APGD(threat, steps=25),
             "pma": PMA(threat),
-            # Four runs at least, also where there are fewer targets.
-            "malt": MALT(threat, num_targets=min(wrong, 9), restarts=-(-4 // wrong)),
+            # Three runs at least, also where there are fewer targets.
+            "malt": MALT(threat, num_targets=min(wrong, 6), restarts=-(-3 // wrong)),
             "corner": CornerNoise(threat, draws=20),
             "square": Square(threat, queries=1000),
         }
