@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,15 @@ class ThreatModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", float(Pixels(self.eps)))
         self.geometry.check_radius(self.eps)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ThreatModel:
+        """What `to_json` gave."""
+        return cls(content["eps"], content["norm"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Norm and radius."""
+        return {"norm": self.norm, "eps": self.eps}
 
     @property
     def geometry(self) -> Norm:

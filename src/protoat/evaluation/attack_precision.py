@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -14,8 +13,6 @@ from protoat.data import ImageData
 from protoat.evaluation.measurement import Saved, parameters_of
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.forward import device_of
-
-logger = logging.getLogger(__name__)
 
 _IMAGES = 64  # in the pass that is timed
 _KEY = "attack precision"
@@ -43,7 +40,6 @@ def chosen_precision(
     rows = order[:_IMAGES]
     x, y = data.pixels(rows, device), data.labels[rows].to(device)
     chosen, ratio = network.retrying(lambda: timed_precision(network, x, y, coarse[0].threat), len(rows))
-    logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", chosen, ratio)
     if saved is not None:
         saved.put(_KEY, "1" if chosen == "bf16" else "0", ratio, ())
     return chosen

@@ -41,11 +41,11 @@ class Judged:
         known = {key: content[key] for key in ("weights", "data", "images", "sha256", "data_sha256") if key in content}
         threat = content.get("threat")
         more = {key: value for key, value in content.items() if key not in (*known, "threat")}
-        return cls(**known, threat=None if threat is None else ThreatModel(threat["eps"], threat["norm"]), more=more)
+        return cls(**known, threat=None if threat is None else ThreatModel.from_json(threat), more=more)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without what is not known."""
-        threat = None if self.threat is None else {"norm": self.threat.norm, "eps": self.threat.eps}
+        threat = None if self.threat is None else self.threat.to_json()
         known = {
             "weights": self.weights,
             "sha256": self.sha256,

@@ -209,7 +209,7 @@ def worst_case(
         correct &= found.correct_mask
     parameters: dict[str, Any] = {"attack": "worst case", "attacks": list(entering)}
     if threat is not None:
-        parameters |= {"norm": threat.norm, "eps": threat.eps}
+        parameters |= threat.to_json()
     return AttackReport.of(data, indices, correct, parameters, sum(found.seconds for found in entering.values()))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.attacks import Attack
 from protoat.attacks.mode import attacking
 from protoat.data import ImageData
@@ -104,8 +105,8 @@ class Pictured:
     _attacked: dict[str, Embedded] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise UserError(f"images={self.images} must be at least 1")
+        if self.images is not None:
+            check_whole(images=self.images)
 
     @classmethod
     def of(cls, run: Seen, images: int | None = None, *, classes: Sequence[str] | None = None) -> Pictured:

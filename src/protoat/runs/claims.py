@@ -12,7 +12,7 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.runs.hub import hub_folder, hub_name, is_on_hub
 from protoat.runs.zoo import PREFIX, zoo_folder, zoo_name
-from protoat.storage.files import Folder, open_folder
+from protoat.storage.files import open_folder
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes
@@ -128,8 +128,9 @@ def is_unbegun(folder: Path) -> bool:
     try:
         with open_folder(folder) as opened:
             names = set(opened.names())
-            if "checkpoints" in names and set(_names_in(opened, "checkpoints")) <= {".partial"}:
-                names.remove("checkpoints")
+            if "checkpoints" in names:
+                with opened.enter("checkpoints") as inner:
+                    names -= {"checkpoints"} if {".partial"}.issuperset(inner.names()) else set()
             for name in names:
                 opened.check(name)
     except FileNotFoundError:
@@ -144,11 +145,3 @@ def is_unbegun(folder: Path) -> bool:
     if names == {MANIFEST}:
         return is_manifest(folder)
     return not names or ("recipe.yaml" not in names and names <= set(_FIRST) and is_claimed(folder))
-
-
-def _names_in(folder: Folder, name: str) -> list[str]:
-    inner = folder.enter(name)
-    try:
-        return inner.names()
-    finally:
-        inner.close()

@@ -51,8 +51,7 @@ class Subject:
 
     def judged(self, images: int) -> Judged:
         """What a record of so many of its images is of."""
-        threat = {"norm": self.threat.norm, "eps": self.threat.eps}
-        return Judged.from_json({**self.identity, "threat": threat, "images": images})
+        return Judged.from_json({**self.identity, "threat": self.threat.to_json(), "images": images})
 
     def command(self, verb: str, *more: str) -> str:
         """A command of ours about this very subject, for messages that say what to do."""

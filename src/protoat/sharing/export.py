@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from protoat.arguments import check_whole
 from protoat.attacks import PGD, Square, UniformNoise
 from protoat.data import DataNotFoundError
 from protoat.errors import UserError, in_a_line
@@ -83,8 +84,7 @@ def export(
         raise UserError(f"format {unknown[0]!r} is unknown; write {', '.join(FORMATS)}")
     if not formats:
         raise UserError(f"no format is named; write {', '.join(FORMATS)}")
-    if images < 1:
-        raise UserError(f"images={images} must be at least 1")
+    check_whole(images=images)
     _check_holds_no_others(Path(out))
     if "onnx" in formats:
         for package in ("onnx", "onnxscript", "onnxruntime"):

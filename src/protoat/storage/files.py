@@ -34,6 +34,12 @@ class Folder:
             raise UserError(f"{name!r} is no name of a file in {self.path}")
         return name if self._handle is not None else str(self.path / name)
 
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Gives the handle back."""
         if self._handle is not None:
@@ -101,12 +107,9 @@ class Folder:
         if found is None:
             return
         if stat.S_ISDIR(found.st_mode):
-            inner = self.enter(name)
-            try:
+            with self.enter(name) as inner:
                 for each in inner.names():
                     inner.remove(each)
-            finally:
-                inner.close()
             os.rmdir(self._at(name), dir_fd=self._handle)
         else:
             os.unlink(self._at(name), dir_fd=self._handle)
@@ -248,11 +251,8 @@ def check_no_links(path: Path, *, within: Path | None = None) -> None:
         for name in folder.names():
             found = folder.status(name)
             if found is not None and stat.S_ISDIR(found.st_mode):
-                inner = folder.enter(name)
-                try:
+                with folder.enter(name) as inner:
                     look(inner)
-                finally:
-                    inner.close()
             else:
                 folder.check(name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +14,6 @@ from protoat.attacks.precision import AttackPrecision
 from protoat.attacks.timed_precision import timed_precision
 from protoat.training import checkpoint
 from protoat.training.learner import Learner
-
-logger = logging.getLogger(__name__)
 
 
 def chosen_precision(
@@ -41,8 +38,10 @@ def chosen_precision(
     if earlier is not None:
         return earlier
     attack = getattr(learner.objective.method, "attack", None)
-    coarse = isinstance(attack, Attack) and attack.gradient_steps is not None
-    return _measured(learner, images, labels) if coarse else "fp32"
+    if not isinstance(attack, Attack) or attack.gradient_steps is None:
+        return "fp32"
+    device = learner.accelerator.device
+    return timed_precision(learner.unwrapped, images.to(device), labels.to(device), learner.objective.method.threat)[0]
 
 
 def _begun_with(folder: Path, accelerator: Accelerator) -> AttackPrecision | None:
@@ -54,12 +53,3 @@ def _begun_with(folder: Path, accelerator: Accelerator) -> AttackPrecision | Non
     if told not in ("fp32", "bf16"):
         return None if found is None else "fp32"  # a run of before there was a choice
     return "bf16" if told == "bf16" else "fp32"
-
-
-def _measured(learner: Learner, images: Tensor, labels: Tensor) -> AttackPrecision:
-    """The precision in which an attack's pass through the network is faster on every process, said in the log."""
-    device = learner.accelerator.device
-    threat = learner.objective.method.threat
-    precision, ratio = timed_precision(learner.unwrapped, images.to(device), labels.to(device), threat)
-    logger.info("attacks run in %s: a pass in bfloat16 takes %.2f of one in float32 here", precision, ratio)
-    return precision

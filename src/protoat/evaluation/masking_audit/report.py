@@ -120,7 +120,7 @@ class AuditReport:
         content = {
             "passed": self.passed,
             "images": self.images,
-            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "threat": self.threat.to_json(),
             "lint": [found._asdict() for found in self.findings],
             "checks": [{**vars(check), "seconds": round(check.seconds, 3)} for check in self.checks],
         }
@@ -134,11 +134,10 @@ class AuditReport:
         """What `to_json` gave, or an earlier version wrote."""
         threat, known = content["threat"], [entry.name for entry in fields(CheckResult)]
         checks = [{"seconds": 0.0, **check} for check in content["checks"]]
-        model = ThreatModel(threat["eps"], threat["norm"])
         return cls(
             tuple(CheckResult(**{key: check[key] for key in known}) for check in checks),
             content["images"],
-            model,
+            ThreatModel.from_json(threat),
             tuple(Finding(**found) for found in content.get("lint", ())),
             Judged.from_json({**content.get("subject", {}), "images": content["images"], "threat": threat}),
             content.get("test_images"),

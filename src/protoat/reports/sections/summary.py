@@ -110,7 +110,7 @@ def described(run: RunRecords) -> dict[str, str]:
 def trained_for(run: RunRecords) -> dict[str, str]:
     """The threat model of a run's training in words, where its recipe says it."""
     threat = run.choices.get("threat") or {}
-    return {"trained for": str(ThreatModel(threat["eps"], threat["norm"]))} if {"norm", "eps"} <= threat.keys() else {}
+    return {"trained for": str(ThreatModel.from_json(threat))} if {"norm", "eps"} <= threat.keys() else {}
 
 
 def _subject(records: Records) -> Iterator[tuple[str, str]]:
