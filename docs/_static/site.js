@@ -7,3 +7,4 @@ for (const box of document.querySelectorAll(".sphx-glr-thumbcontainer")) {
   box.setAttribute("tooltip", box.getAttribute("tooltip").replace(/::$/, ""));
   for (const link of box.querySelectorAll("a")) link.ariaLabel = link.textContent;
 }
+document.getElementById("search-results")?.insertAdjacentHTML("beforebegin", "<h1>Search</h1>");

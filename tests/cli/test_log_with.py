@@ -59,6 +59,8 @@ def test_train_evaluate_and_report_go_to_one_run(tmp_path: Path, monkeypatch: py
     assert {entry[1] for entry in Book.told if entry[0] == "end"} == {None}
     begin, epoch, records, _, _, measured, record, _, _, html, _ = Book.told
     recipe = dict(flat(parse_yaml((run / "recipe.yaml").read_text())))
+    # trackio replaces the settings of a run that goes on by those it is given
+    assert [entry[3] for entry in Book.told if entry[0] == "begin"] == 3 * [begin[3]]
     assert begin[3]["method.steps"] == recipe["method.init_args.steps"] == 1
     assert epoch[2] == 1 and epoch[1]["objective/usage/0-4/0"] == Run(run).metrics[0].usage[0][0]
     assert (run / "run.json").is_file()

@@ -70,12 +70,14 @@ def tell(
     """
     if not trackers:
         return
+    from protoat.recipes.fingerprint import settings_of
     from protoat.runs.records import RunRecords
     from protoat.storage.locks import working_on
     from protoat.training.trackers import Trackers
 
-    ended = not (folder / "recipe.yaml").is_file() or RunRecords(folder).complete
-    with working_on(folder), Trackers(trackers, folder, {}, ended=ended) as told:
+    run = RunRecords(folder) if (folder / "recipe.yaml").is_file() else None
+    settings = {} if run is None else settings_of(run.choices)
+    with working_on(folder), Trackers(trackers, folder, settings, ended=run is None or run.complete) as told:
         told.begin()
         if numbers:
             told.log(dict(numbers))

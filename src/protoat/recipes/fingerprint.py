@@ -146,3 +146,12 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, entry in value.items():
         yield from flat(entry, f"{prefix}.{key}" if prefix else str(key))
+
+
+def settings_of(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as trackers are told it.
+
+    >>> settings_of({"method": {"class_path": "protoat.methods.PGDAT", "init_args": {"steps": 7}}})
+    {'method.class_path': 'protoat.methods.PGDAT', 'method.steps': 7}
+    """
+    return {key.replace("init_args.", ""): value for key, value in flat(choices)}

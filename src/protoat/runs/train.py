@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,7 @@ from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.methods import Method
 from protoat.methods.per_image import PerImage
-from protoat.recipes.fingerprint import flat
+from protoat.recipes.fingerprint import settings_of
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
 from protoat.runs.build import Parts, build
@@ -99,7 +98,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
             averaging=recipe.averaging,
             progress=progress,
             loggers=loggers,
-            config=_told(recipe),
+            config=settings_of(parse_yaml(recipe.text)),
         )
 
 
@@ -122,11 +121,6 @@ def fitting(
         memory_format=memory_format,
         seed=recipe.seed,
     )
-
-
-def _told(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as trackers are told it."""
-    return {key.replace("init_args.", ""): value for key, value in flat(parse_yaml(recipe.text))}
 
 
 def precision_of(recipe: Recipe) -> Precision:
