@@ -87,6 +87,7 @@ def test_a_network_of_the_working_directory_is_trained_and_evaluated(
     for words in (["--trust", "own_networks.Net"], ["--trust=own_networks.Net"]):
         monkeypatch.delitem(sys.modules, "own_networks", raising=False)
         assert main(["evaluate", "own", "--attacks", "clean", "--n", "20", *words]) == 0
+        assert "do so: protoat audit own --trust own_networks.Net\n" in capsys.readouterr().out
     assert sys.path == path
     with pytest.raises(ValueError, match=r"names own_networks\.Net .*trust=\['own_networks\.Net'\]"):
         _ = protoat.Run("own").model

@@ -25,11 +25,19 @@ class AttackResult(NamedTuple):
         x_adv: (B, ...) images inside the budget and [0, 1].
         success: (B,) bool; the label was left (untargeted) or the target was reached (targeted).
         correct: (B,) bool; the model still gives the true label, which it does not where logits say no class.
+
+    >>> import torch
+    >>> AttackResult(torch.zeros(2, 1, 8, 8), torch.tensor([True, False]), torch.tensor([False, True]))
+    AttackResult(2 images: 1 attacked with success, 1 still right)
     """
 
     x_adv: Tensor
     success: Tensor
     correct: Tensor
+
+    def __repr__(self) -> str:
+        counts = f"{int(self.success.sum())} attacked with success, {int(self.correct.sum())} still right"
+        return f"AttackResult({len(self.correct)} images: {counts})"
 
 
 class Problem(NamedTuple):

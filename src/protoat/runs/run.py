@@ -101,7 +101,7 @@ class Run(RunRecords):
         """
         self.check()  # a damaged record is said before the work
         model, weights, data = self.classifier(which), self.weights(which), self.test_images
-        name = called(self.path)
+        name, trusted = called(self.path), [word for each in self.recipe.trust for word in ("--trust", each)]
         return Subject(
             name,
             model,
@@ -110,7 +110,7 @@ class Run(RunRecords):
             self.regularizer(model, which),
             self.path,
             identity_of(weights.path.name, weights.sha256, self.recipe.data, data),
-            (name, *(() if which is None else ("--weights", which))),
+            (name, *(() if which is None else ("--weights", which)), *trusted),
             self.recipe.data.inventory(),
         )
 
