@@ -120,6 +120,10 @@ _WAYS: dict[str, tuple[str, Overrides]] = {
     "plain": ("Plain", _ALONE),
     "soft-triple": ("SoftTriple, as in the paper", _soft_triple(projection=None, drop_below=None)),
     "soft-triple-projected": ("SoftTriple, projection", _soft_triple(projection="batchnorm")),
+    "soft-triple-shared": (
+        "SoftTriple, projection, gamma 0.3",
+        _soft_triple(projection="batchnorm", gamma=0.3),
+    ),
     "soft-triple-kmeans": (
         "SoftTriple, projection, k-means",
         _soft_triple(projection="batchnorm", prototype_init="kmeans"),

@@ -27,6 +27,7 @@ SETUPS = [
     "plain",
     "soft-triple",
     "soft-triple-projected",
+    "soft-triple-shared",
     "soft-triple-kmeans",
     "logsumexp",
     "known",
