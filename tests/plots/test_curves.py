@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ from protoat.runs.store import claim
 from tests.whole import edit, epochs, weights
 
 from .reading import lines, words
+
+
+def test_legends_of_many_runs_leave_room_for_their_lines(plain: Path, tmp_path: Path) -> None:
+    plot = training_curves([shutil.copytree(plain, tmp_path / f"run {number}") for number in range(6)])
+    figure = plot.axes[0].figure
+    figure.canvas.draw()
+    assert min(axes.get_window_extent().height for axes in plot.axes) > 0.8 * figure.dpi
+    assert all(float(tick).is_integer() for tick in plot.axes[1].get_xticks())
 
 
 def test_curves_are_the_lines_of_the_log(ours: Path, plain: Path) -> None:

@@ -31,7 +31,7 @@ def training_curves(runs: Sequence[Path | str]) -> Plot:
         if not run.epochs:
             raise UserError(f"{called(run.path)} holds no epoch yet; train it: protoat train")
     about = [f"{name}: {run.progress} epochs" + f", {run.state}" * bool(run.state) for name, run in found]
-    plot = Plot("Training", about, size=(5, 4.2))
+    plot = Plot("Training", about, size=(5, 3.9 + 0.3 * len(found)))  # of each the legends name three lines
     losses, accuracies = plot.subplots(2, sharex=True)
     for place, (name, run) in enumerate(found):
         own: dict[str, Any] = {"color": colour(place), "markersize": 3}
@@ -49,6 +49,7 @@ def training_curves(runs: Sequence[Path | str]) -> Plot:
     losses.set(ylabel="loss")
     losses.grid(axis="y")
     accuracies.set(xlabel="epoch")
+    accuracies.xaxis.get_major_locator().set_params(integer=True)
     accuracy_axis(accuracies)
     if len(found) > 1:
         legend(losses)
