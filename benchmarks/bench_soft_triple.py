@@ -52,7 +52,7 @@ def main() -> list[dict[str, Any]]:
     """Measures, prints a line for each comparison and returns them as rows."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ours = SoftTriple(C, D, prototypes_per_class=K, tau=TAU).to(device)
+    ours = SoftTriple(C, D, prototypes_per_class=K, tau=TAU, projection=None).to(device)
     spread = SparseCentersRegularizer(C, K)
     theirs = SoftTripleLoss(C, D, K, weight_regularizer=spread, weight_reg_weight=TAU).to(device)
     theirs.fc.data = ours.prototypes.detach().flatten(0, 1).T.contiguous()
