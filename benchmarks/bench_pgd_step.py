@@ -68,19 +68,19 @@ def _row(name: str, ratio: float, limit: float | None) -> dict[str, Any]:
     return {"name": name, "ratio": ratio, "limit": limit, "ok": limit is None or ratio <= limit}
 
 
-def _said() -> dict[str, str]:
-    """What the processor says of itself."""
+def _cpu_info() -> dict[str, str]:
+    """The fields of /proc/cpuinfo, of one core; empty where there is no such file."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _processor() -> str:
-    return _said().get("model name") or platform.processor() or "unknown"
+    return _cpu_info().get("model name") or platform.processor() or "unknown"
 
 
 def _units() -> list[str]:
-    """Those for bfloat16."""
-    return [unit for unit in _LIMITS if unit in _said().get("flags", "").split()]
+    """Instruction sets for bfloat16 that this processor has, the fastest first."""
+    return [unit for unit in _LIMITS if unit in _cpu_info().get("flags", "").split()]
 
 
 def _network() -> tuple[nn.Module, torch.optim.Optimizer]:
