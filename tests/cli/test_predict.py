@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from PIL import Image
 
 import protoat as pa
 from protoat.cli import main
+from protoat.recipes.reading import read_recipe
 from protoat.runs.run import Run
+from protoat.runs.train import train
 
 IMAGES = pa.Digits().load("test").images[:5]
 
@@ -72,6 +76,37 @@ def test_the_places_are_those_of_a_head_of_prototypes() -> None:
     images = torch.tensor([[1.0, 0.5], [0.5, 1.0], [0.0, 0.5], [0.5, 0.0]]).view(4, 1, 1, 2)
     found = pa.predict(Net(), images, preprocess=pa.Preprocess((1, 1, 2)), class_names=["a", "b"])
     assert [each.prototype for each in found] == ["a, 0", "a, 1", "b, 0", "b, 1"]
+
+
+GROUPS = {"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}
+HEAD = {"class_path": "MultiPrototypeHead", "init_args": {"prototypes_per_class": 6}}
+TIED = {"init_args": {"tied": True, "prototypes_per_class": 5}}
+
+
+@pytest.mark.parametrize(
+    ("weight", "regularizer", "head", "unnamed"),
+    [
+        (0.5, None, None, ()),
+        (0.5, None, HEAD, (5,)),
+        (0.0, TIED, None, ()),
+        (0.0, TIED, HEAD, range(6)),  # the head's, which knows no modes
+    ],
+)
+def test_a_prototype_of_a_mode_has_its_name(
+    weight: float, regularizer: Any, head: Any, unnamed: Collection[int], tmp_path: Path
+) -> None:
+    modes = {"class_path": "KnownModes", "init_args": {"mode_weight": weight}}
+    changes = {"groups": GROUPS, "epochs": 1, "modes": modes, "regularizer": regularizer, "head": head}
+    train(read_recipe("digits-2", {**changes, "schedule": None}), tmp_path / "run", progress=False)
+    run = Run(tmp_path / "run")
+    images = pa.Digits().load("test").images[:200]
+    found = run.predict(images)
+    assert found.places is not None
+    assert len(set(found.places.tolist())) > 1
+    for label, place, each in zip(found.labels.tolist(), found.places.tolist(), found, strict=True):
+        number = f"{['even', 'odd'][label]}, {place}"
+        assert each.prototype == (number if place in unnamed else str(2 * place + label))
+    assert [each.prototype for each in found[:3]] == [found[index].prototype for index in range(3)]
 
 
 def test_files_folders_patterns_and_lists_name_pictures(

@@ -55,7 +55,7 @@ def test_places_where_modes_of_classes_are_mixed() -> None:
     )
     modes = pa.KnownModes(data)
     assert modes.class_of.tolist() == [1, 0, 1, 0, 1] and modes.place.tolist() == [0, 0, 1, 1, 2]
-    assert modes.per_class == [2, 3]
+    assert modes.per_class == [2, 3] and modes.names_in_places == [["w", "y"], ["v", "x", "z"]]
 
 
 def test_regrouped_digits() -> None:

@@ -24,6 +24,13 @@ from protoat.recipes.reading import read_recipe
         ("--method.steps seven", "method.steps=seven is not valid; expected int"),
         ("--method.step_size 2/0", "method.step_size: '2/0' is not a pixel distance; write 0.03 or 8/255"),
         ("--regularizer SoftTripel", "regularizer 'SoftTripel' is unknown; did you mean 'SoftTriple'?"),
+        (
+            "--regularizer none --regularizer.tau 0.1",
+            "regularizer.tau is of a class, and none is named; add --regularizer",
+        ),
+        ("--modes.clusters 4", "modes.clusters is of a class, and none is named; add --modes DiscoveredModes"),
+        ("--weighting.stp 4", "weighting.stp is of a class, and none is named; add --weighting"),
+        ("--averaging.decay 0.9", "averaging.decay is of a class, and none is named; add --averaging EMA"),
         ("--regularizer nnoe", "regularizer 'nnoe' is unknown; did you mean 'none'?"),
         ("--regularizer.prototype_per_class 3", "did you mean 'prototypes_per_class'?"),
         ("--regularizer.prototypes_per_class x", "regularizer.prototypes_per_class=x is not valid; expected int or a"),

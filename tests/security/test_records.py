@@ -260,6 +260,7 @@ FORGED: dict[str, tuple[str, tuple[str, ...], Any]] = {
     "an accuracy above 1": ("best.json", ("clean",), 1.5),
     "an epoch of text": ("best.json", ("epoch",), "two"),
     "a class too many": ("run.json", ("class_names",), ["a", "b", "c"]),
+    "modes of a class too few": ("run.json", ("prototype_modes",), [["a"]]),
     "classes without end": ("run.json", ("num_classes",), 10**12),
     "an image without end": ("run.json", ("shape",), [1, 10**6, 10**6]),
     "sessions that are text": ("run.json", ("sessions",), "x"),

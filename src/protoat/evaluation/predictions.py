@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -25,7 +25,8 @@ class Prediction(NamedTuple):
         label: number of the class, from 0.
         class_name: its name.
         probability: of the class, by a softmax over the logits.
-        prototype: the nearest prototype of that class, as ``"class, place"``; None where there are none.
+        prototype: the nearest prototype of that class: the name of the mode that owns it, else ``"class, place"``; None
+            where there are none.
     """
 
     label: int
@@ -42,6 +43,7 @@ class Predictions(Sequence[Prediction]):
         class_names: C names.
         logits: (N, C).
         places: (N,) int64, place of the nearest prototype within the predicted class; None where there are none.
+        prototype_modes: for each class the modes that own its first prototypes; None where prototypes are no modes'.
 
     >>> print(Predictions(("cat", "dog"), torch.tensor([[2.0, 0.0], [0.0, 5.0]])))
     cat  0.881
@@ -51,6 +53,7 @@ class Predictions(Sequence[Prediction]):
     class_names: tuple[str, ...]
     logits: Tensor
     places: Tensor | None = None
+    prototype_modes: Sequence[Sequence[str]] | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -71,13 +74,17 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: slice) -> Predictions: ...
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
         if isinstance(index, slice):
-            return Predictions(
-                self.class_names, self.logits[index], None if self.places is None else self.places[index]
-            )
+            places = None if self.places is None else self.places[index]
+            return replace(self, logits=self.logits[index], places=places)
         label = int(self.labels[index])
-        name = self.class_names[label]
-        place = None if self.places is None else f"{name}, {int(self.places[index])}"
-        return Prediction(label, name, float(self.probabilities[index, label]), place)
+        probability = float(self.probabilities[index, label])
+        return Prediction(label, self.class_names[label], probability, self._prototype(label, index))
+
+    def _prototype(self, label: int, index: int) -> str | None:
+        if self.places is None:
+            return None
+        place, modes = int(self.places[index]), self.prototype_modes[label] if self.prototype_modes else ()
+        return modes[place] if place < len(modes) else f"{self.class_names[label]}, {place}"
 
     def __repr__(self) -> str:
         return f"Predictions({len(self)} images, {len(self.class_names)} classes)"
@@ -103,6 +110,7 @@ def predict(
     preprocess: Preprocess,
     class_names: Sequence[str],
     regularizer: Regularizer | None = None,
+    prototype_modes: Sequence[Sequence[str]] | None = None,
     batch_size: int = 256,
     advance: Callable[[int], None] | None = None,
 ) -> Predictions:
@@ -114,6 +122,7 @@ def predict(
         preprocess: from pictures to what the model takes.
         class_names: C names.
         regularizer: `SoftTriple`, whose nearest prototypes are then named; those of a `MultiPrototypeHead` come first.
+        prototype_modes: see `Predictions`.
         batch_size: images at once.
         advance: called with the number of images after each batch.
 
@@ -141,7 +150,7 @@ def predict(
             places.append(assign(embedding, labels, regularizer.prototypes, regularizer.active).cpu())
         if advance is not None:
             advance(len(batch))
-    return Predictions(tuple(class_names), torch.cat(logits), torch.cat(places) if places else None)
+    return Predictions(tuple(class_names), torch.cat(logits), torch.cat(places) if places else None, prototype_modes)
 
 
 def _check(logits: Tensor, classes: int, start: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -53,6 +53,7 @@ class Modes(Memory, ABC):
     class_of: Tensor
     place: Tensor
 
+    @abstractmethod
     def __init__(
         self,
         data: ImageData,
@@ -104,6 +105,14 @@ class Modes(Memory, ABC):
     def per_class(self) -> list[int]:
         """How many modes each class has; 1 where it has no image of known mode."""
         return torch.bincount(self.class_of, minlength=self.num_classes).clamp_min(1).tolist()
+
+    @property
+    def names_in_places(self) -> list[list[str]]:
+        """For each class the names of its modes, in the order of their prototypes."""
+        found: list[list[str]] = [[] for _ in range(self.num_classes)]
+        for label, name in zip(self.class_of.tolist(), self.names, strict=True):
+            found[label].append(name)
+        return found
 
     @property
     def prototypes_per_class(self) -> list[int] | None:

@@ -197,6 +197,11 @@ def _explain(message: str, options: list[str], choices: _Choices) -> str:
         known := list(choices(key))
     ):
         return f"{argument(key)} {found[1]!r} is unknown; {nearest(found[1], known)}"
+    if (found := re.search(r"Given value: (?:NestedArg\(key='|Namespace\()(\w+)", message)) and (there := choices(key)):
+        classes = [name for name in _with_argument(there, found[1]) or there if name != "none"]
+        return (
+            f"{argument(f'{key}.{found[1]}')} is of a class, and none is named; add --{key} {' or '.join(classes[:3])}"
+        )
     return _expected(key, message)
 
 

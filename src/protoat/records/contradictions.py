@@ -71,6 +71,9 @@ def check_facts(facts: Mapping[str, Any]) -> None:
         raise UserError(f"num_classes is {classes}, expected 1 to {_MOST_CLASSES}")
     if names is not None and classes not in (None, len(names)):
         raise UserError(f"num_classes is {classes}, and there are {len(names)} class_names")
+    modes = facts.get("prototype_modes")
+    if modes is not None and classes not in (None, len(modes)):
+        raise UserError(f"num_classes is {classes}, and prototype_modes are of {len(modes)}")
     if shape is not None and (len(shape) != 3 or not 0 < math.prod(shape) <= _MOST_VALUES):
         raise UserError(f"shape is {shape}, expected channels, height and width of an image")
 

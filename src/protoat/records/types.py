@@ -199,6 +199,7 @@ class Facts(TypedDict, total=False):
     class_names: list[str]
     mode_names: list[str]
     prototypes_per_class: list[int]
+    prototype_modes: list[list[str]]
     train_images: int
     validation_images: int
     data_sha256: list[str]

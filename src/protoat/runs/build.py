@@ -21,6 +21,7 @@ from protoat.evaluation import attack_of_name
 from protoat.functional.forward import output_of
 from protoat.methods import Method
 from protoat.models import MultiPrototypeHead, classifier_head, freeze_all_but
+from protoat.models.head import multi_prototype_head
 from protoat.models.transfer import transfer
 from protoat.modes import DiscoveredModes, Modes
 from protoat.objective import Objective
@@ -57,6 +58,13 @@ class Parts:
     optimizer: Optimizer
     validation_attack: Attack | None
     initialised: dict[str, Any] | None = None
+
+    @property
+    def prototype_modes(self) -> list[list[str]] | None:
+        """For each class the modes that own its prototypes, in their places; None where prototypes are no modes'."""
+        modes, head = self.objective.modes, multi_prototype_head(self.model)
+        tied = getattr(self.objective.regularizer, "tied", False) if head is None else modes and modes.mode_weight
+        return modes.names_in_places if modes is not None and tied else None
 
 
 def build(recipe: Recipe) -> Parts:

@@ -19,10 +19,8 @@ from protoat.errors import UserError
 from protoat.evaluation.predictions import Predictions, predict
 from protoat.evaluation.record import Evaluation
 from protoat.functional.forward import output_of
-from protoat.methods import Standard
 from protoat.models import DualBatchNorm, keep_branch
 from protoat.models.dual_bn import Branch
-from protoat.objective import Objective
 from protoat.pretraining import ACL, Contrastive
 from protoat.recipes.reading import recipe_from_text
 from protoat.recipes.recipe import Recipe
@@ -138,6 +136,7 @@ class Run(RunRecords):
             preprocess=self.preprocess,
             class_names=self.class_names,
             regularizer=self.regularizer(model, which),
+            prototype_modes=self.facts.get("prototype_modes"),
             batch_size=batch_size,
         )
 
@@ -168,7 +167,7 @@ class Run(RunRecords):
         with torch.no_grad():
             embedding = output_of(model, torch.zeros(1, *self.fact("shape"))).embedding
         regularizer = recipe.regularizer(self.fact("num_classes"), embedding.shape[1])
-        self.weights(which).load_objective(Objective(Standard(recipe.threat), regularizer))
+        self.weights(which).load_regularizer(regularizer)
         return regularizer.eval()
 
     def weights(self, which: Which | None = None) -> Weights:

@@ -68,6 +68,8 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
             facts["inventory"] = found.to_json()
         if parts.objective.modes is not None and (counts := parts.objective.modes.prototypes_per_class) is not None:
             facts["prototypes_per_class"] = counts
+        if (names := parts.prototype_modes) is not None:
+            facts["prototype_modes"] = names
         if parts.initialised is not None:
             facts["initialised"] = parts.initialised
         claim(out, recipe.text, facts, environment(accelerator.device, accelerator.num_processes))

@@ -171,7 +171,7 @@ class Learner:
         """Tensors common to all processes, tensors of this process (they win), and JSON values."""
         optimizer, plain = optimizer_state.flatten(self.optimizer)
         common = prefixed("model", tensors_of(self.unwrapped)) | prefixed("optimizer", optimizer)
-        lasting = learned(self.objective)
+        lasting = learned(self.objective.regularizer)
         passing = {key: value for key, value in self.objective.state_dict().items() if key not in lasting}
         own = prefixed("objective", lasting) | prefixed("process", passing)
         own |= prefixed("model", _buffers(self.unwrapped))

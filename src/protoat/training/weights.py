@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protoat.errors import UserError
 from protoat.objective import Objective
+from protoat.regularizers import Regularizer
 from protoat.storage.manifest import check, write_records
 from protoat.storage.reading import open_to_read
 from protoat.training.checkpoint import to_bytes
@@ -74,17 +75,17 @@ def check_same_architecture(expected: Mapping[str, Tensor], found: Mapping[str, 
         raise UserError(f"{source} is of another architecture: {wrong}")
 
 
-def learned(objective: Objective) -> dict[str, Tensor]:
-    """What outlasts a run of an objective (prototypes, masks), without what belongs to one process."""
-    if objective.regularizer is None:
+def learned(regularizer: Regularizer | None) -> dict[str, Tensor]:
+    """What of an objective outlasts a run (prototypes, masks), without what belongs to one process."""
+    if regularizer is None:
         return {}
-    state, passing = objective.regularizer.state_dict(), objective.regularizer.per_process
+    state, passing = regularizer.state_dict(), regularizer.per_process
     return {f"regularizer.{key}": value for key, value in state.items() if key not in passing}
 
 
 def save_weights(path: Path, model: nn.Module, objective: Objective, facts: Mapping[str, Any]) -> None:
     """Writes ``path`` (``.safetensors``: ``model.*`` and ``objective.*``), `facts` as JSON beside it, and checksums."""
-    tensors = prefixed("model", tensors_of(model)) | prefixed("objective", learned(objective))
+    tensors = prefixed("model", tensors_of(model)) | prefixed("objective", learned(objective.regularizer))
     about = json.dumps(facts, indent=1).encode()
     # The weights last: a run that has them is complete.
     write_records(path.parent, {path.with_suffix(".json").name: about, path.name: to_bytes(tensors)})
@@ -130,14 +131,15 @@ class Weights(NamedTuple):
         weights = part("model", self.tensors)
         check_same_architecture(tensors_of(model), weights, self.path)
         if objective is not None:
-            self.load_objective(objective)
+            self.load_regularizer(objective.regularizer)
         load_tensors(model, weights)
 
-    def load_objective(self, objective: Objective) -> None:
-        """Puts the prototypes into an objective; see `load`."""
+    def load_regularizer(self, regularizer: Regularizer | None) -> None:
+        """Puts the prototypes into a regularizer; see `load`."""
         prototypes = part("objective", self.tensors)
-        check_same_architecture(learned(objective), prototypes, self.path)
-        objective.load_state_dict(objective.state_dict() | prototypes)
+        check_same_architecture(learned(regularizer), prototypes, self.path)
+        if regularizer is not None:
+            regularizer.load_state_dict(regularizer.state_dict() | part("regularizer", prototypes))
 
 
 def load_weights(path: Path | str, model: nn.Module, objective: Objective | None = None) -> None:
