@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.prototype_usage --seeds 0 1 2 --out usage.json --figure usage.svg
     OMP_NUM_THREADS=1 python -m benchmarks.prototype_usage plain paper projected --data mnist ...
 
-Each variant changes one thing of the two settings `paper` (no projection) and `projected` (batch norm, the default),
+Each variant changes one thing of the two settings `paper` (no projection) and `projected` (batch norm),
 both with prototypes at the network's learning rate, which neither merge nor are dropped; `plain` has none. After each
 epoch every test image belongs to the nearest prototype of its class, by running statistics. Rows are means over seeds:
 share of the images of a class that its largest prototype takes, of both classes, and the largest of all; prototypes
@@ -29,7 +29,7 @@ from protoat.functional.images import unit_pixels
 from protoat.functional.losses import margin
 from protoat.functional.partitions import agreement
 
-PAPER: dict[str, Any] = {"projection": None, "merge_threshold": 0, "drop_below": None}
+PAPER: dict[str, Any] = {"projection": None, "gamma": 0.1, "merge_threshold": 0, "drop_below": None}
 PROJECTED: dict[str, Any] = PAPER | {"projection": "batchnorm"}
 
 

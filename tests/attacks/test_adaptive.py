@@ -35,9 +35,9 @@ OUTPUT = Output(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), X
 
 def test_golden_similarities() -> None:
     own = torch.tensor([0.944139, 1.0, 0.872836, 0.866025])
-    torch.testing.assert_close(LeaveOwn(W)(OUTPUT, Y), -own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(LeaveOwn(W, gamma=0.1)(OUTPUT, Y), -own, atol=1e-5, rtol=0)
     other = torch.tensor([0.376015, 0.0, -0.462910, 0.288020])
-    torch.testing.assert_close(LeaveOwn(W)(OUTPUT, 1 - Y), -other, atol=1e-5, rtol=0)
+    torch.testing.assert_close(LeaveOwn(W, gamma=0.1)(OUTPUT, 1 - Y), -other, atol=1e-5, rtol=0)
 
 
 def test_nearest_wrong_prototype_by_a_slow_loop() -> None:
@@ -163,8 +163,8 @@ def test_prototype_classifier_predicts_by_similarity_and_can_be_attacked(trained
 def test_records_tell_the_losses_apart() -> None:
     names = [attack.parameters().get("loss") for attack in adaptive_attacks(Linf(0.1), W, weight=0.5).values()]
     assert names == [
-        "protoat.attacks.adaptive.WithSoftTriple(weight=0.5, scale=20, gamma=0.1, margin=0.01)",
-        "protoat.attacks.adaptive.LeaveOwn(gamma=0.1)",
-        "protoat.attacks.adaptive.ApproachWrong(gamma=0.1)",
+        "protoat.attacks.adaptive.WithSoftTriple(weight=0.5, scale=20, gamma=0.3, margin=0.01)",
+        "protoat.attacks.adaptive.LeaveOwn(gamma=0.3)",
+        "protoat.attacks.adaptive.ApproachWrong(gamma=0.3)",
         None,
     ]

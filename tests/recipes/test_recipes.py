@@ -75,7 +75,7 @@ def test_recipe_builds_with_the_papers_values(name: str) -> None:
     assert isinstance(metric, SoftTriple)
     assert isinstance(attack, PGD)
     assert metric.prototypes.shape == (classes, prototypes, embedding)
-    assert (metric.gamma, metric.tau) == (0.1, 0.2)
+    assert (metric.gamma, metric.tau) == (0.1 if metric.project.kind is None else 0.3, 0.2)
     assert (objective.weight, objective.norm_weight) == (weight, norm_weight)
     assert (recipe.threat, attack.steps) == (Linf(eps), 7)
     assert (recipe.epochs, recipe.batch_size, recipe.schedule.milestones) == (epochs, batch, milestones)

@@ -114,8 +114,8 @@ def test_what_knows_the_prototypes_goes_through_it() -> None:
     cosine = torch.einsum("bd,ckd->bck", unit, w).amax(2).masked_fill(F.one_hot(y, 3).bool(), -2).amax(1)
     approach = ApproachWrong(*arguments, projection=metric.project)
     torch.testing.assert_close(approach(output, y), cosine)
-    assert approach.__qualname__ == "ApproachWrong(gamma=0.1, projection=mlp)"
-    assert LeaveOwn(*arguments).__qualname__ == "LeaveOwn(gamma=0.1)"
+    assert approach.__qualname__ == "ApproachWrong(gamma=0.3, projection=mlp)"
+    assert LeaveOwn(*arguments).__qualname__ == "LeaveOwn(gamma=0.3)"
     assert all(torch.equal(value, kept[key]) for key, value in metric.state_dict().items())
 
 

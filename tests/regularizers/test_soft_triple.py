@@ -87,7 +87,7 @@ def test_mass_counts_own_assignments_in_training_mode_only() -> None:
     fresh.load_state_dict(metric.state_dict())
     fresh.mass.zero_()
     fresh(z[:1], y[:1])
-    torch.testing.assert_close(fresh.mass[0], (s[0] / 0.1).softmax(0))
+    torch.testing.assert_close(fresh.mass[0], (s[0] / 0.3).softmax(0))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_gradient_reaches_embedding_and_active_prototypes() -> None:
         ({"prototypes_per_class": [1, 2]}, "has 2 numbers, expected one for each of 3 classes"),
         ({"prototypes_per_class": [1, 0, 2]}, "prototypes_per_class=0 must be at least 1"),
         ({"prototypes_per_class": 0}, "prototypes_per_class=0 must be at least 1"),
-        ({"scale": 0.0}, "scale=0 and gamma=0.1 must be positive"),
+        ({"scale": 0.0}, "scale=0 and gamma=0.3 must be positive"),
         ({"gamma": -1.0}, "gamma=-1 must be positive"),
         ({"tau": -0.1}, "tau=-0.1 must not be negative"),
         ({"margin": -0.1}, "margin=-0.1"),

@@ -27,7 +27,7 @@ def test_an_image_of_known_mode_is_compared_with_its_prototype_alone() -> None:
         scores = []
         for c in range(2):
             cosine = w[c] @ row
-            smooth = float((torch.softmax(cosine / 0.1, 0) * cosine).sum())
+            smooth = float((torch.softmax(cosine / 0.3, 0) * cosine).sum())
             scores.append(20 * (float(cosine[place]) if c == label and place >= 0 else smooth))
         scores[label] -= 20 * 0.01
         expected -= float(torch.log_softmax(torch.tensor(scores), 0)[label]) / 5

@@ -35,7 +35,7 @@ class PrototypeLoss(ABC):
         prototypes: Tensor,
         active: Tensor | None = None,
         *,
-        gamma: float = 0.1,
+        gamma: float = 0.3,
         projection: nn.Module | None = None,
     ) -> None:
         self.prototypes = prototypes.detach().clone()
@@ -90,7 +90,7 @@ class WithSoftTriple(PrototypeLoss):
         *,
         weight: float = 1.0,
         scale: float = 20.0,
-        gamma: float = 0.1,
+        gamma: float = 0.3,
         margin: float = 0.01,
         projection: nn.Module | None = None,
     ) -> None:
@@ -170,7 +170,7 @@ class PrototypeClassifier(nn.Module):
         prototypes: Tensor,
         active: Tensor | None = None,
         *,
-        gamma: float = 0.1,
+        gamma: float = 0.3,
         scale: float = 20.0,
         projection: nn.Module | None = None,
     ) -> None:
@@ -197,7 +197,7 @@ def adaptive_attacks(
     *,
     weight: float = 1.0,
     scale: float = 20.0,
-    gamma: float = 0.1,
+    gamma: float = 0.3,
     margin: float = 0.01,
     projection: nn.Module | None = None,
     steps: int = 100,

@@ -63,8 +63,8 @@ def adaptive_head_attacks(
     assert isinstance(head.prototypes, Tensor) and isinstance(head.active, Tensor)
     losses: dict[str, AttackLoss] = {
         "head-posterior": LeaveMode(head),
-        "head-leave": LeaveOwn(head.prototypes, head.active),
-        "head-approach": ApproachWrong(head.prototypes, head.active),
+        "head-leave": LeaveOwn(head.prototypes, head.active, gamma=0.1),
+        "head-approach": ApproachWrong(head.prototypes, head.active, gamma=0.1),
     }
     towards = APGDT(threat, head=head, steps=steps, restarts=restarts, seed=seed)
     others = {

@@ -56,7 +56,7 @@ def soft_triple(
         prototypes: (C, K, D).
         active: (C, K) bool; every class has at least one.
         scale: the paper's lambda. Halve it if the loss does not fall (advice of SoftTriple's authors).
-        gamma: temperature of the softmax within a class.
+        gamma: temperature of the softmax within a class (paper: 0.1; the default of `SoftTriple` is 0.3).
         margin: the paper's delta, in units of the cosine.
 
     Returns:

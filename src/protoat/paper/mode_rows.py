@@ -118,15 +118,18 @@ _WEIGHTS: Overrides = {"weighting": _class("GroupDRO")}
 # Without mode labels nobody knows how many modes there are, so classes of five have ten prototypes.
 _WAYS: dict[str, tuple[str, Overrides]] = {
     "plain": ("Plain", _ALONE),
-    "soft-triple": ("SoftTriple, as in the paper", _soft_triple(projection=None, drop_below=None)),
-    "soft-triple-projected": ("SoftTriple, projection", _soft_triple(projection="batchnorm")),
+    "soft-triple": ("SoftTriple, as in the paper", _soft_triple(projection=None, gamma=0.1, drop_below=None)),
+    "soft-triple-projected": (
+        "SoftTriple, projection, gamma 0.1",
+        _soft_triple(projection="batchnorm", gamma=0.1),
+    ),
     "soft-triple-shared": (
         "SoftTriple, projection, gamma 0.3",
         _soft_triple(projection="batchnorm", gamma=0.3),
     ),
     "soft-triple-kmeans": (
-        "SoftTriple, projection, k-means",
-        _soft_triple(projection="batchnorm", prototype_init="kmeans"),
+        "SoftTriple, projection, gamma 0.3, k-means",
+        _soft_triple(projection="batchnorm", gamma=0.3, prototype_init="kmeans"),
     ),
     "logsumexp": ("Logsumexp head", {**_ALONE, "head": _class("MultiPrototypeHead", prototypes_per_class=10)}),
     "known": ("Known modes", {**_ALONE, "modes": _class("KnownModes")}),

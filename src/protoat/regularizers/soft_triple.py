@@ -38,7 +38,8 @@ class SoftTriple(ProxyRegularizer):
             number of images of a class. 1 is the single-mode case: a normalised softmax with margin, without spread
             term and merges.
         scale: the paper's lambda, on cosines; 10 where training is unstable.
-        gamma: temperature of the softmax over the prototypes of one class (paper: 0.1).
+        gamma: temperature of the softmax over the prototypes of one class (paper: 0.1). The higher, the more they share
+            an image.
         margin: the paper's delta, in units of the cosine.
         tau: weight of the spread term, which pulls the prototypes of a class together (paper: 0.2).
         merge_threshold: prototypes of a class nearer than this, as unit vectors, become one; None or 0 never merges.
@@ -97,7 +98,7 @@ class SoftTriple(ProxyRegularizer):
         *,
         prototypes_per_class: int | list[int] = 10,
         scale: float = 20.0,
-        gamma: float = 0.1,
+        gamma: float = 0.3,
         margin: float = 0.01,
         tau: float = 0.2,
         merge_threshold: float | None = 0.1,
