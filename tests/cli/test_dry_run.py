@@ -66,5 +66,12 @@ def test_without_a_recipe_pictures_of_mixed_size_are_brought_to_one(
         assert f"of 3x{side}x{side} in 2 classes with 6 modes; " in capsys.readouterr().out
         assert caplog.text.count("are brought to 32; --data.image_size says another") == (side == 32)
         caplog.clear()
+    of_data = ["data", "ImageFolder", "--path", str(tmp_path / "pictures")]
+    for words, said in ([], 1), (["--image_size", "16"], 0):
+        with caplog.at_level(logging.INFO):
+            assert main([*of_data, *words]) == 0
+        assert "train (four fifths by content) 18: a/x 3" in capsys.readouterr().out
+        assert caplog.text.count("are brought to 32; --image_size says another") == said
+        caplog.clear()
     assert main(["train", "--config", "digits", *command[1:]]) == 2
     assert "write --data.image_size 32 to bring all to one size" in capsys.readouterr().err

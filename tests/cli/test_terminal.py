@@ -98,3 +98,17 @@ def test_cells_keep_their_line_where_there_is_room(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     (found,) = [line for line in lines if "worst case" in line]
     assert all(cell in found for cell in row) and max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize("columns", range(52, 101))
+def test_no_table_loses_a_word(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    heads = ["digit", "training images", "PGD-AT", "modes known", "modes discovered"]
+    row = ["0", "103", "100.0 [100.0, 100.0]", "99.3 [98.0, 100.0]", "95.3 [90.0, 100.0]"]
+    print_table("the same for each mode", heads, [row])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert not {word for cell in [*heads, *row] for word in cell.split()} - set(shown.split())
+    assert max(map(len, shown.splitlines())) <= columns

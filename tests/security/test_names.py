@@ -112,11 +112,13 @@ def test_an_error_is_one_line_without_controls(capfd: pytest.CaptureFixture[str]
     assert said.count("\n") == 1 and "\x1b" not in said
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-@pytest.mark.parametrize("command", [["ls", "."], ["table"]])
+@pytest.mark.parametrize(
+    ("encoding", "command"), [("ascii", ["ls", "."]), ("latin-1", ["ls", "."]), ("ascii", ["show", "\u8239"])]
+)
 def test_a_terminal_that_knows_few_characters_is_enough(
     encoding: str, command: list[str], hostile: Path, tmp_path: Path
 ) -> None:
+    shutil.copytree(hostile, "\u8239")
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(
         [sys.executable, "-m", "protoat", *command],
@@ -127,7 +129,7 @@ def test_a_terminal_that_knows_few_characters_is_enough(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    done.stdout.decode(encoding)
+    assert r"\u8239" in done.stdout.decode(encoding)
     assert b"Traceback" not in done.stderr and b"\x1b" not in done.stdout + done.stderr
 
 

@@ -11,7 +11,7 @@ from protoat.names import nearest
 __all__ = ["main"]
 
 _COMMANDS = {
-    "demo": "train with and without prototypes on small real images, and compare; a minute, no download",
+    "demo": "train plainly and with modes on small real images, and compare; two minutes, no download",
     "train": "train a recipe into a run folder, or resume it",
     "pretrain": "pre-train an encoder without labels (ACL, RoCL), for train --initialise.run",
     "evaluate": "attack a run or any other model and write evaluation.json",

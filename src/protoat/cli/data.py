@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
 
 from protoat import data
 from protoat.cli.advice import advise
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.data import Source
+from protoat.data.cache import USUAL_SIDE, MixedSizesError
+from protoat.data.inventory import Inventory
 from protoat.errors import UserError
 from protoat.names import nearest
 from protoat.recipes.choices import class_names
 from protoat.recipes.parser import Parser
+
+logger = logging.getLogger(__name__)
 
 _OF_OWN_IMAGES = ("path", "image_size", "image", "label", "mode", "subset")
 
@@ -53,11 +60,20 @@ def main(args: list[str]) -> None:
     if options.download:
         found[0].fetch()
     print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
-    inventory = found[0].inventory() if options.name else None
+    inventory = _inventory(found[0], partial(chosen[0], root=options.root, **more)) if options.name else None
     if inventory is not None:
         say(str(inventory), lines=True)
     if any(source.downloadable and not source.available() for source in found):
         say("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
+
+
+def _inventory(source: Source, again: Callable[..., Source]) -> Inventory | None:
+    """That of a source; pictures of mixed size are brought to one, as `protoat train` does."""
+    try:
+        return source.inventory()
+    except MixedSizesError as error:
+        logger.info("pictures of mixed size (%s) are brought to %d; --image_size says another", error.found, USUAL_SIDE)
+        return again(image_size=USUAL_SIDE).inventory()
 
 
 def _row(source: Source) -> list[str]:

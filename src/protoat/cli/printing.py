@@ -51,16 +51,20 @@ def print_table(
     cells = [[printable(cell, lines=True) for cell in row] for row in rows]
     widths = [max(map(_width, column), default=0) for column in zip_longest(*cells, fillvalue="")]
     widths += [0] * (len(columns) - len(widths))
-    whole = sum(max(width, _width(column)) + 3 for width, column in zip(widths, columns, strict=True)) + 1
+    full = [max(width, _width(column)) for width, column in zip(widths, columns, strict=True)]
+    whole = sum(full) + 3 * len(full) + 1
     # On a terminal narrower than the table, drop the lines between columns, and wrap headings rather than cells.
     narrow = on_terminal and whole > console.width
     least = [max(width, *map(cell_len, column.split() or [""])) for width, column in zip(widths, columns, strict=True)]
-    kept = narrow and sum(least) + 2 * len(columns) <= console.width
+    room = console.width - sum(least) - 2 * len(columns)
+    kept = narrow and room >= 0
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)) if narrow else Table()
     for index, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index < text else "right"
-        width = least[index] if kept else None
-        table.add_column(Text(printable(column)), justify=justify, overflow="fold", min_width=width)
+        wider = min(max(room, 0), full[index] - least[index])
+        room -= wider
+        width = least[index] + wider if kept else None
+        table.add_column(Text(printable(column)), justify=justify, overflow="fold", width=width)
     for row in cells:
         table.add_row(*map(Text, row))  # as `Text`, because brackets in names of folders and classes are no markup
     console.print(Text(printable(title), style="bold"))

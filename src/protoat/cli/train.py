@@ -11,6 +11,7 @@ from protoat.cli.advice import advise, options_in, options_of_recipe
 from protoat.cli.log_with import add_log_with, check_log_with
 from protoat.cli.printing import print_plan
 from protoat.cli.say import say
+from protoat.data.cache import USUAL_SIDE
 from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
@@ -29,8 +30,6 @@ from protoat.storage.path_checks import check_no_file
 from protoat.training.exported import restore
 
 logger = logging.getLogger(__name__)
-
-_SIDE = 32  # pixels, of pictures of mixed size
 
 
 def main(args: list[str]) -> None:
@@ -72,8 +71,10 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     advise(lambda: options_of_recipe(parse_yaml(recipe.text)))
     if not names_recipe and _names("--data", args):
         if found := mixed_sizes(recipe):
-            logger.info("pictures of mixed size (%s) are brought to %d; --data.image_size says another", found, _SIDE)
-            args = [*args, "--data.image_size", str(_SIDE)]
+            logger.info(
+                "pictures of mixed size (%s) are brought to %d; --data.image_size says another", found, USUAL_SIDE
+            )
+            args = [*args, "--data.image_size", str(USUAL_SIDE)]
             recipe, options = resolve(parser, args)
         if (
             not _names("--validation_size", args)

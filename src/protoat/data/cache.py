@@ -24,6 +24,7 @@ from protoat.spelling import setting
 from protoat.storage.reading import open_to_read
 from protoat.storage.scratch import scratch
 
+USUAL_SIDE = 32  # pixels, to which pictures of mixed size are brought where nothing says another
 _CHUNK = 256  # files a thread takes at a time; one file is too little work to hand over
 _LONGEST = 2**29  # bytes of a file that may be a picture
 _PART = 2**20
@@ -40,7 +41,9 @@ class MixedSizesError(UserError):
     """
 
     def __init__(self, found: str) -> None:
-        super().__init__(f"images of mixed size: {found}; write {setting(image_size=32)} to bring all to one size")
+        super().__init__(
+            f"images of mixed size: {found}; write {setting(image_size=USUAL_SIDE)} to bring all to one size"
+        )
         self.found = found
 
 
