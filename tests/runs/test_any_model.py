@@ -161,6 +161,15 @@ def test_torchvision_with_weights_of_ones_own(here: Path) -> None:
     assert found.mean is None
 
 
+def test_no_weights_are_random_ones_for_the_classes_of_the_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm())  # type: ignore[arg-type]
+    for spec in ("torchvision:squeezenet1_1", "timm:other_net", "my_models:small"):
+        found, again = (build_model(spec, DATA, weights="none") for _ in range(2))
+        assert (found.weights, found.mean) == ("as built", None)
+        assert [*found.model.parameters()][-1].shape == (2,)
+        assert found.sha256 == again.sha256
+
+
 def test_pretrained_weights_of_torchvision_bring_their_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
     state, asked = torchvision.models.squeezenet1_1().state_dict(), {}
 

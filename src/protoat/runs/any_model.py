@@ -55,9 +55,9 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
     Args:
         spec: ``package.module:builder``, or with a dot as in recipes; the builder is told num_classes, in_channels and
             image_size as far as it has arguments of these names. Or ``timm:name`` or ``torchvision:name``, with their
-            own pretrained weights where `weights` is None.
+            own pretrained weights where `weights` is None, and random ones where it is ``"none"``.
         data: what it will be shown; number of classes and shape of the images.
-        weights: see `protoat.pretraining.weights_file.read_tensors`.
+        weights: see `protoat.pretraining.weights_file.read_tensors`; ``"none"`` leaves the model as it is built.
 
     Raises:
         ValueError: a model that cannot be found, code of the user's that raises, weights of another architecture, no
@@ -70,6 +70,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         raise UserError(
             f"--model {spec!r} is not understood; write package.module:builder, timm:name or torchvision:name"
         )
+    pretrained, weights = weights is None, None if weights == "none" else weights
     tensors = None if weights is None else read_tensors(weights)
     library = {"timm": _from_timm, "torchvision": _from_torchvision}.get(home)
     with torch.random.fork_rng():
@@ -77,7 +78,7 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
         if library is None:
             built = AnyModel(_built_by(spec, data), "as built", "")
         else:
-            built = AnyModel(*library(name, None if tensors is None else data.num_classes))
+            built = AnyModel(*library(name, None if pretrained else data.num_classes))
     if weights is not None and tensors is not None:
         _load(tensors, built.model, Path(weights))
         return AnyModel(built.model, Path(weights).name, digest(Path(weights)))
@@ -147,7 +148,7 @@ def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
     timm: Any = optional("timm", "timm")
     check_name("--model timm", name, timm.list_models(), [*timm.list_models(), *timm.list_pretrained()])
     if num_classes is not None:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes), "", ""
+        return timm.create_model(name, pretrained=False, num_classes=num_classes), "as built", ""
     with _downloading(f"timm:{name}"):
         model = timm.create_model(name, pretrained=True)
     return model, "pretrained", "", tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
@@ -158,7 +159,7 @@ def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
 
     check_name("--model torchvision", name, models.list_models(), models.list_models())
     if num_classes is not None:
-        return models.get_model(name, weights=None, num_classes=num_classes), "", ""
+        return models.get_model(name, weights=None, num_classes=num_classes), "as built", ""
     chosen = models.get_model_weights(name).DEFAULT
     with _downloading(f"torchvision:{name}"):
         tensors = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -175,5 +176,5 @@ def _downloading(what: str) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"the pretrained weights of {what} could not be had ({in_a_line(error)}); "
-            "get them elsewhere and write --weights FILE"
+            "get them elsewhere and write --weights FILE, or --weights none for random ones"
         ) from error

@@ -34,9 +34,9 @@ def subject_parser(prog: str) -> Parser:
     )
     parser.add_argument(
         "--weights",
-        type=str | None,
+        type=str,
         help="of a run: best or last (default: best on held-out images, else last); of a model: safetensors, or a "
-        "state dictionary without code; FILE#NAME takes one of several in it",
+        "state dictionary without code; FILE#NAME takes one of several in it; none leaves random weights",
     )
     parser.add_argument("--data", type=Source | None, help="of a model: its test images")
     parser.add_argument("--groups", type=Groups | None, help="of a model: join its classes, as in a recipe")
