@@ -76,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--schedule Cyclic --schedule.lr_min .nan", "--schedule.lr_min nan is not a number"),
         ("--batch_size 0", "--batch_size 0 must be at least 1"),
         (
-            "--model ResNet18 --model.width 0.0625 --memory_format channels_last",
+            "--model ResNet18 --model.width 0.125 --memory_format channels_last",
             "--memory_format channels_last can crash on a CPU: layer ",
         ),
         ("--epochs 0", "--epochs 0 must be at least 1"),
