@@ -127,6 +127,44 @@ def test_a_reparametrised_layer_is_left_alone_and_the_others_folded(reparametris
         torch.testing.assert_close(model(x), own)
 
 
+class Viewed(nn.Module):
+    """A network whose head refuses maps with their channels last, as `view` does."""
+
+    def __init__(self, channels: int = 4, *, view: bool = True) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, channels, 1, stride=1 if view else 2), nn.BatchNorm2d(channels)
+        self.head, self.view = nn.Linear(channels * (36 if view else 9), 2), view
+        self.layouts: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.norm(self.conv(x))
+        self.layouts.append(maps.is_contiguous())
+        return self.head(maps.view(len(x), -1) if self.view else maps.flatten(1))
+
+
+@pytest.mark.parametrize("view", [True, False], ids=["view", "narrow layer that could crash"])
+def test_channels_stay_first_where_the_model_needs_it(view: bool) -> None:
+    model, x = used(Viewed(view=view), (4, 3, 6, 6)), torch.rand(2, 3, 6, 6)
+    folded = FoldedBatchNorm(model, x)
+    assert folded.count == 1
+    with folded.in_place():
+        model(x)
+    assert model.layouts[-1]
+
+
+def test_maps_of_folded_layers_have_their_channels_last() -> None:
+    model, x = used(ResNet18(10, width=0.25), (4, 3, 32, 32)), torch.rand(2, 3, 32, 32)
+    seen = []
+    model.features.layer4.register_forward_hook(
+        lambda *given: seen.append(given[2].is_contiguous(memory_format=torch.channels_last))
+    )
+    with FoldedBatchNorm(model, x).in_place():
+        model(x)
+    assert seen[-1]
+    model(x)
+    assert not seen[-1]
+
+
 def test_what_torch_cannot_fuse_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise TypeError("some layer of a later torch")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from protoat.attacks.mode import attacking
 from protoat.functional.forward import output_of
 from protoat.functional.preserve import preserve_random_state
+from protoat.models.memory_format import narrow_layer
 
 _BEFORE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -26,6 +28,7 @@ class FoldedBatchNorm:
     """Lets the convolutions and linear layers of a model do the work of the batch norm that follows them.
 
     In eval mode both are linear, so one layer can stand for the two: the same function, up to rounding, for less time.
+    On a CPU the folded convolutions have their channels last, which those after them take over, for less time again.
     Nothing is folded where the model is random, or where the folded one does not give the same outputs for `example`.
 
     Args:
@@ -53,11 +56,14 @@ class FoldedBatchNorm:
                 try:
                     pairs = _pairs(model, example)
                     swaps = _swaps(model, pairs)
-                    same = _same(model, example, swaps)
                 except Exception:  # a model that reaches into its own layers says in its own way that they are others
                     return
-                if pairs and same:
-                    self.count, self._swaps = len(pairs), swaps
+                on_cpu = example.device.type == "cpu" and narrow_layer(model) is None
+                for choice in (_channels_last(swaps), swaps) if on_cpu else (swaps,):
+                    with suppress(Exception):  # as above; `view` refuses maps whose channels come last
+                        if pairs and _same(model, example, choice):
+                            self.count, self._swaps = len(pairs), choice
+                            return
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -104,6 +110,16 @@ def _swaps(model: nn.Module, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> li
         new |= {before: fuse(before, norm), norm: nn.Identity()}
     children = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
     return [(parent, name, new[child]) for parent, name, child in children if child in new]
+
+
+def _channels_last(swaps: Sequence[Swap]) -> list[Swap]:
+    """The same with convolutions over pixels whose weights, and so whose maps, have their channels last."""
+    new: dict[nn.Module, nn.Module] = {
+        child: copy.deepcopy(child).to(memory_format=torch.channels_last)
+        for _, _, child in swaps
+        if isinstance(child, nn.Conv2d)
+    }
+    return [(parent, name, new.get(child, child)) for parent, name, child in swaps]
 
 
 def _same(model: nn.Module, example: Tensor, swaps: Sequence[Swap]) -> bool:

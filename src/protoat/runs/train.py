@@ -16,6 +16,7 @@ from protoat.errors import UserError
 from protoat.evaluation.threat_lint import reach
 from protoat.methods import Method
 from protoat.methods.per_image import PerImage
+from protoat.models.memory_format import MemoryFormat, check_memory_format, narrow_layer
 from protoat.recipes.fingerprint import settings_of
 from protoat.recipes.recipe import Recipe
 from protoat.regularizers import Regularizer, SoftTriple
@@ -28,7 +29,6 @@ from protoat.storage.locks import on_main, working_on
 from protoat.storage.parsing import parse_yaml
 from protoat.training import FitResult, StepDecay, fit, make_accelerator
 from protoat.training.devices import Precision
-from protoat.training.memory_format import MemoryFormat, check_memory_format, narrow_layer
 from protoat.training.threads import saved_threads
 from protoat.training.trackers import Loggers, check_loggers
 

@@ -19,6 +19,7 @@ from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data import ImageLoader
 from protoat.functional.precision import float_types
 from protoat.functional.preserve import preserve_host_random_state
+from protoat.models.memory_format import MemoryFormat, check_memory_format
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.attack_precision import chosen_precision
@@ -38,7 +39,6 @@ from protoat.training.fit_arguments import (
 from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
-from protoat.training.memory_format import MemoryFormat, check_memory_format
 from protoat.training.metrics_log import MetricsLog
 from protoat.training.optimizer_state import check_usable
 from protoat.training.progress import ProgressBar
@@ -143,7 +143,7 @@ def fit(
             step where it is longer; None leaves it as it is.
         compile: run the model through ``torch.compile``.
         memory_format: ``"channels_last"`` lays model and images out with channels last; on a CPU not where it could
-            crash, see `protoat.training.memory_format`.
+            crash, see `protoat.models.memory_format`.
         attack_precision: of the passes that attacks make through the network, in training and validation: ``"fp32"``,
             as the network makes them; ``"bf16"``, under autocast, which takes half the time or less on processors and
             accelerators with units for it; ``"auto"``, whichever a timed pass of this very network shows to be faster

@@ -19,10 +19,10 @@ from protoat.data import ImageData
 from protoat.data.given import is_whole
 from protoat.errors import UserError
 from protoat.models import multi_prototype_head
+from protoat.models.memory_format import MemoryFormat
 from protoat.objective import Objective
 from protoat.spelling import setting
 from protoat.training.averaging import EMA, Averaging
-from protoat.training.memory_format import MemoryFormat
 from protoat.training.schedule import Constant, Schedule
 from protoat.training.torch_schedule import TorchSchedule
 
