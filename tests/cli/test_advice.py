@@ -72,6 +72,12 @@ def test_each_command_names_its_own_options(tmp_path: Path, capsys: pytest.Captu
         pa.ImageFolder(path=pictures).load("train")
 
 
+def test_data_that_is_not_there_is_asked_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, advice in (("MNIST", "download it: protoat data MNIST --download"), ("ImageFolder", "images by --path")):
+        assert main(["data", name, "--root", str(tmp_path)]) == 0
+        assert advice in capsys.readouterr().out
+
+
 def test_what_several_parts_take_is_named_for_each() -> None:
     both = {"class_path": "X", "init_args": {"merge_start": 0.5}}
     advise(lambda: options_of_recipe({"head": both, "regularizer": both}))

@@ -290,7 +290,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
         (["evaluate"], "name one thing to judge: a run folder, or --model"),
         (["data", "MNITS"], "data set 'MNITS' is unknown; did you mean 'MNIST'?"),
         (["data", "--download"], "name it: protoat data MNIST --download"),
-        (["data", "ImageFolder", "--download"], "name one of your own images with --data.path"),
+        (["data", "ImageFolder", "--download"], "name one of your own images by --path"),
         (["demo", "--ot", "x"], "--ot is unknown; did you mean '--out'?"),
     ],
 )

@@ -236,9 +236,7 @@ def test_path_is_taken_as_it_stands_and_else_inside_root(tmp_path: Path, monkeyp
     assert ImageFolder(path="mine").location() == tmp_path / "sets" / "mine"
     monkeypatch.chdir(tmp_path / "sets")
     assert ImageFolder(path="mine", root="/nowhere").available()
-    with pytest.raises(
-        DataNotFoundError, match=f"no folder other nor {tmp_path}/sets/other; name one of .* --data.path"
-    ):
+    with pytest.raises(DataNotFoundError, match=f"no folder other nor {tmp_path}/sets/other; name one of .* by path$"):
         ImageFolder(path="other", download=True).load("train")
     with pytest.raises(DataNotFoundError, match="your own images"):
         ImageFolder(path="other").fetch()

@@ -179,6 +179,20 @@ def test_what_does_not_fit_is_named(columns: Any, options: Any, message: str, tm
         HFDataset(path=str(tmp_path / "saved"), **options).load("train")
 
 
+def test_where_several_columns_could_be_meant_they_are_named(tmp_path: Path) -> None:
+    styles = datasets.ClassLabel(names=STYLES)
+    table(range(9)).cast_column("style", styles).remove_columns("weight").save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        UserError, match=r"several columns that could hold the labels, kind, style; name one of .* label$"
+    ):
+        HFDataset(path=str(tmp_path / "saved")).load("train")
+    with pytest.raises(UserError, match="no column 'stile' of modes"):
+        HFDataset(path=str(tmp_path / "saved"), mode="stile").load("train")
+    table(range(9)).remove_columns("picture").save_to_disk(tmp_path / "bare")
+    with pytest.raises(UserError, match=r"has no column of images; name one of kind, style, weight by image$"):
+        HFDataset(path=str(tmp_path / "bare")).load("train")
+
+
 def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "within").mkdir()
     for path in (tmp_path / "secret.png", tmp_path / "within/a.png"):

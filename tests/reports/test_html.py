@@ -179,6 +179,18 @@ def test_records_without_weights_say_what_they_lack(
     assert "has not finished" not in found.words and "earlier weights" not in found.words
 
 
+def test_without_the_data_each_part_that_needs_it_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTOAT_DATA", str(tmp_path))
+    found = Page(report(["zoo:mnist-2"], tmp_path / "report.html"))
+    said = [record.message.partition(": MNIST is not in ")[0] for record in caplog.records]
+    assert said == [
+        f"{what} of zoo:mnist-2: left out" for what in ("attacked images", "map of embeddings", "retrieval")
+    ]
+    assert found.words.count("could not be drawn: MNIST is not in") == 3
+
+
 def test_a_measurement_without_a_run_is_reported(runs: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "measured"
     folder.mkdir()

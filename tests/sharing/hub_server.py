@@ -144,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({})
         elif words[:2] == ["api", "models"]:
             self._of_model("/".join(words[2:4]), words[4:], query, body, knows)
+        elif words[0] == "api":  # such as api/agent-harnesses, which huggingface_hub asks for and can do without
+            self._json({"error": "Not found"}, 404)
         elif words[1].endswith(".git"):
             self._batch(json.loads(body), knows)
         else:

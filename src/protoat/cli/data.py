@@ -63,7 +63,9 @@ def main(args: list[str]) -> None:
     inventory = _inventory(found[0], partial(chosen[0], root=options.root, **more)) if options.name else None
     if inventory is not None:
         say(str(inventory), lines=True)
-    if any(source.downloadable and not source.available() for source in found):
+    if options.name and not found[0].available():
+        say(found[0].not_found())
+    elif any(source.downloadable and not source.available() for source in found):
         say("set PROTOAT_DATA to the folder that holds them, or download one: protoat data NAME --download")
 
 

@@ -11,7 +11,7 @@ from protoat.data.cache import file_digests
 from protoat.data.listing import Picture, children, in_order, pictures
 from protoat.data.own_images import OwnImages, Pictures
 from protoat.errors import UserError
-from protoat.spelling import setting
+from protoat.spelling import argument, setting
 
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test", *_VALIDATION)
@@ -89,7 +89,7 @@ class ImageFolder(OwnImages):
 
     def not_found(self) -> str:
         places = " nor ".join(dict.fromkeys([str(self.path), str(self.root / self.path)]))
-        return f"there is no folder {places}; name one of your own images with --data.path (library: path=)"
+        return f"there is no folder {places}; name one of your own images by {argument('path')}"
 
     def halves(self, left_out: Counter[str]) -> dict[str, Path]:
         """The folder of each split; one folder alone is to be split by content."""

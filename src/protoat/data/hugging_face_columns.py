@@ -10,6 +10,7 @@ from typing import Any
 from protoat.data.base import UNKNOWN_MODE
 from protoat.data.listing import in_order
 from protoat.errors import UserError
+from protoat.spelling import argument
 
 _LABELS = ("label", "labels", "fine_label", "target")
 
@@ -42,12 +43,13 @@ class Columns:
         self.image = self._column("image", image, pictures, pictures)
         labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel) and key != mode]
         if len(labels) != 1:
-            labels = [key for key in _LABELS if key in features][:1]
+            labels = [key for key in _LABELS if key in features][:1] or labels
+        styles = None if mode is None else self._column("mode", mode, [], features)
         self.label = self._column("label", label, labels, features)
         self.labels = self._texts(self.label)
         self.modes = self.labels
-        if mode is not None:
-            told = self._texts(self._column("mode", mode, [], features), missing=UNKNOWN_MODE)
+        if styles is not None:
+            told = self._texts(styles, missing=UNKNOWN_MODE)
             self.modes = [f"{name}/{own}" for name, own in zip(self.labels, told, strict=True)]
         names = getattr(features[self.label], "names", None)
         self.class_names = tuple(names or sorted(set(self.labels), key=in_order))
@@ -85,10 +87,10 @@ class Columns:
         if given is not None and given not in fitting:
             raise UserError(f"{self.name} has no column {given!r} of {what}s; its columns are {known}")
         if given is None and len(found) != 1:
-            raise UserError(
-                f"{self.name} has {len(found)} columns that could hold the {what}s; name one of {known}: "
-                f"--data.{what} (library: {what}=)"
+            which = (
+                f"several columns that could hold the {what}s, {', '.join(found)}" if found else f"no column of {what}s"
             )
+            raise UserError(f"{self.name} has {which}; name one of {known} by {argument(what)}")
         return given or found[0]
 
     def _texts(self, column: str, *, missing: str | None = None) -> list[str]:

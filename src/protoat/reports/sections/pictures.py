@@ -11,6 +11,7 @@ from protoat.evaluation.compare import in_words, overlap
 from protoat.evaluation.statistics import percentage
 from protoat.plots.subject import Pictured
 from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
+from protoat.runs.claims import called
 from protoat.runs.records import Records
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,9 @@ _QUERIES, _NEIGHBOURS = 6, 4
 _MAPPED = 450  # images on the maps of three runs and more together, so that a page stays small enough to send
 
 
-def from_weights(found: Sequence[Records], views: Views, draw: Callable[[], Sequence[Block]]) -> Sequence[Block]:
+def from_weights(
+    what: str, found: Sequence[Records], views: Views, draw: Callable[[], Sequence[Block]]
+) -> Sequence[Block]:
     """What `draw` gives, or one line that says why it cannot be drawn."""
     if any(records.run is None for records in found):
         reason = "needs a run, and this folder holds a measurement only"
@@ -35,7 +38,8 @@ def from_weights(found: Sequence[Records], views: Views, draw: Callable[[], Sequ
         try:
             return draw()
         except UserError as error:
-            logger.warning("%s: left out: %s", " and ".join(str(records.path) for records in found), error)
+            names = " and ".join(called(records.path) for records in found)
+            logger.warning("%s of %s: left out: %s", what.lower(), names, error)
             reason = f"could not be drawn: {error}"
     return [Text(f"This {reason}.", "missing")]
 
@@ -48,7 +52,7 @@ def gallery(records: Records, views: Views) -> Section:
 
         return [Gallery(attacked_images(views[records.path], attack=_ATTACK, each=_fewer(3, views)))]
 
-    return Section("gallery", "Attacked images", from_weights([records], views, draw))
+    return Section("gallery", title := "Attacked images", from_weights(title, [records], views, draw))
 
 
 def embedding(records: Records, views: Views) -> Section:
@@ -64,7 +68,7 @@ def embedding(records: Records, views: Views) -> Section:
         most = _MAPPED // len(views) if len(views) > 2 else None
         return [Chart(embedding_map(views[records.path], attack=_ATTACK, most=most), about)]
 
-    return Section("map", "Map of embeddings", from_weights([records], views, draw))
+    return Section("map", title := "Map of embeddings", from_weights(title, [records], views, draw))
 
 
 def _fewer(number: int, views: Views) -> int:
@@ -93,4 +97,4 @@ def retrieved(found: Sequence[Records], views: Views) -> Section:
         short = slice(None) if len(rows) > 1 else slice(-1)
         return [Grid(caption, columns[short], [row[short] for row in rows]), Gallery(got.pictures)]
 
-    return Section("retrieval", "Retrieval", from_weights(found, views, draw))
+    return Section("retrieval", title := "Retrieval", from_weights(title, found, views, draw))

@@ -59,7 +59,7 @@ def prototypes(records: Records, views: Views) -> Section:
     blocks = [
         *_held_by_one(run),
         *_counts(records, run),
-        *from_weights([records], views, lambda: _final(views[records.path])),
+        *from_weights("Prototypes", [records], views, lambda: _final(views[records.path])),
         *_head(records),
     ]
     return Section("prototypes", "Prototypes", blocks)
