@@ -22,6 +22,7 @@ from protoat.paper.rows import (
     FREE,
     MNIST,
     MNIST_2,
+    OURS,
     OURS_FAST,
     OURS_FREE,
     PGD,
@@ -91,7 +92,18 @@ def test_rows_stay_different_at_smoke() -> None:
     assert len({recipe_under("smoke", "cifar10", row).identity for row in ROWS.values()}) == len(ROWS)
 
 
-@pytest.mark.parametrize("data", [MNIST, MNIST_2, CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, TINY_IMAGENET])
+DATA = [MNIST, MNIST_2, CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, TINY_IMAGENET]
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_ours_is_soft_triple_as_in_the_paper(data: Data) -> None:
+    recipe = OURS.job(data, read_budget("paper"), seed=0).recipe
+    assert recipe.regularizer is not None
+    metric = recipe.regularizer(2, 4)
+    assert (metric.projection, metric.gamma, metric.tau, metric.drop_below) == (None, 0.1, 0.2, None)
+
+
+@pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("budget", budget_names())
 def test_fast_and_free_keep_their_schedule(budget: str, data: Data) -> None:
     chosen = read_budget(budget)

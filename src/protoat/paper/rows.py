@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Overrides = Mapping[str, Any]  # changes of a recipe, as its file has them
 
 _IMAGENET: Overrides = {"model": {"init_args": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}}
-_AS_IN_THE_PAPER: Overrides = {"regularizer": {"init_args": {"projection": None, "drop_below": None}}}
+_AS_IN_THE_PAPER: Overrides = {"regularizer": {"init_args": {"projection": None, "gamma": 0.1, "drop_below": None}}}
 _NOT_NORMALISED: Overrides = {"model": {"init_args": {"mean": None, "std": None}}}
 
 
