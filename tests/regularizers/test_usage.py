@@ -77,6 +77,18 @@ def test_those_that_nobody_uses_are_dropped_on_schedule_and_before_merges() -> N
     assert momentum[1].any(1).all()
 
 
+def test_what_merged_is_in_use_by_the_images_of_both() -> None:
+    z, y, mode = modes()
+    metric = at_directions([[0, 1, 2], [3, 4, 5]], drop_below=None, merge_start=0.0)
+    with torch.no_grad():
+        metric.prototypes[0, 0] = metric.prototypes[0, 2] + 0.05 * torch.eye(6)[5]  # no image is nearest to this one
+    metric(z[mode != 0], y[mode != 0])
+    facts = metric.end_epoch(1, 10)
+    assert facts["usage"][0] == [0.0, 0.5, 0.5]
+    assert facts["merged"] == [[0, 0, 2]]
+    assert facts["in_use"] == facts["prototype_counts"] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "advice"),
     [({"projection": None}, "projection='batchnorm'"), ({"projection": "batchnorm"}, "a lower prototype_lr_factor")],

@@ -5,6 +5,8 @@ Shapes: C classes, K places for the prototypes of a class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,23 @@ def shares(counts: Tensor) -> Tensor:
             [0.0000, 0.0000]], dtype=torch.float64)
     """
     return counts.double() / counts.sum(1, keepdim=True).clamp_min(1e-12).double()
+
+
+def after_merges(share: Tensor, pairs: Sequence[Sequence[int]]) -> Tensor:
+    """The shares (C, K) where pairs merged, one after the other: a prototype that is kept has those of both.
+
+    Args:
+        share: (C, K).
+        pairs: rows [class, place kept, place given up].
+
+    >>> after_merges(torch.tensor([[0.25, 0.5, 0.25]]), [[0, 1, 2], [0, 0, 1]])
+    tensor([[1., 0., 0.]])
+    """
+    share = share.clone()
+    for own, kept, gone in pairs:
+        share[own, kept] += share[own, gone]
+        share[own, gone] = 0
+    return share
 
 
 def unused(active: Tensor, share: Tensor, below: float) -> Tensor:

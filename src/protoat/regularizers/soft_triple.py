@@ -15,7 +15,7 @@ from protoat.errors import UserError
 from protoat.functional.distributed import mean_over_processes, sum_over_processes
 from protoat.functional.merging import count_prototypes, merge_prototypes
 from protoat.functional.prototypes import prototype_similarity, soft_triple_terms
-from protoat.functional.usage import in_use, shares, unused
+from protoat.functional.usage import after_merges, in_use, shares, unused
 from protoat.merging import MergeSchedule, forget
 from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
@@ -193,8 +193,9 @@ class SoftTriple(ProxyRegularizer):
         """Starts, drops and merges prototypes when due; facts: their numbers, what became of them, how each is used.
 
         ``usage`` is the share of the images of its class that each prototype was nearest to in this epoch, and
-        ``in_use`` how many of each class have 1 % or more; ``prototype_counts`` those that are left. A prototype that
-        takes over 90 % of a class that began with several is warned of, once.
+        ``in_use`` how many of each class have 1 % or more, after merges, where one has the images of both;
+        ``prototype_counts`` those that are left. A prototype that takes over 90 % of a class that began with several is
+        warned of, once.
         """
         if self.kmeans is not None and not self.kmeans.started and epoch >= self.warmup_epochs:
             self.kmeans.place(self.prototypes, self.prototypes_per_class)
@@ -214,7 +215,7 @@ class SoftTriple(ProxyRegularizer):
         return {
             "prototypes": sum(own),
             "prototype_counts": own,
-            "in_use": in_use(self.active, share, _IN_USE).tolist(),
+            "in_use": in_use(self.active, after_merges(share, merged), _IN_USE).tolist(),
             "dropped": dropped,
             "merged": merged,
             "usage": share.round(decimals=4).tolist(),
