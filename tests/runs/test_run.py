@@ -186,6 +186,8 @@ def test_layout_that_a_narrow_network_survives(
     [
         ([], 0),  # epochs 30, drop at 20, merge_start 0.67: epoch 21
         (["--regularizer.merge_start", "0.5"], 1),
+        (["--epochs", "40", "--regularizer.merge_start", "0.375", "--schedule.milestones", "[0.5]"], 1),
+        (["--regularizer.merge_start", "0.5", "--schedule.milestones", "[0.5]"], 0),
         (["--regularizer.merge_start", "0.5", "--schedule", "none"], 0),
         (["--regularizer.merge_start", "0.5", "--regularizer.merge_threshold", "0"], 0),
         (["--regularizer", "none"], 0),

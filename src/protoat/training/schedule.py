@@ -122,6 +122,14 @@ class StepDecay(Schedule):
         """Whether milestones are shares of the run."""
         return any(milestone < 1 for milestone in self.milestones)
 
+    def drops(self, epochs: int) -> list[float]:
+        """Passes over the data after which the rate drops, in a run of so many.
+
+        >>> StepDecay([2, 4]).drops(8), StepDecay([0.25, 0.7]).drops(10)
+        ([2, 4], [2.5, 7.0])
+        """
+        return [round(milestone * epochs, 9) for milestone in self.milestones] if self._shares else self.milestones
+
     def lr(self, base_lr: float, update: float, updates_total: int, updates_per_epoch: int) -> float:
         unit = updates_total if self._shares else updates_per_epoch
         passed = sum(update >= milestone * unit for milestone in self.milestones)
