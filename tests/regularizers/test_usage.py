@@ -91,10 +91,15 @@ def test_what_merged_is_in_use_by_the_images_of_both() -> None:
 
 @pytest.mark.parametrize(
     ("options", "advice"),
-    [({"projection": None}, "projection='batchnorm'"), ({"projection": "batchnorm"}, "a lower prototype_lr_factor")],
+    [
+        ({"projection": None, "gamma": 0.1}, ["projection='batchnorm' and gamma=0.3"]),
+        ({"projection": None}, ["projection='batchnorm'"]),
+        ({"projection": "batchnorm"}, ["a higher gamma, tau=0, or a lower prototype_lr_factor"]),
+        ({"projection": "batchnorm", "tied": True}, []),
+    ],
 )
 def test_one_that_takes_a_class_is_warned_of_once(
-    options: dict[str, Any], advice: str, caplog: pytest.LogCaptureFixture
+    options: dict[str, Any], advice: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     metric = SoftTriple(2, 6, prototypes_per_class=[1, 3], drop_below=None, merge_threshold=None, **options)
     with torch.no_grad():
@@ -105,7 +110,7 @@ def test_one_that_takes_a_class_is_warned_of_once(
         metric(z, y)
         metric.end_epoch(epoch, 10)
     assert [record.getMessage() for record in caplog.records if "one prototype" in record.getMessage()] == [
-        f"one prototype of class 1 takes 100 % of its images; write {'tau=0, or ' * ('lower' in advice)}{advice}"
+        f"one prototype of class 1 takes 100 % of its images; write {each}" for each in advice
     ]
 
 

@@ -15,8 +15,10 @@ import pytest
 
 from protoat.cli import main
 from protoat.recipes.reading import read_recipe
+from protoat.reports.blocks import Text
 from protoat.reports.html import report
 from protoat.reports.sections.summary import described
+from protoat.reports.sections.training import prototypes
 from protoat.runs.probe import probe_run
 from protoat.runs.records import RunRecords
 from tests.reports.pages import SECTIONS, Page
@@ -69,6 +71,27 @@ def test_summary_names_head_modes_and_weighting_where_there_are_some(tmp_path: P
         told[name] = described(RunRecords(tmp_path / name))
     added = {"head": "MultiPrototypeHead", "modes": "KnownModes", "weighting": "GroupDRO"}
     assert told["modes"] == told["plain"] | added and not told["plain"].keys() & added.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--regularizer.projection", "none"], "with --regularizer.projection batchnorm --regularizer.gamma 0.3"),
+        ([], "with a higher --regularizer.gamma, --regularizer.tau 0"),
+        (["--modes", "known", "--regularizer.tied", "true"], None),
+    ],
+)
+def test_a_class_held_by_one_prototype_is_told(options: list[str], said: str | None, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(read_recipe("digits-2", options).text)
+    learned = {"prototype_counts": [2, 2], "in_use": [2, 2], "usage": [[0.05, 0.95], [0.5, 0.5]]}
+    line = {"epoch": 1, "update": 9, "lr": 0.1, "total": 1.0, "eps": 0.1, "seconds": 1.0, "objective": learned}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    blocks = prototypes(RunRecords(tmp_path), {}).blocks
+    told = [block.text for block in blocks if isinstance(block, Text) and block.kind == "warning"]
+    change = f"train {said}, or a lower --prototype_lr_factor."
+    assert told == [f"One prototype of class 0 takes 95% of its images, so no modes are told apart; {change}"] * bool(
+        said
+    )
 
 
 def test_table_of_attacks_holds_the_counts_of_the_record(runs: tuple[Path, Path], page: Page) -> None:

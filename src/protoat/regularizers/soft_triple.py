@@ -19,13 +19,14 @@ from protoat.functional.usage import after_merges, in_use, shares, unused
 from protoat.merging import MergeSchedule, forget
 from protoat.regularizers.kmeans_start import KMeansStart
 from protoat.regularizers.projection import Kind, ProxyRegularizer
-from protoat.spelling import argument, setting
+from protoat.spelling import argument, setting, together
 
 logger = logging.getLogger(__name__)
 
 _LOGGED_THRESHOLDS = (0.05, 0.1, 0.2)
 _IN_USE = 0.01  # share of the images of a class from which on a prototype counts as used
 _ALMOST_ALL = 0.9
+_SHARING = 0.3  # gamma from which on, behind a projection, prototypes share images without a loss of accuracy shown
 
 
 class SoftTriple(ProxyRegularizer):
@@ -225,16 +226,17 @@ class SoftTriple(ProxyRegularizer):
     def _warn_of_one(self, share: Tensor) -> None:
         several = torch.tensor(self.prototypes_per_class, device=share.device) > 1
         largest, number = (share.amax(1) * several).max(0)
-        if self._warned or largest <= _ALMOST_ALL:
+        if self._warned or self.tied or largest <= _ALMOST_ALL:
             return
         self._warned = True
+        share_out = {"gamma": _SHARING} if self.gamma < _SHARING else {}
         logger.warning(
             "one prototype of class %d takes %.0f %% of its images; write %s",
             int(number),
             100 * float(largest),
-            setting(projection="batchnorm")
+            together(projection="batchnorm", **share_out)
             if self.projection is None
-            else f"{setting(tau=0)}, or a lower {argument('prototype_lr_factor')}",
+            else f"a higher {argument('gamma')}, {setting(tau=0)}, or a lower {argument('prototype_lr_factor')}",
         )
 
     def first_merge(self, epochs: int) -> int | None:

@@ -209,16 +209,14 @@ class RunRecords(Records):
 
     @property
     def held_by_one(self) -> dict[int, float]:
-        """Classes that began with several prototypes and of which one takes over 90 %, with its share, at the end."""
-        usage = self.metrics[-1].usage if self.metrics else None
-        largest = [max(own, default=0.0) for own in usage or []]
-        several = [count > 1 for count in self._prototypes_per_class(len(largest))]
-        return {number: share for number, share in enumerate(largest) if share > 0.9 and several[number]}
-
-    def _prototypes_per_class(self, classes: int) -> list[int]:
+        """Classes of several prototypes, not tied to modes, of which one takes over 90 % at the end, with its share."""
         choice = self.choices.get("regularizer")
-        given = choice.get("init_args", {}).get("prototypes_per_class", 1) if isinstance(choice, dict) else 1
-        return given if isinstance(given, list) and len(given) == classes else [given] * classes
+        given = choice.get("init_args", {}) if isinstance(choice, dict) else {}
+        usage = self.metrics[-1].usage if self.metrics and not given.get("tied") else None
+        largest = [max(own, default=0.0) for own in usage or []]
+        begun = given.get("prototypes_per_class", 1)
+        counts = begun if isinstance(begun, list) and len(begun) == len(largest) else [begun] * len(largest)
+        return {number: share for number, share in enumerate(largest) if share > 0.9 and counts[number] > 1}
 
     @cached_property
     def best(self) -> Best | None:

@@ -71,7 +71,11 @@ def _held_by_one(run: RunRecords) -> Iterator[Block]:
     for number, share in run.held_by_one.items():
         name = names[number] if number < len(names) else number
         projection = run.choices["regularizer"]["init_args"].get("projection")
-        change = "--regularizer.projection batchnorm" if projection is None else "--regularizer.tau 0"
+        change = (
+            "--regularizer.projection batchnorm --regularizer.gamma 0.3"
+            if projection is None
+            else "a higher --regularizer.gamma, --regularizer.tau 0"
+        )
         text = f"One prototype of class {name} takes {share:.0%} of its images, so no modes are told apart"
         yield Text(f"{text}; train with {change}, or a lower --prototype_lr_factor.", "warning")
 
