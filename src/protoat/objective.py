@@ -181,6 +181,8 @@ class Objective(nn.Module):
                 yield LossTerms(base, metric, norm, mode)
         finally:
             self.method.weights = None
+            if self.regularizer is not None:  # which may be called outside of training
+                self.regularizer.at_places(None)
 
     def _base(
         self, model: nn.Module, forwards: Forwards, y: Tensor, modes: Tensor | None, groups: Tensor

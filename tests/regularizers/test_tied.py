@@ -65,6 +65,7 @@ def test_the_objective_tells_it_the_modes(dml_input: str) -> None:
     torch.testing.assert_close(terms.metric, 0.5 * values[0])
     assert not torch.allclose(terms.metric, 0.5 * values[1])
     assert int(metric.used.sum()) == 10 * (1 + (dml_input == "both"))  # type: ignore[union-attr]
+    torch.testing.assert_close(metric(z, y), other(z, y))  # other images, of no mode that is told
     with pytest.raises(ValueError, match="tied prototypes are those of modes"):
         Objective(Standard(Linf(0.1)), metric)
 
