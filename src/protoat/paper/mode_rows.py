@@ -186,8 +186,8 @@ _NOTES = (
         data=("modes-mnist-2", "modes-mnist-parity"),
     ),
     Note(
-        "MNIST, LT: 8,000 training images before the modes are thinned, the rarest of a class to a 16th of the most "
-        "frequent; test images are not thinned. LeNet, L-inf 0.2, Adam, 10 epochs.",
+        "MNIST, LT: 8,000 training images, drawn after the modes are thinned, the rarest of a class to a 16th of the "
+        "most frequent; test images are not thinned. LeNet, L-inf 0.2, Adam, 10 epochs.",
         data=("modes-mnist-2-lt", "modes-mnist-parity-lt"),
     ),
     Note("digits-2: the recipe of this name, L-inf 0.1.", data=("modes-digits-2*",)),
