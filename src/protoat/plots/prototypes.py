@@ -117,7 +117,9 @@ def prototype_names(class_names: Sequence[str], owned: Iterable[Sequence[int]]) 
 
 @styled
 def usage_over_time(run: Run | Path | str) -> Plot:
-    """Share of each prototype in the training examples of its class, since the last merge, against epochs.
+    """Share of the training images of its class that each prototype is nearest to, epoch by epoch.
+
+    Records of earlier versions hold the soft assignment since the last merge, and the plot says so.
 
     Args:
         run: finished or not; weights are not needed.
