@@ -51,3 +51,16 @@ def check() -> None:
         name = type(modes).__name__
         equal_on_both(two.state_dict() | objective.state_dict(), name)
         torch.testing.assert_close(two.state_dict(), one.state_dict(), msg=lambda m, name=name: f"{name}: {m}")
+    found_before()
+
+
+def found_before() -> None:
+    """Clusters found before the processes met, which may round differently: those of the first count in all."""
+    modes = pa.DiscoveredModes(images(), clusters=2, mode_weight=0.0)
+    modes.discover(network())
+    modes.of_image ^= dist.get_rank()  # the two clusters of a class change places
+    objective = pa.Objective(pa.Standard(pa.Linf(0.1)), modes=modes, weighting=pa.GroupDRO())
+    net = network()
+    loader = pa.ImageLoader(images(), batch_size=4, origins=True, rank=dist.get_rank(), world_size=2)
+    pa.fit(net, loader, objective, epochs=1, optimizer=torch.optim.SGD(net.parameters(), lr=0.1), progress=False)
+    equal_on_both(net.state_dict() | objective.state_dict(), "modes found before")

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from protoat.attacks.mode import check_built
 from protoat.errors import NonFiniteLossError, UserError
-from protoat.functional.distributed import mean_over_processes
+from protoat.functional.distributed import from_first_process, mean_over_processes
 from protoat.models import multi_prototype_head
 from protoat.objective import Objective
 from protoat.training import optimizer_state
@@ -75,6 +75,7 @@ class Learner:
             accelerator.ddp_handler.broadcast_buffers = False
             for parameter in objective.parameters():
                 broadcast(parameter.data)
+            _share_modes(objective)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     @property
@@ -207,6 +208,14 @@ class Learner:
         if not self.settings.schedule.moves_optimizer:
             for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = base
+
+
+def _share_modes(objective: Objective) -> None:
+    """Modes that each process has found for itself, with rounding of its own, become those of the first."""
+    if (modes := objective.modes) is not None:
+        modes.of_image = from_first_process(modes.of_image)
+        if objective.weighting is not None:
+            objective.weighting.count(*modes.all_groups())
 
 
 def _average(model: nn.Module, averaging: Averaging) -> AveragedModel:
