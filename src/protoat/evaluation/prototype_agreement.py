@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from protoat.functional.cosines import cosines as of_all
 
 
 def cosines(embedding: Tensor, prototypes: Tensor, active: Tensor) -> Tensor:
     """Cosine of each embedding (M, D) to each prototype (C, K, D), (M, C, K); -inf to those that are not active."""
-    all_of_them = F.normalize(embedding.float(), dim=1) @ F.normalize(prototypes.float(), dim=2).flatten(0, 1).T
-    return all_of_them.view(len(embedding), *active.shape).masked_fill(~active, float("-inf"))
+    return of_all(embedding, prototypes)[0].masked_fill(~active, float("-inf"))
 
 
 def assign(embedding: Tensor, labels: Tensor, prototypes: Tensor, active: Tensor) -> Tensor:
