@@ -158,7 +158,7 @@ def test_an_optimizer_that_cannot_be_built_is_the_users_mistake(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("width", "format"), [("0.0625", "contiguous"), ("0.125", "channels_last")])
+@pytest.mark.parametrize(("width", "format"), [("0.125", "contiguous"), ("0.25", "channels_last")])
 def test_layout_that_a_narrow_network_survives(
     width: str, format: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
