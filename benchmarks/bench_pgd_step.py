@@ -48,14 +48,16 @@ def main(rounds: int = 5) -> list[dict[str, Any]]:
             if turn:
                 seconds[name].append(time.process_time() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        print(f"{name}: {median[name]:.2f} s of processor time a step, {min(values):.2f} to {max(values):.2f}")
     rows = []
     for other, limit in (("eager loop", 0.66), ("torchattacks", 0.98)):
         if other in median:
             rows.append(_row(f"PGD-7 step / {other}", median["ours"] / median[other], limit))
-    units = _units()
-    print(f"processor: {_processor()}; its units for bfloat16: {', '.join(units) or 'none'}")
+    found = units()
+    print(f"processor: {processor()}; its units for bfloat16: {', '.join(found) or 'none'}")
     half = median["ours, attack in bf16"]
-    limits = next((limits for unit, limits in _LIMITS.items() if unit in units), {})
+    limits = next((limits for unit, limits in _LIMITS.items() if unit in found), {})
     rows += [
         _row(f"PGD-7 step, attack in bf16 / {other}", half / median[name], limits.get(other))
         for other, name in (("in fp32", "ours"), *((name, name) for name in steps if not name.startswith("ours")))
@@ -74,11 +76,12 @@ def _cpu_info() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as the system says it."""
     return _cpu_info().get("model name") or platform.processor() or "unknown"
 
 
-def _units() -> list[str]:
+def units() -> list[str]:
     """Instruction sets for bfloat16 that this processor has, the fastest first."""
     return [unit for unit in _LIMITS if unit in _cpu_info().get("flags", "").split()]
 
