@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from protoat.cli import main
+from protoat.evaluation import Count
+from protoat.plots.style import COLOURS, colour
 from protoat.recipes.reading import read_recipe
-from protoat.reports.blocks import Text
+from protoat.reports.blocks import Grid, Section, Text
 from protoat.reports.html import report
+from protoat.reports.page import Chapter, render
 from protoat.reports.sections.summary import described
 from protoat.reports.sections.training import prototypes
 from protoat.runs.probe import probe_run
@@ -132,6 +135,13 @@ def test_bars_are_as_long_as_the_accuracy(runs: tuple[Path, Path], page: Page) -
         f"width:{100 * clean['correct'] / clean['total']:.1f}%",
         f"left:{low:.1f}%;width:{high - low:.1f}%",
     ]
+
+
+def test_each_run_has_the_colour_of_its_curves(tmp_path: Path) -> None:
+    grid = Grid("", ["", *map(str, range(11))], [["", *[Count(1, 2)] * 11]])
+    (tmp_path / "page.html").write_text(render("", [Chapter("a", "", [Section("b", "", [grid])])], []))
+    bars = [own["style"] for tag, own in Page(tmp_path / "page.html").elements if own.get("class") == "meter"]
+    assert bars == [f"--own:var(--series-{COLOURS.index(colour(number))})" for number in range(11)]
 
 
 def test_summary_names_what_nobody_has_looked_at(runs: tuple[Path, Path], page: Page, tmp_path: Path) -> None:
