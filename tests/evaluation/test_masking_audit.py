@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from protoat.evaluation import attack_of_name, evaluate
 from protoat.evaluation.masking_audit import CHECKS, AuditReport, Surrogate, audit
 from protoat.evaluation.masking_audit.check import judged, not_above, too_many
 from protoat.evaluation.masking_audit.context import AuditContext
+from protoat.evaluation.masking_audit.report import expected_progress
 from protoat.evaluation.record import Evaluation
 from protoat.models import MeanLogits
+from protoat.runs.run import Run
 from protoat.threats import L1, L2, Linf, ThreatModel
 from protoat.types import Output
 
@@ -357,3 +360,14 @@ def test_settings_that_mean_nothing_are_refused(data: ImageData) -> None:
             audit(sound(), data, THREAT, **options)
     with pytest.raises(ValueError, match="no images"):
         audit(sound(), data.subset(torch.zeros(0, dtype=torch.int64)), THREAT)
+
+
+@pytest.mark.parametrize("name", ["digits-2", "mnist-2", "mnist-2-lt", "mnist-2-lt-modes"])
+def test_progress_follows_the_time_that_recorded_audits_took(name: str) -> None:
+    """Nowhere further off than a sixth of the whole; with checks counted alike it was by over a half."""
+    record = Run(f"zoo:{name}").audit
+    assert record is not None
+    took = sum(check.seconds for check in record.checks)
+    before = accumulate((check.seconds / took for check in record.checks), initial=0.0)
+    expected = expected_progress(record.images)
+    assert max(abs(expected[check.id] - true) for check, true in zip(record.checks, before, strict=False)) < 1 / 6

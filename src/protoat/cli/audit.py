@@ -12,6 +12,7 @@ from protoat.cli.progress import Shown
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import CHECKS
+from protoat.evaluation.masking_audit.report import expected_progress
 from protoat.runs.audit import audit_subject, fuller_audit
 from protoat.runs.subject_options import subject_of, subject_parser
 
@@ -48,7 +49,7 @@ def main(args: list[str]) -> int:
         "; --n 100 is quicker" if images > 100 else "",
     )
     started = time.monotonic()
-    chosen = [check.id for check in CHECKS if not options.checks or check.id in options.checks]
+    done = expected_progress(images, only=options.checks)
     with Shown() as shown:
         report = audit_subject(
             subject,
@@ -57,7 +58,7 @@ def main(args: list[str]) -> int:
             surrogates=options.surrogate,
             only=options.checks,
             keep_fuller=bool(options.checks),
-            advance=lambda check, attack: shown.at(chosen.index(check), len(chosen), f"{check}: {attack}"),
+            advance=lambda check, attack: shown.at(done[check], 1, f"{check}: {attack}"),
         )
     keep("audit", report.to_json())
     title = f"{subject.name}: {report.images} images, {report.threat.norm} {report.threat.eps:g}"

@@ -138,7 +138,7 @@ def _moved(x: Tensor, *, angle: float = 0.0, shift: float = 0.0) -> Tensor:
 
 
 CHECKS = (
-    Check("C14", "the perturbation is legal", perturbation_is_legal),
+    Check("C14", "the perturbation is legal", perturbation_is_legal, growing=1.8),
     Check("C15", "the model answers the same twice", answers_repeat, False),
     Check("C16", "gradients are healthy", gradients_are_healthy, False),
     Check("C17", "outputs are logits", outputs_are_logits, False),
