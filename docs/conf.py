@@ -15,9 +15,9 @@ from sphinx.highlighting import lexers
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from protoat import __version__  # noqa: E402
+from protoat import Attack, __version__  # noqa: E402
 from tools.docs_site.links import in_site, write_project_pages  # noqa: E402
-from tools.docs_site.reference import write_reference  # noqa: E402
+from tools.docs_site.reference import constructor, write_reference  # noqa: E402
 
 project = "protoat"
 author = "the authors of protoat"
@@ -80,12 +80,18 @@ def setup(app: Sphinx) -> None:
     write_project_pages(ROOT)
     app.connect("source-read", _links_in_site)
     app.connect("autodoc-skip-member", _not_ours)
+    app.connect("autodoc-process-signature", _of_constructor)
 
 
 def _links_in_site(app: Any, page: str, source: list[str]) -> None:
     file = Path(app.env.doc2path(page))
     if file.suffix == ".md" and file.parent == ROOT / "docs":
         source[0] = in_site(source[0], f"docs/{file.name}", file.name)
+
+
+def _of_constructor(_app: Any, what: str, _name: str, value: Any, *_: Any) -> tuple[str, None] | None:
+    """Attacks have a ``__new__`` that takes anything, to answer calls as of other libraries."""
+    return (constructor(value), None) if what == "class" and issubclass(value, Attack) else None
 
 
 def _not_ours(_app: Any, _what: str, name: str, *_: Any) -> bool | None:

@@ -70,3 +70,11 @@ def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == protoat.__version__
     assert citation["references"][0]["doi"] in (ROOT / "README.md").read_text()
+
+
+def test_the_reference_says_what_an_attack_takes() -> None:
+    pytest.importorskip("sphinx", reason="Sphinx is not installed: pip install 'protoat[docs]'")
+    from tools.docs_site.reference import constructor
+
+    assert constructor(protoat.CornerNoise) == "(threat, *, draws=100, batch_size=256, bn='eval', seed=0)"
+    assert constructor(protoat.Targeted) == "(attack, rule)"

@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.inspect import signature, stringify_signature
 
 import protoat
 
-__all__ = ["groups", "write_reference"]
+__all__ = ["constructor", "groups", "write_reference"]
 
 # What a reader looks for first; a part that is not named here comes after these.
 _FIRST = "threats attacks methods regularizers modes weighting objective training pretraining evaluation runs sharing"
@@ -30,6 +31,15 @@ def groups() -> dict[str, list[str]]:
         found[home.split(".")[1]].append(name)
     parts = [part for part in _FIRST.split() if part in found]
     return {part: sorted(found[part]) for part in [*parts, *sorted(found.keys() - set(parts))]}
+
+
+def constructor(value: type) -> str:
+    """The arguments of a class as its own ``__init__`` has them, whatever a ``__new__`` above it takes.
+
+    >>> constructor(protoat.CornerNoise)
+    "(threat, *, draws=100, batch_size=256, bn='eval', seed=0)"
+    """
+    return stringify_signature(signature(value.__init__, bound_method=True), show_annotation=False)  # type: ignore[misc]
 
 
 def write_reference(folder: Path) -> None:
