@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 from PIL import Image
 
 from protoat.cli import main
+from protoat.runs.run import Run
 from protoat.storage.files import Folder
 from protoat.storage.manifest import write_record
 
@@ -127,28 +129,34 @@ def test_a_model_that_raises_is_quoted(tmp_path: Path, refused, monkeypatch: pyt
     assert "the model cannot be built, it raised KeyError: 'of 2'" in refused("--model", "raising.net")
 
 
-def test_a_model_of_logits_only_has_nothing_to_regularize_or_to_pretrain(
+def test_a_model_of_logits_only_is_wrapped_where_its_embedding_is_needed(
     tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plainly.py").write_text(
         "from torch import nn\n\nclass Plain(nn.Sequential):\n"
         "    def __init__(self, num_classes: int, in_channels: int, image_size: int):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n\n"
-        "def wrapped(num_classes: int, in_channels: int, image_size: int) -> nn.Module:\n"
-        "    return __import__('protoat').with_embedding(Plain(num_classes, in_channels, image_size))\n"
+        "class Pooled(nn.Sequential):\n"
+        "    def __init__(self, num_classes: int, in_channels: int):\n"
+        "        super().__init__(nn.Conv2d(in_channels, num_classes, 8), nn.Flatten())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    line = refused("--model", "plainly.Plain")
-    assert (
-        "the model Plain returns logits only, and these need embeddings: regularizer; write --regularizer none" in line
-    )
-    assert "return protoat.with_embedding(network)" in line
-    line = refused("--model", "plainly.Plain", "--regularizer", "none", "--modes", "known")
-    assert "the model Plain returns logits only, and these need embeddings: modes; write --modes none, or name" in line
-    run = str(tmp_path / "run")
+    for need in ([], ["--regularizer", "none", "--modes", "known"]):
+        line = refused("--model", "plainly.Pooled", *need)
+        assert "the model Pooled returns logits only, and its embedding is needed: no one linear layer" in line
+        assert "write --regularizer none --modes none, or name a function that wraps it: return" in line
     short = ["--epochs", "1", "--schedule", "none", "--method.steps", "1"]
-    assert main(["train", *short, "--model", "plainly.wrapped", "--out", str(tmp_path / "wrapped")]) == 0
-    assert main(["train", "--model", "plainly.Plain", "--regularizer", "none", *short, "--out", run]) == 0
+    runs = {"metric": [], "modes": ["--regularizer", "none", "--modes", "known"], "alone": ["--regularizer", "none"]}
+    trust = ["plainly.Plain"]
+    for name, options in runs.items():
+        out = tmp_path / name
+        assert main(["train", "--model", *trust, *options, *short, "--out", str(out)]) == 0
+        found = Run(out, trust=trust).model(torch.rand(2, 1, 8, 8))
+        assert (found if isinstance(found, torch.Tensor) else found.embedding).shape == (
+            2,
+            2 if name == "alone" else 64,
+        )
+        assert main(["evaluate", str(out), "--trust", *trust, "--attacks", "clean", "fgsm"]) == 0
     capsys.readouterr()
     assert main(["pretrain", "--method", "RoCL", "--model", "plainly.Plain", "--out", str(tmp_path / "encoder")]) == 2
     assert "Plain does not say how wide its embedding is; wrap it" in capsys.readouterr().err

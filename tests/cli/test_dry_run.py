@@ -65,6 +65,7 @@ def test_without_a_recipe_pictures_of_mixed_size_are_brought_to_one(
             assert main([*command, *words]) == 0
         assert f"of 3x{side}x{side} in 2 classes with 6 modes; " in capsys.readouterr().out
         assert caplog.text.count("are brought to 32; --data.image_size says another") == (side == 32)
+        assert caplog.text.count("the radius is linf 0.1; --threat.eps says another: 8/255 is usual for photo") == 1
         caplog.clear()
     of_data = ["data", "ImageFolder", "--path", str(tmp_path / "pictures")]
     for words, said in ([], 1), (["--image_size", "16"], 0):

@@ -7,11 +7,14 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from jsonargparse import Namespace
+
 from protoat.cli.advice import advise, options_in, options_of_recipe
 from protoat.cli.log_with import add_log_with, check_log_with
 from protoat.cli.printing import print_plan
 from protoat.cli.say import say
 from protoat.data.cache import USUAL_SIDE
+from protoat.data.own_images import OwnImages
 from protoat.errors import UserError
 from protoat.recipes.initialise import digest
 from protoat.recipes.own_code import trusting
@@ -70,18 +73,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
     recipe, options = resolve(parser, args)
     advise(lambda: options_of_recipe(parse_yaml(recipe.text)))
     if not names_recipe and _names("--data", args):
-        if found := mixed_sizes(recipe):
-            logger.info(
-                "pictures of mixed size (%s) are brought to %d; --data.image_size says another", found, USUAL_SIDE
-            )
-            args = [*args, "--data.image_size", str(USUAL_SIDE)]
-            recipe, options = resolve(parser, args)
-        if (
-            not _names("--validation_size", args)
-            and (size := fitting_validation_size(recipe)) != recipe.validation_size
-        ):
-            logger.info("%d of the training images are held out; --validation_size says how many", size)
-            recipe, options = resolve(parser, [*args, "--validation_size", str(size)])
+        recipe, options = _for_own_data(parser, args, recipe, options)
     if recipe.pretrains != pretrains:
         name = type(recipe.method(recipe.threat)).__name__
         hint = "needs labels; write --method ACL or RoCL, or protoat train" if pretrains else "is for protoat pretrain"
@@ -109,6 +101,20 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
         if result.stopped:
             say(f"stopped early: {result.stopped}")
     return recipe, out
+
+
+def _for_own_data(parser: Parser, args: list[str], recipe: Recipe, options: Namespace) -> tuple[Recipe, Namespace]:
+    """The same with what the images need, where no recipe says it; each choice is said."""
+    if found := mixed_sizes(recipe):
+        logger.info("pictures of mixed size (%s) are brought to %d; --data.image_size says another", found, USUAL_SIDE)
+        args = [*args, "--data.image_size", str(USUAL_SIDE)]
+        recipe, options = resolve(parser, args)
+    if isinstance(recipe.data, OwnImages) and not _names("--threat.eps", args):
+        logger.info("the radius is %s; --threat.eps says another: 8/255 is usual for photographs", recipe.threat)
+    if not _names("--validation_size", args) and (size := fitting_validation_size(recipe)) != recipe.validation_size:
+        logger.info("%d of the training images are held out; --validation_size says how many", size)
+        recipe, options = resolve(parser, [*args, "--validation_size", str(size)])
+    return recipe, options
 
 
 def _found(option: str, word: str) -> str:

@@ -172,17 +172,10 @@ def _optimizer(recipe: Recipe, parameters: list[Any]) -> Optimizer:
 def _objective(recipe: Recipe, method: Method, model: nn.Module, images: ImageData, modes: Modes | None) -> Objective:
     method.check_classes(images.num_classes)
     weighting = copy.deepcopy(recipe.weighting)  # it learns, and a recipe may be built twice
-    with attacking(model), torch.no_grad():
-        embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
-    needs = {"regularizer": recipe.regularizer, "modes": None if modes is None else modes.prototypes_per_class}
-    in_vain = {name: None for name, part in needs.items() if part is not None}
-    if in_vain and not embedding.shape[1]:
-        raise UserError(
-            f"the model {type(model).__name__} returns logits only, and these need embeddings: {', '.join(in_vain)}; "
-            f"write {together(**in_vain)}, or name a function that wraps it: return protoat.with_embedding(network)"
-        )
     if recipe.regularizer is None:
         return Objective(method, label_smoothing=recipe.label_smoothing, modes=modes, weighting=weighting)
+    with attacking(model), torch.no_grad():
+        embedding = output_of(model, torch.zeros(1, *images.shape)).embedding
     built = partial(recipe.regularizer, images.num_classes, embedding.shape[1])
     if not recipe.trust:
         check_size(built, "the regularizer")

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from protoat.errors import UserError
+from protoat.functional.forward import output_of
+from protoat.functional.preserve import preserve_modes
 from protoat.models import MultiPrototypeHead
+from protoat.models.embedding import with_embedding
 from protoat.models.head import classifier_head, head_sizes, with_head
 from protoat.recipes.recipe import Recipe
-from protoat.spelling import setting
+from protoat.spelling import setting, together
 
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -44,6 +48,8 @@ def build_network(
         head: Callable[[int, int], MultiPrototypeHead] | None = recipe.head
         if head is None and prototypes_per_class is not None:
             head = partial(MultiPrototypeHead, prototypes_per_class=prototypes_per_class)
+        if recipe.regularizer is not None or prototypes_per_class is not None:
+            model = _with_embedding(model, shape)
         return model if head is None else with_head(model, head(*head_sizes(classifier_head(model))))
     except UserError:
         raise
@@ -51,6 +57,29 @@ def build_network(
         if not recipe.trust:
             raise
         raise UserError(f"the model cannot be built, it raised {type(error).__name__}: {error}") from error
+
+
+def _with_embedding(model: Any, shape: tuple[int, int, int]) -> Any:
+    """A network that returns logits only, wrapped so that its embedding comes too; any other as it is.
+
+    Raises:
+        ValueError: no layer of it is its embedding.
+    """
+    example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with preserve_modes(model), torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = output_of(model.eval(), example)
+            alone = found.logits.dim() == 2 and not found.embedding.shape[1]
+    except Exception:  # no network for such images, as those say who look at it next
+        return model
+    try:
+        return with_embedding(model, example=example) if alone else model
+    except UserError as error:
+        raise UserError(
+            f"the model {type(model).__name__} returns logits only, and its embedding is needed: {error}; write "
+            f"{together(regularizer=None, modes=None)}, or name a function that wraps it: "
+            "return protoat.with_embedding(network, layer=...)"
+        ) from error
 
 
 def call_builder(name: str, builder: Callable[..., Any], num_classes: int, in_channels: int, image_size: int) -> Any:
