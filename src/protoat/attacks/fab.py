@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from protoat.arguments import check_number, check_whole
-from protoat.attacks.active import among, gradient_run, is_adversarial, select, succeeded
+from protoat.attacks.active import among, is_adversarial, select
 from protoat.attacks.minimal import MinimalNormAttack, nearest_boundary
 from protoat.attacks.mode import BatchNormMode
 from protoat.attacks.problem import Problem
@@ -63,10 +63,6 @@ class FAB(MinimalNormAttack):
         self.eta = eta
         self.beta = beta
 
-    @property
-    def coarse_runs(self) -> bool:
-        return not self.threat.geometry.sparse
-
     def groups(self, logits: Tensor, y: Tensor) -> list[Tensor]:
         """Classes whose boundaries are looked at together, each (B, M), from clean logits; one run for each group."""
         return [ranked_wrong_classes(logits, y)]
@@ -89,8 +85,7 @@ class FAB(MinimalNormAttack):
                 part = select(problem, rows)
                 radius = torch.minimum(reach, eps)[rows] / 2
                 start = self.norm.far_start(part.x, radius, part.generator) if restart else part.x
-                with gradient_run(part, self.steps):
-                    x_adv, length = self._search(part, classes[rows], start)
+                x_adv, length = self._search(part, classes[rows], start)
                 closer = length < reach[rows]
                 nearest[rows[closer]], reach[rows[closer]] = x_adv[closer], length[closer]
         return nearest
@@ -104,7 +99,7 @@ class FAB(MinimalNormAttack):
             with torch.enable_grad():
                 leaf = x_adv.detach().requires_grad_()
                 logits = problem.model(leaf).logits
-            adversarial = succeeded(problem, x_adv, logits)
+            adversarial = is_adversarial(problem, logits)
             if bool(adversarial.any()):
                 length = self.norm.distance(x_adv, problem.x)
                 closer = adversarial & (length < reach[rows])

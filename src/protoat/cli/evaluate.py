@@ -51,7 +51,7 @@ def main(args: list[str]) -> None:
         "--attack-precision",
         type=AttackPrecision | Literal["auto"],
         default="fp32",
-        help="bf16 lets PGD with one run, BIM, MIM, PMA, APGD and FAB, also within aa and aa-fast, take gradients in "
+        help="bf16 lets PGD with one run, BIM, MIM, PMA and APGD, also within aa and aa-fast, take gradients in "
         "bfloat16, but for the last quarter of the steps; all else is float32. auto times a pass and takes the faster. "
         "The record says which",
     )

@@ -73,11 +73,10 @@ def evaluate(
         budget_seconds: begin no further batch after this time. All attacks have then seen the same, fewer images.
         attack_precision: ``"bf16"`` lets attacks take gradients of the network in bfloat16, which processors with units
             for it do in half the time or less, and says so in the report. It concerns PGD (of one run), BIM, MIM, PMA,
-            APGD and FAB, also as a part of AutoAttack and of the fast ensemble. The last quarter of each run's steps,
-            every success and every judgement are float32; so is all of any other attack, which decides by logits
-            (DeepFool, Square, PGD with restarts, APGD and FAB under L1) or whose gradient bfloat16 drowns (TPGD).
-            ``"auto"`` times a pass of this network, takes the faster one and logs it; with `saved`, a call that goes on
-            keeps the choice.
+            and APGD, also as a part of AutoAttack and of the fast ensemble. The last quarter of each run's steps, every
+            success and every judgement are float32; so is all of any other attack, which decides by logits (DeepFool,
+            FAB, Square, PGD with restarts, APGD under L1) or whose gradient bfloat16 drowns (TPGD). ``"auto"`` times a
+            pass of this network, takes the faster one and logs it; with `saved`, a call that goes on keeps the choice.
         device: where the model is measured, and moved back from; default where it is.
         accelerator: shares batches over its processes; every process gets the whole report.
         saved: outcomes of batches that need not be measured again; new ones are put there.
