@@ -103,7 +103,7 @@ def test_missing_files_give_one_error_that_says_what_to_do(
     assert isinstance(caught.value, FileNotFoundError)
     assert str(tmp_path) in str(source.location())
     assert cls is HFDataset or str(source.location()) in message  # of which nobody said which data set
-    advice = {ImageFolder: ["--data.path"], HFDataset: ["--data HF:NAME"]}.get(cls, ["PROTOAT_DATA", "--download"])
+    advice = {ImageFolder: ["by path"], HFDataset: ["--data HF:NAME"]}.get(cls, ["PROTOAT_DATA", "--download"])
     assert all(word in message for word in advice) and "\n" not in message
     assert list(tmp_path.iterdir()) == []
 
