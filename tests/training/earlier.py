@@ -26,7 +26,7 @@ LABELS = torch.arange(12 * BATCHES) % 3
 RUNS: dict[str, tuple[Callable[[], Method], Callable[[], Regularizer | None]]] = {
     "fast": (
         lambda: FastAT(THREAT, guard_drop=0.99),
-        lambda: SoftTriple(3, 4, prototypes_per_class=2, projection=None),
+        lambda: SoftTriple(3, 4, prototypes_per_class=2, gamma=0.1, projection=None),
     ),
     "free": (lambda: FreeAT(THREAT, replays=1), lambda: TLA(3, 4, mul_num=2)),
     "dajat-awp": (lambda: AWP(THREAT, method=partial(DAJAT, steps=1)), lambda: None),
