@@ -72,7 +72,7 @@ def test_without_a_record_and_other_models_it_says_what_is_missing(
     assert main(["audit", str(runs["plain"]), "--n", "20", "--out", str(tmp_path)]) == 1
     shown = capsys.readouterr().out
     assert "audit incomplete; 4 checks were not run" in shown
-    assert "the record lacks what C1, C10, C11, C19 look for; " in shown
+    assert "the record lacks what is checked by C1, C10, C11, C19; " in shown
     assert "--surrogate RUN" in shown
     assert (tmp_path / "audit.json").exists()
     assert not (runs["plain"] / "audit.json").exists()
@@ -87,10 +87,10 @@ def test_a_record_that_lacks_attacks_is_no_pass_and_no_failure(
     shown = capsys.readouterr().out
     assert "audit incomplete; " in shown and "FAILED" not in shown
     last = shown.splitlines()[-1]
-    assert last.startswith("the record lacks what C10 look for; ")
+    assert last.startswith("the record lacks what is checked by C10; ")
     assert last.endswith(f"protoat evaluate {runs['ours']} --out {tmp_path} --attacks aa")
     said = audit_verdict(replace(Run(runs["ours"]).subject(), folder=tmp_path))
-    assert said.startswith("audit incomplete, the record lacked what C10 look for; audit again: ")
+    assert said.startswith("audit incomplete, the record lacked what is checked by C10; audit again: ")
     other = ["--weights", "last", "--threat.eps", "0.05"]
     assert main(["audit", options[0], *other, *options[1:], "--checks", "C10"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]

@@ -76,5 +76,7 @@ def main(args: list[str]) -> int:
         say(f"{path} stays as it was, {fuller.extent}; move it away or leave out --checks to replace it")
     if report.incomplete:
         command = subject.command("evaluate", "--attacks", "aa")
-        say(f"the record lacks what {', '.join(report.incomplete)} look for; measure it and audit again: {command}")
+        say(
+            f"the record lacks what is checked by {', '.join(report.incomplete)}; measure it and audit again: {command}"
+        )
     return 0 if report.passed else 1

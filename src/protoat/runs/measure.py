@@ -225,4 +225,6 @@ def audit_verdict(subject: Subject) -> str:
         return f"audit passed, {audit.extent}: {path}"
     if audit.failed:
         return f"audit FAILED ({', '.join(audit.failed)}), {audit.extent}: {path}"
-    return f"audit incomplete, the record lacked what {', '.join(audit.incomplete)} look for; audit again: {command}"
+    return (
+        f"audit incomplete, the record lacked what is checked by {', '.join(audit.incomplete)}; audit again: {command}"
+    )

@@ -188,7 +188,7 @@ def _say_early_merges(recipe: Recipe, regularizer: Regularizer | None) -> None:
     """Warns of prototypes that merge before the learning rate drops, while they are still on their way."""
     first = regularizer.first_merge(recipe.epochs) if isinstance(regularizer, SoftTriple) else None
     drops = recipe.schedule.drops(recipe.epochs) if isinstance(recipe.schedule, StepDecay) else []
-    if first is not None and drops and first < drops[0]:
+    if first is not None and drops and first < drops[0] < recipe.epochs:
         logger.warning(
             "prototypes merge from the end of epoch %d on, and the learning rate drops after epoch %g; to merge then, "
             "write %s",
