@@ -54,8 +54,8 @@ MODELS = {
     "MNIST, LeNet": Plan("mnist", ramp=2, decay=0.999),
 }
 PAIRS = {
-    "mnist": Plan("mnist", images=60_000, epochs=5, ramp=2, decay=0.999),
-    "cifar10": Plan("cifar10", epochs=5),
+    "mnist": Plan("mnist", images=30_000, epochs=4, ramp=2, decay=0.999),
+    "cifar10": Plan("cifar10", images=5000, epochs=5),
 }
 
 
