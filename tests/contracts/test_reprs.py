@@ -18,7 +18,7 @@ from protoat.functional.losses import margin
 from protoat.methods import Method
 from protoat.regularizers import Regularizer
 from protoat.training import Averaging, Schedule
-from protoat.training.identity import settings
+from protoat.training.run_state import settings
 from protoat.weighting import Weighting
 
 from . import parts

@@ -26,7 +26,7 @@ from protoat.methods import AWP, CFA, DAJAT, TRADES, AdversarialTraining, BiaMAT
 from protoat.pretraining import Contrastive
 from protoat.regularizers import Regularizer
 from protoat.threats import L2, Linf
-from protoat.training.identity import settings
+from protoat.training.run_state import settings
 from protoat.types import Output
 
 from . import parts

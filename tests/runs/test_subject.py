@@ -16,7 +16,7 @@ from protoat.runs.subject import subject_of_model, with_prototype_head
 from protoat.runs.subject_options import subject_of, subject_parser
 from protoat.runs.train import train
 from protoat.threats import L2, Linf
-from protoat.training.weights import part
+from protoat.training.nested import part
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method", "Standard", "--schedule", "none"]
 

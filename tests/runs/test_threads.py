@@ -22,7 +22,7 @@ from protoat.runs.run import Run
 from protoat.runs.threads import fewest_fast, on_fitting_threads
 from protoat.runs.train import train
 from protoat.training import make_accelerator
-from protoat.training.threads import saved_threads
+from protoat.training.saver import saved_threads
 
 SHORT = ["--epochs", "1", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
 Faked = Callable[[dict[int, float]], None]

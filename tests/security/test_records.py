@@ -17,7 +17,7 @@ import pytest
 
 from protoat.cli import main
 from protoat.storage.manifest import MANIFEST
-from protoat.training.exported import is_whole
+from protoat.training.weights import is_whole
 from tests.whole import edit
 
 RECIPE = [

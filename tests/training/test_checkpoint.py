@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from protoat.storage.files import Folder
@@ -29,8 +28,8 @@ def content(update: int) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def save(folder: Path, update: int, accelerator: Accelerator, **options: Any) -> Path:
-    return checkpoint.save(folder, update, content(update), {"mark": update / 3}, accelerator=accelerator, **options)
+def save(folder: Path, update: int, **options: Any) -> Path:
+    return checkpoint.save(folder, update, content(update), {"mark": update / 3}, **options)
 
 
 def assert_is(found: checkpoint.Checkpoint | None, update: int) -> None:
@@ -47,34 +46,34 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_round_trip_and_the_last_two_are_kept(tmp_path: Path, accelerator: Accelerator) -> None:
-    assert checkpoint.load_latest(tmp_path / "absent", accelerator) is None
+def test_round_trip_and_the_last_two_are_kept(tmp_path: Path) -> None:
+    assert checkpoint.load_latest(tmp_path / "absent") is None
     for update in (0, 7, 30, 100):
-        save(tmp_path, update, accelerator, also_keep=[7] if update < 100 else [])
-        assert_is(checkpoint.load_latest(tmp_path, accelerator), update)
+        save(tmp_path, update, also_keep=[7] if update < 100 else [])
+        assert_is(checkpoint.load_latest(tmp_path), update)
         if update == 30:
             assert names(tmp_path) == ["00000007", "00000030"]
     assert names(tmp_path) == ["00000030", "00000100"]
 
 
-def test_keeps_what_an_epoch_may_return_to(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_keeps_what_an_epoch_may_return_to(tmp_path: Path) -> None:
     for update in (0, 2, 4, 6, 8):
-        save(tmp_path, update, accelerator, also_keep=[2])
+        save(tmp_path, update, also_keep=[2])
     assert names(tmp_path) == ["00000002", "00000006", "00000008"]
 
 
-def test_numbers_beyond_the_padding_stay_in_order(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_numbers_beyond_the_padding_stay_in_order(tmp_path: Path) -> None:
     for update in (99_999_999, 100_000_000):
-        save(tmp_path, update, accelerator)
-    assert_is(checkpoint.load_latest(tmp_path, accelerator), 100_000_000)
+        save(tmp_path, update)
+    assert_is(checkpoint.load_latest(tmp_path), 100_000_000)
 
 
-def test_memory_format_and_shared_storage_survive(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_memory_format_and_shared_storage_survive(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 4, 4)
     shared = torch.rand(5)
     tensors = {"x": images.contiguous(memory_format=torch.channels_last), "y": images, "a": shared, "b": shared[1:]}
-    checkpoint.save(tmp_path, 1, {"common": tensors}, {}, accelerator=accelerator)
-    found = checkpoint.load_latest(tmp_path, accelerator)
+    checkpoint.save(tmp_path, 1, {"common": tensors}, {})
+    found = checkpoint.load_latest(tmp_path)
     assert found is not None
     loaded = found.tensors("common")
     for key, value in tensors.items():
@@ -84,23 +83,23 @@ def test_memory_format_and_shared_storage_survive(tmp_path: Path, accelerator: A
 
 
 @pytest.mark.parametrize("damaged_newer", [False, True])
-def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path, accelerator: Accelerator) -> None:
+def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path) -> None:
     stopped_before_rename = stopped_after_rename = 0
     for moment in range(10_000):
         folder = tmp_path / str(moment)
         for update in (1, 2):
-            save(folder, update, accelerator)
+            save(folder, update)
         if damaged_newer:
-            (save(folder, 9, accelerator, also_keep=[1, 2]) / "common.safetensors").write_bytes(b"")
+            (save(folder, 9, also_keep=[1, 2]) / "common.safetensors").write_bytes(b"")
         finished = False
         with suppress(Killed), killed_at(moment):
-            save(folder, 3, accelerator)
+            save(folder, 3)
             finished = True
         if damaged_newer and (folder / "00000009").exists():
             with pytest.warns(UserWarning, match="damaged"):
-                found = checkpoint.load_latest(folder, accelerator)
+                found = checkpoint.load_latest(folder)
         else:
-            found = checkpoint.load_latest(folder, accelerator)
+            found = checkpoint.load_latest(folder)
         assert found is not None
         assert_is(found, found.state["update"])
         assert found.state["update"] in ((3,) if finished else (2, 3))
@@ -108,7 +107,7 @@ def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path, accelera
         stopped_after_rename += found.state["update"] == 3
         if damaged_newer and (folder / "00000009").exists():
             continue
-        save(folder, 4, accelerator)
+        save(folder, 4)
         assert names(folder)[-1] == "00000004" and len(names(folder)) == 2
         if finished:
             break
@@ -116,8 +115,8 @@ def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path, accelera
 
 
 @pytest.mark.parametrize("name", ["common.safetensors", "process-0.safetensors", "state.json"])
-def test_every_altered_byte_is_noticed(name: str, tmp_path: Path, accelerator: Accelerator) -> None:
-    path = save(tmp_path, 1, accelerator)
+def test_every_altered_byte_is_noticed(name: str, tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
     original = (path / name).read_bytes()
     state = json.loads((path / "state.json").read_text())["state"]
     for place in range(0, len(original), 7):
@@ -137,11 +136,9 @@ def test_every_altered_byte_is_noticed(name: str, tmp_path: Path, accelerator: A
             checkpoint.load(path)
 
 
-def test_full_disk_leaves_the_old_checkpoint(
-    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for update in (1, 2):
-        save(tmp_path, update, accelerator)
+        save(tmp_path, update)
     for failing in ("common.safetensors", "process-0.safetensors", "state.json"):
 
         def full(opened: Folder, name: str, data: bytes, failing: str = failing) -> None:
@@ -154,26 +151,25 @@ def test_full_disk_leaves_the_old_checkpoint(
             with pytest.raises(
                 DiskError, match=r"could not write checkpoint .*00000003: No space left on device.*intact"
             ):
-                save(tmp_path, 3, accelerator)
+                save(tmp_path, 3)
         assert names(tmp_path) == ["00000001", "00000002"]
-        assert_is(checkpoint.load_latest(tmp_path, accelerator), 2)
+        assert_is(checkpoint.load_latest(tmp_path), 2)
 
 
 FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from accelerate import Accelerator
 from protoat.training import checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-checkpoint.save(Path(sys.argv[1]), 3, {"common": {"a": torch.zeros(200_000)}}, {}, accelerator=Accelerator())
+checkpoint.save(Path(sys.argv[1]), 3, {"common": {"a": torch.zeros(200_000)}}, {})
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files by setrlimit")
-def test_a_write_the_system_refuses(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_a_write_the_system_refuses(tmp_path: Path) -> None:
     """As a full disk, with the operating system's own error in the middle of a file."""
-    save(tmp_path / "saved", 2, accelerator)
+    save(tmp_path / "saved", 2)
     (tmp_path / "program.py").write_text(FULL)
     process = begin(tmp_path / "program.py", tmp_path / "saved", log=tmp_path / "log")
     process.join()
@@ -181,15 +177,15 @@ def test_a_write_the_system_refuses(tmp_path: Path, accelerator: Accelerator) ->
     assert process.exitcode == 1
     assert "DiskError: could not write checkpoint" in said and "File too large" in said
     assert names(tmp_path / "saved") == ["00000002"]
-    assert_is(checkpoint.load_latest(tmp_path / "saved", accelerator), 2)
+    assert_is(checkpoint.load_latest(tmp_path / "saved"), 2)
 
 
-def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path, accelerator: Accelerator) -> None:
+def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
     for update in (1, 2, 3):
-        save(tmp_path, update, accelerator)
+        save(tmp_path, update)
     assert names(tmp_path) == [".DS_Store", "00000002", "00000003", "notes.txt"]
     shutil.rmtree(tmp_path / "00000002")
     shutil.rmtree(tmp_path / "00000003")
-    assert checkpoint.load_latest(tmp_path, accelerator) is None
+    assert checkpoint.load_latest(tmp_path) is None

@@ -24,7 +24,7 @@ import protoat as pa
 from protoat.errors import DiskError, Interrupted, UserError
 from protoat.training import tracker_kinds
 from protoat.training import trackers as module
-from protoat.training.tracked_numbers import numbers
+from protoat.training.metrics import numbers
 from protoat.training.trackers import Trackers, check_loggers
 from protoat.training.validation import Validation
 

@@ -30,7 +30,7 @@ from protoat.runs.store import check_free
 from protoat.runs.train import train
 from protoat.storage.parsing import parse_yaml
 from protoat.storage.path_checks import check_no_file
-from protoat.training.exported import restore
+from protoat.training.weights import restore
 
 logger = logging.getLogger(__name__)
 

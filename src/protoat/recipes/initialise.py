@@ -11,8 +11,8 @@ from typing import Literal
 from protoat.errors import UserError
 from protoat.pretraining.weights_file import split_spec
 from protoat.spelling import argument, setting
-from protoat.training.exported import digest as digest_of_file
-from protoat.training.exported import restore
+from protoat.training.weights import digest as digest_of_file
+from protoat.training.weights import restore
 
 
 @dataclass

@@ -15,7 +15,7 @@ from protoat.runs.claims import is_claimed, is_half_removed, run_folders
 from protoat.runs.run import Run
 from protoat.storage import files
 from protoat.storage.locks import LOCK, home, is_at_work, is_free, locked
-from protoat.training.exported import check_intact
+from protoat.training.weights import check_intact
 
 _AT_REST = 600.0  # seconds; a process could be about to rename what is younger
 _DAY = 86400.0

@@ -135,7 +135,7 @@ def _check(reference: Reference, folder: Path, names: list[str]) -> None:
     Raises:
         ValueError: a file differs, or is not in the manifest.
     """
-    from protoat.training.exported import digest  # loads torch
+    from protoat.training.weights import digest  # loads torch
 
     check_no_links(folder)
     try:

@@ -25,7 +25,7 @@ from protoat.records.files import (
 )
 from protoat.records.training import Best, Epoch
 from protoat.runs.claims import called, run_folders
-from protoat.training.exported import checked_digest, is_whole
+from protoat.training.weights import checked_digest, is_whole
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,7 @@ from protoat.runs.network import build_network
 from protoat.runs.records import RunRecords
 from protoat.runs.subject import Subject, identity_of
 from protoat.threats import ThreatModel
-from protoat.training.exported import read_weights
-from protoat.training.weights import Weights
+from protoat.training.weights import Weights, read_weights
 
 if TYPE_CHECKING:
     from protoat.sharing.push import Pushed

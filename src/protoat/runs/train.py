@@ -29,7 +29,7 @@ from protoat.storage.locks import on_main, working_on
 from protoat.storage.parsing import parse_yaml
 from protoat.training import FitResult, StepDecay, fit, make_accelerator
 from protoat.training.devices import Precision
-from protoat.training.threads import saved_threads
+from protoat.training.saver import saved_threads
 from protoat.training.trackers import Loggers, check_loggers
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def train(recipe: Recipe, out: Path | str, *, progress: bool | None = None, logg
             kept=saved_threads(out / "checkpoints"),
         ),
     ):
-        on_main(begin)
+        on_main(begin, f"begin a run in {out}")
         logger.info(levers(recipe, accelerator, memory_format))
         return fitting(recipe, parts, loader, accelerator, memory_format)(
             validation=parts.validation,

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one writing process at a time."""
+"""The lock of a run folder: one writing process at a time; and what one process does there for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import gather_object
 from filelock import BaseFileLock, FileLock, Timeout
 
 from protoat.errors import UserError, on_disk
@@ -68,7 +68,7 @@ def working_on(folder: Path, *, wait: bool = False) -> Iterator[None]:
                     pass  # a link in a run folder is refused
             stack.enter_context(locked(home(folder) / LOCK, str(folder), wait=wait))
 
-        on_main(take)
+        on_main(take, f"lock {folder}")
         try:
             yield
         finally:
@@ -177,18 +177,25 @@ def is_free(lock: Path) -> bool:
         raise UserError(f"{lock} cannot be opened: {error.strerror or error}") from error
 
 
-def on_main(action: Callable[[], None]) -> None:
-    """Does something on the main process; every process raises its error, since none must wait for one that has left.
+def on_main(action: Callable[[], object], what: str, *, everywhere: bool = False) -> None:
+    """Works on files in the main process, or in each; every process raises its error, since none must wait for another.
+
+    Args:
+        action: what is done.
+        what: completes "could not ..." where the system refuses it.
+        everywhere: do it in all processes; the first error counts.
 
     Raises:
-        ValueError, DiskError: by the action.
+        ValueError: by the action.
+        DiskError: the system refuses it in some process.
     """
-    errors: list[Exception | None] = [None]
-    if PartialState().is_main_process:
+    failure: ValueError | None = None
+    if everywhere or PartialState().is_main_process:
         try:
-            action()
+            with on_disk(what, more="; what was saved before is intact, so make room and run again to resume"):
+                action()
         except ValueError as error:
-            errors = [error]
-    broadcast_object_list(errors)
-    if errors[0] is not None:
-        raise errors[0]
+            failure = error
+    for found in gather_object([failure]):
+        if found is not None:
+            raise found

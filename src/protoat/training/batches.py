@@ -17,10 +17,9 @@ from protoat.functional.images import check_images
 from protoat.functional.preserve import preserve_host_random_state
 from protoat.models.memory_format import MemoryFormat
 from protoat.training.loader_memory import LoaderMemory, is_stateful
-from protoat.training.nested import pack, unpack
+from protoat.training.nested import pack, part, prefixed, unpack
 from protoat.training.seeding import seed_everything
 from protoat.training.signals import helpers_spared, workers_spared
-from protoat.training.weights import part, prefixed
 
 
 class Batches:

@@ -15,15 +15,15 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from protoat.errors import CheckpointError
 from protoat.storage.files import Folder, open_folder, remove
+from protoat.storage.locks import on_main
 from protoat.storage.parsing import MOST_BYTES, parse_json
 from protoat.storage.reading import read_bytes, sha256_of
-from protoat.training.files import together
 
 _STATE = "state.json"
 _FILE = re.compile(r"[\w-]+\.safetensors")
@@ -78,7 +78,6 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
     *,
-    accelerator: Accelerator,
     also_keep: Collection[int] = (),
 ) -> Path:
     """Writes ``folder/<update>/``, then removes all but the last two checkpoints.
@@ -132,9 +131,9 @@ def save(
 
     what = f"write checkpoint {final}"
     try:
-        together(begin, what, accelerator)
-        together(write, what, accelerator, everywhere=True)
-        together(publish, what, accelerator)
+        on_main(begin, what)
+        on_main(write, what, everywhere=True)
+        on_main(publish, what)
     except BaseException:
         if made:
             with suppress(OSError, ValueError):
@@ -155,7 +154,7 @@ def clear(folder: Path, *, also_keep: Collection[int] | None) -> None:
             _prune(opened, also_keep)
 
 
-def load_latest(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
+def load_latest(folder: Path) -> Checkpoint | None:
     """The newest intact checkpoint, the same one on every process, or None where there is none at all.
 
     Warns about each checkpoint that is truncated or altered, and takes the one before it.
@@ -164,7 +163,7 @@ def load_latest(folder: Path, accelerator: Accelerator) -> Checkpoint | None:
         CheckpointError: there are checkpoints, and all are damaged.
     """
     chosen: list[str | None] = [None]
-    if accelerator.is_main_process:
+    if PartialState().is_main_process:
         latest = _latest_intact(folder)
         chosen = [None if latest is None else latest.path.name]
     broadcast_object_list(chosen)

@@ -6,12 +6,12 @@ import os
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 
 from protoat.arguments import check_seed
 from protoat.errors import UserError
+from protoat.functional.distributed import processes
 
 Precision = Literal["no", "bf16", "fp16"]
 
@@ -45,7 +45,7 @@ def check_processes(accelerator: Accelerator) -> None:
     Raises:
         ValueError: they do not, so that every process would train on its own.
     """
-    group = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    group = processes()
     if group != accelerator.num_processes:
         raise UserError(
             f"torch's process group has {group} processes and the accelerator {accelerator.num_processes}; "

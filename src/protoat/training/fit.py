@@ -22,7 +22,6 @@ from protoat.functional.preserve import preserve_host_random_state
 from protoat.models.memory_format import MemoryFormat, check_memory_format
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
-from protoat.training.attack_precision import chosen_precision
 from protoat.training.averaging import Averaging
 from protoat.training.batches import Batches
 from protoat.training.devices import check_accelerator, make_accelerator
@@ -33,20 +32,19 @@ from protoat.training.fit_arguments import (
     as_schedule,
     check_output,
     check_parts,
+    check_single_image,
     warn_of_the_unreached,
     warn_of_two_decays,
 )
-from protoat.training.identity import identity
 from protoat.training.learner import Learner
 from protoat.training.loop import Loop
-from protoat.training.metrics_log import MetricsLog
+from protoat.training.metrics import MetricsLog
 from protoat.training.optimizer_state import check_usable
 from protoat.training.progress import ProgressBar
-from protoat.training.run_state import RunState
+from protoat.training.run_state import RunState, chosen_precision, identity
 from protoat.training.saver import Kept, Saver
 from protoat.training.schedule import Schedule
 from protoat.training.signals import StopRequest
-from protoat.training.single_image import check_single_image
 from protoat.training.torch_schedule import TorchSchedule
 from protoat.training.trackers import Loggers, Trackers, check_loggers
 from protoat.training.validation import Validation, default_attack
@@ -255,7 +253,9 @@ def fit(
 def _check_together(train: Any, images: Tensor, learner: Learner, batches: int, *, validated: bool) -> None:
     """Refuses what does not fit the data or the length of the run, and warns of what never happens in it."""
     settings, objective = learner.settings, learner.objective
-    check_single_image(train, images, learner)
+    check_single_image(
+        train, images.to(learner.accelerator.device), learner.unwrapped, learner.modes.learning, objective
+    )
     if isinstance(train, ImageLoader):
         objective.count_classes(train.data.labels, train.data.num_classes)
     settings.schedule.check(

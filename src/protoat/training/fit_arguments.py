@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import BatchSampler, DataLoader
 
 from protoat.arguments import check_choice, check_epochs, check_flag, check_number, check_seed, check_whole
 from protoat.attacks import Attack
+from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.data.given import is_whole
 from protoat.errors import UserError
@@ -150,3 +155,62 @@ def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
             setting(norm_weight=0),
             setting(weight_decay=0),
         )
+
+
+def check_single_image(
+    loader: Any, images: Tensor, model: nn.Module, learning: Collection[nn.Module], objective: Objective
+) -> None:
+    """Refuses batches of one image where batch norm cannot train on it.
+
+    Args:
+        loader: of the training images.
+        images: (B, ...), a first batch; of one image a forward is made in eval mode, which changes nothing.
+        model: of which no batch norm may see one value of each channel.
+        learning: the modules that train in train mode.
+        objective: its regularizer sees embeddings, so that each batch norm in it sees one value of each channel.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    if not objective.method.labelled or smallest_batch(loader) != 1:
+        return
+    parts = () if objective.regularizer is None else objective.regularizer.named_modules()
+    alone = [f"regularizer.{name}" for name, part in parts if isinstance(part, _BatchNorm) and part.training]
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _, inputs, name=name: alone.append(name) if inputs[0].numel() == inputs[0].shape[1] else None
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module in learning
+    ]
+    try:
+        if hooks:
+            with attacking(model), torch.no_grad():
+                model(images[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if alone:
+        raise UserError(
+            f"a batch of an epoch holds one image, and of one image batch norm {alone[0]!r} has one value a channel, "
+            "which has no variance; pass drop_last=True or another batch_size"
+        )
+
+
+def smallest_batch(loader: Any) -> int | None:
+    """Images in the smallest batch of a loader, where it can be known without reading it.
+
+    >>> smallest_batch(DataLoader(torch.zeros(5, 1), batch_size=2))
+    1
+    """
+    if isinstance(loader, DataLoader):
+        sampler = loader.batch_sampler
+        if type(sampler) is not BatchSampler:
+            return None
+        size, drop_last = sampler.batch_size, sampler.drop_last
+        images = len(sampler.sampler)  # type: ignore[arg-type] # the loader has a length
+    elif hasattr(loader, "data") and hasattr(loader, "world_size"):  # ImageLoader
+        size, drop_last, images = loader.batch_size, loader.drop_last, len(loader.data) // loader.world_size
+    else:
+        return None
+    return int(size if drop_last or images % size == 0 else images % size)

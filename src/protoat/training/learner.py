@@ -19,14 +19,15 @@ from torch.optim.swa_utils import AveragedModel
 from protoat.attacks.mode import check_built
 from protoat.errors import NonFiniteLossError, UserError
 from protoat.functional.distributed import from_first_process, mean_over_processes
+from protoat.methods import AWP, DAJAT, BiaMAT, Distillation, Method
 from protoat.models import multi_prototype_head
 from protoat.objective import Objective
 from protoat.training import optimizer_state
 from protoat.training.averaging import Averaging
-from protoat.training.earlier import renamed
 from protoat.training.fit_arguments import Settings
 from protoat.training.modes import ModuleModes
-from protoat.training.weights import learned, load_tensors, part, prefixed, tensors_of
+from protoat.training.nested import part, prefixed
+from protoat.training.weights import learned, load_tensors, tensors_of
 
 # What Accelerate and torch.compile leave on a module they work on.
 _MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
@@ -184,7 +185,7 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
-        tensors = renamed(tensors, self.objective.method)
+        tensors = _renamed(tensors, self.objective.method)
         load_tensors(self.unwrapped, part("model", tensors))
         optimizer_state.unflatten(self.optimizer, part("optimizer", tensors), plain["optimizer"])
         device = self.accelerator.device
@@ -236,3 +237,25 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
     """Buffers that are part of the state; batch norm moves them differently in each process."""
     state = module.state_dict()
     return {name: state[name] for name, _ in module.named_buffers() if name in state}
+
+
+def _renamed(tensors: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
+    """The tensors of a checkpoint as they are called now.
+
+    Earlier versions called what belonged to one process ``objective.method.*``, without the names of submodules.
+    """
+    found = dict(tensors)
+    for key in tensors:
+        name = key.removeprefix("objective.method.")
+        if name != key:
+            new = name if name.startswith("regularizer.") else f"method.{_within(name, method)}"
+            found[f"process.{new}"] = found.pop(key)
+    return found
+
+
+def _within(name: str, method: Method) -> str:
+    if isinstance(method, AWP):
+        return f"method.{_within(name, method.method)}"
+    if isinstance(method, BiaMAT):
+        return name if name == "threshold" else f"head.{name}"
+    return {Distillation: "teacher.", DAJAT: "second."}.get(type(method), "") + name

@@ -19,13 +19,12 @@ from protoat.errors import Interrupted, UserError
 from protoat.functional.distributed import mean_over_processes
 from protoat.training.batches import Batches
 from protoat.training.learner import Learner
-from protoat.training.metrics_log import MetricsLog
+from protoat.training.metrics import MetricsLog, TermSums
 from protoat.training.progress import ProgressBar
 from protoat.training.run_state import RunState
 from protoat.training.saver import Saver
 from protoat.training.seeding import seed_global
 from protoat.training.signals import StopRequest
-from protoat.training.term_sums import TermSums
 from protoat.training.validation import Validation
 
 logger = logging.getLogger(__name__)

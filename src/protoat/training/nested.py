@@ -39,6 +39,17 @@ def unpack(tensors: Mapping[str, Tensor]) -> Any:
     return _decoded(json.loads(bytes(tensors[_JSON].numpy())), tensors)
 
 
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each name behind ``prefix.``."""
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `prefixed` was given."""
+    start = f"{prefix}."
+    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+
+
 def _encoded(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     """JSON in which a dictionary of one entry names a kind, and everything large is a number in `tensors`."""
 

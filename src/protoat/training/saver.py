@@ -16,12 +16,10 @@ from protoat.errors import CheckpointError, UserError
 from protoat.storage.files import open_folder
 from protoat.storage.locks import LOCK, on_main
 from protoat.training import checkpoint
-from protoat.training.exported import restore
-from protoat.training.files import together
 from protoat.training.learner import Learner
+from protoat.training.nested import part, prefixed
 from protoat.training.run_state import RunState
-from protoat.training.threads import say_other_threads
-from protoat.training.weights import check_same_architecture, part, prefixed, save_weights
+from protoat.training.weights import check_same_architecture, restore, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class Saver:
         """
         if self.folder is None:
             return
-        found = checkpoint.load_latest(self.folder, self.accelerator)
+        found = checkpoint.load_latest(self.folder)
         if found is None:
             self.save()
             return
@@ -80,15 +78,11 @@ class Saver:
             raise CheckpointError(f"{found.path} says nothing of the run; choose another folder")
         self.state.resume(found.state["run"])
         if self.state.best is not None:
-            on_main(self._keep_best)
-        say_other_threads(found.state, self.accelerator.device)
+            on_main(self._keep_best, "read the best weights")
+        _say_other_threads(found.state, self.accelerator.device)
         self._restore(found)
         folder, starts = self.folder, self._epoch_starts(found)
-        together(
-            lambda: checkpoint.clear(folder, also_keep=starts),
-            f"remove what a kill left in {folder}",
-            self.accelerator,
-        )
+        on_main(lambda: checkpoint.clear(folder, also_keep=starts), f"remove what a kill left in {folder}")
         self.saved_update = self.state.update
         self._last_start = self.state.epoch_update
 
@@ -136,7 +130,6 @@ class Saver:
             self.state.update,
             tensors,
             {"run": self.state.as_json(), "learner": plain, "threads": torch.get_num_threads()},
-            accelerator=self.accelerator,
             also_keep=starts,
         )
 
@@ -159,11 +152,7 @@ class Saver:
         if self.out is None:
             return
         path = self.out / f"{name}.safetensors"
-        together(
-            lambda: save_weights(path, self.learner.deployed, self.learner.objective, facts),
-            f"write {path}",
-            self.accelerator,
-        )
+        on_main(lambda: save_weights(path, self.learner.deployed, self.learner.objective, facts), f"write {path}")
 
     def _restore(self, found: checkpoint.Checkpoint) -> None:
         tensors = found.tensors("common") | found.tensors(f"process-{self.accelerator.process_index}")
@@ -181,3 +170,33 @@ class Saver:
             raise CheckpointError(
                 f"{found.path} does not fit this method or optimizer ({error}); choose another folder"
             ) from error
+
+
+def saved_threads(folder: Path) -> int | None:
+    """The number of threads that the newest checkpoint in a folder was saved with; None where it is not known.
+
+    Another number gives the same results but for the last bits.
+    """
+    for name in reversed(checkpoint.existing(folder)):
+        with suppress(CheckpointError):  # whoever resumes it says so
+            return _threads_in(checkpoint.load(folder / name, verify=False).state)
+    return None
+
+
+def _threads_in(state: Mapping[str, Any]) -> int | None:
+    """What the state of a checkpoint says of threads; None where it says nothing, as earlier versions."""
+    found = state.get("threads")
+    return found if type(found) is int and found > 0 else None
+
+
+def _say_other_threads(state: Mapping[str, Any], device: torch.device) -> None:
+    """Says in the log where a run on the CPU goes on with another number than the checkpoint of `state` has."""
+    then, now = _threads_in(state), torch.get_num_threads()
+    if device.type == "cpu" and then not in (None, now):
+        logger.warning(
+            "saved on %d threads and resumed on %d: the run ends as it would have but for rounding; for the very same "
+            "bits write OMP_NUM_THREADS=%d",
+            then,
+            now,
+            then,
+        )

@@ -14,12 +14,12 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker
 
 from protoat.errors import DiskError, UserError, in_a_line, on_disk
+from protoat.names import printable
 from protoat.optional import NotInstalledError
 from protoat.storage.files import check_no_links, write
 from protoat.storage.manifest import read_record_bytes, write_record
 from protoat.storage.parsing import parse_json
 from protoat.storage.places import without_machine, without_paths
-from protoat.training.tracked_numbers import plain_settings
 from protoat.training.tracker_kinds import KINDS, Given, Kind, is_installed
 
 logger = logging.getLogger(__name__)
@@ -201,3 +201,21 @@ class Trackers:
             return
         with on_disk(f"write {self.folder / _FILE}"):
             write_record(self.folder / _FILE, json.dumps(now, indent=1).encode(), within=self.folder)
+
+
+def plain_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings on one level, as trackers take them: numbers, flags, and all else as text.
+
+    >>> plain_settings({"threat": {"eps": 0.3}, "modes": None, "lr": [0.1, 0.2]})
+    {'threat.eps': 0.3, 'modes': 'none', 'lr': '[0.1, 0.2]'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + printable(str(key))
+        if isinstance(value, Mapping):
+            found |= plain_settings(value, f"{name}.")
+        elif isinstance(value, int | float):
+            found[name] = value
+        else:
+            found[name] = "none" if value is None else printable(str(value))
+    return found
