@@ -29,7 +29,7 @@ from benchmarks.strength import Logits, pyautoattack_whole
 from benchmarks.subjects import NAMES, THREATS, Name, images, network
 from protoat import AutoAttack, ImageData, ImageLoader, Objective, evaluate, fit, regroup
 from protoat.attacks.precision import AttackPrecision
-from protoat.evaluation.paired import Paired
+from protoat.evaluation.statistics import Paired
 from protoat.methods import PGDAT
 
 BOTH: tuple[AttackPrecision, AttackPrecision] = ("fp32", "bf16")

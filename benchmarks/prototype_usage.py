@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import protoat as pa
 from protoat.evaluation.embedding import embed_images
-from protoat.evaluation.prototype_agreement import assign
+from protoat.functional.cosines import assign
 from protoat.functional.images import unit_pixels
 from protoat.functional.losses import margin
 from protoat.functional.partitions import agreement

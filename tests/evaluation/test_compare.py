@@ -21,10 +21,9 @@ from protoat.evaluation.compare import (
     overlap,
     welch,
 )
-from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation
-from protoat.evaluation.statistics import fisher, interval_of_mean
-from protoat.reports.records import lowest, lowest_columns
+from protoat.evaluation.report import lowest_columns
+from protoat.evaluation.statistics import Paired, fisher, interval_of_mean
 
 RIGHT = st.lists(st.integers(100, 1000), min_size=2, max_size=6)
 
@@ -92,8 +91,8 @@ def test_worst_modes_are_of_known_modes_only() -> None:
         entry["per_class"] = entry["per_mode"]
     one = Evaluation.from_json(plain)
     assert not one["pgd10"].has_modes and FIRST["pgd10"].has_modes
-    assert lowest(one["pgd10"]) == ["high: 0.0"] and lowest_columns(one.attacks) == ["worst class"]
-    assert lowest(FIRST["pgd10"]) == ["all: 50.0", "high: 0.0"]
+    assert one["pgd10"].lowest == ["high: 0.0"] and lowest_columns(one.attacks) == ["worst class"]
+    assert FIRST["pgd10"].lowest == ["all: 50.0", "high: 0.0"]
     for each in compare(one, one):
         assert each.worst_modes is None and each.p_of_worst_modes is None and not each.per_mode and not each.p_of_modes
 

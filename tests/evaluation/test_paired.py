@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from protoat.evaluation.paired import Paired
+from protoat.evaluation.statistics import Paired
 
 
 def exact(only_first: int, only_second: int) -> tuple[Fraction, Fraction]:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from protoat.evaluation.prototype_agreement import assign, cosines
+from protoat.functional.cosines import active_cosines, assign
 from protoat.functional.partitions import agreement, crosstab
 
 
@@ -55,4 +55,4 @@ def test_an_image_goes_to_the_nearest_active_prototype_of_its_own_class() -> Non
     counts = crosstab(labels, found, (3, 4))
     assert counts.sum(1).tolist() == [10, 10, 10] and int(counts[~active].sum()) == 0
     assert counts[1].tolist() == [0, 10, 0, 0]
-    assert bool(cosines(embedding, prototypes, active)[:, ~active].isneginf().all())
+    assert bool(active_cosines(embedding, prototypes, active)[:, ~active].isneginf().all())

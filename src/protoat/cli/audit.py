@@ -6,10 +6,9 @@ import logging
 import time
 
 from protoat.cli.advice import advise, options_of_data
-from protoat.cli.document import keep
 from protoat.cli.printing import print_table
 from protoat.cli.progress import Shown
-from protoat.cli.say import say
+from protoat.cli.say import keep, say
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import CHECKS
 from protoat.evaluation.masking_audit.report import expected_progress

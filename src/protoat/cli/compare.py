@@ -26,7 +26,7 @@ from protoat.plots.records import measured
 from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
-from protoat.reports.records import HOLM, OF_MODES, accuracy, difference, hardest_of, holm_in_words, mode_rows
+from protoat.reports.records import HOLM, OF_MODES, difference, hardest_of, holm_in_words, mode_rows
 from protoat.runs.claims import A_RUN, called, find_run
 
 _Tests = Mapping[tuple[str, str], tuple[float, bool]]
@@ -143,7 +143,7 @@ def _image_by_image(
     rows = []
     for comparison in found:
         if comparison.worst_modes is not None:
-            cells = [f"{mode}: {accuracy(count)}" for mode, count in comparison.worst_modes]
+            cells = [f"{mode}: {count.in_percent}" for mode, count in comparison.worst_modes]
             shown = of_modes[other.name, "worst mode", comparison.attack][1]
             rows.append([comparison.attack, *cells, in_words(shown)])
     if rows:
@@ -164,7 +164,7 @@ def _image_by_image(
 
 
 def _cell(cell: str | Count) -> str:
-    return accuracy(cell) if isinstance(cell, Count) else cell
+    return cell.in_percent if isinstance(cell, Count) else cell
 
 
 def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
@@ -245,7 +245,7 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
 
 def _spread(seeds: Seeds) -> str:
     if seeds.deviation is None:
-        return accuracy(seeds.counts[0])
+        return seeds.counts[0].in_percent
     return f"{100 * seeds.mean:.1f} ± {100 * seeds.deviation:.1f}"
 
 

@@ -12,7 +12,6 @@ from protoat.errors import UserError
 from protoat.evaluation import AttackReport
 from protoat.evaluation.record import Judged
 from protoat.recipes.parser import Parser
-from protoat.reports.records import accuracy
 from protoat.runs.run import Run, list_runs
 from protoat.storage.path_checks import check_is_folder
 
@@ -81,4 +80,4 @@ def _lines(subject: Judged, entries: Mapping[str, AttackReport]) -> str:
     total = next(iter(entries.values())).count.total if entries else 0
     radius = f", {subject.threat}" if subject.threat is not None else ""
     about = f"{subject.weights.removesuffix('.safetensors')} weights, {total} images{radius}:"
-    return "\n".join([about, *(f"{name} {accuracy(found.count)}" for name, found in entries.items())])
+    return "\n".join([about, *(f"{name} {found.count.in_percent}" for name, found in entries.items())])

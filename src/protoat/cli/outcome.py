@@ -17,7 +17,7 @@ from contextlib import nullcontext, redirect_stdout
 from traceback import format_exception
 from typing import Any
 
-from protoat.cli.document import document
+from protoat.cli.say import document
 from protoat.errors import Interrupted, UserError
 from protoat.names import printable
 from protoat.recipes.own_code import allowing_own_code

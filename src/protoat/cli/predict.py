@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from protoat.cli.document import keep
 from protoat.cli.printing import print_table
-from protoat.cli.say import say
+from protoat.cli.say import keep, say
 from protoat.data.listing import in_order
 from protoat.data.picture import is_picture
 from protoat.errors import MissingFileError, UserError

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -14,16 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from protoat.cli.document import is_wanted, keep, keep_table
-from protoat.cli.say import say
+from protoat.cli.say import is_wanted, keep, keep_table, say
 from protoat.evaluation import AttackReport
 from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import WORST_CASE, Evaluation
+from protoat.evaluation.report import lowest_columns
 from protoat.names import printable
-from protoat.reports.records import heads_of, interval_text, lowest, lowest_columns
-
-if TYPE_CHECKING:
-    from protoat.runs.plan import Plan
 
 
 def print_table(
@@ -108,45 +102,17 @@ def _without_outcomes(value: Any) -> Any:
 
 def linear_heads(name: str, probe: Probe) -> None:
     """Heads on the trained encoder and on a random one as a table."""
-    columns, rows = heads_of(probe)
     title = f"{name}: linear heads on {probe.subject.weights}, accuracy % on test images of {probe.subject.data}"
-    print_table(title, columns, rows, text=2)
-
-
-def print_plan(folder: Path, found: Plan, *, done: int) -> None:
-    """What a run in a folder would do, of which `done` epochs are done."""
-    keep("plan", {**asdict(found), "total_seconds": found.total_seconds})
-    rows = [
-        *found.about.items(),
-        ("epochs", f"{found.epochs} of {found.batches} batches; {found.updates} updates"),
-        ("a batch", f"{found.batch_seconds:.3g} s"),
-        ("a validation", f"{found.validation_seconds:.3g} s, {found.validations} times"),
-    ]
-    if done:
-        rows.append(("done", f"{done} epochs"))
-    print_table(f"{folder}, planned", ["", ""], rows, text=2)
-    left = found.total_seconds * (found.epochs - done) / found.epochs
-    say(f"about {_time(left)} here; nothing was written")
-
-
-def _time(seconds: float) -> str:
-    """A length of time in words.
-
-    >>> _time(7.6), _time(200), _time(9000)
-    ('8 s', '3 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    print_table(title, *probe.table, text=2)
 
 
 def _row(name: str, found: AttackReport) -> list[str]:
-    count = found.count
+    count, (low, high) = found.count, found.count.interval
     return [
         name,
         f"{100 * count.accuracy:.1f}",
-        interval_text(count),
+        f"{100 * low:.1f} to {100 * high:.1f}",
         str(count.total),
-        *lowest(found),
+        *found.lowest,
         f"{count.total / found.seconds:,.0f}" if found.seconds and name != WORST_CASE else "",  # it took no time
     ]

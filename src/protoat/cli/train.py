@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,8 @@ from jsonargparse import Namespace
 
 from protoat.cli.advice import advise, options_in, options_of_recipe
 from protoat.cli.log_with import add_log_with, check_log_with
-from protoat.cli.printing import print_plan
-from protoat.cli.say import say
+from protoat.cli.printing import print_table
+from protoat.cli.say import keep, say
 from protoat.data.cache import USUAL_SIDE
 from protoat.data.own_images import OwnImages
 from protoat.errors import UserError
@@ -24,7 +25,7 @@ from protoat.recipes.recipe import Recipe
 from protoat.runs.claims import find_run, is_elsewhere
 from protoat.runs.fingerprint import DIGITS, fingerprint_of_recipe
 from protoat.runs.images import check_images, fitting_validation_size, mixed_sizes
-from protoat.runs.plan import plan
+from protoat.runs.plan import Plan, plan
 from protoat.runs.run import Run
 from protoat.runs.store import check_free
 from protoat.runs.train import train
@@ -91,7 +92,7 @@ def start(command: str, args: list[str], default: str, *, pretrains: bool = Fals
             restore(path)
         say(f"{out} is complete already")
     elif options.dry_run:
-        print_plan(out, plan(recipe), done=0 if before is None else len(before.metrics))
+        _print_plan(out, plan(recipe), done=0 if before is None else len(before.metrics))
         return None
     else:
         if before is not None:
@@ -152,3 +153,30 @@ def _usual_folder(recipe: Recipe, names: list[str]) -> Path:
             identity = fingerprint_of_recipe(content, digest(recipe.initialise.file))
     assert identity is not None
     return Path("runs") / "-".join([*names, identity[:DIGITS]])
+
+
+def _print_plan(folder: Path, found: Plan, *, done: int) -> None:
+    """What a run in a folder would do, of which `done` epochs are done."""
+    keep("plan", {**asdict(found), "total_seconds": found.total_seconds})
+    rows = [
+        *found.about.items(),
+        ("epochs", f"{found.epochs} of {found.batches} batches; {found.updates} updates"),
+        ("a batch", f"{found.batch_seconds:.3g} s"),
+        ("a validation", f"{found.validation_seconds:.3g} s, {found.validations} times"),
+    ]
+    if done:
+        rows.append(("done", f"{done} epochs"))
+    print_table(f"{folder}, planned", ["", ""], rows, text=2)
+    left = found.total_seconds * (found.epochs - done) / found.epochs
+    say(f"about {_time(left)} here; nothing was written")
+
+
+def _time(seconds: float) -> str:
+    """A length of time in words.
+
+    >>> _time(7.6), _time(200), _time(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

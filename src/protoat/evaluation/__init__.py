@@ -5,11 +5,10 @@ from protoat.evaluation.attack_names import attack_of_name
 from protoat.evaluation.compare import Comparison, Comparisons, compare
 from protoat.evaluation.masking_audit import AuditReport, Surrogate, audit
 from protoat.evaluation.order import fair_order
-from protoat.evaluation.paired import Paired
 from protoat.evaluation.predictions import Prediction, Predictions, predict
 from protoat.evaluation.report import AttackReport, Report
 from protoat.evaluation.robustness import evaluate
-from protoat.evaluation.statistics import Count
+from protoat.evaluation.statistics import Count, Paired
 from protoat.evaluation.threat_lint import lint
 
 __all__ = [

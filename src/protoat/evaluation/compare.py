@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from statistics import fmean, stdev
 from typing import NamedTuple, TypeVar
 
-from scipy.stats import t as student
+from scipy.stats import ttest_1samp, ttest_ind
 
 from protoat.errors import UserError
-from protoat.evaluation.paired import Paired
 from protoat.evaluation.record import WORST_CASE, Evaluation, Judged
-from protoat.evaluation.report import AttackReport, Report
-from protoat.evaluation.showing import as_html, as_text
-from protoat.evaluation.statistics import Count, fisher, holm, interval_of_mean, worst
+from protoat.evaluation.report import Report, as_html, as_text
+from protoat.evaluation.statistics import Count, Paired, fisher, holm, interval_of_mean, worst
 
 Key = TypeVar("Key")
 
@@ -106,10 +103,10 @@ class Seeds(NamedTuple):
         True
         """
         low, high = interval_of_mean(self.mean, min(count.total for count in self.counts))
-        if self.deviation is None:
+        if not self.deviation:
             return low, high
-        half = float(student.ppf(0.975, len(self.counts) - 1)) * self.deviation / math.sqrt(len(self.counts))
-        return min(low, self.mean - half), max(high, self.mean + half)
+        over_seeds = ttest_1samp(self.accuracies, 0).confidence_interval()
+        return min(low, float(over_seeds.low)), max(high, float(over_seeds.high))
 
 
 def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float] | None:
@@ -118,7 +115,7 @@ def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float] | No
     Returns:
         None where one of them is a single run, or all its seeds agree: how far seeds differ is then not known.
 
-    Source: Welch 1947.
+    Source: Welch 1947, as scipy computes it.
 
     >>> one, two = (Seeds(tuple(Count(right, 100) for right in counts)) for counts in ((90, 91, 92), (93, 94, 95)))
     >>> (low, high), p = welch(one, two)
@@ -127,12 +124,9 @@ def welch(first: Seeds, second: Seeds) -> tuple[tuple[float, float], float] | No
     """
     if not first.deviation or not second.deviation:
         return None
-    difference = second.mean - first.mean
-    a, b = first.deviation**2 / len(first.counts), second.deviation**2 / len(second.counts)
-    freedom = (a + b) ** 2 / (a**2 / (len(first.counts) - 1) + b**2 / (len(second.counts) - 1))
-    error = math.sqrt(a + b)
-    half = float(student.ppf(0.975, freedom)) * error
-    return (difference - half, difference + half), 2 * float(student.sf(abs(difference) / error, freedom))
+    test = ttest_ind(second.accuracies, first.accuracies, equal_var=False)
+    interval = test.confidence_interval()
+    return (float(interval.low), float(interval.high)), float(test.pvalue)
 
 
 def decided(p_values: Mapping[Key, float]) -> dict[Key, tuple[float, bool]]:
@@ -244,7 +238,15 @@ def compare(first: Evaluation | Report, second: Evaluation | Report) -> Comparis
     """
     first, second = _as_evaluation(first), _as_evaluation(second)
     check_comparable({"the first": first, "the second": second})
-    return Comparisons(_comparison(name, first[name], second[name]) for name in common_attacks([first, second]))
+    found = Comparisons()
+    for name in common_attacks([first, second]):
+        one, other = first[name], second[name]
+        # Records are from outside, and may name other modes.
+        modes = [mode for mode in one.per_mode if mode in other.per_mode] if one.has_modes else []
+        per_mode = {mode: (one.per_mode[mode], other.per_mode[mode]) for mode in modes}
+        pair = Paired.of(one.correct_mask, other.correct_mask)
+        found.append(Comparison(name, one.count, other.count, pair, per_mode))
+    return found
 
 
 def _as_evaluation(found: Evaluation | Report) -> Evaluation:
@@ -256,18 +258,3 @@ def _as_evaluation(found: Evaluation | Report) -> Evaluation:
     known = sha256(json.dumps([images, modes]).encode()).hexdigest()
     subject = Judged(data="a report's images", images=len(images), data_sha256=known)
     return Evaluation(subject, found.attacks, found.worst_case)
-
-
-def _comparison(attack: str, first: AttackReport, second: AttackReport) -> Comparison:
-    return Comparison(
-        attack,
-        first.count,
-        second.count,
-        Paired.of(first.correct_mask, second.correct_mask),
-        _of_modes(first, second) if first.has_modes else {},
-    )
-
-
-def _of_modes(first: AttackReport, second: AttackReport) -> dict[str, tuple[Count, Count]]:
-    """Counts of the modes that both have; records are from outside, and may name others."""
-    return {mode: (count, second.per_mode[mode]) for mode, count in first.per_mode.items() if mode in second.per_mode}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from torch import Tensor
 
@@ -114,7 +112,8 @@ def estimate(seeds: Sequence[Outcome]) -> Estimate:
     mean, deviation = fmean(values), stdev(values) if len(values) > 1 else None
     if not deviation:
         return Estimate(mean, deviation, (low, high), None)
-    half = float(student.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    test = ttest_1samp(values, 0)
+    over_seeds = test.confidence_interval()
     paired = all(each.baseline is not None for each in seeds)
-    p_value = float(ttest_1samp(values, 0).pvalue) if paired else None
-    return Estimate(mean, deviation, (min(low, mean - half), max(high, mean + half)), p_value)
+    interval = min(low, float(over_seeds.low)), max(high, float(over_seeds.high))
+    return Estimate(mean, deviation, interval, float(test.pvalue) if paired else None)

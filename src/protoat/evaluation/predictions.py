@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from protoat.arguments import check_whole
 from protoat.data import Preprocess
 from protoat.errors import UserError
-from protoat.evaluation.prototype_agreement import assign
+from protoat.functional.cosines import assign
 from protoat.functional.forward import output_of, predicted
 from protoat.models.head import multi_prototype_head
 from protoat.regularizers import Regularizer, SoftTriple

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,15 @@ class Probe:
         """What the heads were measured under."""
         return list(self.trained["standard"])
 
-    def rows(self) -> Iterator[tuple[str, str, list[AttackReport]]]:
-        """Encoder, head, and what each attack leaves right."""
-        for encoder, heads in self.encoders.items():
-            for head, attacks in heads.items():
-                yield encoder, head, list(attacks.values())
+    @property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows: encoder, head, and the accuracy under each attack, in per cent with its interval."""
+        rows = [
+            [encoder, head, *(found.count.in_percent for found in attacks.values())]
+            for encoder, heads in self.encoders.items()
+            for head, attacks in heads.items()
+        ]
+        return ["encoder", "head", *self.attacks], rows
 
     def with_earlier(self, before: Probe) -> Probe:
         """The same with the attacks of one before, where that is of the same heads on the same images."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protoat.attacks.examination import Finding
-from protoat.evaluation.report import AttackReport
-from protoat.evaluation.showing import accuracies, as_html, as_text
+from protoat.evaluation.report import AttackReport, accuracies, as_html, as_text
 from protoat.threats import ThreatModel
 
 WORST_CASE = "worst case"

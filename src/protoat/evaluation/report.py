@@ -1,9 +1,11 @@
-"""Reports of an evaluation: counts for all images, each class and each mode."""
+"""Reports of an evaluation: counts for all images, each class and each mode; and how they are printed."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,9 +13,11 @@ from torch import Tensor
 
 from protoat.attacks.examination import Finding
 from protoat.data import ImageData
-from protoat.evaluation.showing import accuracies, as_html, as_text
-from protoat.evaluation.statistics import Count, count_by, percentage, worst
+from protoat.evaluation.statistics import Count, count_by, worst
+from protoat.names import printable
 from protoat.threats import ThreatModel
+
+Rows = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +67,7 @@ class AttackReport:
         )
 
     def __repr__(self) -> str:
-        return f"AttackReport({percentage(self.accuracy, self.interval)} % of {self.count.total} images)"
+        return f"AttackReport({self.count.in_percent} % of {self.count.total} images)"
 
     @property
     def accuracy(self) -> float:
@@ -95,6 +99,11 @@ class AttackReport:
     def worst_groups(self) -> list[tuple[str, Count]]:
         """The worst class and, where modes are known, the worst mode."""
         return [self.worst_class, self.worst_mode] if self.has_modes else [self.worst_class]
+
+    @property
+    def lowest(self) -> list[str]:
+        """These with their accuracy in per cent."""
+        return [f"{name}: {100 * count.accuracy:.1f}" for name, count in self.worst_groups]
 
     def to_json(self) -> dict[str, Any]:
         """Counts and parameters as JSON values, and one character for each image: ``1`` where it stays right."""
@@ -220,3 +229,47 @@ def _inside(parameters: Mapping[str, Any], threat: ThreatModel) -> bool:
     if parameters["attack"] is None:
         return True
     return bool(parameters["norm"] == threat.norm and parameters["eps"] <= threat.eps * (1 + 1e-9))
+
+
+def accuracies(entries: Mapping[str, AttackReport], measured: Mapping[str, str] = MappingProxyType({})) -> Rows:
+    """A heading and a row for each attack: accuracy with its interval, worst class and known mode.
+
+    Args:
+        measured: of each entry, whether it is of the latest measurement; empty where all are.
+    """
+    rows = [["attack", "accuracy, % [95 % interval]", *lowest_columns(entries), *(["measured"] if measured else [])]]
+    for name, found in entries.items():
+        rows.append([name, found.count.in_percent, *found.lowest, *([measured[name]] if measured else [])])
+    return rows
+
+
+def lowest_columns(entries: Mapping[str, AttackReport]) -> list[str]:
+    """What the entries of `AttackReport.lowest` are of."""
+    return ["worst class", "worst mode"][: 1 + any(found.has_modes for found in entries.values())]
+
+
+def as_text(rows: Rows) -> str:
+    """Columns under one another.
+
+    >>> print(as_text([("attack", "%"), ("pgd10", "75.0")]))
+    attack  %
+    pgd10   75.0
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def as_html(rows: Rows, title: str = "") -> str:
+    """A table without colours of its own, so that it looks right on light and dark pages.
+
+    >>> as_html([("attack", "%"), ("<b>", "75.0")], "ours")
+    '<table><caption>ours</caption><tr><th>attack</th><th>%</th></tr><tr><td>&lt;b&gt;</td><td>75.0</td></tr></table>'
+    """
+
+    def line(row: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(printable(cell))}</{tag}>' for cell in row)}</tr>"
+
+    head, *body = rows
+    caption = f"<caption>{html.escape(printable(title))}</caption>" if title else ""
+    return f"<table>{caption}{line(head, 'th')}{''.join(line(row, 'td') for row in body)}</table>"

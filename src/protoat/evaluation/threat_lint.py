@@ -19,8 +19,7 @@ from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.behaviour import eval_logits, unlike_eval_mode
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.evaluation.order import fair_order, spread
-from protoat.evaluation.paired import Paired
-from protoat.evaluation.statistics import Count, percentage
+from protoat.evaluation.statistics import Count, Paired
 from protoat.functional.forward import as_module, device_of, predicted
 from protoat.functional.hidden import hidden_parts_in_eval
 from protoat.functional.images import ROUNDING, unit_pixels
@@ -172,7 +171,7 @@ def _preparation(case: _Case) -> Iterator[Finding]:
     if clean.interval[0] <= chance:  # the interval that tables show beside it
         text = (
             f"the model is right on {clean.correct} of {clean.total} clean images that were looked at, "
-            f"{percentage(clean.accuracy, clean.interval)} %, which is not shown to be above chance ({chance:.0%}): "
+            f"{clean.in_percent} %, which is not shown to be above chance ({chance:.0%}): "
             "are these its weights?"
         )
         yield Finding("chance", "warning", text)

@@ -42,6 +42,21 @@ def normalised(gram: Tensor) -> tuple[Tensor, Tensor]:
     return gram * inverse[:, :, None] * inverse[:, None, :], inverse
 
 
+def active_cosines(embedding: Tensor, prototypes: Tensor, active: Tensor) -> Tensor:
+    """Cosine of each embedding (B, D) to each prototype (C, K, D), (B, C, K); -inf to those that are not active."""
+    return cosines(embedding, prototypes)[0].masked_fill(~active, float("-inf"))
+
+
+def assign(embedding: Tensor, labels: Tensor, prototypes: Tensor, active: Tensor) -> Tensor:
+    """The nearest prototype of its own class for each image, (B,) int64 places in 0..K-1.
+
+    >>> prototypes = torch.eye(2).expand(2, 2, 2)
+    >>> assign(torch.tensor([[0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1]), prototypes, torch.ones(2, 2) > 0)
+    tensor([1, 0])
+    """
+    return active_cosines(embedding, prototypes, active)[torch.arange(len(labels)), labels].argmax(1)
+
+
 def check_prototypes(embedding: Tensor | None, prototypes: Tensor, active: Tensor) -> None:
     """Refuses prototypes, a mask or embeddings whose shapes do not fit each other.
 

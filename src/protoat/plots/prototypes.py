@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.evaluation.prototype_agreement import cosines
 from protoat.functional.partitions import Agreement, crosstab
 from protoat.functional.partitions import agreement as agreement_of
 from protoat.plots.heat_map import heat_map
@@ -180,7 +179,7 @@ def nearest_images(run: Seen, *, each: int = 8, images: int | None = None) -> Pi
     if not 1 <= each <= len(seen.data):
         raise UserError(f"each={each} images are asked for, and there are {len(seen.data)}")
     metric = seen.metric
-    nearness = cosines(seen.projected(seen.clean), metric.prototypes.detach(), metric.active)
+    nearness = seen.nearness(seen.clean)
     counts = crosstab(seen.data.labels, seen.places, (len(metric.active), metric.active.shape[1]))
     rows = []
     used = [each for each in metric.active.nonzero().tolist() if counts[tuple(each)]]

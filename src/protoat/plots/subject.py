@@ -18,8 +18,8 @@ from protoat.data import ImageData
 from protoat.errors import UserError
 from protoat.evaluation import fair_order
 from protoat.evaluation.embedding import Embedded, embed
-from protoat.evaluation.prototype_agreement import assign
 from protoat.evaluation.retrieval import nearest_neighbours
+from protoat.functional.cosines import active_cosines
 from protoat.functional.forward import device_of, output_of
 from protoat.models import with_embedding
 from protoat.names import nearest
@@ -213,11 +213,16 @@ class Pictured:
         with torch.no_grad():
             return regularizer.projected(embedded.embedding)
 
+    def nearness(self, embedded: Embedded) -> Tensor:
+        """Cosine of each embedding to each prototype, (M, C, K); -inf to those that are not in use."""
+        metric = self.metric
+        return active_cosines(self.projected(embedded), metric.prototypes.detach(), metric.active)
+
     @cached_property
     def places(self) -> Tensor:
         """(M,) int64, the prototype of its own class that each clean image is nearest to."""
-        metric = self.metric
-        return assign(self.projected(self.clean), self.data.labels, metric.prototypes.detach(), metric.active)
+        labels = self.data.labels
+        return self.nearness(self.clean)[torch.arange(len(labels)), labels].argmax(1)
 
 
 def _embedding_too(model: nn.Module, data: ImageData) -> nn.Module:

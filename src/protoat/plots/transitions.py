@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from protoat.evaluation.embedding import Embedded
-from protoat.evaluation.prototype_agreement import cosines
 from protoat.functional.partitions import crosstab
 from protoat.plots.heat_map import heat_map
 from protoat.plots.plot import Plot, styled
@@ -64,7 +62,7 @@ def transition_map(run: Seen, *, images: int | None = 1000, attack: str = "pgd10
     attacked = seen.attacked(attack)
     if isinstance(seen.subject.regularizer, SoftTriple):
         places, what, to = _prototypes(seen), "nearest prototype", "nearest prototype, attacked"
-        before, after = _nearest_prototype(seen, seen.clean), _nearest_prototype(seen, attacked)
+        before, after = (seen.nearness(part)[:, seen.metric.active].argmax(1) for part in (seen.clean, attacked))
     else:
         places, what = _modes(seen), grouped_by(seen.data)
         to = f"{what} of the nearest clean image, attacked"
@@ -74,12 +72,6 @@ def transition_map(run: Seen, *, images: int | None = 1000, attack: str = "pgd10
     about = f"{len(seen.data)} test images, {label(attack)}, {threat.norm}, eps {threat.eps:.4g}; {stays} stay"
     plot = _plot(f"Where attacked images go: {seen.name}", [about], len(places), len(places))
     return _counts(plot, table, places, places, (f"{what}, clean", to))
-
-
-def _nearest_prototype(seen: Pictured, embedded: Embedded) -> Tensor:
-    """Of all classes: (M,) int64 into the prototypes in use."""
-    metric = seen.metric
-    return cosines(seen.projected(embedded), metric.prototypes.detach(), metric.active)[:, metric.active].argmax(1)
 
 
 def _prototypes(seen: Pictured) -> list[str]:

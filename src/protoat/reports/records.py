@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from protoat.errors import UserError
-from protoat.evaluation import AttackReport, Count
+from protoat.evaluation import Count
 from protoat.evaluation.compare import Comparison, in_words
-from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import WORST_CASE
-from protoat.evaluation.statistics import percentage, weakest_first
+from protoat.evaluation.statistics import weakest_first
 from protoat.runs.records import Records, RunRecords
 from protoat.runs.run import Run
 
@@ -42,12 +41,6 @@ def records_of(folder: Path | str) -> Records:
     return run
 
 
-def heads_of(probe: Probe) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a linear evaluation: accuracies of heads on the trained encoder and a random one."""
-    rows = [[encoder, head, *(accuracy(each.count) for each in found)] for encoder, head, found in probe.rows()]
-    return ["encoder", "head", *probe.attacks], rows
-
-
 def epochs_of(run: RunRecords) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a run's training, a row for each epoch."""
     best = None if run.best is None else run.best.epoch
@@ -68,44 +61,6 @@ def changes_of(run: RunRecords) -> list[list[str]]:
             rows.append([str(epoch), *map(str, counts)])
         before = counts
     return rows
-
-
-def lowest(found: AttackReport) -> list[str]:
-    """The class and, where modes are known, the mode with the lowest accuracy, in per cent."""
-    return [f"{name}: {100 * count.accuracy:.1f}" for name, count in found.worst_groups]
-
-
-def lowest_columns(entries: Mapping[str, AttackReport]) -> list[str]:
-    """The columns of what `lowest` gives."""
-    return ["worst class", "worst mode"] if any(found.has_modes for found in entries.values()) else ["worst class"]
-
-
-def percent(count: Count) -> str:
-    """The accuracy.
-
-    >>> percent(Count(621, 1000))
-    '62.1 %'
-    """
-    return f"{100 * count.accuracy:.1f} %"
-
-
-def accuracy(count: Count) -> str:
-    """The accuracy in per cent with its interval.
-
-    >>> accuracy(Count(621, 1000))
-    '62.1 [59.1, 65.1]'
-    """
-    return percentage(count.accuracy, count.interval)
-
-
-def interval_text(count: Count) -> str:
-    """Its interval alone, in per cent.
-
-    >>> interval_text(Count(621, 1000))
-    '59.1 to 65.1'
-    """
-    low, high = count.interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def hardest_of(found: Sequence[Comparison]) -> Comparison:

@@ -7,8 +7,8 @@ from typing import Any
 
 from protoat.evaluation.masking_audit import AuditReport
 from protoat.evaluation.record import Evaluation
+from protoat.evaluation.report import lowest_columns
 from protoat.names import markdown_text, printable
-from protoat.reports.records import accuracy, lowest_columns
 from protoat.reports.sections.summary import described
 from protoat.runs.run import Run
 
@@ -99,7 +99,7 @@ def _accuracy(run: Run, repo: str | None) -> Iterator[str]:
         f"{subject.threat}; % [95 % Wilson interval over images]. One seed."
     )
     rows = [
-        [name, accuracy(found.count), *(f"{group}: {accuracy(count)}" for group, count in found.worst_groups)]
+        [name, found.count.in_percent, *(f"{group}: {count.in_percent}" for group, count in found.worst_groups)]
         for name, found in record.entries.items()
     ]
     yield _table(["attack", "accuracy", *lowest_columns(record.entries)], rows)
@@ -110,7 +110,7 @@ def _accuracy(run: Run, repo: str | None) -> Iterator[str]:
 def _per_mode(record: Evaluation) -> str:
     entries = record.entries
     modes = next(iter(entries.values())).per_mode
-    rows = [[mode, *(accuracy(found.per_mode[mode]) for found in entries.values())] for mode in modes]
+    rows = [[mode, *(found.per_mode[mode].in_percent for found in entries.values())] for mode in modes]
     return _table(["mode", *entries], rows)
 
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from protoat.evaluation.masking_audit.context import AuditContext
-from protoat.evaluation.paired import Paired
+from protoat.evaluation.statistics import Paired
 
 Status = Literal["pass", "fail", "incomplete", "not run"]
 _DOUBT = 0.05

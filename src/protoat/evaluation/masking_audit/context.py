@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -45,12 +46,13 @@ class Crafted(NamedTuple):
     correct: Tensor
 
 
+@dataclass(eq=False)
 class AuditContext:
     """A model, some of its test images, and everything that was found out about them so far.
 
     Args:
         model: images in [0, 1] -> `Output` or logits.
-        data: test images.
+        whole: test images.
         threat: norm and radius.
         examination: what a look at the model shows, before any check.
         images: how many of the images are used, a share of each mode; the most expensive attacks see the first 250.
@@ -65,37 +67,26 @@ class AuditContext:
         ValueError: no images.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: ImageData,
-        threat: ThreatModel,
-        examination: Examination,
-        *,
-        images: int,
-        batch_size: int,
-        adaptive: Mapping[str, Attack],
-        surrogates: Sequence[Surrogate],
-        record: Evaluation | None,
-        training: Mapping[str, Any] | None,
-        advance: Callable[[str], None],
-    ) -> None:
-        if not len(data) or images < 1 or batch_size < 1:
-            raise UserError(f"{len(data)} images, of which {images}, {batch_size} at once: each must be at least 1")
-        self.indices = measured(data, images)
-        self.whole = data
-        self.data = data.subset(self.indices.to(data.labels.device))
-        self.model = model
-        self.network = MicroBatched(model)
-        self.threat = threat
-        self.examination = examination
-        self.batch_size = batch_size
-        self.adaptive = adaptive
-        self.surrogates = surrogates
-        self.record = record
-        self.training = training
+    model: nn.Module
+    whole: ImageData
+    threat: ThreatModel
+    examination: Examination
+    images: int
+    batch_size: int
+    adaptive: Mapping[str, Attack]
+    surrogates: Sequence[Surrogate]
+    record: Evaluation | None
+    training: Mapping[str, Any] | None
+    advance: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        numbers = (len(self.whole), self.images, self.batch_size)
+        if min(numbers) < 1:
+            raise UserError("{} images, of which {}, {} at once: each must be at least 1".format(*numbers))
+        self.indices = measured(self.whole, self.images)
+        self.data = self.whole.subset(self.indices.to(self.whole.labels.device))
+        self.network = MicroBatched(self.model)
         self.few = measured(self.data, _FEW)
-        self._advance = advance
         self._known: dict[tuple[str, bool], Tensor] = {}
 
     def __len__(self) -> int:
@@ -143,7 +134,7 @@ class AuditContext:
 
     def among(self, rows: Tensor, name: str, attack: Attack | None = None) -> Tensor:
         """Robust images among `rows`, (M,) int64, under an attack, (M,) bool; never cached."""
-        self._advance(name)
+        self.advance(name)
         attack = attack_of_name(name, self.threat) if attack is None else attack
         part = self.data.subset(rows.to(self.data.labels.device))
         return evaluate(self.model, part, {name: attack}, batch_size=self.batch_size)[name].correct_mask
@@ -175,7 +166,7 @@ class AuditContext:
     @cached_property
     def crafted(self) -> Crafted:
         """The images of a PGD-20 of its own, for those who want to see them."""
-        self._advance("pgd20")
+        self.advance("pgd20")
         attack = PGD(self.threat, steps=20)
         results = [
             attack.judged(self.network, attack.perturb(self.network, *batch), batch[1]) for batch in self.batches()

@@ -16,7 +16,7 @@ from protoat.attacks.examination import Finding, examined
 from protoat.data.given import LabelledImages
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
-from protoat.evaluation.masking_audit.check import Check, Status, Verdict, not_run
+from protoat.evaluation.masking_audit.check import Check, Status, not_run
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 from protoat.evaluation.preparation import on_device, prepared
 from protoat.evaluation.record import Evaluation, Judged
@@ -239,7 +239,7 @@ def audit(
             results = []
             for check in CHECKS:
                 at = check.id
-                results.append(_result(check, context) if at in chosen else _of(check, not_run(NOT_ASKED), 0.0))
+                results.append(_result(check, context, asked=at in chosen))
     return AuditReport(tuple(results), len(context), threat, found.findings)
 
 
@@ -251,14 +251,13 @@ def _numbers(only: Collection[str] | None) -> set[str]:
     return set(known if only is None else only)
 
 
-def _result(check: Check, context: AuditContext) -> CheckResult:
+def _result(check: Check, context: AuditContext, *, asked: bool) -> CheckResult:
     started = time.perf_counter()
-    if check.follows_gradients and not context.differentiable:
+    if not asked:
+        verdict = not_run(NOT_ASKED)
+    elif check.follows_gradients and not context.differentiable:
         verdict = not_run("needs gradients, and none come back to the image; see C16")
     else:
         verdict = check.run(context)
-    return _of(check, verdict, time.perf_counter() - started)
-
-
-def _of(check: Check, verdict: Verdict, seconds: float) -> CheckResult:
+    seconds = time.perf_counter() - started
     return CheckResult(check.id, check.title, verdict.status, verdict.figures, verdict.reason, seconds)

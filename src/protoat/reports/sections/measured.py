@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from protoat.evaluation import AttackReport
 from protoat.evaluation.record import WORST_CASE
+from protoat.evaluation.report import lowest_columns
 from protoat.evaluation.statistics import Count, weakest_first
 from protoat.reports.blocks import Block, Grid, Section, Text
-from protoat.reports.records import heads_of, lowest, lowest_columns
 from protoat.runs.records import Records
 
 _SHOWN = 40
@@ -39,7 +39,7 @@ def attacks(records: Records) -> Section:
 
 
 def _cells(found: AttackReport) -> list[str]:
-    return [str(found.count.correct), str(found.count.total), *lowest(found), f"{found.seconds:.1f}"]
+    return [str(found.count.correct), str(found.count.total), *found.lowest, f"{found.seconds:.1f}"]
 
 
 def _linear_heads(records: Records) -> Iterator[Grid]:
@@ -47,8 +47,7 @@ def _linear_heads(records: Records) -> Iterator[Grid]:
     probe = records.run.probe if records.run is not None else None
     if probe is None:
         return
-    columns, rows = heads_of(probe)
-    yield Grid("Linear heads on the frozen encoder: accuracy % with its 95 % interval", columns, rows, text=2)
+    yield Grid("Linear heads on the frozen encoder: accuracy % with its 95 % interval", *probe.table, text=2)
 
 
 def groups(records: Records) -> Section:

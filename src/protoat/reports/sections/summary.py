@@ -8,7 +8,6 @@ from protoat.evaluation.compare import Comparison, in_words
 from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import Count, percentage, weakest_first
 from protoat.reports.blocks import Block, Cards, Grid, Section, Text
-from protoat.reports.records import percent
 from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
 from protoat.threats import ThreatModel
@@ -35,11 +34,11 @@ def _in_words(record: Evaluation | None) -> Iterator[Text]:
     order = weakest_first(counts)
     name, best = order[0], order[-1]
     without = None if clean is None else (clean.per_mode if case.has_modes else clean.per_class).get(name)
-    beside = "" if without is None else f", and {percent(without)} without an attack"
+    beside = "" if without is None else f", and {_percent(without)} without an attack"
     yield Text(
         f"Your weakest {kind} is {name}: {_with_interval(counts[name])} of its {counts[name].total} images stay right "
         f"under attack, the lowest of {len(order)} in this measurement{beside}."
-        + f" Your strongest is {best}, with {percent(counts[best])} under attack."
+        + f" Your strongest is {best}, with {_percent(counts[best])} under attack."
         * (name != best),
         "lead",
     )
@@ -72,6 +71,10 @@ def compared_in_words(
         f"Of all {hardest.first.total} images {name} leaves {_with_interval(hardest.first)} right {where}, and {other} "
         f"{_with_interval(hardest.second)}: {in_words(shown)}."
     )
+
+
+def _percent(count: Count) -> str:
+    return f"{100 * count.accuracy:.1f} %"
 
 
 def _with_interval(count: Count) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
-from protoat.reports.records import accuracy, changes_of, epochs_of
+from protoat.reports.records import changes_of, epochs_of
 from protoat.reports.sections.pictures import Views, from_weights
 from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
@@ -137,5 +137,5 @@ def _head(records: Records) -> Iterator[Block]:
     """Accuracy where the nearest prototype predicts, which has a record of its own."""
     record = Records(records.path / "prototypes").evaluation
     if record is not None:
-        rows = [[name, accuracy(found.count)] for name, found in record.attacks.items()]
+        rows = [[name, found.count.in_percent] for name, found in record.attacks.items()]
         yield Grid("Where the nearest class by prototypes predicts", ["attack", "accuracy % [95 %]"], rows)
