@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import protoat
-from protoat.storage import files, reading
+from protoat.storage import files
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_file_is_written_whole_and_replaced(run: Path) -> None:
     (run / "a/b/.record.json.partial").write_bytes(b"what a kill left")
     for content in (b"one", b"", b"two" * 100_000):
         files.write(target, content, within=run)
-        assert target.read_bytes() == content == reading.read_bytes(target, limit=len(content), within=run)
+        assert target.read_bytes() == content == files.read_bytes(target, limit=len(content), within=run)
     files.append(target, b"!")
     assert target.read_bytes() == b"two" * 100_000 + b"!"
     files.rename(target, "other.json")
@@ -49,13 +49,13 @@ def test_a_file_is_written_whole_and_replaced(run: Path) -> None:
 def test_the_folder_itself_may_be_reached_by_links(run: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run)
     files.write(tmp_path / "link/a/x", b"1", within=tmp_path / "link")
-    assert (run / "a/x").read_bytes() == b"1" == reading.read_bytes(tmp_path / "link/a/x", limit=1)
+    assert (run / "a/x").read_bytes() == b"1" == files.read_bytes(tmp_path / "link/a/x", limit=1)
 
 
 ACTIONS: dict[str, Callable[[Path, Path], object]] = {
     "write": lambda path, run: files.write(path, b"x", within=run),
     "append": lambda path, run: files.append(path, b"x", within=run),
-    "read": lambda path, run: reading.read_bytes(path, limit=100, within=run),
+    "read": lambda path, run: files.read_bytes(path, limit=100, within=run),
 }
 
 
@@ -94,14 +94,14 @@ def test_what_lies_in_the_way_is_refused_and_stays(act: str, kind: str, run: Pat
 def test_reading_is_bounded(run: Path) -> None:
     (run / "big").write_bytes(b"x" * 11)
     with pytest.raises(ValueError, match="big is longer than 10 bytes"):
-        reading.read_bytes(run / "big", limit=10)
+        files.read_bytes(run / "big", limit=10)
     with pytest.raises(ValueError, match="/dev/zero is no regular file"):
-        reading.read_bytes(Path("/dev/zero"), limit=10)
+        files.read_bytes(Path("/dev/zero"), limit=10)
     for absent in (run / "none", run / "none/none"):
         with pytest.raises(FileNotFoundError, match=f"there is no file {absent}"):
-            reading.read_bytes(absent, limit=10)
+            files.read_bytes(absent, limit=10)
     with pytest.raises(ValueError, match="big/x cannot be read: Not a directory"):
-        reading.read_bytes(run / "big/x", limit=10)
+        files.read_bytes(run / "big/x", limit=10)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -109,7 +109,7 @@ def test_what_may_not_be_read_is_named(run: Path) -> None:
     (run / "x").write_bytes(b"")
     (run / "x").chmod(0)
     with pytest.raises(ValueError, match="x cannot be read: Permission denied"):
-        reading.read_bytes(run / "x", limit=10)
+        files.read_bytes(run / "x", limit=10)
 
 
 def test_removing_never_leaves_the_folder(run: Path, secret: Path) -> None:

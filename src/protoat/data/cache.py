@@ -21,7 +21,7 @@ from torch import Tensor
 from protoat.data.picture import RULES, colour_of, fitted, show
 from protoat.errors import UserError, in_a_line
 from protoat.spelling import setting
-from protoat.storage.reading import open_to_read
+from protoat.storage.files import open_to_read
 from protoat.storage.scratch import scratch
 
 USUAL_SIDE = 32  # pixels, to which pictures of mixed size are brought where nothing says another

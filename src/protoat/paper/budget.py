@@ -11,8 +11,8 @@ from typing import Any
 from protoat.errors import UserError
 from protoat.names import nearest
 from protoat.recipes.overrides import overlay
+from protoat.storage.files import read_bytes
 from protoat.storage.parsing import parse_yaml
-from protoat.storage.reading import read_bytes
 
 _SHIPPED = Path(__file__).parent / "budgets"
 _LONGEST = 2**18  # bytes of a file

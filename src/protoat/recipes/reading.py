@@ -33,8 +33,8 @@ from protoat.recipes.recipe import KEYS, Recipe
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
 from protoat.recipes.stored import check_comes_back, completed
 from protoat.spelling import setting
+from protoat.storage.files import read_bytes
 from protoat.storage.parsing import decoded, parse_yaml
-from protoat.storage.reading import read_bytes
 
 _LONGEST = 2**18  # bytes of a recipe
 # Classes whose arguments make no sense for another one.

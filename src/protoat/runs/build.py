@@ -31,9 +31,8 @@ from protoat.pretraining.weights_file import read_tensors
 from protoat.recipes.initialise import Initialise
 from protoat.recipes.own_code import trusting
 from protoat.recipes.recipe import Recipe
-from protoat.runs.feasible import check_batch, check_network, check_size, within_memory
 from protoat.runs.images import training_images
-from protoat.runs.network import build_network
+from protoat.runs.network import build_network, check_batch, check_network, check_size, within_memory
 from protoat.runs.run import Run
 from protoat.spelling import setting, together
 from protoat.training import Averaging, parameter_groups

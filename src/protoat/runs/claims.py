@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from protoat.errors import UserError
-from protoat.runs.hub import hub_folder, hub_name, is_on_hub
-from protoat.runs.zoo import PREFIX, zoo_folder, zoo_name
-from protoat.storage.files import open_folder
+from protoat.runs.hub import hub_folder
+from protoat.runs.zoo import zoo_folder
+from protoat.storage.files import open_folder, read_bytes
 from protoat.storage.manifest import MANIFEST, is_manifest
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import read_bytes
 
 #: What stands for a run on a command line, in the help of each command.
 A_RUN = "a run: its folder; or its name or digest, below runs; or zoo:NAME, or hf://user/name"
@@ -47,10 +46,8 @@ def find_run(name: Path | str) -> Path:
     Raises:
         ValueError: several are called so, or none of the zoo or the Hub.
     """
-    if str(name).startswith(PREFIX):
-        return zoo_folder(str(name))
-    if is_on_hub(name):
-        return hub_folder(str(name))
+    if is_elsewhere(name):
+        return zoo_folder(str(name)) if str(name).startswith("zoo:") else hub_folder(str(name))
     path = Path(name)
     if path.exists() or len(path.parts) != 1:
         return path
@@ -66,7 +63,7 @@ def is_elsewhere(name: Path | str) -> bool:
     >>> is_elsewhere("zoo:digits-2"), is_elsewhere(Path("hf://user/name")), is_elsewhere("runs/mine")
     (True, True, False)
     """
-    return str(name).startswith(PREFIX) or is_on_hub(name)
+    return str(name).startswith(("zoo:", "hf:"))
 
 
 def called(folder: Path) -> str:
@@ -75,7 +72,15 @@ def called(folder: Path) -> str:
     >>> called(find_run("zoo:digits-2")), called(Path("runs/ours"))
     ('zoo:digits-2', 'runs/ours')
     """
-    return zoo_name(folder) or hub_name(folder) or str(folder)
+    from protoat.data import cache_folder  # torch takes seconds to import, and runs are found without
+
+    cache = cache_folder().parent
+    match folder.relative_to(cache).parts if folder.is_relative_to(cache) else ():
+        case ("zoo", _, name):
+            return f"zoo:{name}"
+        case ("hub", commit, user, name):
+            return f"hf://{user}/{name}@{commit}"
+    return str(folder)
 
 
 def _names(folder: Path) -> tuple[str, ...]:

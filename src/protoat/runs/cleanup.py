@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,7 @@ def check_removable(folder: Path) -> None:
         raise UserError(f"{folder} holds other runs, such as {inner[0]}; name the runs one by one")
     if home(folder) != files.absolute(folder):
         raise UserError(f"{folder} lies in the run {home(folder)}; name that one")
-    if is_at_work(folder):
-        raise UserError(f"a process is at work on {folder}; stop it first")
+    _check_at_rest(folder)
 
 
 def remove(path: Path) -> None:
@@ -92,17 +92,14 @@ def remove(path: Path) -> None:
             _remove_run(path)
             return
         whole = is_claimed(path)
-        with locked(home(path) / LOCK, str(path), wait=False, again=False) if _is_of_a_run(path) else nullcontext():
+        of_a_run = (home(path) / "recipe.yaml").exists()
+        with locked(home(path) / LOCK, str(path), wait=False, again=False) if of_a_run else nullcontext():
             if not whole:
                 files.remove(path)
                 return
             aside = path.with_name(f".{path.name}-{os.getpid()}.removed")
             files.rename(path, aside.name)
         _remove_run(aside)
-
-
-def _is_of_a_run(folder: Path) -> bool:
-    return (home(folder) / "recipe.yaml").exists()
 
 
 def _remove_run(folder: Path) -> None:
@@ -133,7 +130,10 @@ def find_waste(store: Path, *, incomplete: bool = False) -> list[Waste]:
     found |= {path: "logs of processes that ended" for path in _names_in(store, ".jobs") if _is_over(path)}
     locks = [path for path in _names_in(store, ".locks") if _LOCK.fullmatch(path.name)]
     locks += [path for run in runs for path in sorted(run.rglob(LOCK))]
-    found |= {path: "lock that nobody holds" for path in locks if not _inside(path, found) and _is_left(path)}
+    for path in locks:
+        with suppress(ValueError):  # none of ours
+            if not _inside(path, found) and is_free(path):
+                found[path] = "lock that nobody holds"
     return [Waste(path, reason, size(path)) for path, reason in found.items()]
 
 
@@ -147,13 +147,14 @@ def _runs(store: Path) -> list[Path]:
 
 
 def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:
-    complete = _is_complete(run)
-    if _is_at_work(run) or not (complete or _rests(run)):
+    # Weights that are there and whole, so that no checkpoint will be asked for them.
+    complete = all(_passes(check_intact, path) for path in {run / "last.safetensors", *run.glob("*.safetensors")})
+    if not _passes(_check_at_rest, run) or not (complete or _rests(run)):
         return []
     if not complete and os.path.lexists(run / "last.safetensors"):
         return []  # damaged weights, which their checkpoint can bring back
     if not complete:
-        removable = incomplete and not _is_record(run) and _can_go(run)
+        removable = incomplete and _holds_records(run) and _passes(check_removable, run) and not _is_record(run)
         return [(run, "run that has not ended")] if removable else []
     waste, batches = [], run / "evaluation.partial"
     if _holds_only(run / "checkpoints", *_CHECKPOINTS):
@@ -163,32 +164,23 @@ def _of_run(run: Path, *, incomplete: bool) -> list[tuple[Path, str]]:
     return waste
 
 
-def _is_at_work(run: Path) -> bool:
+def _passes(check: Callable[[Path], object], path: Path) -> bool:
+    """Whether a check finds nothing to say."""
     try:
-        return is_at_work(run)
-    except ValueError:  # a lock that is none of ours
-        return True
-
-
-def _can_go(run: Path) -> bool:
-    """Whether a run has not come to its last weights, which may be damaged later, and holds only what we write."""
-    if (run / "last.safetensors").exists() or not _holds_records(run):
-        return False
-    try:
-        check_removable(run)
+        check(path)
     except ValueError:
         return False
     return True
 
 
-def _is_complete(run: Path) -> bool:
-    """Whether its weights are there and whole, so that no checkpoint will be asked for them."""
-    try:
-        for path in {run / "last.safetensors", *run.glob("*.safetensors")}:
-            check_intact(path)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
+def _check_at_rest(folder: Path) -> None:
+    """Refuses a folder that a process is at work on, or whose lock is none of ours.
+
+    Raises:
+        ValueError: says which.
+    """
+    if is_at_work(folder):
+        raise UserError(f"a process is at work on {folder}; stop it first")
 
 
 def _is_record(run: Path) -> bool:
@@ -222,7 +214,7 @@ def _runs_here(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -263,13 +255,6 @@ def _holds_only(folder: Path, names: re.Pattern[str], *below: re.Pattern[str]) -
 
 def _is_file(path: Path) -> bool:
     return not path.is_symlink() and path.is_file()
-
-
-def _is_left(lock: Path) -> bool:
-    try:
-        return is_free(lock)
-    except ValueError:
-        return False
 
 
 def _inside(path: Path, folders: dict[Path, str]) -> bool:

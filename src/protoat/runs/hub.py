@@ -12,8 +12,8 @@ from pathlib import Path
 
 from protoat.errors import UserError, on_disk
 from protoat.runs.hub_api import COMMIT, Listing, Reference, UnreachableError, asking, listing
-from protoat.storage.files import check_no_links, make_folder, remove, rename
-from protoat.storage.manifest import MANIFEST, checksums
+from protoat.storage.files import check_no_links, remove, rename
+from protoat.storage.manifest import MANIFEST, checksums, sha256_of
 from protoat.storage.parsing import MOST_BYTES
 from protoat.storage.path_checks import check_folder
 from protoat.storage.scratch import scratch
@@ -24,15 +24,6 @@ RECORDS = ("recipe.yaml", "run.json", "metrics.jsonl", "best.json", "evaluation.
 WEIGHTS = ("best.safetensors", "last.safetensors")
 REQUIRED = (MANIFEST, "recipe.yaml", "run.json")
 _MOST_WEIGHTS = 4 * 2**30  # bytes
-
-
-def is_on_hub(name: Path | str) -> bool:
-    """Whether a name of a run stands for one on the Hub.
-
-    >>> is_on_hub("hf://user/name"), is_on_hub(Path("hf://user/name")), is_on_hub("runs/hf")
-    (True, True, False)
-    """
-    return str(name).startswith("hf:")
 
 
 def hub_folder(name: str) -> Path:
@@ -65,18 +56,6 @@ def hub_folder(name: str) -> Path:
     return cache / commit / reference.repo
 
 
-def hub_name(folder: Path) -> str | None:
-    """The name of a run by its folder in the cache, with its commit; None of one that is not of the Hub.
-
-    >>> hub_name(Path("runs/ours"))
-    """
-    from protoat.data import cache_folder  # as above
-
-    *_, commit, user, name = ("", "", *folder.parts[-3:])
-    cached = folder == cache_folder().parent / "hub" / commit / user / name
-    return str(Reference(f"{user}/{name}", commit)) if cached else None
-
-
 def pull(reference: Reference, folder: Path) -> None:
     """Fetches a run of the Hub into a folder of its own.
 
@@ -98,6 +77,8 @@ def pull(reference: Reference, folder: Path) -> None:
 
 def _fetch(reference: Reference, there: Listing, folder: Path) -> bool:
     """Makes the folder of a run, whole or not at all; False where another process was first."""
+    from huggingface_hub import HfApi
+
     names = [name for name in (MANIFEST, *RECORDS, *WEIGHTS) if name in there.sizes]
     if missing := [name for name in REQUIRED if name not in names]:
         raise UserError(f"{reference} holds no run: no {' and no '.join(missing)}; protoat push makes one that does")
@@ -109,24 +90,16 @@ def _fetch(reference: Reference, there: Listing, folder: Path) -> bool:
             raise UserError(f"{reference}: {name} has {has}, and {allowed} are allowed")
         total += size
     logger.info("fetching %s, %.1f MB", reference, total / 1e6)
-    with on_disk(f"write {folder}"):
-        make_folder(folder.parent)
-        with scratch(folder) as part:
-            if os.path.lexists(folder):
-                return False
-            with asking(reference, folder=folder):
-                _download(reference, there.commit, names, part)
-            remove(part / ".cache", within=part)  # the library's own notes on what it has fetched
-            _check(reference, part, names)
-            rename(part, folder.name)
-            return True
-
-
-def _download(reference: Reference, commit: str, names: list[str], folder: Path) -> None:
-    from huggingface_hub import HfApi
-
-    for name in names:
-        HfApi().hf_hub_download(reference.repo, name, revision=commit, local_dir=folder)
+    with on_disk(f"write {folder}"), scratch(folder) as part:
+        if os.path.lexists(folder):
+            return False
+        with asking(reference, folder=folder):
+            for name in names:
+                HfApi().hf_hub_download(reference.repo, name, revision=there.commit, local_dir=part)
+        remove(part / ".cache", within=part)  # the library's own notes on what it has fetched
+        _check(reference, part, names)
+        rename(part, folder.name)
+        return True
 
 
 def _check(reference: Reference, folder: Path, names: list[str]) -> None:
@@ -135,13 +108,11 @@ def _check(reference: Reference, folder: Path, names: list[str]) -> None:
     Raises:
         ValueError: a file differs, or is not in the manifest.
     """
-    from protoat.training.weights import digest  # loads torch
-
     check_no_links(folder)
     try:
         listed = checksums(folder)
     except UserError as error:
         raise UserError(f"{reference}: {MANIFEST} is damaged; nothing was kept") from error
     for name in names:
-        if name != MANIFEST and digest(folder / name) not in listed.get(name, ()):
+        if name != MANIFEST and sha256_of(folder / name) not in listed.get(name, ()):
             raise UserError(f"{reference}: {name} has not the checksum that its {MANIFEST} says; nothing was kept")

@@ -16,9 +16,8 @@ import protoat
 from protoat.errors import UserError
 from protoat.records.files import check_kept
 from protoat.runs.store import write
-from protoat.storage.files import remove
+from protoat.storage.files import read_bytes, remove
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 

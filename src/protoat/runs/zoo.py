@@ -5,16 +5,14 @@ A run is copied into the cache when it is first asked for, since commands write 
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
-from protoat.errors import UserError
+from protoat.errors import DiskError, UserError
 from protoat.names import nearest
-from protoat.storage.files import remove, rename, write
-from protoat.storage.reading import read_bytes
+from protoat.storage.files import read_bytes, rename, write
+from protoat.storage.scratch import scratch
 
-PREFIX = "zoo:"
 _SHIPPED = Path(__file__).parents[1] / "zoo"
 _LARGEST = 2**20  # bytes of a file
 
@@ -25,7 +23,7 @@ def zoo_names() -> list[str]:
     >>> "zoo:digits-2" in zoo_names()
     True
     """
-    return sorted(f"{PREFIX}{path.parent.name}" for path in _SHIPPED.glob("*/recipe.yaml"))
+    return sorted(f"zoo:{path.parent.name}" for path in _SHIPPED.glob("*/recipe.yaml"))
 
 
 def zoo_folder(name: str) -> Path:
@@ -41,41 +39,20 @@ def zoo_folder(name: str) -> Path:
         raise UserError(f"{name!r} is not in the zoo; {nearest(name, zoo_names())}")
     from protoat.data import cache_folder  # torch takes seconds to import, and names of other runs are found without
 
-    shipped = _SHIPPED / name.removeprefix(PREFIX)
+    shipped = _SHIPPED / name.removeprefix("zoo:")
     contents = {path.name: read_bytes(path, limit=_LARGEST) for path in sorted(shipped.iterdir()) if path.is_file()}
     version = sha256(contents["manifest.json"]).hexdigest()[:8]
     folder = cache_folder().parent / "zoo" / version / shipped.name
-    if not folder.is_dir():
-        try:
-            _copy(contents, folder)
-        except OSError as error:
-            raise UserError(
-                f"{name} cannot be copied to {folder} ({error.strerror or error}); set PROTOAT_CACHE to a folder with "
-                "room"
-            ) from error
-    return folder
-
-
-def zoo_name(folder: Path) -> str | None:
-    """The name of a run by its folder in the cache; None of one that is not of the zoo.
-
-    >>> zoo_name(zoo_folder("zoo:digits-2")), zoo_name(Path("runs/ours"))
-    ('zoo:digits-2', None)
-    """
-    from protoat.data import cache_folder  # as above
-
-    return f"{PREFIX}{folder.name}" if folder.parent.parent == cache_folder().parent / "zoo" else None
-
-
-def _copy(contents: dict[str, bytes], folder: Path) -> None:
-    """Writes beside the final place and renames, so that no process ever sees half a run."""
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
-    remove(partial)
-    for name, content in contents.items():
-        write(partial / name, content)
+    if folder.is_dir():
+        return folder
     try:
-        rename(partial, folder.name)
-    except OSError:
-        remove(partial)
-        if not folder.is_dir():  # else another process was first
-            raise
+        with scratch(folder) as part:
+            for file, content in contents.items():
+                write(part / file, content)
+            if not folder.is_dir():  # else another process was first
+                rename(part, folder.name)
+    except (OSError, DiskError) as error:
+        raise UserError(
+            f"{name} cannot be copied to {folder} ({error}); set PROTOAT_CACHE to a folder with room"
+        ) from error
+    return folder

@@ -17,8 +17,8 @@ from protoat.optional import optional
 from protoat.recipes.reading import recipe_from_text
 from protoat.runs.network import build_network
 from protoat.sharing.facts import KEY, Facts
+from protoat.storage.files import open_to_read
 from protoat.storage.parsing import parse_json
-from protoat.storage.reading import open_to_read
 from protoat.training.weights import check_same_architecture, load_tensors, tensors_of
 from protoat.types import Output, as_output
 

@@ -11,11 +11,11 @@ from protoat.runs.hub import RECORDS, REQUIRED, WEIGHTS
 from protoat.runs.hub_api import Reference, asking, listing
 from protoat.runs.run import Run
 from protoat.sharing.card import CARD, card, current_audit
+from protoat.storage.files import open_to_read
 from protoat.storage.manifest import MANIFEST, manifest_of, read_record_bytes
 from protoat.storage.parsing import parse_json, parse_yaml
 from protoat.storage.path_checks import check_holds_no_others
 from protoat.storage.places import local_paths, without_places
-from protoat.storage.reading import open_to_read
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Safe file access: atomic writes, size limits, no links followed.
+"""Safe file access: atomic writes, reads within limits of size, no links followed.
 
 A run folder may come from anywhere. So each name below it is looked up in an open folder, where nobody can put a link
 in its place meanwhile, and what is no regular file is refused. How the folder itself is reached is the user's choice:
@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from protoat.errors import UserError
+from protoat.errors import MissingFileError, UserError
 
 # Elsewhere (Windows) names are joined to the path of the folder, and links are looked for first.
 _HANDLES = {os.open, os.stat, os.mkdir, os.rename, os.unlink, os.rmdir} <= os.supports_dir_fd
@@ -141,11 +142,14 @@ def open_folder(path: Path, *, within: Path | None = None, make: bool = False) -
         OSError: it is not there or cannot be opened.
     """
     root = path if within is None else within
+    inner = absolute(path)
+    if not inner.is_relative_to(absolute(root)):
+        raise UserError(f"{inner} does not lie in {absolute(root)}")
     if make:
         os.makedirs(root, exist_ok=True)  # noqa: PTH103 - all that writes here goes through `os`
     folder = Folder(root, os.open(root, _DIRECTORY) if _HANDLES else None)
     try:
-        for name in _inner(path, root):
+        for name in inner.relative_to(absolute(root)).parts:
             outer, folder = folder, folder.enter(name, make=make)
             outer.close()
         yield folder
@@ -165,17 +169,50 @@ def absolute(path: Path) -> Path:
     return Path(os.path.realpath(Path(*path.parts[:last]))).joinpath(*path.parts[last:])
 
 
-def _inner(path: Path, root: Path) -> tuple[str, ...]:
-    path, root = absolute(path), absolute(root)
-    if not path.is_relative_to(root):
-        raise UserError(f"{path} does not lie in {root}")
-    return path.relative_to(root).parts
-
-
 def make_folder(path: Path, *, within: Path | None = None) -> None:
     """Makes a folder and those above it, where they are not there; see `open_folder`."""
     with open_folder(path, within=within, make=True):
         pass
+
+
+def read_bytes(path: Path, *, limit: int, within: Path | None = None) -> bytes:
+    """What a regular file holds.
+
+    Args:
+        path: of the file.
+        limit: bytes that are read at most.
+        within: see `open_folder`; default: the folder of the file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it cannot be read, is longer, or is a link, a folder, a pipe or a device.
+    """
+    with open_to_read(path, within=within) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise UserError(f"{path} is longer than {limit} bytes, so it is not read")
+    return content
+
+
+@contextmanager
+def open_to_read(path: Path, *, within: Path | None = None) -> Iterator[BinaryIO]:
+    """A regular file, open to be read in parts.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_bytes`.
+    """
+    try:
+        with open_folder(path.parent, within=within) as folder:
+            descriptor = folder.open(path.name, os.O_RDONLY)
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
 
 
 def write(path: Path, content: bytes, *, within: Path | None = None) -> None:
@@ -233,11 +270,8 @@ def rename(path: Path, name: str, *, within: Path | None = None) -> None:
 
 def remove(path: Path, *, within: Path | None = None) -> None:
     """Removes a file or a folder with all it holds, but nothing that a link leads to; nothing where none is."""
-    try:
-        with open_folder(path.parent, within=within) as folder:
-            folder.remove(path.name)
-    except FileNotFoundError:
-        pass
+    with suppress(FileNotFoundError), open_folder(path.parent, within=within) as folder:
+        folder.remove(path.name)
 
 
 def check_no_links(path: Path, *, within: Path | None = None) -> None:
@@ -256,8 +290,5 @@ def check_no_links(path: Path, *, within: Path | None = None) -> None:
             else:
                 folder.check(name)
 
-    try:
-        with open_folder(path, within=within) as folder:
-            look(folder)
-    except FileNotFoundError:
-        pass
+    with suppress(FileNotFoundError), open_folder(path, within=within) as folder:
+        look(folder)

@@ -16,8 +16,7 @@ from accelerate.utils import gather_object
 from filelock import BaseFileLock, FileLock, Timeout
 
 from protoat.errors import UserError, on_disk
-from protoat.storage.files import Folder, absolute, make_folder, open_folder
-from protoat.storage.reading import open_to_read
+from protoat.storage.files import Folder, absolute, open_folder, open_to_read
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +110,7 @@ def _acquire(lock: BaseFileLock, path: Path, what: str, *, wait: bool) -> None:
     said, attempts = False, 0
     while True:
         try:
-            make_folder(path.parent)
-            with open_folder(path.parent) as folder:
+            with open_folder(path.parent, make=True) as folder:
                 _check_ours(folder, path.name)
             try:
                 lock.acquire(timeout=0)

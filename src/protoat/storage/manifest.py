@@ -13,12 +13,24 @@ from hashlib import sha256
 from pathlib import Path
 
 from protoat.errors import UserError
-from protoat.storage.files import append, rename, write
+from protoat.storage.files import append, open_to_read, read_bytes, rename, write
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import read_bytes, sha256_of
 
 MANIFEST = "manifest.json"
 _TRIES = 5  # a reader may come between the two writes of another process
+
+
+def sha256_of(path: Path, *, within: Path | None = None) -> str:
+    """SHA-256 of a regular file, in hex.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_bytes`.
+    """
+    found = sha256()
+    with open_to_read(path, within=within) as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def checksums(folder: Path) -> dict[str, list[str]]:
@@ -71,7 +83,7 @@ def read_record_bytes(path: Path, *, lines: bool = False) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged, or no file; see also `protoat.storage.reading.read_bytes`.
+        ValueError: it is damaged, or no file; see also `protoat.storage.files.read_bytes`.
     """
     for last in (*[False] * (_TRIES - 1), True):
         content = read_bytes(path, limit=MOST_BYTES)

@@ -20,10 +20,10 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from protoat.errors import CheckpointError
-from protoat.storage.files import Folder, open_folder, remove
+from protoat.storage.files import Folder, open_folder, read_bytes, remove
 from protoat.storage.locks import on_main
+from protoat.storage.manifest import sha256_of
 from protoat.storage.parsing import MOST_BYTES, parse_json
-from protoat.storage.reading import read_bytes, sha256_of
 
 _STATE = "state.json"
 _FILE = re.compile(r"[\w-]+\.safetensors")

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from protoat.errors import CheckpointError, UserError
 from protoat.objective import Objective
 from protoat.regularizers import Regularizer
-from protoat.storage.files import write
-from protoat.storage.manifest import check, checksums, write_records
-from protoat.storage.reading import open_to_read, sha256_of
+from protoat.storage.files import open_to_read, write
+from protoat.storage.manifest import check, checksums, sha256_of, write_records
 from protoat.training import checkpoint
 from protoat.training.nested import pack, part, prefixed, unpack
 
