@@ -9,7 +9,6 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,8 +27,10 @@ def content(update: int) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def save(folder: Path, update: int, **options: Any) -> Path:
-    return checkpoint.save(folder, update, content(update), {"mark": update / 3}, **options)
+def save(folder: Path, update: int, began: int | None = None) -> Path:
+    """A checkpoint of an epoch that began with this update, by default the same."""
+    state = {"mark": update / 3, "run": {"epoch_update": update if began is None else began}}
+    return checkpoint.save(folder, update, content(update), state)
 
 
 def assert_is(found: checkpoint.Checkpoint | None, update: int) -> None:
@@ -49,7 +50,7 @@ def names(folder: Path) -> list[str]:
 def test_round_trip_and_the_last_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint.load_latest(tmp_path / "absent") is None
     for update in (0, 7, 30, 100):
-        save(tmp_path, update, also_keep=[7] if update < 100 else [])
+        save(tmp_path, update)
         assert_is(checkpoint.load_latest(tmp_path), update)
         if update == 30:
             assert names(tmp_path) == ["00000007", "00000030"]
@@ -58,8 +59,20 @@ def test_round_trip_and_the_last_two_are_kept(tmp_path: Path) -> None:
 
 def test_keeps_what_an_epoch_may_return_to(tmp_path: Path) -> None:
     for update in (0, 2, 4, 6, 8):
-        save(tmp_path, update, also_keep=[2])
+        save(tmp_path, update, began=min(update, 2))
     assert names(tmp_path) == ["00000002", "00000006", "00000008"]
+    save(tmp_path, 10)
+    assert names(tmp_path) == ["00000002", "00000008", "00000010"]  # the one before may be gone on from
+    save(tmp_path, 12)
+    assert names(tmp_path) == ["00000010", "00000012"]
+
+
+def test_a_checkpoint_that_cannot_be_read_removes_none(tmp_path: Path) -> None:
+    for update in (1, 2):
+        save(tmp_path, update)
+    (tmp_path / "00000002" / "state.json").write_text("{}")
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["00000001", "00000002", "00000003"]
 
 
 def test_numbers_beyond_the_padding_stay_in_order(tmp_path: Path) -> None:
@@ -90,7 +103,7 @@ def test_killed_at_every_operation(damaged_newer: bool, tmp_path: Path) -> None:
         for update in (1, 2):
             save(folder, update)
         if damaged_newer:
-            (save(folder, 9, also_keep=[1, 2]) / "common.safetensors").write_bytes(b"")
+            (save(folder, 9, began=1) / "common.safetensors").write_bytes(b"")
         finished = False
         with suppress(Killed), killed_at(moment):
             save(folder, 3)

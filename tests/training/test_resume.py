@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -486,7 +487,7 @@ def test_a_method_inside_another_counts_too(tmp_path: Path, small: ModuleType) -
 
 def test_a_checkpoint_that_knows_fewer_settings_is_resumed() -> None:
     state = RunState({"epochs": 2, "method settings": {"beta": 6.0, "steps": 2}})
-    state.resume({**state.as_json(), "identity": {"epochs": 2}, "epoch": 1})
+    state.resume({**asdict(state), "identity": {"epochs": 2}, "epoch": 1})
     assert state.epoch == 1
 
 

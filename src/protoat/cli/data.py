@@ -16,7 +16,7 @@ from protoat.data.cache import USUAL_SIDE, MixedSizesError
 from protoat.data.inventory import Inventory
 from protoat.errors import UserError
 from protoat.names import nearest
-from protoat.recipes.choices import class_names
+from protoat.recipes.choices import choices_of
 from protoat.recipes.parser import Parser
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def main(args: list[str]) -> None:
     more = {key: options[key] for key in _OF_OWN_IMAGES if options[key] is not None}
     if options.name is not None and options.name.startswith("HF:"):
         options.name, more["path"] = "HFDataset", options.name.removeprefix("HF:")
-    sources = {name: getattr(data, name) for name in class_names("data")}
+    sources = {name: getattr(data, name) for name in choices_of("data")}
     if options.name is not None and options.name not in sources:
         raise UserError(f"data set {options.name!r} is unknown; {nearest(options.name, sources)}")
     if options.download and options.name is None:

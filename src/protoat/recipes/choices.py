@@ -42,11 +42,6 @@ WORDS = {
 _NO_STEP_OF_OURS = ("LBFGS", "SparseAdam")  # one evaluates the loss several times, one takes sparse gradients only
 
 
-def class_names(key: str, *, pretrains: bool = False) -> list[str]:
-    """Short names that `key` may have for its class."""
-    return list(choices_of(key, pretrains=pretrains))
-
-
 def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     """The classes that `key` may have, by short name; None stands for none.
 

@@ -1,13 +1,15 @@
-"""The fingerprint of a run: a hash of the settings that determine its weights."""
+"""The fingerprint of a run: a hash of the settings that determine its weights, also of recipes of earlier versions."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from protoat.recipes.choices import choices_of
 from protoat.recipes.initialise import Initialise
 from protoat.recipes.recipe import Recipe
 from protoat.training import EMA
@@ -38,6 +40,8 @@ FIRST = (
     *("batch_size", "validation_size", "validate_every", "weight", "norm_weight", "norm", "dml_input"),
     *("prototype_lr_factor", "seed", "precision", "compile"),
 )
+# Arguments of regularizers that came later, with what was done before there were such.
+_BEFORE = {"projection": None, "drop_below": None}
 
 
 class Difference(NamedTuple):
@@ -155,3 +159,23 @@ def settings_of(choices: Mapping[str, Any]) -> dict[str, Any]:
     {'method.class_path': 'protoat.methods.PGDAT', 'method.steps': 7}
     """
     return {key.replace("init_args.", ""): value for key, value in flat(choices)}
+
+
+def completed(content: Any) -> Any:
+    """The plain values of a recipe; where a run stored it, with what its version did for what it does not say.
+
+    A stored recipe says everything that its version knew, all fields of the first recipes among them.
+
+    >>> stored = dict.fromkeys(FIRST) | {"regularizer": {"class_path": "SoftTriple", "init_args": {"tau": 0.2}}}
+    >>> completed(stored)["regularizer"]["init_args"]
+    {'tau': 0.2, 'projection': None, 'drop_below': None}
+    """
+    if not isinstance(content, dict) or not content.keys() >= set(FIRST):
+        return content
+    regularizer = content.get("regularizer")
+    if not isinstance(regularizer, dict) or not isinstance(given := regularizer.get("init_args"), dict):
+        return content
+    kind = choices_of("regularizer").get(str(regularizer.get("class_path")).rpartition(".")[2])
+    known = () if kind is None else inspect.signature(kind).parameters
+    added = {name: value for name, value in _BEFORE.items() if name in known and name not in given}
+    return {**content, "regularizer": {**regularizer, "init_args": {**given, **added}}} if added else content

@@ -24,14 +24,13 @@ from jsonargparse import ActionConfigFile, Namespace
 from protoat.errors import UserError
 from protoat.recipes.allow_list import check_names, foreign_names, without_downloads
 from protoat.recipes.choices import CLASSES, WORDS, choices_of, in_full, with_packages
-from protoat.recipes.fingerprint import flat
+from protoat.recipes.fingerprint import completed, flat
 from protoat.recipes.initialise import Initialise, digest, weights_of_run
 from protoat.recipes.overrides import spelled_out
 from protoat.recipes.own_code import named_in, trusted, trusting
 from protoat.recipes.parser import Parser
-from protoat.recipes.recipe import KEYS, Recipe
+from protoat.recipes.recipe import KEYS, Recipe, check_comes_back
 from protoat.recipes.shipped import is_of_pretraining, is_overlay, overlay_names, recipe_names, recipe_path
-from protoat.recipes.stored import check_comes_back, completed
 from protoat.spelling import setting
 from protoat.storage.files import read_bytes
 from protoat.storage.parsing import decoded, parse_yaml

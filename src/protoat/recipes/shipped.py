@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protoat.errors import UserError
 from protoat.names import nearest
-from protoat.recipes.choices import class_names
+from protoat.recipes.choices import choices_of
 from protoat.storage.parsing import parse_yaml
 
 _SHIPPED = Path(__file__).parent
@@ -40,7 +40,7 @@ def is_of_pretraining(name: str) -> bool:
     (True, False)
     """
     method = parse_yaml((_SHIPPED / f"{name}.yaml").read_text())["method"]["class_path"]
-    return method in class_names("method", pretrains=True)
+    return method in choices_of("method", pretrains=True)
 
 
 def is_overlay(path: Path) -> bool:

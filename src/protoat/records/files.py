@@ -11,9 +11,8 @@ from protoat.errors import UserError
 from protoat.evaluation.masking_audit import AuditReport
 from protoat.evaluation.probe import Probe
 from protoat.evaluation.record import Evaluation
-from protoat.records import contradictions as sense
+from protoat.records import checks
 from protoat.records import types as form
-from protoat.records.schema import check_type
 from protoat.records.training import Best, Epoch
 from protoat.storage.manifest import checksums, read_record_bytes
 from protoat.storage.parsing import decoded, parse_json, parse_yaml
@@ -37,13 +36,13 @@ _T = TypeVar("_T")
 _RESULT = "move it away"
 _BACK = "put it back from a copy, or start anew in another folder"
 _KINDS = {
-    "evaluation": _Kind(form.Evaluation, sense.check_evaluation, f"{_RESULT} and measure again"),
-    "audit": _Kind(form.Audit, sense.check_audit, f"{_RESULT} and audit again"),
-    "probe": _Kind(form.Probe, sense.check_probe, f"{_RESULT} and measure again"),
-    "best": _Kind(form.Best, sense.check_best, f"{_RESULT}, or put it back from a copy"),
-    "run": _Kind(form.Facts, sense.check_facts, _BACK),
+    "evaluation": _Kind(form.Evaluation, checks.check_evaluation, f"{_RESULT} and measure again"),
+    "audit": _Kind(form.Audit, checks.check_audit, f"{_RESULT} and audit again"),
+    "probe": _Kind(form.Probe, checks.check_probe, f"{_RESULT} and measure again"),
+    "best": _Kind(form.Best, checks.check_best, f"{_RESULT}, or put it back from a copy"),
+    "run": _Kind(form.Facts, checks.check_facts, _BACK),
     "job": _Kind(form.JobFile, lambda _: None, _RESULT),
-    "recipe": _Kind(form.RecipeFile, sense.check_recipe, _BACK),
+    "recipe": _Kind(form.RecipeFile, checks.check_recipe, _BACK),
     "metrics": _Kind(
         form.Epoch, lambda _: None, f"{_RESULT}, or put it back from a copy; the next start writes it again"
     ),
@@ -149,13 +148,13 @@ def read_epochs(folder: Path) -> list[Epoch]:
         try:
             line = parse_json(text)
             if known not in _SOUND:
-                check_type(line, kind.form)
+                checks.check_type(line, kind.form)
         except ValueError as error:
             raise UserError(f"{path} is damaged in line {number}: {error}; {kind.remedy}") from error
         lines.append(line)
     try:
         if known not in _SOUND:
-            sense.check_epochs(lines)
+            checks.check_epochs(lines)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; {kind.remedy}") from error
     _SOUND.add(known)
@@ -168,8 +167,8 @@ def check_kept(kept: Any) -> None:
     Raises:
         ValueError: names what is wrong.
     """
-    check_type(kept, form.Kept)
-    sense.check_kept(kept)
+    checks.check_type(kept, form.Kept)
+    checks.check_kept(kept)
 
 
 def unlisted(folder: Path) -> list[str]:
@@ -201,7 +200,7 @@ def _read(path: Path, name: str, parse: Callable[[bytes], Any]) -> dict[str, Any
         record: Any = parse(content)
         known = (name, sha256(content).hexdigest())
         if known not in _SOUND:
-            check_type(record, kind.form)
+            checks.check_type(record, kind.form)
             kind.agrees(record)
             _SOUND.add(known)
     except ValueError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
+
+_T = TypeVar("_T")
+MayLack = Annotated[_T, "the key may be missing"]
 
 
 class Counts(TypedDict):
@@ -38,14 +41,11 @@ class _Entry(Counts):
     outcomes: str
 
 
-class _Alarmed(TypedDict, total=False):
-    alarms: list[str]
-
-
-class Attacked(_Entry, _Alarmed):
+class Attacked(_Entry):
     """What one attack leaves right: a character of `outcomes` for each image."""
 
     parameters: Parameters
+    alarms: MayLack[list[str]]
 
 
 class WorstParameters(TypedDict):
@@ -60,21 +60,18 @@ class Worst(_Entry):
     parameters: WorstParameters
 
 
-class _Subject(TypedDict):
-    weights: str
-
-
-class Subject(_Subject, total=False):
+class Subject(TypedDict):
     """Whose weights, on which images, at which radius."""
 
-    sha256: str | None
-    data_sha256: str
-    threat: Threat
-    model: str
-    head: str
-    branch: str | None
-    mean: list[float] | None
-    std: list[float] | None
+    weights: str
+    sha256: MayLack[str | None]
+    data_sha256: MayLack[str]
+    threat: MayLack[Threat]
+    model: MayLack[str]
+    head: MayLack[str]
+    branch: MayLack[str | None]
+    mean: MayLack[list[float] | None]
+    std: MayLack[list[float] | None]
 
 
 class Measured(Subject):
@@ -92,17 +89,14 @@ class Finding(TypedDict):
     text: str
 
 
-class _Evaluation(TypedDict):
-    subject: Measured
-    attacks: dict[str, Attacked]
-
-
-class Evaluation(_Evaluation, total=False):
+class Evaluation(TypedDict):
     """``evaluation.json``"""
 
-    worst_case: Worst | None
-    test_images: int
-    lint: list[Finding]
+    subject: Measured
+    attacks: dict[str, Attacked]
+    worst_case: MayLack[Worst | None]
+    test_images: MayLack[int]
+    lint: MayLack[list[Finding]]
 
 
 class Check(TypedDict):
@@ -115,18 +109,15 @@ class Check(TypedDict):
     reason: str
 
 
-class _Audit(TypedDict):
+class Audit(TypedDict):
+    """``audit.json``"""
+
     subject: Subject
     threat: Threat
     images: int
     checks: list[Check]
-
-
-class Audit(_Audit, total=False):
-    """``audit.json``"""
-
-    passed: bool
-    test_images: int
+    passed: MayLack[bool]
+    test_images: MayLack[int]
 
 
 class Heads(TypedDict):
@@ -136,25 +127,19 @@ class Heads(TypedDict):
     robust: dict[str, Attacked]
 
 
-class _Encoders(TypedDict):
-    trained: Heads
-
-
-class Encoders(_Encoders, total=False):
+class Encoders(TypedDict):
     """The trained encoder, and the same one with its first weights."""
 
-    random: Heads
+    trained: Heads
+    random: MayLack[Heads]
 
 
-class _Probe(TypedDict):
-    subject: Measured
-    encoders: Encoders
-
-
-class Probe(_Probe, total=False):
+class Probe(TypedDict):
     """``probe.json``"""
 
-    heads: dict[str, Any]
+    subject: Measured
+    encoders: Encoders
+    heads: MayLack[dict[str, Any]]
 
 
 class WorstMode(Counts):
@@ -163,24 +148,19 @@ class WorstMode(Counts):
     mode: str
 
 
-class _HeldOut(TypedDict):
-    images: int
-    clean: float
-
-
-class Validated(_HeldOut, total=False):
+class Validated(TypedDict):
     """What held-out images say after an epoch."""
 
-    robust: float
-    worst_mode: WorstMode
+    images: int
+    clean: float
+    robust: MayLack[float]
+    worst_mode: MayLack[WorstMode]
 
 
-class _At(TypedDict):
-    epoch: int
-
-
-class Best(_At, Validated):
+class Best(Validated):
     """``best.json``"""
+
+    epoch: int
 
 
 class Session(TypedDict, total=False):
@@ -218,19 +198,16 @@ class Learned(TypedDict, total=False):
     group_weights: list[float]
 
 
-class _Epoch(TypedDict):
+class Epoch(TypedDict):
+    """A line of ``metrics.jsonl``"""
+
     epoch: int
     seconds: float
     total: float
     lr: float
-
-
-class Epoch(_Epoch, total=False):
-    """A line of ``metrics.jsonl``"""
-
-    validation: Validated
-    objective: Learned
-    stopped: str
+    validation: MayLack[Validated]
+    objective: MayLack[Learned]
+    stopped: MayLack[str]
 
 
 class Chosen(TypedDict, total=False):
@@ -240,14 +217,11 @@ class Chosen(TypedDict, total=False):
     init_args: dict[str, Any]
 
 
-class _ChosenData(TypedDict):
-    class_path: str
-
-
-class ChosenData(_ChosenData, total=False):
+class ChosenData(TypedDict):
     """A data source with its arguments, in a recipe."""
 
-    init_args: dict[str, Any]
+    class_path: str
+    init_args: MayLack[dict[str, Any]]
 
 
 class RecipeThreat(TypedDict, total=False):
@@ -264,22 +238,19 @@ class Start(TypedDict, total=False):
     weights: str | None
 
 
-class _RecipeFile(TypedDict):
-    data: ChosenData
-
-
-class RecipeFile(_RecipeFile, total=False):
+class RecipeFile(TypedDict):
     """``recipe.yaml``, as far as it is read without building what it says"""
 
-    method: Chosen | str
-    model: Chosen | str
-    regularizer: Chosen | str | None
-    threat: RecipeThreat
-    evaluation_threat: RecipeThreat | None
-    groups: int | str | dict[str, Any] | None
-    epochs: int
-    seed: int
-    initialise: Start | None
+    data: ChosenData
+    method: MayLack[Chosen | str]
+    model: MayLack[Chosen | str]
+    regularizer: MayLack[Chosen | str | None]
+    threat: MayLack[RecipeThreat]
+    evaluation_threat: MayLack[RecipeThreat | None]
+    groups: MayLack[int | str | dict[str, Any] | None]
+    epochs: MayLack[int]
+    seed: MayLack[int]
+    initialise: MayLack[Start | None]
 
 
 class JobFile(TypedDict):
@@ -288,8 +259,9 @@ class JobFile(TypedDict):
     start: str | None
 
 
-class Kept(_Alarmed):
+class Kept(TypedDict):
     """A file of ``evaluation.partial``"""
 
     outcomes: str
     seconds: float
+    alarms: MayLack[list[str]]

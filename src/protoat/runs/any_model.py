@@ -44,7 +44,7 @@ class AnyModel(NamedTuple):
 
     model: nn.Module
     weights: str
-    sha256: str
+    sha256: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -76,9 +76,9 @@ def build_model(spec: str, data: ImageData, *, weights: Path | str | None = None
     with torch.random.fork_rng():
         torch.manual_seed(0)  # what a builder leaves to chance is the same in every process
         if library is None:
-            built = AnyModel(_built_by(spec, data), "as built", "")
+            built = AnyModel(_built_by(spec, data), "as built")
         else:
-            built = AnyModel(*library(name, None if pretrained else data.num_classes))
+            built = library(name, None if pretrained else data.num_classes)
     if weights is not None and tensors is not None:
         _load(tensors, built.model, Path(weights))
         return AnyModel(built.model, Path(weights).name, digest(Path(weights)))
@@ -144,29 +144,30 @@ def _raised(spec: str, error: Exception, home: str | None) -> ValueError:
     return UserError(f"--model {spec} raised {type(error).__name__}: {error}{where}")
 
 
-def _from_timm(name: str, num_classes: int | None) -> tuple[Any, ...]:
+def _from_timm(name: str, num_classes: int | None) -> AnyModel:
     timm: Any = optional("timm", "timm")
     check_name("--model timm", name, timm.list_models(), [*timm.list_models(), *timm.list_pretrained()])
     if num_classes is not None:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes), "as built", ""
+        return AnyModel(timm.create_model(name, pretrained=False, num_classes=num_classes), "as built")
     with _downloading(f"timm:{name}"):
         model = timm.create_model(name, pretrained=True)
-    return model, "pretrained", "", tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+    mean, std = (tuple(model.pretrained_cfg[key]) for key in ("mean", "std"))
+    return AnyModel(model, "pretrained", mean=mean, std=std)
 
 
-def _from_torchvision(name: str, num_classes: int | None) -> tuple[Any, ...]:
+def _from_torchvision(name: str, num_classes: int | None) -> AnyModel:
     from torchvision import models  # takes seconds
 
     check_name("--model torchvision", name, models.list_models(), models.list_models())
     if num_classes is not None:
-        return models.get_model(name, weights=None, num_classes=num_classes), "as built", ""
+        return AnyModel(models.get_model(name, weights=None, num_classes=num_classes), "as built")
     chosen = models.get_model_weights(name).DEFAULT
     with _downloading(f"torchvision:{name}"):
         tensors = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     model = models.get_model(name, weights=None, num_classes=len(chosen.meta["categories"]))
     model.load_state_dict(tensors)
     prepared = chosen.transforms()
-    return model, "pretrained", "", tuple(prepared.mean), tuple(prepared.std)
+    return AnyModel(model, "pretrained", mean=tuple(prepared.mean), std=tuple(prepared.std))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -77,7 +77,11 @@ def measure(
     chosen = named_attacks(attacks, subject)
     if limit is not None and limit > len(subject.data):
         logger.warning("--n %d: there are %d test images, all of them are measured", limit, len(subject.data))
-    accelerator = _accelerator(chosen.values())
+    accelerator = make_accelerator()
+    check_processes(accelerator)
+    for attack in chosen.values():
+        if isinstance(attack, Transfer):
+            attack.surrogate.to(accelerator.device)
     with working_on(subject.folder):
         findings = _lint(subject, chosen) if accelerator.is_main_process else []
         partial = Partial(subject.folder / "evaluation.partial", subject.identity)
@@ -114,16 +118,6 @@ def measure(
                 wanted,
             )
         return record
-
-
-def _accelerator(attacks: Iterable[Attack | None]) -> Accelerator:
-    """Where the measurement runs; surrogates are brought there."""
-    accelerator = make_accelerator()
-    check_processes(accelerator)
-    for attack in attacks:
-        if isinstance(attack, Transfer):
-            attack.surrogate.to(accelerator.device)
-    return accelerator
 
 
 @contextmanager

@@ -39,7 +39,11 @@ class Partial:
         """Outcomes, seconds and alarms that were put under this key, or None."""
         path = self._path(key)
         try:
-            kept = _unsealed(parse_json(read_bytes(path, limit=MOST_BYTES)))
+            content = parse_json(read_bytes(path, limit=MOST_BYTES))
+            check_kept(content)
+            kept = {key: value for key, value in content.items() if key != "sha256"}
+            if content.get("sha256") != _seal(kept):
+                raise UserError("it does not agree with its own checksum")
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -72,16 +76,3 @@ class Partial:
 
 def _seal(kept: Mapping[str, Any]) -> str:
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _unsealed(content: Any) -> Mapping[str, Any]:
-    """What was kept, if it is as it was.
-
-    Raises:
-        ValueError: it is not.
-    """
-    check_kept(content)
-    kept = {key: value for key, value in content.items() if key != "sha256"}
-    if content.get("sha256") != _seal(kept):
-        raise UserError("it does not agree with its own checksum")
-    return kept

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -206,17 +206,14 @@ def probe_run(
             test.digest(),
             more={"branch": branch, "train_images": len(train)},
         )
-        probed = Probe(subject, encoders, _how_heads_learn(updates))
+        robust = {"attack": f"pgd{_STEPS}", "updates": updates, "batch_size": _BATCH_SIZE, "lr": _LR}
+        how = {
+            "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
+            "robust": {**robust, "weight_decay": _WEIGHT_DECAY},
+        }
+        probed = Probe(subject, encoders, how)
         if before is not None:
             probed = probed.with_earlier(before)
         versions = {"protoat": protoat.__version__, "torch": torch.__version__}
         write_record(run.path / "probe.json", json.dumps({**probed.to_json(), **versions}, indent=1))
     return probed
-
-
-def _how_heads_learn(updates: int) -> dict[str, dict[str, Any]]:
-    robust = {"attack": f"pgd{_STEPS}", "updates": updates, "batch_size": _BATCH_SIZE, "lr": _LR}
-    return {
-        "standard": {"solver": "L-BFGS", "weight_decay": _WEIGHT_DECAY},
-        "robust": {**robust, "weight_decay": _WEIGHT_DECAY},
-    }

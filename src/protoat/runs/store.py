@@ -125,7 +125,7 @@ def environment(device: torch.device, processes: int) -> dict[str, Any]:
         "command": sys.argv,
         **origin(),
         "python": platform.python_version(),
-        "packages": dict(_versions()),
+        "packages": {name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
@@ -145,11 +145,6 @@ def origin() -> dict[str, Any]:
 
 
 @cache  # what runs is what was imported
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _PACKAGES}
-
-
-@cache
 def _commit(package: Path) -> str | None:
     """Commit of a package's source, marked when files have changed since; None outside its repository."""
     git = ["git", "-C", str(package)]

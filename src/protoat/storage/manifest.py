@@ -85,17 +85,16 @@ def read_record_bytes(path: Path, *, lines: bool = False) -> bytes:
         FileNotFoundError: it is not there.
         ValueError: it is damaged, or no file; see also `protoat.storage.files.read_bytes`.
     """
-    for last in (*[False] * (_TRIES - 1), True):
+    for tries in range(1, _TRIES + 1):
         content = read_bytes(path, limit=MOST_BYTES)
         content = whole_lines(content) if lines else content
         try:
             check(path, sha256(content).hexdigest())
+            break
         except ValueError:
-            if last:
+            if tries == _TRIES:
                 raise
-            continue
-        return content
-    raise AssertionError
+    return content
 
 
 def whole_lines(content: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from protoat.training.seeding import seed_everything
 from protoat.training.signals import helpers_spared, workers_spared
 
 
+@dataclass(eq=False)
 class Batches:
     """Serves epochs of a loader, on the device, and can begin inside one.
 
@@ -31,7 +33,7 @@ class Batches:
     ``random``, which is set for each batch, and what `LoaderMemory` finds, which is part of each checkpoint.
 
     Args:
-        loader: a sized iterable of batches, see `as_batch`; a `DataLoader` is shared out by Accelerate when there are
+        raw: a sized iterable of batches, see `as_batch`; a `DataLoader` is shared out by Accelerate when there are
             several processes, every other loader must give each process its own share.
         dtypes: floating-point types that the model takes.
         labelled: whether batches must have labels.
@@ -41,59 +43,34 @@ class Batches:
         ValueError: no batches, what can be read only once, or a loader made for another number of processes.
     """
 
-    def __init__(
-        self,
-        loader: Any,
-        accelerator: Accelerator,
-        *,
-        seed: int,
-        memory_format: MemoryFormat,
-        dtypes: Collection[torch.dtype],
-        labelled: bool,
-        per_image: bool,
-    ) -> None:
-        processes = accelerator.num_processes
-        _check_loader(loader)
-        if getattr(loader, "world_size", processes) != processes:
+    raw: Any
+    accelerator: Accelerator
+    _: KW_ONLY
+    seed: int
+    memory_format: MemoryFormat
+    dtypes: Collection[torch.dtype]
+    labelled: bool
+    per_image: bool
+
+    def __post_init__(self) -> None:
+        processes = self.accelerator.num_processes
+        _check_loader(self.raw)
+        if getattr(self.raw, "world_size", processes) != processes:
             raise UserError(
-                f"the loader shares data among {loader.world_size} processes, and the run has {processes}; "
+                f"the loader shares data among {self.raw.world_size} processes, and the run has {processes}; "
                 "build it with rank=accelerator.process_index, world_size=accelerator.num_processes"
             )
-        self.raw = loader
-        if isinstance(loader, DataLoader) and processes > 1:
-            loader = accelerator.prepare_data_loader(loader)
-        self.loader = loader
-        self.seed = seed
-        self.device = accelerator.device
-        self.process = accelerator.process_index
-        self.memory_format = memory_format
-        self.dtypes = dtypes
-        self.labelled = labelled
-        self.per_image = per_image
-        self.goes_on = is_stateful(loader) and not hasattr(loader, "iterate")
+        shared = isinstance(self.raw, DataLoader) and processes > 1
+        self.loader = self.accelerator.prepare_data_loader(self.raw) if shared else self.raw
+        self.device = self.accelerator.device
+        self.goes_on = is_stateful(self.loader) and not hasattr(self.loader, "iterate")
         # torchdata's loader draws from its generator whenever an iterator is made, which its own state leaves out.
-        kept = getattr(loader, "generator", None) if self.goes_on else loader
-        self.memory = LoaderMemory(None if hasattr(loader, "iterate") else kept)
+        self.memory = LoaderMemory(getattr(self.loader, "generator", None) if self.goes_on else self.loader)
         self._at_start = self._restored = self.memory.state()
         self._inside = False
 
     def __len__(self) -> int:
         return len(self.loader)
-
-    def first(self) -> tuple[Tensor, Tensor]:
-        """A first batch, as it would be trained on; the loader is as before afterwards.
-
-        Raises:
-            ValueError: it is no batch of images in [0, 1] with labels.
-        """
-        return first_batch(
-            self.raw,
-            self.device,
-            dtypes=self.dtypes,
-            labelled=self.labelled,
-            per_image=self.per_image,
-            what="training",
-        )
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Batches of pass `epoch` (from 0), from batch `first` on."""
@@ -128,7 +105,7 @@ class Batches:
         iterator: Iterator[Any] | None = None
         with workers_spared(self.loader):
             for index in range(begin, len(self.loader)):
-                seed_everything(self.device, "batch", self.seed, epoch, index, self.process)
+                seed_everything(self.device, "batch", self.seed, epoch, index, self.accelerator.process_index)
                 if iterator is None:
                     iterator = _fresh(self.loader, self.goes_on)
                     if begin:
@@ -167,7 +144,7 @@ def first_batch(
     """
     own, epoch = hasattr(loader, "iterate"), getattr(loader, "epoch", 0)
     before = loader.state_dict() if is_stateful(loader) and not own else None
-    memory = LoaderMemory(loader if before is None and not own else None)
+    memory = LoaderMemory(loader if before is None else None)
     state = memory.state()
     try:
         with preserve_host_random_state(device), workers_spared(loader):

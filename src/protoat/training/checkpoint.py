@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -77,10 +77,8 @@ def save(
     update: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
-    *,
-    also_keep: Collection[int] = (),
 ) -> Path:
-    """Writes ``folder/<update>/``, then removes all but the last two checkpoints.
+    """Writes ``folder/<update>/``, then removes all but the last two checkpoints and those where their epochs began.
 
     Everything goes into a hidden folder that is renamed when each file is on disk, so a kill at any moment leaves the
     previous checkpoint in place. In a distributed run every process calls this and writes its own files.
@@ -88,8 +86,8 @@ def save(
     Args:
         update: optimizer steps taken; names the checkpoint.
         tensors: by file name, then by key; names differ between processes.
-        state: JSON values; the main process's are kept.
-        also_keep: further updates whose checkpoints stay.
+        state: JSON values; the main process's are kept. ``run`` holds `epoch_update`, at which the present epoch began
+            and to whose checkpoint it may have to return.
 
     Raises:
         DiskError: the disk is full or cannot be written; the previous checkpoints are as before.
@@ -117,7 +115,7 @@ def save(
             }
             written = {**state, "update": update, "files": sums}
             body = json.dumps(written, sort_keys=True)
-            content = json.dumps({"sha256": _sha256(body.encode()), "state": written}, indent=1)
+            content = json.dumps({"sha256": sha256(body.encode()).hexdigest(), "state": written}, indent=1)
             opened.write_new(_STATE, content.encode())
             opened.sync()
         with open_folder(folder, within=folder.parent) as opened:
@@ -127,7 +125,7 @@ def save(
                     _discard(opened, name)
             opened.rename(partial.name, final.name)
             opened.sync()
-            _prune(opened, also_keep)
+            _prune(opened)
 
     what = f"write checkpoint {final}"
     try:
@@ -142,16 +140,16 @@ def save(
     return final
 
 
-def clear(folder: Path, *, also_keep: Collection[int] | None) -> None:
+def clear(folder: Path, latest: Checkpoint) -> None:
     """Removes what a kill left: parts of checkpoints, and whole ones that `save` had not removed yet.
 
     Args:
-        also_keep: as that of the last `save`; None leaves whole checkpoints alone.
+        latest: as found there; whole checkpoints are left alone where newer ones are damaged.
     """
     with open_folder(folder, within=folder.parent) as opened:
         _clear(opened)
-        if also_keep is not None:
-            _prune(opened, also_keep)
+        if latest.path.name == _existing(opened.names())[-1]:
+            _prune(opened)
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
@@ -182,7 +180,7 @@ def load(path: Path, *, verify: bool = True) -> Checkpoint:
     try:
         content = parse_json(read_bytes(path / _STATE, limit=MOST_BYTES, within=path.parent.parent))
         state = content["state"]
-        if content["sha256"] != _sha256(json.dumps(state, sort_keys=True).encode()):
+        if content["sha256"] != sha256(json.dumps(state, sort_keys=True).encode()).hexdigest():
             raise CheckpointError(f"{path / _STATE} was altered")
         for name, expected in state["files"].items() if verify else ():
             if not _FILE.fullmatch(name) or sha256_of(path / name, within=path) != expected:
@@ -231,10 +229,15 @@ def _clear(folder: Folder) -> None:
         folder.remove(name)
 
 
-def _prune(folder: Folder, also_keep: Collection[int]) -> None:
-    """Removes all but the last two checkpoints."""
-    for name in _existing(folder.names())[:-2]:
-        if int(name) not in also_keep:
+def _prune(folder: Folder) -> None:
+    """Removes all but the last two checkpoints and those where their epochs began; none where that cannot be told."""
+    names = _existing(folder.names())
+    try:
+        starts = {load(folder.path / name, verify=False).state["run"]["epoch_update"] for name in names[-2:]}
+    except (CheckpointError, KeyError, TypeError):
+        return
+    for name in names[:-2]:
+        if int(name) not in starts:
             _discard(folder, name)
 
 
@@ -242,7 +245,3 @@ def _discard(folder: Folder, name: str) -> None:
     """Removes a checkpoint; what a kill leaves of it no longer looks like one."""
     folder.rename(name, f".{name}")
     folder.remove(f".{name}")
-
-
-def _sha256(content: bytes) -> str:
-    return sha256(content).hexdigest()

@@ -23,7 +23,7 @@ from protoat.models.memory_format import MemoryFormat, check_memory_format
 from protoat.objective import Objective
 from protoat.storage.locks import working_on
 from protoat.training.averaging import Averaging
-from protoat.training.batches import Batches
+from protoat.training.batches import Batches, first_batch
 from protoat.training.devices import check_accelerator, make_accelerator
 from protoat.training.fit_arguments import (
     Select,
@@ -208,17 +208,14 @@ def fit(
             stack.enter_context(working_on(folder))
         stack.enter_context(preserve_host_random_state(accelerator.device))
         dtypes = float_types(model)
-        batches = Batches(
-            train,
-            accelerator,
-            seed=seed,
-            memory_format=memory_format,
-            dtypes=dtypes,
-            labelled=objective.method.labelled,
-            per_image=objective.per_image,
-        )
+        form: dict[str, Any] = {
+            "dtypes": dtypes,
+            "labelled": objective.method.labelled,
+            "per_image": objective.per_image,
+        }
+        batches = Batches(train, accelerator, seed=seed, memory_format=memory_format, **form)
         learner = stack.enter_context(Learner(model, objective, optimizer, accelerator, settings))
-        first = batches.first()
+        first = first_batch(train, accelerator.device, what="training", **form)
         _check_together(train, first[0], learner, len(batches), validated=validation is not None)
         watch = None
         if validation is not None:
@@ -235,7 +232,12 @@ def fit(
         precision = chosen_precision(attack_precision, folder, learner, *first)
         stack.enter_context(attacks_in(precision))
         state = RunState(identity(learner, None if watch is None else watch.attack, precision, len(batches)))
-        saver = stack.enter_context(Saver(folder, learner, state, _kept(batches, watch, settings.schedule)))
+        kept: dict[str, Kept] = {"training loader": batches}
+        if watch is not None:
+            kept["validation loader"] = watch.memory
+        if isinstance(settings.schedule, TorchSchedule):
+            kept["schedule"] = settings.schedule
+        saver = stack.enter_context(Saver(folder, learner, state, kept))
         saver.begin(resume=resume)
         trackers = stack.enter_context(Trackers(loggers, folder, state.identity if config is None else config))
         class_names = train.data.class_names if isinstance(train, ImageLoader) else ()
@@ -254,7 +256,7 @@ def _check_together(train: Any, images: Tensor, learner: Learner, batches: int, 
     """Refuses what does not fit the data or the length of the run, and warns of what never happens in it."""
     settings, objective = learner.settings, learner.objective
     check_single_image(
-        train, images.to(learner.accelerator.device), learner.unwrapped, learner.modes.learning, objective
+        train, images[:1].to(learner.accelerator.device), learner.unwrapped, learner.modes.learning, objective
     )
     if isinstance(train, ImageLoader):
         objective.count_classes(train.data.labels, train.data.num_classes)
@@ -266,13 +268,3 @@ def _check_together(train: Any, images: Tensor, learner: Learner, batches: int, 
         validated=validated and settings.validate_every == 1,
     )
     warn_of_the_unreached(learner.unwrapped, objective, settings)
-
-
-def _kept(batches: Batches, watch: Validation | None, schedule: Schedule) -> dict[str, Kept]:
-    """What has a state of its own in checkpoints, by name."""
-    kept: dict[str, Kept] = {"training loader": batches}
-    if watch is not None:
-        kept["validation loader"] = watch
-    if isinstance(schedule, TorchSchedule):
-        kept["schedule"] = schedule
-    return kept

@@ -158,13 +158,13 @@ def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:
 
 
 def check_single_image(
-    loader: Any, images: Tensor, model: nn.Module, learning: Collection[nn.Module], objective: Objective
+    loader: Any, image: Tensor, model: nn.Module, learning: Collection[nn.Module], objective: Objective
 ) -> None:
     """Refuses batches of one image where batch norm cannot train on it.
 
     Args:
         loader: of the training images.
-        images: (B, ...), a first batch; of one image a forward is made in eval mode, which changes nothing.
+        image: (1, ...); one forward in eval mode, which changes nothing.
         model: of which no batch norm may see one value of each channel.
         learning: the modules that train in train mode.
         objective: its regularizer sees embeddings, so that each batch norm in it sees one value of each channel.
@@ -186,7 +186,7 @@ def check_single_image(
     try:
         if hooks:
             with attacking(model), torch.no_grad():
-                model(images[:1])
+                model(image)
     finally:
         for hook in hooks:
             hook.remove()

@@ -62,7 +62,7 @@ class Learner:
         self._marks = {name: model.__dict__[name] for name in _MARKS if name in model.__dict__}
         self.modes = ModuleModes(model)
         metric = objective.regularizer
-        self.metric_modes = None if metric is None else ModuleModes(metric, "regularizer")
+        self._all_modes = [self.modes, *([] if metric is None else [ModuleModes(metric, "regularizer")])]
         model.to(accelerator.device)
         if settings.memory_format is not None:
             model.to(memory_format=torch.channels_last)
@@ -91,9 +91,8 @@ class Learner:
 
     def train(self) -> None:
         """Puts model and regularizer into the modes in which they learn."""
-        self.modes.train()
-        if self.metric_modes is not None:
-            self.metric_modes.train()
+        for modes in self._all_modes:
+            modes.train()
 
     def step(self, loss: Tensor, lr: float | None) -> None:
         """One optimizer step at learning rate `lr` (None: as it is); every group keeps its ratio to `base_lr`."""
@@ -203,9 +202,8 @@ class Learner:
         for name in _MARKS:
             self.unwrapped.__dict__.pop(name, None)
         self.unwrapped.__dict__.update(self._marks)
-        self.modes.restore()
-        if self.metric_modes is not None:
-            self.metric_modes.restore()
+        for modes in self._all_modes:
+            modes.restore()
         if not self.settings.schedule.moves_optimizer:
             for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = base

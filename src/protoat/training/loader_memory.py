@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -17,6 +17,16 @@ from protoat.training.nested import pack, unpack
 _DEPTH, _WIDTH, _MOST = 8, 100, 10_000
 _OPAQUE = (Tensor, np.ndarray, type, ModuleType, str, bytes, int, float, complex, bool, type(None))
 _PLAIN = (bool, int, float, str, type(None))
+# How generators give their state, and take it.
+_GENERATORS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    torch.Generator: (lambda part: part.get_state(), lambda part, state: part.set_state(state)),
+    np.random.Generator: (
+        lambda part: part.bit_generator.state,
+        lambda part, state: setattr(part.bit_generator, "state", state),
+    ),
+    np.random.RandomState: (lambda part: part.get_state(legacy=False), lambda part, state: part.set_state(state)),
+    random.Random: (lambda part: part.getstate(), lambda part, state: part.setstate(state)),
+}
 
 
 def is_stateful(part: Any) -> bool:
@@ -34,23 +44,20 @@ class LoaderMemory:
     torch's own, plain attributes that have changed since the run began.
 
     Args:
-        loader: any iterable of batches.
+        loader: any iterable of batches; one with ``iterate`` begins where it is told, so nothing of it is kept.
 
     Raises:
         ValueError: a ``state_dict`` that no checkpoint can hold.
     """
 
     def __init__(self, loader: Any) -> None:
-        self._parts = dict(_parts(loader))
+        self._parts = {} if hasattr(loader, "iterate") else dict(_parts(loader))
         self._first = {
             name: _attributes(part)
             for name, part in self._parts.items()
             if not (_is_generator(part) or is_stateful(part)) and _counts(name, part)
         }
         self.state()
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
 
     def state(self) -> dict[str, Tensor]:
         """The present state, as tensors."""
@@ -61,7 +68,7 @@ class LoaderMemory:
                 now = _attributes(part)
                 found[name] = {key: value for key, value in now.items() if not _same(value, first.get(key, part))}
             else:
-                found[name] = _get(part)
+                found[name] = _access(part)[0](part)
         return pack({name: value for name, value in found.items() if value != {}}, "the loader's state")
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -72,7 +79,7 @@ class LoaderMemory:
                 setattr(self._parts[name], key, _copied(value))
         for name, value in saved.items():
             if name in self._parts and name not in self._first:
-                _set(self._parts[name], value)
+                _access(self._parts[name])[1](self._parts[name], value)
 
 
 def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
@@ -116,32 +123,13 @@ def _filled(cell: Any) -> bool:
 
 
 def _is_generator(part: Any) -> bool:
-    return isinstance(part, torch.Generator | np.random.Generator | np.random.RandomState | random.Random)
+    return isinstance(part, tuple(_GENERATORS))
 
 
-def _get(part: Any) -> Any:
-    if isinstance(part, torch.Generator):
-        return part.get_state()
-    if isinstance(part, np.random.Generator):
-        return part.bit_generator.state
-    if isinstance(part, np.random.RandomState):
-        return part.get_state(legacy=False)
-    if isinstance(part, random.Random):
-        return part.getstate()
-    return part.state_dict()
-
-
-def _set(part: Any, value: Any) -> None:
-    if isinstance(part, torch.Generator):
-        part.set_state(value)
-    elif isinstance(part, np.random.Generator):
-        part.bit_generator.state = value
-    elif isinstance(part, np.random.RandomState):
-        part.set_state(value)
-    elif isinstance(part, random.Random):
-        part.setstate(value)
-    else:
-        part.load_state_dict(value)
+def _access(part: Any) -> tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]:
+    """How a part gives its state, and takes it."""
+    own = (lambda part: part.state_dict(), lambda part, state: part.load_state_dict(state))
+    return next((access for kind, access in _GENERATORS.items() if isinstance(part, kind)), own)
 
 
 def _counts(name: str, part: Any) -> bool:

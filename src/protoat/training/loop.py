@@ -85,8 +85,8 @@ class Loop:
         line = self._end_epoch(epoch)
         line["seconds"] = round(time.perf_counter() - started, 3)
         state.finish_epoch(line)
-        measured = self.validation is not None and "validation" in line
-        self.log.append(line, self.validation.by_mode if measured and self.validation is not None else {})
+        by_mode = self.validation.by_mode if self.validation is not None and "validation" in line else {}
+        self.log.append(line, by_mode)
         said = f"epoch {line['epoch']} of {self.epochs}: {_summary(line)}"
         if logger.isEnabledFor(logging.INFO):
             logger.info("%s", said)

@@ -73,9 +73,9 @@ class TermSums:
         own = torch.tensor([value / self.count for value in self.sums.values()], dtype=dtype, device=device)
         return dict(zip(self.sums, mean_over_processes(own).tolist(), strict=True))
 
-    def restart(self, sums: dict[str, float] | None = None, count: int = 0) -> None:
+    def restart(self, sums: dict[str, float], count: int) -> None:
         """Begins an epoch, or goes on in the middle of one."""
-        self.sums, self.count = dict(sums or {}), count
+        self.sums, self.count = dict(sums), count
 
 
 class MetricsLog:
@@ -94,7 +94,7 @@ class MetricsLog:
         history: list[dict[str, Any]],
         accelerator: Accelerator,
         trackers: Trackers,
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str],
     ) -> None:
         self.accelerator = accelerator
         self.trackers = trackers

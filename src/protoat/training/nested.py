@@ -16,7 +16,7 @@ from protoat.errors import UserError
 _JSON = "json"
 
 
-def pack(value: Any, what: str = "state") -> dict[str, Tensor]:
+def pack(value: Any, what: str) -> dict[str, Tensor]:
     """Any nesting of lists, tuples, dictionaries, numbers, texts, bytes, arrays and tensors, as tensors by name.
 
     Args:
@@ -26,7 +26,7 @@ def pack(value: Any, what: str = "state") -> dict[str, Tensor]:
         ValueError: something else is inside; says what and where.
 
     >>> state = {1: (2.5, None), "order": [torch.tensor([3])]}
-    >>> sorted(pack(state)), unpack(pack(state)) == state
+    >>> sorted(pack(state, "x")), unpack(pack(state, "x")) == state
     (['0', 'json'], True)
     """
     tensors: dict[str, Tensor] = {}

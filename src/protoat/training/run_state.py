@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,17 +54,13 @@ class RunState:
     best: dict[str, Any] | None = None
     stopped: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The values, ready for JSON."""
-        return asdict(self)
-
     def resume(self, saved: Mapping[str, Any]) -> None:
         """Takes over the values of an interrupted run.
 
         Raises:
             ValueError: it was another run, and what differs is named; or these are no values of a run.
         """
-        if wrong := [name for name in self.as_json() if not self._suits(name, saved.get(name))]:
+        if wrong := [entry.name for entry in fields(self) if not self._suits(entry.name, saved.get(entry.name))]:
             raise UserError(f"the state of the run has no {wrong[0]!r} that a run could go on from")
         if different := list(differences(saved["identity"], self.identity)):
             raise UserError(

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,18 +44,15 @@ class Saver:
         kept: what else has a state of its own in each process, by name.
     """
 
-    def __init__(
-        self, out: Path | None, learner: Learner, state: RunState, kept: Mapping[str, Kept] | None = None
-    ) -> None:
+    def __init__(self, out: Path | None, learner: Learner, state: RunState, kept: Mapping[str, Kept]) -> None:
         self.out = out
         self.folder = None if out is None else out / "checkpoints"
         self.learner = learner
         self.state = state
         self.accelerator = learner.accelerator
-        self.kept = dict(kept or {})
+        self.kept = kept
         self.was_empty = out is not None and {LOCK}.issuperset(path.name for path in out.iterdir())
         self.saved_update = 0
-        self._last_start = 0  # where the epoch of the last checkpoint began: that one, too, may have to be returned to
         self._epoch_start: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
     def begin(self, *, resume: bool) -> None:
@@ -81,10 +79,9 @@ class Saver:
             on_main(self._keep_best, "read the best weights")
         _say_other_threads(found.state, self.accelerator.device)
         self._restore(found)
-        folder, starts = self.folder, self._epoch_starts(found)
-        on_main(lambda: checkpoint.clear(folder, also_keep=starts), f"remove what a kill left in {folder}")
+        folder = self.folder
+        on_main(lambda: checkpoint.clear(folder, found), f"remove what a kill left in {folder}")
         self.saved_update = self.state.update
-        self._last_start = self.state.epoch_update
 
     def __enter__(self) -> Saver:
         return self
@@ -97,16 +94,6 @@ class Saver:
                     if name != LOCK:
                         folder.remove(name)
 
-    def _epoch_starts(self, found: checkpoint.Checkpoint) -> set[int] | None:
-        """Where the epochs of the last two checkpoints began, as `save` keeps them; None where one is damaged."""
-        last = [found.path.parent / name for name in checkpoint.existing(found.path.parent)[-2:]]
-        if found.path != last[-1]:
-            return None
-        try:
-            return {checkpoint.load(path, verify=False).state["run"]["epoch_update"] for path in last}
-        except (CheckpointError, KeyError, TypeError):
-            return None
-
     def _keep_best(self) -> None:
         """Refuses to go on with best weights that are damaged, because they will not be written again."""
         assert self.out is not None
@@ -118,7 +105,6 @@ class Saver:
         if self.folder is None:
             return None
         common, own, plain = self.learner.state()
-        starts, self._last_start = {self._last_start, self.state.epoch_update}, self.state.epoch_update
         for name, keeper in self.kept.items():
             own |= prefixed(f"kept.{name}", keeper.state())
         tensors = {f"process-{self.accelerator.process_index}": own}
@@ -129,8 +115,7 @@ class Saver:
             self.folder,
             self.state.update,
             tensors,
-            {"run": self.state.as_json(), "learner": plain, "threads": torch.get_num_threads()},
-            also_keep=starts,
+            {"run": asdict(self.state), "learner": plain, "threads": torch.get_num_threads()},
         )
 
     def begin_epoch(self) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
@@ -57,7 +58,7 @@ def workers_spared(loader: Any) -> Iterator[None]:
         yield
         return
     own = source.worker_init_fn
-    source.worker_init_fn = _Spared(own)
+    source.worker_init_fn = partial(_begin_spared, own)
     try:
         yield
     finally:
@@ -82,20 +83,15 @@ def helpers_spared() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Spared:
-    """Runs at the start of a worker; a class, so that it can be sent to one."""
-
-    def __init__(self, own: Callable[[int], None] | None) -> None:
-        self.own = own
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, "sigwaitinfo"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            parent = multiprocessing.parent_process()  # not the server that may have forked this one
-            threading.Thread(target=_end_with, args=(parent and parent.pid,), daemon=True).start()
-        if self.own is not None:
-            self.own(worker)
+def _begin_spared(own: Callable[[int], None] | None, worker: int) -> None:
+    """Runs at the start of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        parent = multiprocessing.parent_process()  # not the server that may have forked this one
+        threading.Thread(target=_end_with, args=(parent and parent.pid,), daemon=True).start()
+    if own is not None:
+        own(worker)
 
 
 def _end_with(parent: int | None) -> None:

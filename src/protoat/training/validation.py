@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def default_attack(objective: Objective) -> Attack | None:
     return None if isinstance(method, Standard) else PGD(method.threat, steps=10)
 
 
+@dataclass(eq=False)
 class Validation:
     """Measures a model on the same images, with the same random starts, each time it is called.
 
@@ -50,6 +52,7 @@ class Validation:
         name_worst: name the worst mode; `data` must say the mode of each image, as `ImageData` does.
 
     Attributes:
+        memory: what the caller's loader remembers, for checkpoints.
         by_mode: of the last call, ``mode_clean`` and ``mode_robust``: the accuracy of each mode, by name; where no
             modes are known ``class_clean`` and ``class_robust``, by number where `data` has no names.
 
@@ -57,43 +60,27 @@ class Validation:
         ValueError: no iterable of batches of images in [0, 1] with labels.
     """
 
-    def __init__(
-        self,
-        data: Any,
-        attack: Attack | None,
-        *,
-        device: torch.device,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        dtypes: Collection[torch.dtype] = (torch.float32,),
-        name_worst: bool = False,
-    ) -> None:
-        self.data: Any = as_image_data(data, dtypes=dtypes) if is_whole(data) else data
-        data = self.data
-        self.attack = attack
-        self.device = device
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self._told: set[str] = set()
-        self._looked = False
-        self.dtypes = dtypes
-        self.name_worst = name_worst
+    data: Any
+    attack: Attack | None
+    _: KW_ONLY
+    device: torch.device
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    dtypes: Collection[torch.dtype] = (torch.float32,)
+    name_worst: bool = False
+
+    def __post_init__(self) -> None:
+        if is_whole(self.data):
+            self.data = as_image_data(self.data, dtypes=self.dtypes)
         self.by_mode: dict[str, dict[str, float]] = {}
-        self.memory = LoaderMemory(None if hasattr(data, "images") or hasattr(data, "iterate") else data)
-        if not hasattr(data, "images"):
-            if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-                raise UserError(f"validation is a {type(data).__name__}, expected {FORMS}")
-            first_batch(data, device, dtypes=dtypes, what="validation")
-
-    def state(self) -> dict[str, Tensor]:
-        """What the caller's loader remembers, for a checkpoint."""
-        return self.memory.state()
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
-        self.memory.restore(tensors)
+        self._told: set[str] = set()
+        self._has_images = hasattr(self.data, "images")
+        self.memory = LoaderMemory(None if self._has_images else self.data)
+        if not self._has_images:
+            if not hasattr(self.data, "__iter__") and not hasattr(self.data, "__getitem__"):
+                raise UserError(f"validation is a {type(self.data).__name__}, expected {FORMS}")
+            first_batch(self.data, self.device, dtypes=self.dtypes, what="validation")
 
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """``images``, ``clean`` and, with an attack, ``robust``: a count and two fractions.
@@ -136,7 +123,6 @@ class Validation:
     def _counts(self, model: nn.Module, *, by_mode: bool = False) -> Tensor:
         """(3, classes or modes) of this process: images, those right when clean, those right under attack."""
         nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._looked = False
         grouped, when_clean, attacked, count = [nothing], [nothing], [nothing], 0
         for index, (images, labels, modes) in enumerate(self._batches()):
             groups = (modes if by_mode else labels).to(self.device)
@@ -144,7 +130,8 @@ class Validation:
             if index % self.world_size != self.rank:
                 continue
             x, y = check_images(images.to(self.device)), labels.to(self.device)
-            self._say(model, x)
+            if index == self.rank and len(x):
+                self._say(model, x)
             with attacking(model), torch.no_grad():
                 clean = predicted(output_of(model, x).logits) == y
             robust = clean
@@ -160,10 +147,7 @@ class Validation:
         return torch.stack([torch.bincount(found, minlength=count).float() for found in every])
 
     def _say(self, model: nn.Module, x: Tensor) -> None:
-        """Warns, at the first batch of each call, of what makes its numbers mean less; of each thing once."""
-        if self._looked or not len(x):
-            return
-        self._looked = True
+        """Warns of what makes the numbers of a call mean less, told by its first batch; of each thing once."""
         found = examine(model, x[:4])
         follows = self.attack is not None and self.attack.follows_gradients
         if self.attack is not None:
@@ -173,18 +157,14 @@ class Validation:
                 self._told.add(finding.code)
                 logger.warning("validation: %s: %s", finding.code, finding.text)
 
-    def _batches(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images, labels, and modes, which are the labels where no others are known."""
-        return self._of_images() if hasattr(self.data, "images") else self._of_batches()
-
-    def _of_batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if self._has_images:
+            for start in range(0, len(self.data.labels), _BATCH_SIZE):
+                chosen = slice(start, start + _BATCH_SIZE)
+                yield self.data.pixels(chosen, self.device), self.data.labels[chosen], self.data.modes[chosen]
+            return
         with workers_spared(self.data):
             for batch in self.data:
                 x, y = as_batch(batch, dtypes=self.dtypes)
-                check_images(x)
-                yield x, y, y
-
-    def _of_images(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for start in range(0, len(self.data.labels), _BATCH_SIZE):
-            chosen = slice(start, start + _BATCH_SIZE)
-            yield self.data.pixels(chosen, self.device), self.data.labels[chosen], self.data.modes[chosen]
+                yield check_images(x), y, y

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protoat.errors import UserError
-from protoat.records.schema import check_type
+from protoat.records.checks import check_type
 from protoat.records.types import Audit, Epoch, Evaluation, Facts, RecipeFile
 
 # Letters are given: to find all that Unicode has takes seconds where Hypothesis has no folder to keep them in.
@@ -37,8 +37,9 @@ def test_what_fits_is_let_through_and_nothing_else(value: Any, expected: Any) ->
 def fits(value: Any, expected: Any) -> bool:  # noqa: PLR0911 - a case for each kind of type
     """The rule again, without places and words."""
     if hasattr(expected, "__required_keys__"):
-        known = get_type_hints(expected)
-        there = isinstance(value, dict) and expected.__required_keys__ <= value.keys()
+        known, marked = get_type_hints(expected), get_type_hints(expected, include_extras=True)
+        needed = {key for key in expected.__required_keys__ if get_origin(marked[key]) is not Annotated}
+        there = isinstance(value, dict) and needed <= value.keys()
         return there and all(fits(entry, known[key]) for key, entry in value.items() if key in known)
     kind, inner = get_origin(expected), get_args(expected)
     if kind is dict:
