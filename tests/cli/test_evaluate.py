@@ -20,6 +20,7 @@ from protoat.data import Digits, ImageData
 from protoat.recipes.reading import read_recipe
 from protoat.runs.train import train
 from protoat.storage.manifest import write_record
+from tests.compiling import counted
 from tests.processes import begin
 
 SHORT = ["--epochs", "3", "--validation_size", "50", "--method", "Standard", "--schedule", "none", "--batch_size", "64"]
@@ -118,6 +119,23 @@ def test_any_model_with_weights_is_measured_and_shown(here: Path, printed) -> No
         assert f" {entry['correct'] / 2:.1f} " in row
     assert "not audited for masked gradients; do so: protoat audit, with the options that name it here" in shown
     assert "linf 0.05" in printed("show", "out")[0]
+
+
+def test_compiled_attacks_are_recorded(here: Path, printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = counted(monkeypatch, "eager")
+    printed(*MODEL, "--weights", "a.safetensors", "--attacks", "pgd3", "--n", "40", "--compile")
+    attacks = record(here / "out")["attacks"]
+    assert attacks["pgd3"]["parameters"]["compiled"] is True and "compiled" not in attacks["clean"]["parameters"]
+    assert graphs.frame_count == 1
+
+
+def test_what_the_compiler_refuses_is_one_line(here: Path, refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> object:
+        raise RuntimeError("no kernel for this\n\nand a long log")
+
+    counted(monkeypatch, refusing)
+    said = refused(*MODEL, "--weights", "a.safetensors", "--attacks", "pgd3", "--compile")
+    assert "cannot be compiled here: " in said and "no kernel for this; " in said and "or leave out --compile" in said
 
 
 def test_other_weights_put_the_record_aside(here: Path, printed) -> None:

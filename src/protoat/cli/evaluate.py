@@ -33,7 +33,7 @@ def main(args: list[str]) -> None:
     if "--attacks.help" in args:
         say(HELP, lines=True)
         return
-    advise(options_of_data)
+    advise(lambda: {**options_of_data(), "compile": ["compile"]})
     parser = subject_parser("protoat evaluate")
     parser.add_argument(
         "--attacks",
@@ -54,6 +54,12 @@ def main(args: list[str]) -> None:
         help="bf16 lets PGD with one run, BIM, MIM, PMA and APGD, also within aa and aa-fast, take gradients in "
         "bfloat16, but for the last quarter of the steps; all else is float32. auto times a pass and takes the faster. "
         "The record says which",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the passes of attacks through torch.compile, with CUDA graphs on a GPU: takes a minute or so once, "
+        "and does not pay on a CPU. The record says so",
     )
     parser.add_argument(
         "--linear-probe",
@@ -80,6 +86,7 @@ def main(args: list[str]) -> None:
             batch_size=options.batch_size,
             budget_seconds=options.budget_seconds,
             attack_precision=options.attack_precision,
+            compile=options.compile,
             advance=_Accuracies(shown).advance,
         )
     if not PartialState().is_main_process:

@@ -21,6 +21,7 @@ from protoat.attacks import Attack
 from protoat.attacks.precision import Passes, present_precision
 from protoat.attacks.problem import Problem
 from protoat.data import ImageData
+from protoat.evaluation.compiled import CompiledNetwork, is_compiled
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.micro_batches import MicroBatched
 from protoat.functional.distributed import mean_over_processes
@@ -72,6 +73,7 @@ class Measurement:
     """All batches under all attacks, and what is known about them.
 
     Attributes:
+        stand_in: what the network is while it is attacked.
         failed: why an attack could not be measured, by name.
         alarms: for which an attack of two stages went on to the second, by name; see `Attack.stages`.
         outcomes, seconds: of this process, see `run`.
@@ -81,7 +83,7 @@ class Measurement:
     """
 
     network: MicroBatched
-    folded: FoldedBatchNorm
+    stand_in: FoldedBatchNorm | CompiledNetwork
     data: ImageData
     attacks: Mapping[str, Attack | None]
     batches: Sequence[Tensor]
@@ -235,7 +237,8 @@ class Measurement:
     def _outcome(self, name: str, attack: Attack | None, seed: str, rows: Tensor) -> Outcome:
         """The images at `rows` under an attack that draws from `seed`."""
         digest = sha256(rows.numpy().tobytes()).hexdigest()
-        key = json.dumps([name, parameters_of(attack), seed, digest], sort_keys=True)
+        parameters = parameters_of(attack, compiled=isinstance(self.stand_in, CompiledNetwork))
+        key = json.dumps([name, parameters, seed, digest], sort_keys=True)
         known = None if self.saved is None else self.saved.get(key)
         if known is not None:
             return Outcome(torch.tensor([outcome == "1" for outcome in known[0]], dtype=torch.bool), *known[1:])
@@ -256,7 +259,7 @@ class Measurement:
             return _NOTHING.judged(self.network, x, y).correct.cpu()
         number = random.Random(seed).getrandbits(63)
         # An attack through batch statistics needs the layers that have them.
-        with self.folded.in_place() if attack.bn == "eval" else nullcontext():
+        with self.stand_in.in_place() if attack.bn == "eval" else nullcontext():
             x_adv = attack.perturb(self.network, x, y, generator=torch.Generator(self.device).manual_seed(number))
         return _NOTHING.judged(self.network, x_adv, y).correct.cpu()
 
@@ -275,9 +278,12 @@ def _parts(attack: Attack | None) -> int:
     return 1 if attack is None else len(attack.queue) or 1
 
 
-def parameters_of(attack: Attack | None) -> dict[str, Any]:
-    """Everything that defines an attack, as JSON values, with the precision of its passes where that is not float32."""
+def parameters_of(attack: Attack | None, *, compiled: bool = False) -> dict[str, Any]:
+    """Everything that defines an attack, as JSON values, and its passes where they are not float32, or are compiled."""
     if attack is None:
         return {"attack": None}
     coarse = Passes(attack.gradient_steps).coarse or (attack.coarse_runs and present_precision() == "bf16")
-    return attack.parameters() | ({"precision": "bf16"} if coarse else {})
+    passes = ({"precision": "bf16"} if coarse else {}) | (
+        {"compiled": True} if compiled and is_compiled(attack) else {}
+    )
+    return attack.parameters() | passes

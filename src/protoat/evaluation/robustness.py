@@ -10,12 +10,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from protoat.arguments import check_choice, check_kind, check_number, check_whole
+from protoat.arguments import check_choice, check_flag, check_kind, check_number, check_whole
 from protoat.attacks.examination import Finding, examined, is_examined
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data.given import LabelledImages
 from protoat.evaluation.attack_names import Attacks, named_attacks
 from protoat.evaluation.attack_precision import chosen_precision
+from protoat.evaluation.compiled import CompiledNetwork, is_compiled
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.measurement import RIGHT, Advance, Measurement, Saved, parameters_of
 from protoat.evaluation.preparation import applicable, check_batch_norm, on_device, prepared
@@ -38,6 +39,7 @@ def evaluate(
     limit: int | None = None,
     budget_seconds: float | None = None,
     attack_precision: AttackPrecision | Literal["auto"] = "fp32",
+    compile: bool = False,
     device: torch.device | str | None = None,
     accelerator: Accelerator | None = None,
     saved: Saved | None = None,
@@ -77,6 +79,9 @@ def evaluate(
             success and every judgement are float32; so is all of any other attack, which decides by logits (DeepFool,
             FAB, Square, PGD with restarts, APGD under L1) or whose gradient bfloat16 drowns (TPGD). ``"auto"`` times a
             pass of this network, takes the faster one and logs it; with `saved`, a call that goes on keeps the choice.
+        compile: run the passes of attacks through ``torch.compile``, with CUDA graphs on a GPU, which the report says.
+            It takes a minute or so once, and does not pay on a CPU. The model as it is judges. Attacks through batch
+            statistics run as they are.
         device: where the model is measured, and moved back from; default where it is.
         accelerator: shares batches over its processes; every process gets the whole report.
         saved: outcomes of batches that need not be measured again; new ones are put there.
@@ -86,7 +91,8 @@ def evaluate(
         TypeError: data or attacks of another form.
         ValueError: no attacks or no images, an attack by name without `threat`, a number below 1, an attack with
             ``bn="train"`` or that such images or so many classes do not allow, a model that cannot take the images,
-            whose output does not fit the classes, or is not finite.
+            whose output does not fit the classes, or is not finite; with `compile`, one that cannot be compiled, or
+            whose outputs of an image depend on its batch.
 
     What makes the numbers mean less is logged and recorded in `Report.findings`. Attacks along gradients are left out
     where the model passes none, and an attack under which the model raises an error is left out with that error.
@@ -101,6 +107,7 @@ def evaluate(
     """
     _check_options(threat, batch_size, limit, budget_seconds)
     check_choice(Literal["fp32", "bf16", "auto"], attack_precision=attack_precision)
+    check_flag(compile=compile)
     wanted = named_attacks(attacks, threat)
     for name, attack in wanted.items():
         check_batch_norm(attack, name)
@@ -114,10 +121,13 @@ def evaluate(
             if attack_precision == "auto":
                 attack_precision = chosen_precision(network, images, order, wanted.values(), saved)
             with attacks_in(attack_precision, exact_end=True):
-                folded = FoldedBatchNorm(network, images.pixels(order[:4], where))
-                work = Measurement(network, folded, images, wanted, order.split(batch_size), where, saved, advance)
+                few = images.pixels(order[:4], where)
+                stand_in: FoldedBatchNorm | CompiledNetwork = (folded := FoldedBatchNorm(network, few))
+                if compile and any(map(is_compiled, wanted.values())):
+                    stand_in = CompiledNetwork(network, folded, few, batch_size=batch_size, found=found.findings)
+                work = Measurement(network, stand_in, images, wanted, order.split(batch_size), where, saved, advance)
                 outcomes, seconds = work.run(accelerator, budget_seconds)
-                described = {name: parameters_of(attack) for name, attack in wanted.items()}
+                described = {name: parameters_of(attack, compiled=compile) for name, attack in wanted.items()}
     reports, indices = _reports(work, order, outcomes, seconds, described)
     worst = worst_case(images, indices, reports, threat)
     entering = [wanted[name] for name in worst.parameters["attacks"]]

@@ -52,6 +52,7 @@ def measure(
     batch_size: int = 256,
     budget_seconds: float | None = None,
     attack_precision: AttackPrecision | Literal["auto"] = "fp32",
+    compile: bool = False,
     advance: Callable[[Advance], None] | None = None,
 ) -> Evaluation:
     """Measures a subject and adds the result to ``evaluation.json`` in its folder.
@@ -64,7 +65,7 @@ def measure(
     Args:
         subject: what is judged.
         attacks: see `named_attacks`.
-        limit, batch_size, budget_seconds, attack_precision, advance: see `protoat.evaluate`.
+        limit, batch_size, budget_seconds, attack_precision, compile, advance: see `protoat.evaluate`.
 
     Returns:
         What the record now holds: what was measured, and what was measured before on the same subject and images.
@@ -98,6 +99,7 @@ def measure(
                 limit=limit,
                 budget_seconds=budget_seconds,
                 attack_precision=attack_precision,
+                compile=compile,
                 accelerator=accelerator,
                 saved=partial,
                 advance=advance,

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from protoat.attacks.mode import check_built
 from protoat.errors import NonFiniteLossError, UserError
+from protoat.functional.compiled import for_any_batch
 from protoat.functional.distributed import from_first_process, mean_over_processes
 from protoat.methods import AWP, DAJAT, BiaMAT, Distillation, Method
 from protoat.models import multi_prototype_head
@@ -70,6 +71,7 @@ class Learner:
         self.average = None if rule is None else _average(model, rule)
         if settings.compile:
             model.compile()
+            model._compiled_call_impl = for_any_batch(model._compiled_call_impl)  # type: ignore[arg-type]
         if accelerator.num_processes > 1:
             # Two forwards before one backward are usual here, and each would overwrite buffers the other still needs.
             accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
