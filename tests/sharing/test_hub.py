@@ -22,8 +22,7 @@ from PIL import Image
 import protoat as pa
 from protoat.cli import main
 from protoat.reports.html import report
-from protoat.runs.hub import hub_folder, pull
-from protoat.runs.hub_api import Reference, asking, listing
+from protoat.runs.hub import Reference, asking, hub_folder, listing, pull
 from protoat.sharing.push import push
 from protoat.storage.manifest import manifest_of
 from protoat.storage.places import without_places

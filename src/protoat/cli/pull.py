@@ -6,8 +6,7 @@ from pathlib import Path
 
 from protoat.cli.say import say
 from protoat.recipes.parser import Parser
-from protoat.runs.hub import pull
-from protoat.runs.hub_api import Reference
+from protoat.runs.hub import Reference, pull
 
 
 def main(args: list[str]) -> None:

@@ -29,9 +29,8 @@ from protoat.evaluation.report import AttackReport, worst_case
 from protoat.evaluation.threat_lint import lint
 from protoat.records.files import read_evaluation
 from protoat.runs.named_attacks import named_attacks
-from protoat.runs.partial import Partial
 from protoat.runs.records import Records
-from protoat.runs.store import origin, rename_record, write_record
+from protoat.runs.store import Partial, origin, rename_record, write_record
 from protoat.runs.subject import Subject
 from protoat.runs.threads import on_fitting_threads
 from protoat.storage.files import remove

@@ -7,8 +7,7 @@ import logging
 from typing import Any, NamedTuple
 
 from protoat.errors import UserError
-from protoat.runs.hub import RECORDS, REQUIRED, WEIGHTS
-from protoat.runs.hub_api import Reference, asking, listing
+from protoat.runs.hub import RECORDS, REQUIRED, WEIGHTS, Reference, asking, listing
 from protoat.runs.run import Run
 from protoat.sharing.card import CARD, card, current_audit
 from protoat.storage.files import open_to_read
