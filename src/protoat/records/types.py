@@ -157,10 +157,12 @@ class Validated(TypedDict):
     worst_mode: MayLack[WorstMode]
 
 
-class Best(Validated):
-    """``best.json``"""
-
+class _At(TypedDict):
     epoch: int
+
+
+class Best(_At, Validated):
+    """``best.json``"""
 
 
 class Session(TypedDict, total=False):
