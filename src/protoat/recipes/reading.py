@@ -69,10 +69,17 @@ def read_recipe(
     protoat.errors.UserError: recipe 'cifar-2' is unknown; did you mean 'cifar10-2'?
     """
     configs = tuple(str(each) for each in ([config] if isinstance(config, str | Path) else config))
-    with trusting(trust):
-        if isinstance(overrides, Mapping) or not overrides:
-            return _changed(configs, overrides if isinstance(overrides, Mapping) else {})
-        return resolve(shared_parser(), [*_options(configs), *overrides])[0]
+    parser, changes = shared_parser(), in_full(overrides or {})
+    if not isinstance(changes, Mapping):
+        with trusting(trust):
+            return resolve(parser, [*_options(configs), *changes])[0]
+    with trusting(trust), trusting(foreign_names(changes)):
+        texts = tuple(_text_of(recipe_path(each).resolve()) for each in configs)
+        parsed = _remembered(_of_files, configs, texts)
+        if changes:
+            _start_anew(parsed, _classes_in(changes))
+            parsed = parser.parse_object(dict(changes), namespace=parsed)
+        return _begun(parser, parsed)
 
 
 def recipe_from_text(text: str, *, trust: Collection[str] = (), source: Path | str = "") -> Recipe:
@@ -162,23 +169,6 @@ def _in_full(before: str, arg: str) -> str:
     option, equals, word = arg.partition("=") if arg.startswith("--") else (before, "", arg)
     name = WORDS.get(option.removeprefix("--"), {}).get(word)
     return arg if name is None else f"{option}={name}" if equals else name
-
-
-def _changed(configs: tuple[str, ...], overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in these files, with other values in place of some of its own."""
-    parser, overrides = shared_parser(), in_full(overrides)
-    with trusting(foreign_names(overrides)):
-        parsed = _read(configs)
-        if overrides:
-            _start_anew(parsed, _classes_in(overrides))
-            parsed = parser.parse_object(dict(overrides), namespace=parsed)
-        return _begun(parser, parsed)
-
-
-def _read(configs: tuple[str, ...]) -> Namespace:
-    """What files say, one laid over the other."""
-    texts = tuple(_text_of(recipe_path(each).resolve()) for each in configs)
-    return _remembered(_of_files, configs, texts)
 
 
 def _remembered(parse: Callable[..., Namespace], *sources: Any) -> Namespace:
