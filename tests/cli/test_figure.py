@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,20 +184,19 @@ def test_runs_that_are_planned_are_measured_under_the_attack_and_drawn_from_that
 ) -> None:
     drawn = []
 
-    def draw(runs: Sequence[Path], view: View) -> list[Plot]:
-        drawn.append((list(runs), view))
-        return [Plot("drawn")]
+    def draw(runs: Sequence[Path], *, attack: str, records: Mapping[Path, Evaluation]) -> Plot:
+        drawn.append((list(runs), attack, records))
+        return Plot("drawn")
 
     monkeypatch.setitem(FIGURES, "3", replace(FIGURES["3"], draw=draw))
     out = tmp_path / "3.html"
     args = ["3", "--attack", "pgd5@0.05", "--store", str(tmp_path / "elsewhere"), "--out", str(out)]
     assert run("figure", main, args) == 0
     assert {task.attacks for task in planned} == {("clean", "pgd5@0.05")}
-    ((runs, view),) = drawn
-    assert (len(runs), view.attack, view.images) == (5, "pgd5@0.05", 1000)
-    assert view.records is not None
-    assert set(view.records[folder].attacks) == {"clean", "pgd5@0.05"}
-    assert view.records[folder].subject.images == 100
+    ((runs, attack, records),) = drawn
+    assert (len(runs), attack) == (5, "pgd5@0.05")
+    assert set(records[folder].attacks) == {"clean", "pgd5@0.05"}
+    assert records[folder].subject.images == 100
     assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
 
 
@@ -206,16 +205,15 @@ def test_options_reach_what_draws_and_stand_in_the_file(
 ) -> None:
     seen = []
 
-    def draw(runs: Sequence[Path], view: View) -> list[Plot]:
-        seen.append(view)
-        return [Plot("drawn")]
+    def draw(run: Path, **options: object) -> Plot:
+        seen.append(options)
+        return Plot("drawn")
 
     monkeypatch.setitem(FIGURES, "1", replace(FIGURES["1"], draw=draw))
     out = tmp_path / "1.html"
     args = ["1", "--images", "50", "--attack", "aa", "--classes", "0-4", "--out", str(out)]
     assert run("figure", main, args) == 0
-    ((images, attack, classes, _),) = seen
-    assert (images, attack, classes) == (50, "aa", ("0-4",))
+    assert seen == [{"images": 50, "attack": "aa", "classes": ("0-4",)}]
     assert f"Drawn by: protoat figure {' '.join(args)}" in out.read_text()
 
 
@@ -248,7 +246,7 @@ def test_a_class_that_is_unknown_is_refused_before_any_run(
 
 def test_what_a_figure_takes_is_there() -> None:
     assert {option for drawing in FIGURES.values() for option in drawing.takes} <= set(View._fields)
-    assert FIGURES["3"].takes == ("attack",)
+    assert FIGURES["3"].takes == ("attack", "records")
 
 
 @pytest.mark.slow

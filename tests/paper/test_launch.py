@@ -68,12 +68,14 @@ def test_processes_share_the_cores_unless_the_user_says_otherwise(
     if variable is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     found: list[tuple[int, int | None]] = []
-    monkeypatch.setattr(executors, "_attempt", lambda *_: found.append((torch.get_num_threads(), share_of_cores())))
+    monkeypatch.setattr(executors, "attempt", lambda *_: found.append((torch.get_num_threads(), share_of_cores())))
     monkeypatch.setattr("submitit.LocalExecutor.submit", lambda _, work: work() or SimpleNamespace(done=bool))
     monkeypatch.setattr("signal.signal", lambda *_: signal.SIG_DFL)
     monkeypatch.setattr(cores_module, "cores", lambda: 2)
     torch.set_num_threads(2)  # as torch has it on two cores
-    executors.EXECUTORS["local"](tmp_path, jobs, {}).submit(task("any"))
+    processes = executors.EXECUTORS["local"](tmp_path, jobs, {})
+    assert processes is not None
+    processes.submit(task("any"))
     assert found == [(threads, None if variable else 1)]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from protoat.paper import rows as setups
 from protoat.paper.budget import read_budget
+from protoat.paper.figures.catalogue import FIGURES, View
 from protoat.paper.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep
 from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
@@ -42,7 +43,7 @@ def test_figure_3_is_measured_under_the_attack_that_it_shows() -> None:
     with pytest.raises(ValueError, match="attack 'pdg10' is unknown; did you mean 'pgd10'"):
         prototype_sweep(smoke, "pdg10")
     with pytest.raises(ValueError, match="attack 'clean' is none; name one"):
-        prototype_sweep(smoke, "clean")
+        FIGURES["3"].needed(smoke, View(attack="clean"))
 
 
 def test_sweeps_go_by_the_radius_of_the_recipe() -> None:

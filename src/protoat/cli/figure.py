@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
+from protoat.cli.launching import OPTIONS, add_options, check_options, launched
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.names import nearest
@@ -52,25 +52,26 @@ def main(args: list[str]) -> int:
     from protoat.paper.figures.catalogue import FIGURES, View  # torch takes seconds, and bad names need none
 
     drawing, failed = FIGURES[options.name], False
+    parts: list[Plot | Pictures]
     _check(drawing, options, given=parser.parse_args(args, defaults=False))
     view = View(options.images or None, options.attack, tuple(options.classes) or None)
     lines = [f"Drawn by: {shlex.join(['protoat', 'figure', *args])}"]
     if options.runs:
         folders = list(map(find_run, options.runs))
-        parts = drawing.draw(folders, view)
+        parts = drawing.parts(folders, view)
         lines = ["Runs as they were given.", *lines, *map(_about_run, folders)]
     else:
-        tasks, lines = drawing.tasks(budget, view), [*_about(budget), *lines]
+        tasks, lines = drawing.needed(budget, view), [*_about(budget), *lines]
         if options.dry_run:
             _print_plan(options.name, [] if drawing.planned is not None else tasks, options.store)
             return 0
         if drawing.planned is not None:
-            parts = drawing.planned(tasks)
+            parts = [drawing.planned(task.job.recipe, task.job.name) for task in tasks]
         else:
             runs, failed = _done(tasks, options)
             folders = [run.path for run in runs]
             records = {run.path: run.evaluation for run in runs if run.evaluation is not None}
-            parts, lines = drawing.draw(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
+            parts, lines = drawing.parts(folders, view._replace(records=records)), [*lines, *map(_about_run, folders)]
     _write(out, TITLES[options.name], lines, parts)
     say(f"figure {options.name} is in {out}")
     return int(failed)
@@ -164,7 +165,6 @@ def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[Run], bool]:
     from protoat.paper.laboratory import finished
 
     failures = launched(tasks, options)
-    say_failed(failures)
     done = [run for task in tasks if (run := finished(task, options.store)) is not None]
     if not done:
         raise UserError(f"none of the {len(tasks)} runs that figure {options.name} needs could be done; see above")

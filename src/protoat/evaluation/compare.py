@@ -92,6 +92,12 @@ class Seeds(NamedTuple):
         return stdev(self.accuracies) if len(self.counts) > 1 else None
 
     @property
+    def images(self) -> tuple[int, int]:
+        """Fewest and most of a run."""
+        totals = [count.total for count in self.counts]
+        return min(totals), max(totals)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean: Wilson's over the images of one run; over seeds, Student's where that is wider.
 
@@ -102,7 +108,7 @@ class Seeds(NamedTuple):
         >>> Seeds((Count(91, 100), Count(91, 100))).interval == Count(91, 100).interval
         True
         """
-        low, high = interval_of_mean(self.mean, min(count.total for count in self.counts))
+        low, high = interval_of_mean(self.mean, self.images[0])
         if not self.deviation:
             return low, high
         over_seeds = ttest_1samp(self.accuracies, 0).confidence_interval()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -31,74 +31,16 @@ GO_ON = "the same command goes on where it stopped"
 _MINUTES = {"local": 60 * 24 * 365, "slurm": 60 * 24}
 
 
-class Handle(Protocol):
-    """A task that an executor has taken."""
-
-    def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
-
-    def error(self) -> str | None:
-        """Of one that has ended: why it could not be carried out, or None."""
-
-    def cancel(self) -> None:
-        """Asks it to stop so that it can go on later."""
-
-
-class Executor(Protocol):
-    """Where tasks are carried out.
-
-    Attributes:
-        apart: whether a task goes on while `submit` returns.
-    """
-
-    apart: bool
-
-    def submit(self, task: Task) -> Handle:
-        """Begins with a task."""
-
-
-def _attempt(task: Task, store: Path) -> str | None:
+def attempt(task: Task, store: Path) -> str | None:
     """Carries out a task; returns why it could not be done, in one line."""
     try:
         run_task(task, store)
     except UserError as error:
-        return one_line(error)
+        return in_a_line(error)
     except Exception as error:
         traceback.print_exc()  # a defect of the program keeps its traceback
-        return f"{type(error).__name__}: {one_line(error)}"
+        return f"{type(error).__name__}: {in_a_line(error)}"
     return None
-
-
-def one_line(error: Exception) -> str:
-    """What an error says."""
-    return in_a_line(error)
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """A task that this process has carried out."""
-
-    reason: str | None
-
-    def done(self) -> bool:
-        return True
-
-    def error(self) -> str | None:
-        return self.reason
-
-    def cancel(self) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class _Here:
-    """Carries out tasks in this process, one after the other."""
-
-    store: Path
-    apart = False
-
-    def submit(self, task: Task) -> _Ended:
-        return _Ended(_attempt(task, self.store))
 
 
 @dataclass(frozen=True)
@@ -121,7 +63,7 @@ class _Work:
         try:
             with trusting(self.trust), choosing_threads(self.jobs):
                 torch.set_num_threads(share_of_cores() or torch.get_num_threads())
-                return _attempt(self.task, self.store)
+                return attempt(self.task, self.store)
         except KeyboardInterrupt:
             return f"interrupted; {GO_ON}"
 
@@ -133,8 +75,11 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _Submitted:
-    """A job of submitit; a file with what it returned appears when it has ended by itself."""
+class Submitted:
+    """A task that goes on elsewhere, as a job of submitit.
+
+    A file with what it returned appears when it has ended by itself.
+    """
 
     job: Any
     ended: Callable[[], bool]
@@ -142,9 +87,11 @@ class _Submitted:
     patience: float = 0.0
 
     def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
         return self.ended()
 
     def error(self) -> str | None:
+        """Of one that has ended: why it could not be carried out, or None."""
         waited_until = time.monotonic() + self.patience
         while not self.job.paths.result_pickle.exists() and time.monotonic() < waited_until:
             time.sleep(0.2)
@@ -159,14 +106,13 @@ class _Submitted:
         return f"its process was ended{f', its last line was: {lines[-1]}' if lines else ''}"
 
     def cancel(self) -> None:
+        """Asks it to stop so that it can go on later."""
         if not self.done():
             self.stop()
 
 
-class _Processes:
+class Processes:
     """Carries out tasks in processes of this machine, which share its cores and take turns with its GPUs."""
-
-    apart = True
 
     def __init__(self, store: Path, jobs: int) -> None:
         from submitit import LocalExecutor
@@ -179,7 +125,8 @@ class _Processes:
         count = torch.cuda.device_count()
         self.gpus = cycle(map(int, said) if all(map(str.isdigit, said)) else range(count)) if count else None
 
-    def submit(self, task: Task) -> _Submitted:
+    def submit(self, task: Task) -> Submitted:
+        """Begins with a task."""
         if self.gpus is not None:  # else submitit would hide them
             self.executor.update_parameters(gpus_per_node=1, visible_gpus=(next(self.gpus),))
         # The terminal sends Ctrl-C to all processes, and submitit would then kill what is still saving. So these are
@@ -189,13 +136,11 @@ class _Processes:
             job = self.executor.submit(_Work(task, self.store, self.jobs))
         finally:
             signal.signal(signal.SIGINT, before)
-        return _Submitted(job, job.done, lambda: os.kill(int(job.job_id), signal.SIGTERM))
+        return Submitted(job, job.done, lambda: os.kill(int(job.job_id), signal.SIGTERM))
 
 
-class _Slurm:
+class Slurm:
     """Carries out tasks as jobs of Slurm; store, data and Python must be where its nodes see them."""
-
-    apart = True
 
     def __init__(self, store: Path, options: Mapping[str, str]) -> None:
         from submitit import SlurmExecutor
@@ -212,10 +157,11 @@ class _Slurm:
         self.queue: set[str] = set()
         self.asked = float("-inf")
 
-    def submit(self, task: Task) -> _Submitted:
+    def submit(self, task: Task) -> Submitted:
+        """Begins with a task."""
         job = self.executor.submit(_Work(task, self.store, None if threads_are_set() else 1))
         since = time.monotonic()
-        return _Submitted(job, lambda: self._gone(job, since), lambda: job.cancel(check=False), patience=15)
+        return Submitted(job, lambda: self._gone(job, since), lambda: job.cancel(check=False), patience=15)
 
     def _gone(self, job: Any, since: float) -> bool:
         """Whether a job has left the queue, which is looked at twice a minute."""
@@ -240,11 +186,8 @@ def _logs(store: Path) -> Path:
     return folder
 
 
-def _local(store: Path, jobs: int, options: Mapping[str, str]) -> Executor:
-    return _Here(store) if jobs == 1 else _Processes(store, jobs)
-
-
-EXECUTORS: dict[str, Callable[[Path, int, Mapping[str, str]], Executor]] = {
-    "local": _local,
-    "slurm": lambda store, jobs, options: _Slurm(store, options),
+# By name, from store, number of jobs and options; None carries tasks out in this process.
+EXECUTORS: dict[str, Callable[[Path, int, Mapping[str, str]], Processes | Slurm | None]] = {
+    "local": lambda store, jobs, options: None if jobs == 1 else Processes(store, jobs),
+    "slurm": lambda store, jobs, options: Slurm(store, options),
 }

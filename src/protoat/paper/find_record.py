@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from protoat.evaluation.masking_audit import NOT_ASKED
 from protoat.evaluation.masking_audit.record_checks import NO_RECORD
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.paper.job import Job, Task
-from protoat.recipes.recipe import Recipe
 from protoat.runs.images import load_images
 from protoat.runs.named_attacks import named_attacks
 from protoat.runs.run import Run
@@ -105,35 +104,26 @@ def _wanted(images: int | None, job: Job, test_images: int | None) -> float:
     return min((number for number in (images, known) if number is not None), default=math.inf)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What of a recipe says which images there are."""
-
-    text: str
-    recipe: Recipe = field(compare=False)
-
-
 class _Images(NamedTuple):
     sha256: str
     number: int
 
 
+_KNOWN: dict[str, _Images | None] = {}  # by what of a recipe says which images there are
+
+
 @lru_cache(maxsize=4096)
 def _test_images(job: Job) -> _Images | None:
-    content = parse_yaml(job.recipe.text)
-    return _found(_Choice(json.dumps([content["data"], content["groups"]]), job.recipe))
-
-
-@lru_cache(maxsize=256)
-def _found(choice: _Choice) -> _Images | None:
     """The test images, None where they are not there; damage is reported when they are measured."""
-    if not choice.recipe.data.available():
-        return None
-    try:
-        data = load_images(choice.recipe, "test")
-    except UserError:
-        return None
-    return _Images(data.digest(), len(data))
+    content = parse_yaml(job.recipe.text)
+    choice = json.dumps([content["data"], content["groups"]])
+    if choice not in _KNOWN:
+        _KNOWN[choice] = None
+        if job.recipe.data.available():
+            with suppress(UserError):
+                data = load_images(job.recipe, "test")
+                _KNOWN[choice] = _Images(data.digest(), len(data))
+    return _KNOWN[choice]
 
 
 def _holds(job: Job, run: Run, record: Evaluation, name: str) -> bool:

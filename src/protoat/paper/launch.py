@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.names import nearest
-from protoat.paper.executors import EXECUTORS, GO_ON, Executor, Handle, one_line
+from protoat.paper.executors import EXECUTORS, GO_ON, Processes, Slurm, Submitted, attempt
 from protoat.paper.job import Task
 from protoat.paper.laboratory import finished
 from protoat.storage.path_checks import check_folder
@@ -65,8 +65,8 @@ def launch(
     check_folder(store, "store")
     say(f"to do: {', '.join(task.job.name for task in waiting)}")
     where = EXECUTORS[executor](store, jobs, options)
-    run = _Launch(where, jobs, say, waiting)
-    with StopRequest() if where.apart else nullcontext() as stop:
+    run = _Launch(where, store, jobs, say, waiting)
+    with nullcontext() if where is None else StopRequest() as stop:
         try:
             while run.step():
                 if stop is not None and stop.signal is not None:
@@ -107,7 +107,7 @@ def _open(tasks: Sequence[Task], store: Path) -> tuple[list[Task], list[Failure]
                     start = start.start
                 found[task] = None
         except UserError as error:
-            failures.append(Failure(task, one_line(error)))
+            failures.append(Failure(task, in_a_line(error)))
     return list(found), failures
 
 
@@ -115,14 +115,15 @@ def _open(tasks: Sequence[Task], store: Path) -> tuple[list[Task], list[Failure]
 class _Launch:
     """What waits, runs and has failed."""
 
-    where: Executor
+    where: Processes | Slurm | None
+    store: Path
     jobs: int
     say: Callable[[str], None]
     waiting: list[Task]
 
     def __post_init__(self) -> None:
         self.total = len(self.waiting)
-        self.running: dict[Task, tuple[Handle, float]] = {}
+        self.running: dict[Task, tuple[Submitted, float]] = {}
         self.failures: list[Failure] = []
         self.seconds: list[float] = []
 
@@ -136,9 +137,10 @@ class _Launch:
             self.waiting.remove(following)
             self.say(f"{following.job.name}: {self.total - len(self.waiting)} of {self.total}")
             started = time.monotonic()
-            self.running[following] = self.where.submit(following), started
-            if not self.where.apart:
+            if self.where is None:
+                self._ended(following, attempt(following, self.store), time.monotonic() - started)
                 break
+            self.running[following] = self.where.submit(following), started
         return bool(self.running or self.waiting)
 
     def _next(self) -> Task | None:

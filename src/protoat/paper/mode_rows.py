@@ -5,35 +5,15 @@ All train alike but for what a row is about, on few images, so that a run takes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from protoat.paper.budget import Budget
-from protoat.paper.rows import Data, Setup
+from protoat.paper.rows import Data, Overrides, Setup
 from protoat.paper.tables.lines import CLEAN, WORST_CASE
 from protoat.paper.tables.notes import Note
 from protoat.paper.tables.table import Line, Table, under
-
-Overrides = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class StudyData(Data):
-    """A data set of the study.
-
-    Attributes:
-        study: changes of every row, that make a run short.
-        strong: recipe of the strong base over it.
-    """
-
-    encoder: str | None = None
-    study: Overrides = field(default_factory=dict, hash=False)
-    strong: str = "strong"
-
-    @property
-    def in_budgets(self) -> str:
-        return self.name
 
 
 def _class(name: str, **arguments: Any) -> Overrides:
@@ -48,6 +28,7 @@ _MNIST: Overrides = {
     "schedule": {"class_path": "StepDecay", "init_args": {"milestones": [0.7]}},
     "epochs": 10,
 }
+_LONG_TAIL: Overrides = {"long_tail": 16, "train_size": 8000}
 _PARITY: Overrides = {"groups": {"even": list("02468"), "odd": list("13579")}}
 _COLOUR: Overrides = {
     "augment": {"padding": 0},
@@ -71,18 +52,16 @@ _TINY: Overrides = {
     "batch_size": 128,
     "validation_size": 1000,
 }
-BLOCKS = StudyData("mnist-2", "MNIST-2", "modes-mnist-2", study=_MNIST, strong="strong-mnist")
+BLOCKS = Data("mnist-2", "MNIST-2", "modes-mnist-2", study=_MNIST, strong="strong-mnist")
 PARITY = replace(BLOCKS, label="MNIST odd/even", name="modes-mnist-parity", study={**_MNIST, **_PARITY})
-BLOCKS_LT = replace(
-    BLOCKS, label="MNIST-2-LT", name="modes-mnist-2-lt", study={**_MNIST, "long_tail": 16, "train_size": 8000}
-)
+BLOCKS_LT = replace(BLOCKS, label="MNIST-2-LT", name="modes-mnist-2-lt", study={**_MNIST, **_LONG_TAIL})
 PARITY_LT = replace(
-    BLOCKS_LT, label="MNIST odd/even-LT", name="modes-mnist-parity-lt", study={**BLOCKS_LT.study, **_PARITY}
+    BLOCKS_LT, label="MNIST odd/even-LT", name="modes-mnist-parity-lt", study={**_MNIST, **_LONG_TAIL, **_PARITY}
 )
-DIGITS_2 = StudyData("digits-2", "digits-2", "modes-digits-2")
+DIGITS_2 = Data("digits-2", "digits-2", "modes-digits-2", study={})
 DIGITS_2_LT = replace(DIGITS_2, label="digits-2-LT", name="modes-digits-2-lt", study={"long_tail": 4})
-DIGITS_PARITY_LT = StudyData("digits-lt", "digits odd/even-LT", "modes-digits-parity-lt")
-CIFAR = StudyData("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
+DIGITS_PARITY_LT = Data("digits-lt", "digits odd/even-LT", "modes-digits-parity-lt", study={})
+CIFAR = Data("cifar10-2", "CIFAR10-2", "modes-cifar10-2", study=_CIFAR)
 # Where the pictures are JPEG files, in folders of classes below train and test.
 CIFAR_JPEG = replace(
     CIFAR,
@@ -90,24 +69,17 @@ CIFAR_JPEG = replace(
     name="modes-cifar10-2-jpeg",
     study={**_CIFAR, "data": _class("ImageFolder", path="cifar10-images")},
 )
-TINY = StudyData("tiny-imagenet-2", "Tiny ImageNet-2", "modes-tiny-imagenet-2", study=_TINY)
+TINY = Data("tiny-imagenet-2", "Tiny ImageNet-2", "modes-tiny-imagenet-2", study=_TINY)
 DATA = (BLOCKS, PARITY, BLOCKS_LT, PARITY_LT, DIGITS_2, DIGITS_2_LT, DIGITS_PARITY_LT, CIFAR, CIFAR_JPEG, TINY)
 
 
 def _plain(data: Data, budget: Budget) -> Overrides:
-    assert isinstance(data, StudyData)
-    return data.study
+    return data.study or {}
 
 
 def _strong(data: Data, budget: Budget) -> Overrides:
     """The strong base brings its method; data, network and length are as over the plain one."""
-    assert isinstance(data, StudyData)
-    return {key: value for key, value in data.study.items() if key != "method"}
-
-
-def _layer(data: Data) -> str:
-    assert isinstance(data, StudyData)
-    return data.strong
+    return {key: value for key, value in _plain(data, budget).items() if key != "method"}
 
 
 def _soft_triple(**arguments: Any) -> Overrides:
@@ -234,4 +206,4 @@ _NOTES = (
     ),
 )
 ROWS = _rows(Setup("plain", _plain))
-STRONG_ROWS = _rows(Setup("strong", _strong, layer=_layer))
+STRONG_ROWS = _rows(Setup("strong", _strong, layer=attrgetter("strong")))

@@ -39,6 +39,8 @@ class Data:
         encoder: recipe that pre-trains on it, with the place of ``acl`` or ``rocl``; none where the paper has none.
         encoder_data: class of data in place of that recipe's.
         acl, rocl: changes that give a finetuned network the normalisation of its encoder.
+        study: changes of every row of the study of modes, which make a run short; None of the paper's data.
+        strong: recipe of the strong base of that study over it.
     """
 
     recipe: str
@@ -54,11 +56,13 @@ class Data:
     encoder_data: str | None = None
     acl: Overrides = field(default_factory=lambda: _IMAGENET, hash=False)
     rocl: Overrides = field(default_factory=lambda: _NOT_NORMALISED, hash=False)
+    study: Overrides | None = field(default=None, hash=False)
+    strong: str = "strong"
 
     @property
     def in_budgets(self) -> str:
         """By what name a budget changes it among its recipes."""
-        return self.recipe
+        return self.recipe if self.study is None else self.name
 
 
 MNIST = Data(

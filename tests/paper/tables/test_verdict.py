@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protoat.paper.tables.verdict import rankings, spread, verdicts
+from protoat.paper.tables.verdict import rankings, seeds_of, verdicts
 from protoat.runs.run import Run
 
 from .records import record
@@ -23,10 +23,10 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 def test_one_run_has_the_interval_over_its_images(filled_with, tmp_path: Path) -> None:
     table = filled_with({"cifar10-pgd-mine-0": record(tmp_path, 180, 90, 80)})
-    found = spread(table.values(cell(table, 0, "PGD10")))
+    found = seeds_of(table.values(cell(table, 0, "PGD10")))
     assert found is not None
     assert found.interval == pytest.approx(wilson(90, 200), abs=1e-6)
-    assert (found.mean, found.deviation, found.images, found.seeds) == (0.45, None, (200, 200), 1)
+    assert (found.mean, found.deviation, found.images, len(found.counts)) == (0.45, None, (200, 200), 1)
 
 
 def seeds(tmp_path: Path, row: str, *pgd10: int) -> dict[str, Run]:
@@ -39,9 +39,9 @@ def seeds(tmp_path: Path, row: str, *pgd10: int) -> dict[str, Run]:
 
 def test_several_runs_have_the_interval_over_seeds(filled_with, tmp_path: Path) -> None:
     table = filled_with(seeds(tmp_path, "pgd", 72, 92, 112), seeds=(0, 1, 2))
-    found = spread(table.values(cell(table, 0, "PGD10")))
+    found = seeds_of(table.values(cell(table, 0, "PGD10")))
     assert found is not None
-    assert (found.mean, found.deviation, found.seeds) == (pytest.approx(0.46), pytest.approx(0.1), 3)
+    assert (found.mean, found.deviation, len(found.counts)) == (pytest.approx(0.46), pytest.approx(0.1), 3)
     half = 4.302653 * 0.1 / 3**0.5  # Student's quantile of two degrees of freedom
     assert found.interval == pytest.approx((0.46 - half, 0.46 + half), abs=1e-6)
 
@@ -51,7 +51,7 @@ def test_seeds_that_agree_are_no_surer_than_the_images_of_one(
     filled_with, tmp_path: Path, right: tuple[int, ...]
 ) -> None:
     table = filled_with(seeds(tmp_path, "pgd", *right), seeds=tuple(range(len(right))))
-    found = spread(table.values(cell(table, 0, "PGD10")))
+    found = seeds_of(table.values(cell(table, 0, "PGD10")))
     assert found is not None
     assert found.interval == pytest.approx(wilson(92, 200), abs=1e-6)
 
@@ -68,8 +68,8 @@ def test_seeds_that_agree_claim_no_winner_by_it(filled_with, tmp_path: Path) -> 
 def test_a_single_run_is_compared_with_several(filled_with, tmp_path: Path) -> None:
     runs = seeds(tmp_path, "pgd", 92, 92) | seeds(tmp_path, "free", 60, 140) | seeds(tmp_path, "ours", 152)
     table = filled_with(runs, seeds=(0, 1))
-    found = [spread(table.values(cell(table, row, "PGD10"))) for row in range(3)]
-    assert [each and each.seeds for each in found] == [2, 2, 1]
+    found = [seeds_of(table.values(cell(table, row, "PGD10"))) for row in range(3)]
+    assert [each and len(each.counts) for each in found] == [2, 2, 1]
     assert [each and each.deviation is None for each in found] == [False, False, True]
     judged = verdicts(table)
     # Two seeds that lie far apart say little, though their mean is lower than that of both others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protoat.evaluation.record import Evaluation
 from protoat.paper.budget import Budget
@@ -13,7 +13,7 @@ from protoat.paper.figures.framework import framework, framework_of_recipe
 from protoat.paper.figures.number_of_prototypes import accuracy_against_prototypes
 from protoat.paper.figures.runs import eps_sweep, plain, prototype_sweep, retrieval_runs, steps_sweep, viewed
 from protoat.paper.job import Task
-from protoat.paper.rows import OURS, PGD
+from protoat.paper.rows import OURS, PGD, Setup
 from protoat.plots.curves import training_curves
 from protoat.plots.gallery import attacked_images
 from protoat.plots.map import embedding_map
@@ -24,6 +24,7 @@ from protoat.plots.prototypes import nearest_images, prototype_counts, prototype
 from protoat.plots.retrieval import retrieved_images
 from protoat.plots.sweeps import accuracy_against_eps, accuracy_against_steps
 from protoat.plots.transitions import agreement_map, transition_map
+from protoat.recipes.recipe import Recipe
 
 
 class View(NamedTuple):
@@ -47,95 +48,61 @@ class Drawing:
     """A figure.
 
     Attributes:
-        draw: run folders -> its parts.
+        draw: draws it from a run folder, or from all where it is one of several runs, and from what it takes.
         tasks: the runs it needs when it is given none.
-        takes: fields of `View`, besides `records`, that the figure uses.
+        takes: fields of `View` that `draw` has as options.
+        of_several: whether it shows several runs at once; else it is drawn of each.
         planned: draws from the recipes of these runs, which then need not be done.
     """
 
-    draw: Callable[[Sequence[Path], View], list[Plot | Pictures]]
+    draw: Callable[..., Plot | Pictures]
     tasks: Callable[[Budget, View], list[Task]]
     takes: tuple[str, ...] = ()
-    planned: Callable[[Sequence[Task]], list[Plot | Pictures]] | None = None
+    of_several: bool = False
+    planned: Callable[[Recipe, str], Plot] | None = None
+
+    def parts(self, runs: Sequence[Path], view: View) -> list[Plot | Pictures]:
+        """The figure, drawn from runs."""
+        options = {key: getattr(view, key) for key in self.takes}
+        return [self.draw(each, **options) for each in ([runs] if self.of_several else runs)]
+
+    def needed(self, budget: Budget, view: View) -> list[Task]:
+        """The runs it needs when it is given none.
+
+        Raises:
+            ValueError: they could not be shown so, as far as can be told before anything is trained.
+        """
+        tasks = self.tasks(budget, view)
+        return viewed(tasks, view.attack, view.classes) if "attack" in self.takes else tasks
 
 
-def _each(one: Callable[[Path, View], Plot | Pictures]) -> Callable[[Sequence[Path], View], list[Plot | Pictures]]:
-    """A figure of a single run, drawn for each."""
-    return lambda runs, view: [one(run, view) for run in runs]
+def _of(*setups: Setup) -> Callable[[Budget, View], list[Task]]:
+    return lambda budget, view: plain(budget, *setups)
 
 
-def _map(run: Path, view: View) -> Plot:
-    return embedding_map(run, images=view.images, attack=view.attack, classes=view.classes)
+def _retrieved(runs: Sequence[Path], **options: Any) -> Pictures:
+    return retrieved_images(runs, **options).pictures
 
 
 FIGURES: dict[str, Drawing] = {
-    "1": Drawing(
-        _each(_map),
-        lambda budget, view: viewed(plain(budget, PGD), view.attack, view.classes),
-        ("images", "attack", "classes"),
-    ),
-    "2": Drawing(
-        _each(lambda run, view: framework(run)),
-        lambda budget, view: retrieval_runs(budget)[-1:],
-        planned=lambda tasks: [framework_of_recipe(task.job.recipe, task.job.name) for task in tasks],
-    ),
+    "1": Drawing(embedding_map, _of(PGD), ("images", "attack", "classes")),
+    "2": Drawing(framework, lambda budget, view: retrieval_runs(budget)[-1:], planned=framework_of_recipe),
     "3": Drawing(
-        lambda runs, view: [accuracy_against_prototypes(runs, attack=view.attack, records=view.records)],
+        accuracy_against_prototypes,
         lambda budget, view: prototype_sweep(budget, view.attack),
-        ("attack",),
+        ("attack", "records"),
+        of_several=True,
     ),
-    "4": Drawing(
-        lambda runs, view: [retrieved_images(runs, images=view.images, attack=view.attack).pictures],
-        lambda budget, view: viewed(retrieval_runs(budget), view.attack),
-        ("images", "attack"),
-    ),
-    "modes": Drawing(
-        lambda runs, view: [accuracy_of_modes(runs, records=view.records)],
-        lambda budget, view: plain(budget, PGD, OURS),
-    ),
-    "gallery": Drawing(
-        _each(lambda run, view: attacked_images(run, images=view.images, attack=view.attack)),
-        lambda budget, view: viewed(plain(budget, OURS), view.attack),
-        ("images", "attack"),
-    ),
-    "prototypes": Drawing(
-        _each(lambda run, view: prototype_counts(run)),
-        lambda budget, view: plain(budget, OURS),
-    ),
-    "usage": Drawing(
-        _each(lambda run, view: prototype_usage(run, images=view.images)),
-        lambda budget, view: plain(budget, OURS),
-        ("images",),
-    ),
-    "usage-over-time": Drawing(
-        _each(lambda run, view: usage_over_time(run)),
-        lambda budget, view: plain(budget, OURS),
-    ),
-    "agreement": Drawing(
-        _each(lambda run, view: agreement_map(run, images=view.images)),
-        lambda budget, view: plain(budget, OURS),
-        ("images",),
-    ),
-    "nearest": Drawing(
-        _each(lambda run, view: nearest_images(run, images=view.images)),
-        lambda budget, view: plain(budget, OURS),
-        ("images",),
-    ),
-    "transitions": Drawing(
-        _each(lambda run, view: transition_map(run, images=view.images, attack=view.attack)),
-        lambda budget, view: viewed(plain(budget, PGD, OURS), view.attack),
-        ("images", "attack"),
-    ),
-    "eps": Drawing(
-        lambda runs, view: [accuracy_against_eps(runs, records=view.records)],
-        lambda budget, view: eps_sweep(budget),
-    ),
-    "steps": Drawing(
-        lambda runs, view: [accuracy_against_steps(runs, records=view.records)],
-        lambda budget, view: steps_sweep(budget),
-    ),
-    "curves": Drawing(
-        lambda runs, view: [training_curves(runs)],
-        lambda budget, view: plain(budget, PGD, OURS),
-    ),
+    "4": Drawing(_retrieved, lambda budget, view: retrieval_runs(budget), ("images", "attack"), of_several=True),
+    "modes": Drawing(accuracy_of_modes, _of(PGD, OURS), ("records",), of_several=True),
+    "gallery": Drawing(attacked_images, _of(OURS), ("images", "attack")),
+    "prototypes": Drawing(prototype_counts, _of(OURS)),
+    "usage": Drawing(prototype_usage, _of(OURS), ("images",)),
+    "usage-over-time": Drawing(usage_over_time, _of(OURS)),
+    "agreement": Drawing(agreement_map, _of(OURS), ("images",)),
+    "nearest": Drawing(nearest_images, _of(OURS), ("images",)),
+    "transitions": Drawing(transition_map, _of(PGD, OURS), ("images", "attack")),
+    "eps": Drawing(accuracy_against_eps, lambda budget, view: eps_sweep(budget), ("records",), of_several=True),
+    "steps": Drawing(accuracy_against_steps, lambda budget, view: steps_sweep(budget), ("records",), of_several=True),
+    "curves": Drawing(training_curves, _of(PGD, OURS), of_several=True),
 }

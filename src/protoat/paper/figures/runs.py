@@ -47,7 +47,7 @@ def prototype_sweep(budget: Budget, attack: str = "pgd10") -> list[Task]:
     tasks = [_task(with_prototypes(number, number), CIFAR10_2, budget) for number in SWEPT_PROTOTYPES]
     if not attack.startswith("adaptive-"):
         attack_of_name(attack, tasks[0].job.recipe.threat)  # a record calls others after their class
-    return [Task(task.job, ("clean", attack), task.images) for task in viewed(tasks, attack)]
+    return [Task(task.job, ("clean", attack), task.images) for task in tasks]
 
 
 def retrieval_runs(budget: Budget) -> list[Task]:

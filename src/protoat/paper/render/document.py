@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
 
+from protoat.evaluation.compare import Seeds
 from protoat.evaluation.statistics import percentage
-from protoat.paper.mode_rows import StudyData
 from protoat.paper.render.estimated import estimated
 from protoat.paper.tables.fill import Filled, Measured
 from protoat.paper.tables.table import Cell, Line
-from protoat.paper.tables.verdict import Ranking, Spread, Verdict, rankings, spread, verdicts
+from protoat.paper.tables.verdict import Ranking, Verdict, rankings, seeds_of, verdicts
 from protoat.runs.run import Run
 
 ABOUT_NOTES = "Where this is not what the paper did, or it does not say what it did:"
@@ -94,7 +94,7 @@ def _budget(table: Filled) -> str:
 def _own(table: Filled) -> bool:
     """Whether all its runs are short ones of their own, which the budget trains as they are."""
     data = [cell.data for _, _, cell in table.cells()]
-    return all(isinstance(each, StudyData) and not table.budget.overrides(each.in_budgets) for each in data)
+    return all(each.study is not None and not table.budget.overrides(each.in_budgets) for each in data)
 
 
 def _notes(table: Filled) -> list[str]:
@@ -153,12 +153,12 @@ def _title(table: Filled, columns: Sequence[Line], usual: tuple[int, int] | None
 def _usual(table: Filled, columns: Sequence[Line]) -> tuple[int, int] | None:
     """Images and seeds of most cells; the worst class has a number of its own."""
     found = Counter(
-        (size.images[0], size.seeds)
+        (size.images[0], len(size.counts))
         for row in table.rows
         for column in columns
         if (cell := table.table.cell(row, column)) is not None
         and cell.read == "accuracy"
-        and (size := spread(table.values(cell))) is not None
+        and (size := seeds_of(table.values(cell))) is not None
     )
     return found.most_common(1)[0][0] if found else None
 
@@ -171,7 +171,7 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
     if outcomes := [value.reading.outcome for value in values if value.reading.outcome is not None]:
         ceilings = [value.reading.ceiling for value in values if value.reading.ceiling is not None]
         return estimated(outcomes, ceilings) + _seeds_beside(len(outcomes), usual)
-    accuracy = spread(values)
+    accuracy = seeds_of(values)
     if accuracy is not None:
         return ": ".join([*filter(None, ["; ".join(words)]), _percentages(accuracy, usual)])
     numbers = [value.reading.number for value in values if value.reading.number is not None]
@@ -181,13 +181,13 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
     return f"{fmean(numbers):.3g}{deviation}"
 
 
-def _percentages(found: Spread, usual: tuple[int, int] | None) -> str:
+def _percentages(found: Seeds, usual: tuple[int, int] | None) -> str:
     deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
     fewest, most = found.images
     size = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
     told = [
         *([size] if usual is None or not usual[0] == fewest == most else []),
-        *([_of_seeds(found.seeds)] if usual is None or usual[1] != found.seeds else []),
+        *([_of_seeds(len(found.counts))] if usual is None or usual[1] != len(found.counts) else []),
     ]
     return percentage(found.mean, found.interval, beside=deviation) + (f" ({', '.join(told)})" if told else "")
 
@@ -203,7 +203,7 @@ def _of_seeds(seeds: int) -> str:
 def _reading(table: Filled) -> list[str]:
     """How to read the cells, as far as there are such."""
     lines = []
-    if any(spread(table.values(cell)) is not None for _, _, cell in table.cells()):
+    if any(seeds_of(table.values(cell)) is not None for _, _, cell in table.cells()):
         several = len(table.seeds) > 1
         lines.append(
             "In brackets the 95 % interval: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoat.evaluation.estimate import Estimate, Outcome, estimate
+from protoat.evaluation.estimate import Outcome, estimate
 from protoat.evaluation.statistics import percentage
 
 NO_CEILING = "no headroom shown"
@@ -32,10 +32,6 @@ def estimated(outcomes: Sequence[Outcome], ceilings: Sequence[Outcome] = ()) -> 
     deviation = "" if found.deviation is None else f" ± {100 * found.deviation:.1f}"
     if outcomes[0].baseline is None:
         return percentage(found.mean, found.interval, beside=deviation)
-    return _points(found, deviation)
-
-
-def _points(found: Estimate, deviation: str) -> str:
     low, high = (100 * end for end in found.interval)
     test = "" if found.p_value is None else f", p = {found.p_value:.2g}"
     return f"{100 * found.mean:+.1f}{deviation} [{low:.1f}, {high:.1f}]{test}"

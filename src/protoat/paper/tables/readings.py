@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -71,31 +70,18 @@ def _gained(run: Run, baseline: Run, attack: str, over: Over) -> Outcome:
     return Outcome(correct, groups, over, before)
 
 
+_GROUPS: dict[tuple[str, str, int], Tensor] = {}  # by digest and number of the images
+
+
 def _groups(run: Run, kind: str) -> Tensor:
     """Class or mode of each image that was measured."""
     assert run.evaluation is not None
     subject = run.evaluation.subject
-    return _groups_of(_Images(run, str(subject.data_sha256)), kind, subject.images)
-
-
-class _Images:
-    """The test images of a run; the same for runs on the same images."""
-
-    def __init__(self, run: Run, digest: str) -> None:
-        self.run, self.digest = run, digest
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Images) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-
-@lru_cache(maxsize=32)
-def _groups_of(images: _Images, kind: str, number: int) -> Tensor:
-    data = images.run.test_images
-    groups: Tensor = getattr(data, kind)
-    return groups.cpu()[measured(data, number)]
+    key = str(subject.data_sha256), kind, subject.images
+    if key not in _GROUPS:
+        data = run.test_images
+        _GROUPS[key] = (data.labels if kind == "labels" else data.modes).cpu()[measured(data, subject.images)]
+    return _GROUPS[key]
 
 
 def _entry(run: Run, attack: str) -> AttackReport:

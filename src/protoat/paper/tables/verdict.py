@@ -1,10 +1,10 @@
-"""What a table's numbers support: spreads over seeds, and which rows are indistinguishable from the best."""
+"""What a table's numbers support: which rows are indistinguishable from the best."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from protoat.evaluation.compare import Seeds, overlap
 from protoat.paper.tables.fill import Filled, Measured
@@ -13,31 +13,10 @@ from protoat.paper.tables.table import Cell, Line
 Verdict = Literal["best", "no difference shown", "lower"]
 
 
-class Spread(NamedTuple):
-    """A cell's accuracy over its seeds.
-
-    Attributes:
-        mean: of the seeds.
-        deviation: standard deviation of a seed; None of one.
-        interval: 95 %; see `protoat.evaluation.compare.Seeds`.
-        images: fewest and most of a seed.
-        seeds: how many.
-    """
-
-    mean: float
-    deviation: float | None
-    interval: tuple[float, float]
-    images: tuple[int, int]
-    seeds: int
-
-
-def spread(values: Sequence[Measured]) -> Spread | None:
-    """Of the accuracies in a cell; None where it holds none."""
-    seeds = Seeds(tuple(value.reading.count for value in values if value.reading.count is not None))
-    if not seeds.counts:
-        return None
-    totals = [count.total for count in seeds.counts]
-    return Spread(seeds.mean, seeds.deviation, seeds.interval, (min(totals), max(totals)), len(totals))
+def seeds_of(values: Sequence[Measured]) -> Seeds | None:
+    """The accuracies in a cell; None where it holds none."""
+    counts = tuple(value.reading.count for value in values if value.reading.count is not None)
+    return Seeds(counts) if counts else None
 
 
 @dataclass(frozen=True)
@@ -59,14 +38,14 @@ class Ranking:
 
 def rankings(table: Filled) -> list[tuple[Ranking, dict[Cell, Verdict]]]:
     """For each data set, attack and reading, the best of two rows or more, and a verdict for each cell."""
-    groups: dict[tuple[object, ...], dict[Cell, tuple[str, Spread]]] = {}
+    groups: dict[tuple[object, ...], dict[Cell, tuple[str, Seeds]]] = {}
     for row, column, cell in table.cells():
-        if (found := spread(table.values(cell))) is not None:
+        if (found := seeds_of(table.values(cell))) is not None:
             groups.setdefault((cell.data, cell.attack, cell.read), {})[cell] = (_heading(row, column), found)
     return [_ranking(group) for group in groups.values() if len(group) > 1]
 
 
-def _ranking(group: dict[Cell, tuple[str, Spread]]) -> tuple[Ranking, dict[Cell, Verdict]]:
+def _ranking(group: dict[Cell, tuple[str, Seeds]]) -> tuple[Ranking, dict[Cell, Verdict]]:
     best = max(group, key=lambda cell: group[cell][1].mean)
     heading, highest = group[best]
     others = {cell: overlap(highest.interval, found.interval) for cell, (_, found) in group.items() if cell != best}
