@@ -89,7 +89,7 @@ def test_a_class_held_by_one_prototype_is_told(options: list[str], said: str | N
     learned = {"prototype_counts": [2, 2], "in_use": [2, 2], "usage": [[0.05, 0.95], [0.5, 0.5]]}
     line = {"epoch": 1, "update": 9, "lr": 0.1, "total": 1.0, "eps": 0.1, "seconds": 1.0, "objective": learned}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    blocks = prototypes(RunRecords(tmp_path), {}).blocks
+    blocks = prototypes(RunRecords(tmp_path), {})
     told = [block.text for block in blocks if isinstance(block, Text) and block.kind == "warning"]
     change = f"train {said}, or a lower --prototype_lr_factor."
     assert told == [f"One prototype of class 0 takes 95% of its images, so no modes are told apart; {change}"] * bool(

@@ -88,7 +88,7 @@ def test_what_was_measured_before_is_marked_as_earlier(subject: Subject, capsys:
     marks = {line.split()[1]: line.split()[-2] for line in shown.splitlines() if line.startswith("│")}
     assert marks["clean"] == "latest" and marks["noise2"] == "earlier"
     assert "earlier: kept from a measurement before" in shown
-    table = next(block for block in attacks(Records(subject.folder)).blocks if isinstance(block, Grid))
+    table = next(block for block in attacks(Records(subject.folder)) if isinstance(block, Grid))
     assert [row[-1] for row in table.rows] == [*times.values()]
     del (content := record.to_json())["attacks"]["noise2"]["measured"]  # as an earlier version wrote it
     assert Evaluation.from_json(content).measured == times

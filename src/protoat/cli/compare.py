@@ -9,7 +9,6 @@ from typing import NamedTuple
 from protoat.cli.printing import print_table
 from protoat.cli.say import say
 from protoat.errors import UserError
-from protoat.evaluation import Count
 from protoat.evaluation.compare import (
     Comparison,
     Seeds,
@@ -26,7 +25,18 @@ from protoat.plots.records import measured
 from protoat.recipes.fingerprint import differences
 from protoat.recipes.parser import Parser
 from protoat.records.files import read_recipe
-from protoat.reports.records import HOLM, OF_MODES, difference, hardest_of, holm_in_words, mode_rows
+from protoat.reports.records import (
+    DIFFERENCE,
+    OF_MODES,
+    ONE_RUN_EACH,
+    difference,
+    hardest_of,
+    holm_in_words,
+    mode_rows,
+    pair_columns,
+    pair_row,
+    pairs_in_words,
+)
 from protoat.runs.claims import A_RUN, called, find_run
 
 _Tests = Mapping[tuple[str, str], tuple[float, bool]]
@@ -75,7 +85,9 @@ def main(args: list[str]) -> None:
         _over_seeds(groups, lines, tests)
     for other, found in pairs:
         _image_by_image(first, other, found, tests, of_modes)
-    _say_weights(groups)
+    weights = {group.name: group.records[0].subject.weights for group in groups}
+    if len(set(weights.values())) > 1:
+        say("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
 
 
 def _read(folder: Path) -> Evaluation:
@@ -137,8 +149,8 @@ def _image_by_image(
 ) -> None:
     print_table(
         f"{first.name} and {other.name}, {first.records[0].subject.images} images",
-        ["attack", first.name, other.name, "difference", "95 % interval", "p", HOLM, "only right in", "verdict"],
-        [_row(comparison, tests[other.name, comparison.attack]) for comparison in found],
+        pair_columns(first.name, other.name),
+        [pair_row(each, tests[other.name, each.attack]) for each in found],
     )
     rows = []
     for comparison in found:
@@ -148,35 +160,18 @@ def _image_by_image(
             rows.append([comparison.attack, *cells, in_words(shown)])
     if rows:
         print_table("worst mode", ["attack", first.name, other.name, "verdict"], rows)
-        columns = ["mode", first.name, other.name, "difference", "verdict"]
         hardest = hardest_of(found)
         in_modes = {mode: of_modes[other.name, "mode", mode][1] for mode in hardest.per_mode}
         print_table(
-            f"each mode, {hardest.attack}", columns, [[*map(_cell, row)] for row in mode_rows(hardest, in_modes)]
+            f"each mode, {hardest.attack}",
+            ["mode", first.name, other.name, "difference", "verdict"],
+            [
+                [cell if isinstance(cell, str) else cell.in_percent for cell in row]
+                for row in mode_rows(hardest, in_modes)
+            ],
         )
-    say(
-        f"difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
-        f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(len(tests))}. "
-        f"The interval is a bootstrap over images and decides nothing. {f'{OF_MODES} ' * bool(rows)}One run each: this "
-        "says nothing about other seeds of the same recipes."
-    )
+    say(f"{pairs_in_words(len(tests))} {f'{OF_MODES} ' * bool(rows)}{ONE_RUN_EACH}.")
     _left_out([first, other])
-
-
-def _cell(cell: str | Count) -> str:
-    return cell.in_percent if isinstance(cell, Count) else cell
-
-
-def _row(comparison: Comparison, test: tuple[float, bool]) -> list[str]:
-    pair = comparison.pair
-    return [
-        comparison.attack,
-        f"{100 * comparison.first.accuracy:.1f}",
-        f"{100 * comparison.second.accuracy:.1f}",
-        *difference(pair.difference, pair.interval(), pair.p_value, test[0]),
-        f"{pair.only_first} / {pair.only_second}",
-        in_words(test[1]),
-    ]
 
 
 def _left_out(groups: Sequence[_Group]) -> None:
@@ -193,13 +188,6 @@ def _left_out(groups: Sequence[_Group]) -> None:
         say(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not compared: {why}")
     if WORST_CASE not in common:
         say("worst cases are not compared, as they are over different attacks; measure all under the same")
-
-
-def _say_weights(groups: Sequence[_Group]) -> None:
-    """Which weights were measured, where that is not the same for all."""
-    weights = {group.name: group.records[0].subject.weights for group in groups}
-    if len(set(weights.values())) > 1:
-        say("weights measured: " + "; ".join(f"{name}: {file}" for name, file in weights.items()))
 
 
 def _lines(groups: Sequence[_Group]) -> dict[str, list[Seeds]]:
@@ -227,7 +215,7 @@ def _over_seeds(groups: Sequence[_Group], lines: Mapping[str, Sequence[Seeds]], 
         if len(first.records) > 1 or len(other.records) > 1:
             print_table(
                 f"{first.name} and {other.name}",
-                ["attack", "difference", "95 % interval", "p", HOLM, "verdict"],
+                ["attack", *DIFFERENCE, "verdict"],
                 [
                     [name, *_difference(seeds[0], seeds[place], tests.get((other.name, name)))]
                     for name, seeds in lines.items()

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from protoat.evaluation import Count
-from protoat.evaluation.compare import Comparison, check_comparable, compare, decided, in_words
+from protoat.evaluation.compare import Comparison, check_comparable, compare, decided
 from protoat.evaluation.record import WORST_CASE, Judged
 from protoat.plots.style import names
 from protoat.recipes.fingerprint import differences
 from protoat.reports.blocks import Block, Chart, Grid, Section, Text
-from protoat.reports.records import HOLM, OF_MODES, difference, hardest_of, holm_in_words, mode_rows
+from protoat.reports.records import (
+    OF_MODES,
+    ONE_RUN_EACH,
+    hardest_of,
+    mode_rows,
+    pair_columns,
+    pair_row,
+    pairs_in_words,
+)
 from protoat.reports.sections.pictures import Views, retrieved
 from protoat.reports.sections.summary import compared_in_words
 from protoat.runs.records import Records
@@ -44,32 +52,29 @@ def comparison(found: Sequence[Records], views: Views) -> list[Section]:
             called[0], name, each, tests[name, each.attack][1], shown[name], in_worst=worst.get(name)
         )
     ]
+    none = Text("No two of these can be compared; the reasons are below.", "missing")
     return [
-        Section(
-            "summary", "Summary", lead or [Text("No two of these can be compared; the reasons are below.", "missing")]
-        ),
-        _side_by_side(found),
-        _modes(called[0], pairs, hardest, shown),
-        _differences(called[0], pairs, tests),
-        _recipes(found),
-        _training(found),
-        retrieved(found, views),
+        Section("summary", "Summary", lead or [none]),
+        Section("side-by-side", "Side by side", _side_by_side(found)),
+        Section("modes", "Modes", _modes(called[0], pairs, hardest, shown)),
+        Section("differences", "Differences, image by image", _differences(called[0], pairs, tests)),
+        Section("recipes", "What differs in the recipes", _recipes(found)),
+        Section("training", "Training", [_training(found)]),
+        Section("retrieval", "Retrieval", retrieved(found, views)),
     ]
 
 
-def _training(found: Sequence[Records]) -> Section:
+def _training(found: Sequence[Records]) -> Block:
     from protoat.plots.curves import training_curves
 
     folders = [records.path for records in found if records.run is not None and records.run.metrics]
     if len(folders) < 2:
-        return Section(
-            "training", "Training", [Text("Fewer than two of these runs have a record of training.", "missing")]
-        )
+        return Text("Fewer than two of these runs have a record of training.", "missing")
     about = "Lines over epochs for each run: loss, and accuracy on held-out images; the numbers are below, by run."
-    return Section("training", "Training", [Chart(training_curves(folders), about)])
+    return Chart(training_curves(folders), about)
 
 
-def _side_by_side(found: Sequence[Records]) -> Section:
+def _side_by_side(found: Sequence[Records]) -> list[Block]:
     called = names([records.path for records in found])
     measured = [{} if records.evaluation is None else records.evaluation.entries for records in found]
     attacks = dict.fromkeys(name for entries in measured for name in entries if name != WORST_CASE)
@@ -84,12 +89,11 @@ def _side_by_side(found: Sequence[Records]) -> Section:
         ["threat", *(str(subject.threat or "—") for subject in subjects)],
         ["audit", *(_audited(records) for records in found)],
     ]
-    blocks: list[Block] = [
+    return [
         Grid("Accuracy % with Wilson's 95 % interval over images", ["attack", *called], rows),
         Text("An attack of one name may have other parameters in another run; only equal ones are compared below."),
         Grid("What was measured", ["", *called], about, text=1 + len(called)),
     ]
-    return Section("side-by-side", "Side by side", blocks)
 
 
 def _audited(records: Records) -> str:
@@ -105,7 +109,7 @@ def _modes(
     pairs: Mapping[str, Sequence[Comparison] | Text],
     hardest: Mapping[str, Comparison],
     shown: Mapping[str, Mapping[str, bool]],
-) -> Section:
+) -> list[Block]:
     """What each leaves right of each mode, in the worst case or under the hardest attack."""
     blocks: list[Block] = []
     for other, pair in pairs.items():
@@ -116,29 +120,20 @@ def _modes(
             columns = ["mode", name, other, "difference", "verdict"]
             blocks.append(Grid(caption, columns, mode_rows(found, shown[other])))
     blocks.append(Text(OF_MODES) if any(isinstance(block, Grid) for block in blocks) else Text("No modes are known."))
-    return Section("modes", "Modes", blocks)
+    return blocks
 
 
-def _differences(name: str, pairs: Mapping[str, Sequence[Comparison] | Text], tests: _Tests) -> Section:
-    columns = ["attack", "verdict", "difference", "95 % interval", "p", HOLM, name]
+def _differences(name: str, pairs: Mapping[str, Sequence[Comparison] | Text], tests: _Tests) -> list[Block]:
     blocks: list[Block] = []
     for key, pair in pairs.items():
         if isinstance(pair, Text):
             blocks.append(pair)
         else:
-            rows = [_row(each, tests[key, each.attack]) for each in pair]
-            header = [*columns, key, "only right in"]
-            blocks.append(Grid(f"{name} and {key}, image by image", header, rows, text=2))
-    blocks.append(
-        Text(
-            "Difference in points, the second less the first. The p of the exact McNemar test on the images that only "
-            "one of the two gets right decides: there is a difference where it is below 0.05 after "
-            f"{holm_in_words(len(tests))}. The interval is a bootstrap over images and decides nothing. A worst "
-            "case is left out where one run was attacked in more ways than the other. One run each: this says nothing "
-            "about other seeds of the same recipes; protoat compare puts seeds together."
-        )
-    )
-    return Section("differences", "Differences, image by image", blocks)
+            rows = [pair_row(each, tests[key, each.attack]) for each in pair]
+            blocks.append(Grid(f"{name} and {key}, image by image", pair_columns(name, key), rows))
+    left_out = "A worst case is left out where one run was attacked in more ways than the other."
+    seeds = f"{ONE_RUN_EACH}; protoat compare puts seeds together."
+    return [*blocks, Text(f"{pairs_in_words(len(tests))} {left_out} {seeds}")]
 
 
 def _compared(first: Records, other: Records, name: str, other_name: str) -> list[Comparison] | Text:
@@ -155,19 +150,7 @@ def _compared(first: Records, other: Records, name: str, other_name: str) -> lis
     return compare(records[name], records[other_name])
 
 
-def _row(found: Comparison, test: tuple[float, bool]) -> list[str]:
-    pair = found.pair
-    return [
-        found.attack,
-        in_words(test[1]),
-        *difference(pair.difference, pair.interval(), pair.p_value, test[0]),
-        f"{100 * found.first.accuracy:.1f}",
-        f"{100 * found.second.accuracy:.1f}",
-        f"{pair.only_first} / {pair.only_second}",
-    ]
-
-
-def _recipes(found: Sequence[Records]) -> Section:
+def _recipes(found: Sequence[Records]) -> list[Block]:
     first, *others = found
     name, *other_names = names([records.path for records in found])
     blocks: list[Block] = []
@@ -175,15 +158,7 @@ def _recipes(found: Sequence[Records]) -> Section:
         if first.run is None or other.run is None:
             blocks.append(Text(f"{other_name} against {name}: one of them has no recipe.", "missing"))
             continue
-        different = differences(first.run.choices, other.run.choices)
-        blocks.append(
-            Grid(
-                f"{other_name} against {name}",
-                ["key", name, other_name],
-                [each.words for each in different],
-                text=3,
-            )
-            if different
-            else Text(f"{other_name} has the recipe of {name}.")
-        )
-    return Section("recipes", "What differs in the recipes", blocks)
+        rows = [each.words for each in differences(first.run.choices, other.run.choices)]
+        same = Text(f"{other_name} has the recipe of {name}.")
+        blocks.append(Grid(f"{other_name} against {name}", ["key", name, other_name], rows, 3) if rows else same)
+    return blocks

@@ -10,7 +10,7 @@ import protoat
 from protoat.errors import UserError
 from protoat.plots.style import names
 from protoat.plots.subject import Pictured
-from protoat.reports.blocks import Section
+from protoat.reports.blocks import Block, Section
 from protoat.reports.comparison import comparison
 from protoat.reports.page import Chapter, render
 from protoat.reports.records import records_of
@@ -24,21 +24,22 @@ from protoat.runs.records import Records
 from protoat.runs.run import Run
 from protoat.runs.store import write
 
-_SECTIONS: dict[str, Callable[[Records, Views], Section]] = {
-    "summary": lambda records, _: summary(records),
-    "gallery": gallery,
-    "groups": lambda records, _: groups(records),
-    "attacks": lambda records, _: attacks(records),
-    "embedding": embedding,
-    "prototypes": prototypes,
-    "retrieval": lambda records, views: retrieved([records], views),
-    "training": lambda records, _: training(records),
-    "audit": lambda records, _: audit(records),
-    "lint": lambda records, _: lint(records),
-    "recipe": lambda records, _: recipe(records),
-    "environment": lambda records, _: environment(records),
-    "redo": lambda records, _: redo(records),
-}
+# Of each section its place in the address, its title, and what is in it.
+_SECTIONS: tuple[tuple[str, str, Callable[[Records, Views], Sequence[Block]]], ...] = (
+    ("summary", "Summary", lambda records, _: summary(records)),
+    ("gallery", "Attacked images", gallery),
+    ("modes", "Classes and modes", lambda records, _: groups(records)),
+    ("attacks", "Attacks", lambda records, _: attacks(records)),
+    ("map", "Map of embeddings", embedding),
+    ("prototypes", "Prototypes", prototypes),
+    ("retrieval", "Retrieval", lambda records, views: retrieved([records], views)),
+    ("training", "Training", lambda records, _: training(records)),
+    ("audit", "Audit", lambda records, _: audit(records)),
+    ("lint", "Lint", lambda records, _: lint(records)),
+    ("recipe", "Recipe", lambda records, _: recipe(records)),
+    ("environment", "Environment", lambda records, _: environment(records)),
+    ("redo", "Do it again", lambda records, _: redo(records)),
+)
 
 
 def report(
@@ -78,10 +79,13 @@ def report(
         if advance is not None:
             advance(done, sections, text)
 
-    chapters = [
-        _chapter(number, name, records, views, starts)
-        for number, (name, records) in enumerate(zip(called, found, strict=True), 1)
-    ]
+    chapters = []
+    for number, (name, records) in enumerate(zip(called, found, strict=True)):
+        contents = []
+        for place, (address, title, blocks) in enumerate(_SECTIONS):
+            starts(number * len(_SECTIONS) + place, f"{name}: {title.lower()}")
+            contents.append(Section(address, title, blocks(records, views)))
+        chapters.append(Chapter(f"run-{number + 1}", name, contents))
     if len(found) > 1:
         starts(sections - 1, "comparison")
         chapters.insert(0, Chapter("comparison", "Comparison", comparison(found, views)))
@@ -89,11 +93,3 @@ def report(
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     write(Path(out), render(title, chapters, [f"Made by protoat {protoat.__version__}, {now}."]))
     return Path(out)
-
-
-def _chapter(number: int, name: str, records: Records, views: Views, starts: Callable[[int, str], None]) -> Chapter:
-    sections = []
-    for place, (title, section) in enumerate(_SECTIONS.items()):
-        starts((number - 1) * len(_SECTIONS) + place, f"{name}: {title}")
-        sections.append(section(records, views))
-    return Chapter(f"run-{number}", name, sections)

@@ -14,7 +14,7 @@ from protoat.evaluation.statistics import weakest_first
 from protoat.runs.records import Records, RunRecords
 from protoat.runs.run import Run
 
-HOLM = "p by Holm"
+DIFFERENCE = ["difference", "95 % interval", "p", "p by Holm"]  # columns of `difference`
 OF_MODES = (
     "Records keep counts of a mode, not which images are of it. So modes, and worst modes, which may be two different "
     "ones, are compared by Fisher's exact test, which is more cautious than a paired test where both fail on the same "
@@ -86,6 +86,29 @@ def mode_rows(found: Comparison, shown: Mapping[str, bool]) -> list[list[str | C
     return rows
 
 
+def pair_columns(first: str, second: str) -> list[str]:
+    """The columns of `pair_row`, of two models by name."""
+    return ["attack", first, second, *DIFFERENCE, "only right in", "verdict"]
+
+
+def pair_row(found: Comparison, test: tuple[float, bool]) -> list[str]:
+    """Two models under an attack: accuracies in per cent, their difference and whether the test shows one.
+
+    Args:
+        found: the comparison.
+        test: p after correction, and whether it shows a difference; see `protoat.evaluation.compare.decided`.
+    """
+    pair = found.pair
+    return [
+        found.attack,
+        f"{100 * found.first.accuracy:.1f}",
+        f"{100 * found.second.accuracy:.1f}",
+        *difference(pair.difference, pair.interval(), pair.p_value, test[0]),
+        f"{pair.only_first} / {pair.only_second}",
+        in_words(test[1]),
+    ]
+
+
 def difference(of: float, interval: tuple[float, float], p: float, corrected: float) -> list[str]:
     """A difference of accuracies in points, its interval, and the p of a test, plain and corrected.
 
@@ -100,9 +123,21 @@ def difference(of: float, interval: tuple[float, float], p: float, corrected: fl
 
 
 def holm_in_words(tests: int) -> str:
-    """What the column `HOLM` is corrected for.
+    """What the last of these p is corrected for.
 
     >>> holm_in_words(6)
     "Holm's correction for the 6 tests made here"
     """
     return f"Holm's correction for the {tests} test{'s' * (tests != 1)} made here"
+
+
+def pairs_in_words(tests: int) -> str:
+    """How to read the rows of pairs of models, of which so many tests were made."""
+    return (
+        "Difference in points, the second less the first. The p of the exact McNemar test on the images that only one "
+        f"gets right decides: there is a difference where it is below 0.05 after {holm_in_words(tests)}. The interval "
+        "is a bootstrap over images and decides nothing."
+    )
+
+
+ONE_RUN_EACH = "One run each: this says nothing about other seeds of the same recipes"

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from protoat.evaluation import AttackReport
 from protoat.evaluation.record import WORST_CASE
 from protoat.evaluation.report import lowest_columns
 from protoat.evaluation.statistics import Count, weakest_first
-from protoat.reports.blocks import Block, Grid, Section, Text
+from protoat.reports.blocks import Block, Grid, Text
 from protoat.runs.records import Records
 
 _SHOWN = 40
 
 
-def attacks(records: Records) -> Section:
+def attacks(records: Records) -> list[Block]:
     """Accuracy under each attack, with intervals, and everything that defines the attack."""
-    blocks: list[Block] = list(_linear_heads(records))
+    blocks: list[Block] = []
+    if records.run is not None and (probe := records.run.probe) is not None:
+        blocks.append(
+            Grid("Linear heads on the frozen encoder: accuracy % with its 95 % interval", *probe.table, text=2)
+        )
     record = records.evaluation
     if record is None:
-        blocks = blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
-        return Section("attacks", "Attacks", blocks)
-    rows: list[list[str | Count]] = [[name, found.count, *_cells(found)] for name, found in record.entries.items()]
+        return blocks or [Text("Not measured: there is no evaluation.json.", "missing")]
+    rows: list[list[str | Count]] = [
+        [name, found.count, *map(str, found.count), *found.lowest, f"{found.seconds:.1f}"]
+        for name, found in record.entries.items()
+    ]
     columns = ["attack", "accuracy %", "right", "images", *lowest_columns(record.entries), "seconds"]
     if times := record.measured:
         columns.append("measured")
@@ -35,34 +40,19 @@ def attacks(records: Records) -> Section:
         blocks.append(Text(f"Not in the worst case, as they are outside this threat model: {', '.join(outside)}."))
     parameters = [[name, json.dumps(found.parameters)] for name, found in record.attacks.items()]
     blocks.append(Grid("Everything that defines the attacks", ["attack", "parameters"], parameters, 2, folded=True))
-    return Section("attacks", "Attacks", blocks)
+    return blocks
 
 
-def _cells(found: AttackReport) -> list[str]:
-    return [str(found.count.correct), str(found.count.total), *found.lowest, f"{found.seconds:.1f}"]
-
-
-def _linear_heads(records: Records) -> Iterator[Grid]:
-    """What linear heads read off a pre-trained encoder and off a random one."""
-    probe = records.run.probe if records.run is not None else None
-    if probe is None:
-        return
-    yield Grid("Linear heads on the frozen encoder: accuracy % with its 95 % interval", *probe.table, text=2)
-
-
-def groups(records: Records) -> Section:
+def groups(records: Records) -> list[Block]:
     """Accuracy of each class and each mode, clean and in the worst case."""
     record = records.evaluation
     if record is None or record.worst_case is None:
-        return Section("modes", "Classes and modes", [Text("Not measured: there is no worst case.", "missing")])
+        return [Text("Not measured: there is no worst case.", "missing")]
     shown = {name: found for name, found in record.entries.items() if name in ("clean", WORST_CASE)}
-    blocks: list[Block] = []
-    if not record.worst_case.has_modes:
-        blocks.append(Text("No modes are known beside the classes."))
-    else:
-        blocks += _of_groups("mode", {name: found.per_mode for name, found in shown.items()})
-    blocks += _of_groups("class", {name: found.per_class for name, found in shown.items()})
-    return Section("modes", "Classes and modes", blocks)
+    modes: Iterable[Block] = [Text("No modes are known beside the classes.")]
+    if record.worst_case.has_modes:
+        modes = _of_groups("mode", {name: found.per_mode for name, found in shown.items()})
+    return [*modes, *_of_groups("class", {name: found.per_class for name, found in shown.items()})]
 
 
 def _of_groups(title: str, found: Mapping[str, Mapping[str, Count]]) -> Iterator[Grid]:

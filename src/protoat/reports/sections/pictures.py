@@ -10,7 +10,7 @@ from protoat.errors import UserError
 from protoat.evaluation.compare import in_words, overlap
 from protoat.evaluation.statistics import percentage
 from protoat.plots.subject import Pictured
-from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
+from protoat.reports.blocks import Block, Chart, Gallery, Grid, Text
 from protoat.runs.claims import called
 from protoat.runs.records import Records
 
@@ -39,12 +39,12 @@ def from_weights(
             return draw()
         except UserError as error:
             names = " and ".join(called(records.path) for records in found)
-            logger.warning("%s of %s: left out: %s", what.lower(), names, error)
+            logger.warning("%s of %s: left out: %s", what, names, error)
             reason = f"could not be drawn: {error}"
     return [Text(f"This {reason}.", "missing")]
 
 
-def gallery(records: Records, views: Views) -> Section:
+def gallery(records: Records, views: Views) -> Sequence[Block]:
     """Images before and after an attack, the weakest modes first."""
 
     def draw() -> Sequence[Block]:
@@ -52,10 +52,10 @@ def gallery(records: Records, views: Views) -> Section:
 
         return [Gallery(attacked_images(views[records.path], attack=_ATTACK, each=_fewer(3, views)))]
 
-    return Section("gallery", title := "Attacked images", from_weights(title, [records], views, draw))
+    return from_weights("attacked images", [records], views, draw)
 
 
-def embedding(records: Records, views: Views) -> Section:
+def embedding(records: Records, views: Views) -> Sequence[Block]:
     """The map of embeddings, with the image of each point."""
 
     def draw() -> Sequence[Block]:
@@ -68,7 +68,7 @@ def embedding(records: Records, views: Views) -> Section:
         most = _MAPPED // len(views) if len(views) > 2 else None
         return [Chart(embedding_map(views[records.path], attack=_ATTACK, most=most), about)]
 
-    return Section("map", title := "Map of embeddings", from_weights(title, [records], views, draw))
+    return from_weights("map of embeddings", [records], views, draw)
 
 
 def _fewer(number: int, views: Views) -> int:
@@ -80,7 +80,7 @@ def _fewer(number: int, views: Views) -> int:
     return max(1, min(number, 2 * number // len(views)))
 
 
-def retrieved(found: Sequence[Records], views: Views) -> Section:
+def retrieved(found: Sequence[Records], views: Views) -> Sequence[Block]:
     """Which images lie nearest to clean and attacked queries, in one run or in several."""
 
     def draw() -> Sequence[Block]:
@@ -97,4 +97,4 @@ def retrieved(found: Sequence[Records], views: Views) -> Section:
         short = slice(None) if len(rows) > 1 else slice(-1)
         return [Grid(caption, columns[short], [row[short] for row in rows]), Gallery(got.pictures)]
 
-    return Section("retrieval", title := "Retrieval", from_weights(title, found, views, draw))
+    return from_weights("retrieval", found, views, draw)

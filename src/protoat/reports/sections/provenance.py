@@ -9,20 +9,19 @@ from typing import Any
 
 from protoat.evaluation import AttackReport, AuditReport, attack_of_name
 from protoat.records.files import unlisted
-from protoat.reports.blocks import Block, Code, Grid, Section, Text
+from protoat.reports.blocks import Block, Code, Grid, Text
 from protoat.runs.claims import called, is_elsewhere
 from protoat.runs.records import Records
 from protoat.threats import Linf, ThreatModel
 
 
-def audit(records: Records) -> Section:
+def audit(records: Records) -> list[Block]:
     """Every check with its result and figures."""
     record = records.audit
     if record is None and records.pretrains:
-        return Section("audit", "Audit", [Text("An encoder without a head cannot be audited.", "missing")])
+        return [Text("An encoder without a head cannot be audited.", "missing")]
     if record is None:
-        missing = f"Not audited for masked gradients; do so: protoat audit {called(records.path)}"
-        return Section("audit", "Audit", [Text(missing, "missing")])
+        return [Text(f"Not audited for masked gradients; do so: protoat audit {called(records.path)}", "missing")]
     made = f"{record.extent} were run."
     verdict = (
         Text(f"The audit failed: {', '.join(record.failed)}. {made}", "warning")
@@ -40,7 +39,7 @@ def audit(records: Records) -> Section:
         Grid("Checks of the audit", ["check", "what should hold", "result", "what was found"], rows, 4, status=2),
         Grid("Figures of each check", ["check", "figures"], figures, 2, folded=True),
     ]
-    return Section("audit", "Audit", blocks)
+    return blocks
 
 
 def _audited(records: Records, record: AuditReport) -> Iterator[Text]:
@@ -57,32 +56,29 @@ def _audited(records: Records, record: AuditReport) -> Iterator[Text]:
         yield Text(f"The audit is not about what was measured: {', '.join(differing)} differ; audit again.", "warning")
 
 
-def lint(records: Records) -> Section:
+def lint(records: Records) -> list[Block]:
     """What was found before attacking."""
     record = records.evaluation
     leaks = [] if records.run is None else records.run.facts.get("inventory", {}).get("leaks", [])
     if leaks and record is None:
         rows = [["leak", "warning", text] for text in leaks]
-        return Section("lint", "Lint", [Grid("Found in the data", ["rule", "severity", "what was found"], rows, 3)])
+        return [Grid("Found in the data", ["rule", "severity", "what was found"], rows, 3)]
     if record is None or record.findings is None:
-        return Section("lint", "Lint", [Text("The lint has not run; protoat evaluate runs it.", "missing")])
+        return [Text("The lint has not run; protoat evaluate runs it.", "missing")]
     rows = [list(finding) for finding in record.findings]
     if not rows:
-        return Section("lint", "Lint", [Text("The lint found nothing in the latest measurement.")])
-    grid = Grid("Findings of the latest measurement", ["rule", "severity", "what was found"], rows, 3, status=1)
-    return Section("lint", "Lint", [grid])
+        return [Text("The lint found nothing in the latest measurement.")]
+    return [Grid("Findings of the latest measurement", ["rule", "severity", "what was found"], rows, 3, status=1)]
 
 
-def recipe(records: Records) -> Section:
+def recipe(records: Records) -> list[Block]:
     """The whole recipe."""
     if records.run is None:
-        missing = "There is no recipe: the model is not of a run of protoat."
-        return Section("recipe", "Recipe", [Text(missing, "missing")])
-    text = records.run.recipe_text
-    return Section("recipe", "Recipe", [Code("recipe.yaml", text)])
+        return [Text("There is no recipe: the model is not of a run of protoat.", "missing")]
+    return [Code("recipe.yaml", records.run.recipe_text)]
 
 
-def environment(records: Records) -> Section:
+def environment(records: Records) -> list[Block]:
     """Where and with what the run was started, each time; and how it was measured."""
     sessions = records.run.facts.get("sessions", []) if records.run is not None else []
     blocks: list[Block] = []
@@ -102,7 +98,7 @@ def environment(records: Records) -> Section:
         blocks.append(Grid("Measurement", ["attack", *keys], rows, text=1 + len(keys), folded=True))
         subject = [[key, _value(value)] for key, value in records.evaluation.subject.to_json().items()]
         blocks.append(Grid("What was measured, exactly", ["", "value"], subject, 2, folded=True))
-    return Section("environment", "Environment", blocks)
+    return blocks
 
 
 def _value(value: Any) -> str:
@@ -113,27 +109,22 @@ def _value(value: Any) -> str:
     return "—" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def redo(records: Records) -> Section:
+def redo(records: Records) -> list[Block]:
     """Commands that train and measure the same again."""
-    again = f"{records.name}-again"
-    blocks: list[Block] = []
-    if records.run is not None:
-        command = "pretrain" if records.pretrains else "train"
-        name = called(records.path)
-        config = name if is_elsewhere(name) else str(records.path / "recipe.yaml")
-        lines = [shlex.join(["protoat", command, "--config", config, "--out", again])]
-        sessions = records.run.facts.get("sessions", [])
-        if sessions and (commit := sessions[0].get("commit")):
-            lines.insert(0, f"# protoat {sessions[0].get('protoat', '')}, commit {commit}")
-        lines += _measuring(records, again)
-        blocks.append(Code("The same recipe, trained and measured in a new folder", "\n".join(lines)))
-        if sessions:
-            typed = "\n".join(_value(session.get("command")) for session in sessions)
-            blocks.append(Code("What was typed", typed))
-    else:
+    if records.run is None:
         missing = "The record does not say how the model was built, so no command can be given here."
-        blocks.append(Text(missing, "missing"))
-    return Section("redo", "Do it again", blocks)
+        return [Text(missing, "missing")]
+    name, again = called(records.path), f"{records.name}-again"
+    config = name if is_elsewhere(name) else str(records.path / "recipe.yaml")
+    command = "pretrain" if records.pretrains else "train"
+    lines = [shlex.join(["protoat", command, "--config", config, "--out", again]), *_measuring(records, again)]
+    sessions = records.run.facts.get("sessions", [])
+    if sessions and (commit := sessions[0].get("commit")):
+        lines.insert(0, f"# protoat {sessions[0].get('protoat', '')}, commit {commit}")
+    blocks: list[Block] = [Code("The same recipe, trained and measured in a new folder", "\n".join(lines))]
+    if sessions:
+        blocks.append(Code("What was typed", "\n".join(_value(session.get("command")) for session in sessions)))
+    return blocks
 
 
 def _measuring(records: Records, folder: str) -> Iterator[str]:

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Mapping
 from protoat.evaluation.compare import Comparison, in_words
 from protoat.evaluation.record import WORST_CASE, Evaluation
 from protoat.evaluation.statistics import Count, percentage, weakest_first
-from protoat.reports.blocks import Block, Cards, Grid, Section, Text
+from protoat.reports.blocks import Block, Cards, Grid, Text
 from protoat.runs.claims import called
 from protoat.runs.records import Records, RunRecords
 from protoat.threats import ThreatModel
 
 
-def summary(records: Records) -> Section:
+def summary(records: Records) -> list[Block]:
     """What was found in plain words, the decisive figures, what they are about, and what is missing."""
-    blocks: list[Block] = [
+    return [
         *_in_words(records.evaluation),
         *_headline(records.evaluation),
         *_missing(records),
         Grid("What was judged", ["", "value"], list(_subject(records)), text=2, folded=True),
     ]
-    return Section("summary", "Summary", blocks)
 
 
 def _in_words(record: Evaluation | None) -> Iterator[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from protoat.reports.blocks import Block, Chart, Gallery, Grid, Section, Text
+from protoat.reports.blocks import Block, Chart, Gallery, Grid, Text
 from protoat.reports.records import changes_of, epochs_of
 from protoat.reports.sections.pictures import Views, from_weights
 from protoat.runs.claims import called
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 _ATLAS, _EACH = 40, 5
 
 
-def training(records: Records) -> Section:
+def training(records: Records) -> list[Block]:
     """Loss and held-out accuracy of every epoch."""
     from protoat.plots.curves import training_curves
 
     run = records.run
     if run is None or not run.metrics:
-        return Section("training", "Training", [Text("There is no record of training.", "missing")])
+        return [Text("There is no record of training.", "missing")]
     columns, rows = epochs_of(run)
     about = "Lines over epochs: loss, and accuracy on held-out images where there are any; the table has the numbers."
-    blocks: list[Block] = [
+    return [
         Chart(training_curves([records.path]), about),
         Grid("Every epoch", columns, rows, folded=True),
         *_found_modes(run),
     ]
-    return Section("training", "Training", blocks)
 
 
 def _found_modes(run: RunRecords) -> Iterator[Block]:
@@ -50,19 +49,18 @@ def _found_modes(run: RunRecords) -> Iterator[Block]:
         yield Grid("Modes that were found", columns, rows, text=2, folded=len(rows) > 20)
 
 
-def prototypes(records: Records, views: Views) -> Section:
+def prototypes(records: Records, views: Views) -> list[Block]:
     """Counts over time; usage, agreement with modes and nearest images of the final weights."""
     run = records.run
     if run is None or not run.prototype_counts:
         text = "No prototypes: it was not trained with SoftTriple." if run else "There is no record of prototypes."
-        return Section("prototypes", "Prototypes", [Text(text, "missing")])
-    blocks = [
+        return [Text(text, "missing")]
+    return [
         *_held_by_one(run),
         *_counts(records, run),
-        *from_weights("Prototypes", [records], views, lambda: _final(views[records.path])),
+        *from_weights("prototypes", [records], views, lambda: _final(views[records.path])),
         *_head(records),
     ]
-    return Section("prototypes", "Prototypes", blocks)
 
 
 def _held_by_one(run: RunRecords) -> Iterator[Block]:
