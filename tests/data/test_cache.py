@@ -28,7 +28,7 @@ def decode(paths: list[Path], image_size: int | None = None) -> torch.Tensor:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_decode", lambda *args: pytest.fail("an image was decoded again"))
+    monkeypatch.setattr(module, "read_picture", lambda *args, **options: pytest.fail("an image was decoded again"))
 
 
 def test_pixels_in_the_order_of_the_paths(paths: list[Path]) -> None:

@@ -343,7 +343,8 @@ def test_cached_pixels_of_other_rules_or_backgrounds_are_not_used(
 ) -> None:
     picture = png(8, 6, [bytes([0, 0, 0, 0])], 1)
     assert of_bytes(tmp_path, picture, WHITE) == [[[255] * 3]] and of_bytes(tmp_path, picture, BLACK) == [[[0] * 3]]
-    monkeypatch.setattr("protoat.data.cache._decode", lambda *args: (np.full((3, 1, 1), 7, np.uint8), False))
+    seven = Image.new("RGB", (1, 1), (7, 7, 7))
+    monkeypatch.setattr("protoat.data.cache.read_picture", lambda *args, **options: (seven, False))
     assert of_bytes(tmp_path, picture, WHITE) == [[[255] * 3]]
     monkeypatch.setattr("protoat.data.cache.RULES", 99)
     assert of_bytes(tmp_path, picture, WHITE) == [[[7] * 3]]

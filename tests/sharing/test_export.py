@@ -22,7 +22,7 @@ from protoat.cli import main
 from protoat.functional.forward import as_module
 from protoat.runs.run import Run
 from protoat.sharing.export import _to_safetensors, agreement
-from protoat.sharing.facts import Facts
+from protoat.sharing.exported import Facts
 from protoat.storage import files
 from protoat.types import Output
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections.abc import Callable
 from typing import Literal
 
 from accelerate import PartialState
@@ -87,7 +87,7 @@ def main(args: list[str]) -> None:
             budget_seconds=options.budget_seconds,
             attack_precision=options.attack_precision,
             compile=options.compile,
-            advance=_Accuracies(shown).advance,
+            advance=_running(shown),
         )
     if not PartialState().is_main_process:
         return
@@ -121,15 +121,14 @@ def _probe(options: Namespace, given: Namespace) -> None:
     say(f"{run / 'probe.json'} holds counts for each class, mode and image")
 
 
-class _Accuracies:
-    """Running accuracies, for the one who waits."""
+def _running(shown: Shown) -> Callable[[Advance], None]:
+    """Shows the accuracies so far to the one who waits."""
+    counts: dict[str, tuple[int, int]] = {}
 
-    def __init__(self, shown: Shown) -> None:
-        self.shown = shown
-        self.counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    def advance(step: Advance) -> None:
+        correct, images = counts.get(step.attack, (0, 0))
+        counts[step.attack] = correct + step.correct, images + step.images
+        shares = ", ".join(f"{name} {100 * right / seen:.1f} %" for name, (right, seen) in counts.items())
+        shown.at(step.done, step.total, shares)
 
-    def advance(self, step: Advance) -> None:
-        correct, images = self.counts[step.attack]
-        self.counts[step.attack] = correct + step.correct, images + step.images
-        shares = ", ".join(f"{name} {100 * right / seen:.1f} %" for name, (right, seen) in self.counts.items())
-        self.shown.at(step.done, step.total, shares)
+    return advance

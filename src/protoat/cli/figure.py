@@ -15,7 +15,6 @@ from protoat.errors import UserError
 from protoat.names import nearest
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.figures import TITLES
-from protoat.plots.kinds import SUFFIXES
 from protoat.recipes.parser import Parser
 from protoat.runs.claims import A_RUN, called, find_run
 from protoat.storage.path_checks import check_file, check_no_file
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from protoat.runs.run import Run
 
 _OF_VIEW = ("images", "attack", "classes")
+_SUFFIXES = (".pdf", ".svg", ".png")
 
 
 def main(args: list[str]) -> int:
@@ -84,7 +84,7 @@ def _write(out: Path, title: str, lines: Sequence[str], parts: Sequence[Plot | P
     from protoat.reports.page import Chapter, render
     from protoat.runs.store import write
 
-    if (kind := out.suffix.lower()) in SUFFIXES:
+    if (kind := out.suffix.lower()) in _SUFFIXES:
         write(out, as_file([part if isinstance(part, Plot) else part.plot() for part in parts], kind))
         return
     title = title[:1].upper() + title[1:]
@@ -139,7 +139,7 @@ def _parser() -> Parser:
 def _check_out(out: Path) -> None:
     """Refuses a file that cannot be written."""
     check_file(out)
-    if out.suffix.lower() not in (".html", *SUFFIXES):
+    if out.suffix.lower() not in (".html", *_SUFFIXES):
         raise UserError(f"--out {out} has to end in .html, .pdf, .svg or .png")
 
 

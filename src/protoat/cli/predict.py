@@ -67,7 +67,7 @@ def main(args: list[str]) -> None:
         keep("predictions", _plain(paths, found))
         print_table(f"{called(run.path)}: {_counted(paths)}", *_table(paths, found), text=2, names=_NAMES)
         return
-    text = _csv(paths, found) if form == "csv" else _json(paths, found)
+    text = _csv(paths, found) if form == "csv" else json.dumps(_plain(paths, found), indent=1) + "\n"
     if options.out is None:
         say(text, end="", lines=True)
         return
@@ -127,10 +127,6 @@ def _csv(paths: Sequence[Path], found: Predictions) -> str:
         cells = [str(path), each.class_name, f"{each.probability:.6f}", each.prototype or ""]
         writer.writerow(map(csv_cell, cells))
     return text.getvalue()
-
-
-def _json(paths: Sequence[Path], found: Predictions) -> str:
-    return json.dumps(_plain(paths, found), indent=1) + "\n"
 
 
 def _plain(paths: Sequence[Path], found: Predictions) -> list[dict[str, Any]]:

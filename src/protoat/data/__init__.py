@@ -4,16 +4,15 @@ from protoat.data.augment import Augment
 from protoat.data.base import DataNotFoundError, ImageData, Source, Split
 from protoat.data.batch_format import Origin
 from protoat.data.cache import cache_folder
-from protoat.data.cifar import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES
 from protoat.data.digits import Digits
 from protoat.data.folder import ImageFolder
 from protoat.data.hugging_face import HFDataset
 from protoat.data.inventory import Inventory
 from protoat.data.loader import ImageLoader
-from protoat.data.mnist import MNIST, FashionMNIST
 from protoat.data.modes import Groups, long_tailed, regroup, split_validation
 from protoat.data.preprocess import Preprocess
 from protoat.data.tiny_imagenet import TinyImageNet
+from protoat.data.torchvision_sets import CIFAR10, CIFAR100, CIFAR100_SUPERCLASSES, MNIST, FashionMNIST
 from protoat.data.views import RandomView
 
 __all__ = [

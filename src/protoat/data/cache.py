@@ -14,19 +14,19 @@ from zlib import crc32
 import numpy as np
 import PIL
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protoat.data.picture import RULES, colour_of, fitted, show
-from protoat.errors import UserError, in_a_line
+from protoat.data.picture import LONGEST, RULES, colour_of, read_picture
+from protoat.errors import UserError
 from protoat.spelling import setting
 from protoat.storage.files import open_to_read
 from protoat.storage.scratch import scratch
 
 USUAL_SIDE = 32  # pixels, to which pictures of mixed size are brought where nothing says another
 _CHUNK = 256  # files a thread takes at a time; one file is too little work to hand over
-_LONGEST = 2**29  # bytes of a file that may be a picture
 _PART = 2**20
 
 Item = TypeVar("Item")
@@ -64,7 +64,7 @@ def file_digests(paths: Sequence[Path]) -> list[bytes]:
 def _digest(path: Path) -> bytes:
     total = sha256()
     with open_to_read(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > _LONGEST:
+        if (size := os.fstat(file.fileno()).st_size) > LONGEST:
             raise UserError(f"{path} has {size} bytes, too many for a picture; delete it or move it away")
         while part := file.read(_PART):
             total.update(part)
@@ -84,7 +84,7 @@ def decode_once(
     The second call with the same content, wherever the files are and whatever their names, reads the cache.
 
     Args:
-        pictures: paths, or the bytes of files; how one becomes pixels is said in `protoat.data.picture.show`.
+        pictures: paths, or the bytes of files; how one becomes pixels is said in `protoat.data.picture.read_picture`.
         digests: SHA-256 of the bytes of each, as of `file_digests`.
         names: of pictures, for messages; default: their paths.
         image_size: scale and centre-crop every image to this many pixels a side (bilinear); default: all images must
@@ -95,12 +95,13 @@ def decode_once(
         ValueError: a file that is no image or is cut short (it is named), images of two sizes (two are named), or more
             of them than memory holds.
     """
-    colour = colour_of(background or "white")
-    key = sha256(f"rules {RULES} {PIL.__version__} {image_size} {colour} ".encode() + b"".join(digests)).hexdigest()
+    background = background or "white"
+    rules = f"rules {RULES} {PIL.__version__} {image_size} {colour_of(background)} "
+    key = sha256(rules.encode() + b"".join(digests)).hexdigest()
     path = cache_folder() / f"{key[:32]}.safetensors"
     images = _recall(path)
     if images is None:
-        images = _decode_all(pictures, names or list(map(str, pictures)), image_size, colour)
+        images = _decode_all(pictures, names or list(map(str, pictures)), image_size, background)
         _keep(path, images)
     return images
 
@@ -137,41 +138,32 @@ def _checksum(images: Tensor) -> str:
 
 
 def _decode_all(
-    pictures: Sequence[Path | bytes], names: Sequence[str], image_size: int | None, background: tuple[int, int, int]
+    pictures: Sequence[Path | bytes], names: Sequence[str], image_size: int | None, background: str
 ) -> Tensor:
-    first, _ = _decode(pictures[0], names[0], image_size, background)
+    size = None if image_size is None else (image_size, image_size)
+
+    def decoded(index: int) -> tuple[Image.Image, bool]:
+        return read_picture(pictures[index], names[index], background, size, advice="; repair or delete it")
+
+    first, _ = decoded(0)
     try:
-        pixels = np.empty((len(pictures), *first.shape), dtype=np.uint8)
+        pixels = np.empty((len(pictures), 3, first.height, first.width), dtype=np.uint8)
     except MemoryError:
         raise UserError(
-            f"{len(pictures)} images as large as {names[0]} ({first.shape[2]}x{first.shape[1]}) do not fit into "
-            f"memory; write {setting(image_size=224)} or less"
+            f"{len(pictures)} images as large as {names[0]} ({first.width}x{first.height}) do not fit into memory; "
+            f"write {setting(image_size=224)} or less"
         ) from None
 
     def fill(index: int) -> bool:
-        image, grey = _decode(pictures[index], names[index], image_size, background)
-        if image.shape != first.shape:
-            size = lambda array: f"{array.shape[2]}x{array.shape[1]}"  # noqa: E731
-            raise MixedSizesError(f"{names[0]} is {size(first)} and {names[index]} is {size(image)}")
-        pixels[index] = image
+        image, grey = decoded(index)
+        if image.size != first.size:
+            sizes = ["{}x{}".format(*each.size) for each in (first, image)]
+            raise MixedSizesError(f"{names[0]} is {sizes[0]} and {names[index]} is {sizes[1]}")
+        pixels[index] = np.asarray(image).transpose(2, 0, 1)
         return grey
 
     grey = all(_in_threads(fill, range(len(pictures))))
     return torch.from_numpy(pixels[:, :1].copy() if grey else pixels)
-
-
-def _decode(
-    picture: Path | bytes, name: str, image_size: int | None, background: tuple[int, int, int]
-) -> tuple[np.ndarray, bool]:
-    """(3, H, W) uint8, and whether the file is grey."""
-    try:
-        colour, grey = show(picture, background)
-        if image_size is not None:
-            colour = fitted(colour, image_size, image_size)
-        return np.asarray(colour).transpose(2, 0, 1), grey
-    except Exception as error:  # Pillow's decoders raise many kinds
-        reason = in_a_line(error)
-        raise UserError(f"{name} cannot be read as an image ({reason}); repair or delete it") from error
 
 
 def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -9,7 +9,7 @@ import torch
 
 from protoat.arguments import check_number, check_seed, check_whole
 from protoat.data.base import ImageData
-from protoat.data.cifar import CIFAR100_SUPERCLASSES
+from protoat.data.torchvision_sets import CIFAR100_SUPERCLASSES
 from protoat.errors import UserError
 from protoat.names import nearest
 from protoat.spelling import setting

@@ -6,8 +6,8 @@ import io
 import os
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageOps
 
 from protoat.data.colour import to_srgb
-from protoat.errors import UserError
+from protoat.errors import UserError, in_a_line
 from protoat.spelling import setting
 
 PictureLike: TypeAlias = Path | bytes | Image.Image
@@ -43,8 +43,9 @@ _BY_CONTENT = {
     "WEBP": (".webp",),
 }
 _BY_SUFFIX = {"PCX": (".pcx",), "TGA": (".tga", ".icb", ".vda", ".vst")}  # too little in front to know them by
-SUFFIXES = tuple(sorted(suffix for names in (_BY_CONTENT | _BY_SUFFIX).values() for suffix in names))
+SUFFIXES = frozenset(chain.from_iterable((_BY_CONTENT | _BY_SUFFIX).values()))
 
+LONGEST = 2**29  # bytes of a file that may be a picture
 _LARGE = 2**24  # pixels; pictures of more are decoded one at a time, so that threads together do not fill the memory
 _one_large = threading.Lock()
 _TURNS = {
@@ -78,37 +79,9 @@ def colour_of(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-@contextmanager
-def open_picture(file: Path | bytes) -> Iterator[Image.Image]:
-    """A picture with its size and kind known and its pixels not yet decoded.
-
-    Args:
-        file: its path, or its bytes.
-
-    Raises:
-        ValueError: it is in none of the formats above, has more pixels than Pillow's limit, or several frames or pages.
-        Exception: whatever a decoder of Pillow raises of a damaged file.
-    """
-    if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
-        raise UserError("it is empty")
-    Image.init()
-    suffix = "" if isinstance(file, bytes) else file.suffix.lower()
-    weak = [name for name, suffixes in _BY_SUFFIX.items() if suffix in suffixes]
-    formats = [name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
-        pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
-        if most is not None and pixels > most:
-            raise UserError(f"it has {pixels} pixels, and Pillow's limit is {most}")
-        _check_single(image)
-        yield image
-
-
-def _check_single(image: Image.Image) -> None:
-    if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
-        raise UserError("it is animated or has several pages; keep the one that counts")
-
-
-def show(picture: PictureLike, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
+def read_picture(
+    picture: PictureLike, name: str, background: str, size: tuple[int, int] | None = None, *, advice: str = ""
+) -> tuple[Image.Image, bool]:
     """The picture in mode RGB, and whether it is grey.
 
     Transparent pixels are laid over `background`; of 16 bits a channel the upper eight are kept; a palette, an
@@ -117,22 +90,47 @@ def show(picture: PictureLike, background: tuple[int, int, int]) -> tuple[Image.
     Args:
         picture: a file, its bytes, or a picture in memory, which is left as it is; of the last, what only the header
             of a PNG or AVIF file says is not known.
-        background: red, green and blue.
+        name: for the message.
+        background: a colour as in HTML.
+        size: (height, width) to which it is scaled (bilinear, with antialiasing) and centre-cropped; default: as it is.
+        advice: ends the message.
 
     Raises:
-        ValueError: pixels that have no such form: floats, 32-bit integers, Lab; see also `open_picture`.
-        Exception: whatever a decoder of Pillow raises of a damaged file.
+        ValueError: it is damaged, in none of the formats above, has more pixels than Pillow's limit, several frames or
+            pages, or pixels that have no such form: floats, 32-bit integers, Lab.
     """
-    if isinstance(picture, Image.Image):
-        _check_single(picture)
-        return _shown(picture, b"", background, ours=False)
-    with open_picture(picture) as image, _one_large if image.width * image.height > _LARGE else nullcontext():
-        return _shown(image, _head(picture), background, ours=True)
+    colour = colour_of(background)
+    try:
+        if isinstance(picture, Image.Image):
+            _check_single(picture)
+            shown, grey = _shown(picture, b"", colour, ours=False)
+        else:
+            with _opened(picture) as image:
+                pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
+                if most is not None and pixels > most:
+                    raise UserError(f"it has {pixels} pixels, and Pillow's limit is {most}")
+                _check_single(image)
+                with _one_large if pixels > _LARGE else nullcontext():
+                    shown, grey = _shown(image, _head(picture), colour, ours=True)
+        return (shown if size is None else ImageOps.fit(shown, size[::-1], Image.Resampling.BILINEAR)), grey
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UserError(f"{name} cannot be read as an image ({in_a_line(error)}){advice}") from error
 
 
-def fitted(shown: Image.Image, height: int, width: int) -> Image.Image:
-    """Scaled (bilinear, with antialiasing) and centre-cropped to a size; a picture of that size as it is."""
-    return ImageOps.fit(shown, (width, height), Image.Resampling.BILINEAR)
+def _opened(file: Path | bytes) -> Image.Image:
+    """With its size and kind known and its pixels not yet decoded."""
+    if not (len(file) if isinstance(file, bytes) else file.stat().st_size):
+        raise UserError("it is empty")
+    Image.init()
+    suffix = "" if isinstance(file, bytes) else file.suffix.lower()
+    weak = [name for name, suffixes in _BY_SUFFIX.items() if suffix in suffixes]
+    formats = [name for name in [*_BY_CONTENT, *weak] if name in Image.OPEN]
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats)
+
+
+def _check_single(image: Image.Image) -> None:
+    if image.format not in ("MPO", "ICO") and getattr(image, "is_animated", False):
+        raise UserError("it is animated or has several pages; keep the one that counts")
 
 
 def _head(file: Path | bytes) -> bytes:

@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from protoat.data.picture import colour_of, fitted, show
-from protoat.errors import MissingFileError, UserError, in_a_line
+from protoat.data.picture import LONGEST, colour_of, read_picture
+from protoat.errors import MissingFileError, UserError
 from protoat.functional.images import check_images, unit_pixels
-
-_LONGEST = 2**29  # bytes of a file that may be a picture
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Preprocess:
             path = Path(image)
             if not path.is_file():
                 raise MissingFileError(f"there is no file {path}")
-            if path.stat().st_size > _LONGEST:
+            if path.stat().st_size > LONGEST:
                 raise UserError(f"{path} has {path.stat().st_size} bytes, too many for a picture")
             return self._of_picture(path, str(path))
         raise UserError(f"an image is a {type(image).__name__}; expected a path, picture, array or tensor")
@@ -98,12 +96,7 @@ class Preprocess:
         channels, height, width = self.shape
         if channels not in (1, 3):
             raise UserError(f"the network takes {channels} channels, and pictures have 1 or 3; give tensors")
-        try:
-            shown, _ = show(picture, colour_of(self.background))
-            shown = fitted(shown, height, width)
-        except Exception as error:  # Pillow's decoders raise many kinds
-            reason = in_a_line(error)
-            raise UserError(f"{name} cannot be read as an image ({reason})") from error
+        shown, _ = read_picture(picture, name, self.background, (height, width))
         pixels = np.array(shown.convert("L") if channels == 1 else shown)
         return unit_pixels(torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1)[None])
 

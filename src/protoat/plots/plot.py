@@ -138,7 +138,7 @@ def as_file(plots: Sequence[Plot], kind: str) -> bytes:
 
     Args:
         plots: at least one.
-        kind: of `protoat.plots.kinds.SUFFIXES`.
+        kind: ``.pdf``, ``.svg`` or ``.png``.
 
     Raises:
         ValueError: several, and no PDF.

@@ -24,8 +24,7 @@ from protoat.functional.preserve import preserve_modes
 from protoat.runs.run import Run
 from protoat.runs.store import write
 from protoat.sharing.card import CARD, HEADER, card
-from protoat.sharing.exported import Exported, extra
-from protoat.sharing.facts import KEY, Facts
+from protoat.sharing.exported import KEY, Exported, Facts, extra
 from protoat.storage.path_checks import check_folder, check_holds_no_others
 from protoat.training.weights import tensors_of
 from protoat.types import Output, as_output

@@ -1,14 +1,91 @@
-"""CIFAR-10 and CIFAR-100, read, checked and downloaded by torchvision."""
+"""Data sets that torchvision reads and downloads: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
 from protoat.data.augment import Augment
-from protoat.data.base import ImageData, Split, reading
-from protoat.data.torchvision_set import TorchvisionSet
+from protoat.data.base import ImageData, Source, Split, reading
+from protoat.data.inventory import Inventory, inventory_of_both
+
+
+class TorchvisionSet(Source):
+    """A source whose files are those of a class of ``torchvision.datasets``.
+
+    Attributes:
+        in_torchvision: name of that class.
+    """
+
+    in_torchvision: ClassVar[str]
+
+    @property
+    def dataset(self) -> Any:
+        """The class itself."""
+        from torchvision import datasets  # takes seconds
+
+        return getattr(datasets, self.in_torchvision)
+
+    def inventory(self) -> Inventory | None:
+        return inventory_of_both(self)
+
+    def fetch_files(self) -> None:
+        self.dataset(self.root, download=True)
+
+
+class MNIST(TorchvisionSet):
+    """60,000 + 10,000 handwritten digits of 28x28 grey pixels, in ``root/MNIST/raw``; not augmented.
+
+    Args:
+        root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
+        download: fetch missing files when loading (default False).
+
+    Source: LeCun et al., 1998. The files are arrays of bytes already, so nothing of them goes to the cache.
+
+    >>> MNIST(root="/data").location().as_posix()
+    '/data/MNIST/raw'
+    """
+
+    in_torchvision = "MNIST"
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+
+    def location(self) -> Path:
+        return self.root / self.in_torchvision / "raw"
+
+    def available(self) -> bool:
+        return all((self.location() / Path(archive).stem).is_file() for archive, _ in self.dataset.resources)
+
+    def read(self, split: Split) -> ImageData:
+        # Not through the data set class: it would rather load pickled tensors of an old version, if some lie around.
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
+        part = "train" if split == "train" else "t10k"
+        with reading(self.location()):
+            images = read_image_file(self.location() / f"{part}-images-idx3-ubyte")
+            labels = read_label_file(self.location() / f"{part}-labels-idx1-ubyte")
+        return ImageData(images.unsqueeze(1), labels, self.class_names)
+
+
+class FashionMNIST(MNIST):
+    """60,000 + 10,000 garments of 28x28 grey pixels, in ``root/FashionMNIST/raw``; not augmented.
+
+    Args:
+        root: folder that holds data sets; default ``PROTOAT_DATA``, else ``~/.cache/protoat/data``.
+        download: fetch missing files when loading (default False).
+
+    Source: Xiao et al., 2017.
+
+    >>> FashionMNIST.class_names[:3]
+    ('T-shirt/top', 'Trouser', 'Pullover')
+    """
+
+    in_torchvision = "FashionMNIST"
+    class_names = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
 
 
 class CIFAR10(TorchvisionSet):
