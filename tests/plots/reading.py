@@ -1,4 +1,4 @@
-"""Reads figures back: what matplotlib drew, by the names of the legend."""
+"""Reads figures back: what matplotlib drew, by the names of the legend, and rows of pictures on a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 
 from matplotlib.container import BarContainer, ErrorbarContainer
 
+from protoat.plots.pictures import Pictures
 from protoat.plots.plot import Plot
+from protoat.reports.blocks import Gallery, Section
+from protoat.reports.page import Chapter, render
 
 
 def lines(plot: Plot) -> dict[str, tuple[list[float], list[float]]]:
@@ -58,3 +61,9 @@ def numbers(plot: Plot) -> list[list[int]]:
 def words(plot: Plot) -> list[str]:
     """Every text of the figure, as a page shows it."""
     return re.findall(r"<text[^>]*>([^<]*)</text>", plot.svg("figure"))
+
+
+def on_page(pictures: Pictures) -> str:
+    """The rows as a page shows them."""
+    page = render("", [Chapter("a", "", [Section("b", "", [Gallery(pictures)])])], [])
+    return page.partition('<div class="gallery"')[2].partition("</main>")[0]

@@ -19,6 +19,7 @@ from protoat.plots.curves import training_curves
 from protoat.plots.pictures import Picture, Pictures, Row, data_uri
 from protoat.plots.plot import as_file
 from protoat.plots.style import COLOURS, SOFT, TEXT, names
+from tests.plots.reading import on_page
 
 
 def test_files_hold_the_figure_alone_and_its_text_as_text(ours: Path) -> None:
@@ -59,7 +60,7 @@ def test_rows_of_pictures_are_marked_by_more_than_a_colour() -> None:
         Row("<row>", "a note", [Picture([image, image], ["<one>", "two"], "$a$ <b>", wrong)]) for wrong in (True, False)
     ]
     pictures = Pictures("title", ["about"], rows)
-    drawn = pictures.html()
+    drawn = on_page(pictures)
     assert drawn.count("&#10007;") == drawn.count('class="wrong"') == 1
     assert drawn.count("<img ") == 4 and drawn.count('alt="&lt;one&gt;"') == 2 and "<one>" not in drawn
     axes = pictures.plot().axes[0]

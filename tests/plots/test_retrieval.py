@@ -12,13 +12,14 @@ import torch
 
 from protoat.plots.retrieval import retrieved_images
 from protoat.plots.subject import Pictured
+from tests.plots.reading import on_page
 from tests.whole import edit
 
 
 def test_it_counts_and_marks_wrong_classes(ours: Path, plain: Path) -> None:
     seen = Pictured(plain, 60)
     found = retrieved_images([ours, seen], queries=3, k=4, images=60)
-    assert found.pictures.html() == retrieved_images([ours, seen], queries=3, k=4, images=60).pictures.html()
+    assert on_page(found.pictures) == on_page(retrieved_images([ours, seen], queries=3, k=4, images=60).pictures)
     assert [row.title for row in found.pictures.rows] == [
         f"{name}, {kind}" for _ in range(3) for name in ("ours", "plain") for kind in ("clean", "attacked")
     ]
@@ -65,5 +66,5 @@ def test_names_from_outside_stay_text(ours: Path, tmp_path: Path) -> None:
     edit(folder / "recipe.yaml", re.sub(r"^groups: .*$", f"groups: {groups}", recipe, flags=re.MULTILINE))
     facts = json.loads((folder / "run.json").read_text()) | {"class_names": [hostile, "b"]}
     edit(folder / "run.json", json.dumps(facts))
-    drawn = retrieved_images([folder], queries=1, k=1, images=20).pictures.html()
+    drawn = on_page(retrieved_images([folder], queries=1, k=1, images=20).pictures)
     assert "<img src=x" not in drawn and "&lt;img src=x onerror=alert(1)&gt;" in drawn

@@ -1,9 +1,8 @@
-"""Rows of images with captions, as HTML and as a figure; images within a page are written into the page itself."""
+"""Rows of images with captions, for a page, within which the images are written, and as a figure."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,10 +87,10 @@ class Pictures:
     def _repr_png_(self) -> bytes:
         return self.plot()._repr_png_()
 
-    def html(self) -> str:
-        """A fragment for a page with our style sheet; all text in it is escaped."""
-        small = all(len(picture.images) == 1 for row in self.rows for picture in row.pictures)
-        return f'<div class="pictures{" small" * small}">{"".join(map(_row_html, self.rows))}</div>'
+    @property
+    def small(self) -> bool:
+        """Whether each picture is a single image."""
+        return all(len(picture.images) == 1 for row in self.rows for picture in row.pictures)
 
     @styled
     def plot(self) -> Plot:
@@ -125,21 +124,3 @@ class Pictures:
         axes.set(xlim=(-margin, width), ylim=(height * len(self.rows), -0.1), aspect="equal")
         axes.set_axis_off()
         return plot
-
-
-def _row_html(row: Row) -> str:
-    pictures = "".join(map(_picture_html, row.pictures))
-    return (
-        f'<section class="strip"><h5>{html.escape(row.title)} <span class="about">{html.escape(row.note)}</span></h5>'
-        f'<div class="tiles">{pictures}</div></section>'
-    )
-
-
-def _picture_html(picture: Picture) -> str:
-    images = "".join(
-        f'<img src="{data_uri(image)}" alt="{html.escape(words)}" title="{html.escape(words)}" width="64" height="64">'
-        for image, words in zip(picture.images, picture.words, strict=True)
-    )
-    mark = "&#10007; " if picture.wrong else ""
-    kind = ' class="wrong"' if picture.wrong else ""
-    return f"<figure{kind}><span>{images}</span><figcaption>{mark}{html.escape(picture.caption)}</figcaption></figure>"

@@ -9,7 +9,8 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from protoat.evaluation import Count
-from protoat.reports.blocks import Block, Section
+from protoat.plots.pictures import data_uri
+from protoat.reports.blocks import Section
 
 # What would end a script early, or be no JavaScript, is written as an escape; JSON holds such letters in strings only.
 _IN_SCRIPT = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
@@ -41,33 +42,26 @@ def render(title: str, chapters: Sequence[Chapter], made: Sequence[str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["kind"] = _kind
+    environment.filters["kind"] = lambda block: type(block).__name__.lower()  # the macro that shows it
+    environment.filters["data_uri"] = data_uri
     environment.filters["json"] = lambda value: Markup(json.dumps(value).translate(_IN_SCRIPT))
     environment.filters["markup"] = Markup
     environment.tests["accuracy"] = lambda cell: isinstance(cell, Count)
     script = _template_text("page.js")
+    # Only this very script runs, and nothing is fetched: what slips through escaping still does nothing.
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return environment.get_template("page.html").render(
         title=title,
         chapters=chapters,
         made=made,
         style=Markup(_template_text("style.css")),
         script=Markup(script),
-        policy=_policy(script),
+        policy=policy,
     )
-
-
-def _kind(block: Block) -> str:
-    """The macro of the template that shows a block."""
-    return type(block).__name__.lower()
 
 
 def _template_text(name: str) -> str:
     from importlib.resources import files
 
     return (files("protoat.reports") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _policy(script: str) -> str:
-    """Only this very script runs, and nothing is fetched: what slips through escaping still does nothing."""
-    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

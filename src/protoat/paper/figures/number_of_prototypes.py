@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from protoat.errors import UserError
 from protoat.evaluation import Count
@@ -75,7 +74,9 @@ def accuracy_against_prototypes(
 
 def _number(run: Run) -> tuple[int, ...]:
     """Prototypes that each class begins with; one number where all have the same."""
-    given = (_arguments(run.choices.get("regularizer"))).get("prototypes_per_class")
+    choice = run.choices.get("regularizer")
+    arguments = (choice.get("init_args") or {}) if isinstance(choice, Mapping) else {}
+    given = arguments.get("prototypes_per_class")
     if given is None:
         raise UserError(f"{run.path} has no prototypes: it was not trained with SoftTriple; name runs that were")
     numbers = tuple(given) if isinstance(given, list) else (given,)
@@ -117,7 +118,3 @@ def _other_differences(folders: Sequence[Path]) -> str:
     first, *others = map(read_recipe, folders)
     found = {each.key for other in others for each in differences(first, other)} - {_KEY}
     return f"The recipes also differ in {', '.join(sorted(found))}." if found else ""
-
-
-def _arguments(choice: Any) -> Mapping[str, Any]:
-    return (choice.get("init_args") or {}) if isinstance(choice, Mapping) else {}

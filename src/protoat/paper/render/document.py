@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
+from typing import TypeVar
 
 from protoat.evaluation.compare import Seeds
 from protoat.evaluation.statistics import percentage
@@ -19,6 +20,7 @@ from protoat.runs.run import Run
 ABOUT_NOTES = "Where this is not what the paper did, or it does not say what it did:"
 
 _MISSING = "—"
+Printed = TypeVar("Printed")  # a cell as a format has it
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     best: frozenset[tuple[int, int]]
+
+    def marked(self, plain: Callable[[str], Printed], best: Callable[[str], Printed]) -> list[list[Printed]]:
+        """The rows in the form of a format, which sets cells that are the best in a way of their own."""
+        return [
+            [(best if (row, column) in self.best else plain)(cell) for column, cell in enumerate(cells)]
+            for row, cells in enumerate(self.rows)
+        ]
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,8 @@ def _shown(values: Sequence[Measured], usual: tuple[int, int] | None) -> str:
     words = list(dict.fromkeys(value.reading.text for value in values if value.reading.text))
     if outcomes := [value.reading.outcome for value in values if value.reading.outcome is not None]:
         ceilings = [value.reading.ceiling for value in values if value.reading.ceiling is not None]
-        return estimated(outcomes, ceilings) + _seeds_beside(len(outcomes), usual)
+        seeds = f" ({_of_seeds(len(outcomes))})" if usual is None or usual[1] != len(outcomes) else ""
+        return estimated(outcomes, ceilings) + seeds
     accuracy = seeds_of(values)
     if accuracy is not None:
         return ": ".join([*filter(None, ["; ".join(words)]), _percentages(accuracy, usual)])
@@ -190,10 +200,6 @@ def _percentages(found: Seeds, usual: tuple[int, int] | None) -> str:
         *([_of_seeds(len(found.counts))] if usual is None or usual[1] != len(found.counts) else []),
     ]
     return percentage(found.mean, found.interval, beside=deviation) + (f" ({', '.join(told)})" if told else "")
-
-
-def _seeds_beside(seeds: int, usual: tuple[int, int] | None) -> str:
-    return f" ({_of_seeds(seeds)})" if usual is None or usual[1] != seeds else ""
 
 
 def _of_seeds(seeds: int) -> str:

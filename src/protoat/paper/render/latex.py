@@ -47,7 +47,8 @@ def to_latex(document: Document) -> str:
     <BLANKLINE>
     """
     notes = [ABOUT_NOTES, *document.notes] if document.notes else []
-    below = [*document.remarks, *notes, *_missing(document)]
+    missing = ", ".join(name for name, _ in document.missing)
+    below = [*document.remarks, *notes, *([f"Not measured: {missing}."] if missing else [])]
     lines = [
         r"% needs \usepackage{booktabs,graphicx} and \usepackage[T1]{fontenc}",
         *(line for sheet in document.sheets for line in _sheet(sheet, document)),
@@ -62,10 +63,7 @@ def _sheet(sheet: Sheet, document: Document) -> list[str]:
     def row(cells: list[str]) -> str:
         return " & ".join(cells) + r" \\"
 
-    cells = [
-        [rf"\textbf{{{_escaped(cell)}}}" if (place, column) in sheet.best else _escaped(cell) for column, cell in line]
-        for place, line in enumerate(map(enumerate, sheet.rows))
-    ]
+    cells = sheet.marked(_escaped, lambda cell: rf"\textbf{{{_escaped(cell)}}}")
     title = f"{document.title} (Table {document.number})"
     caption = " ".join(f"{part.rstrip('.')}." for part in (title, sheet.title, document.budget) if part)
     return [
@@ -83,12 +81,6 @@ def _sheet(sheet: Sheet, document: Document) -> list[str]:
         r"\end{table}",
         "",
     ]
-
-
-def _missing(document: Document) -> list[str]:
-    if not document.missing:
-        return []
-    return [f"Not measured: {', '.join(name for name, _ in document.missing)}."]
 
 
 def _escaped(text: str) -> str:

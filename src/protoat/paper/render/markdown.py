@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from protoat.names import markdown_text, printable
 from protoat.paper.render.document import ABOUT_NOTES, Document, Sheet
 
@@ -28,7 +26,8 @@ def to_markdown(document: Document) -> str:
         *map(_sheet, document.sheets),
     ]
     for heading, lines in (("", document.remarks), (ABOUT_NOTES, document.notes)):
-        blocks += [*([heading] if heading else []), _bullets(map(markdown_text, lines))] if lines else []
+        if lines:
+            blocks += [*filter(None, [heading]), "\n".join(f"* {markdown_text(line)}" for line in lines)]
     if document.missing:
         commands = "\n".join(f"# {printable(name)}\n{printable(command)}" for name, command in document.missing)
         blocks.append(f"Not measured (—); these commands do it:\n\n```console\n{commands}\n```")
@@ -37,16 +36,6 @@ def to_markdown(document: Document) -> str:
 
 def _sheet(sheet: Sheet) -> str:
     rule = ["---", *["---:"] * (len(sheet.header) - 1)]
-    rows = [
-        [
-            f"**{markdown_text(cell)}**" if (place, column) in sheet.best else markdown_text(cell)
-            for column, cell in enumerate(row)
-        ]
-        for place, row in enumerate(sheet.rows)
-    ]
+    rows = sheet.marked(markdown_text, lambda cell: f"**{markdown_text(cell)}**")
     lines = [f"| {' | '.join(cells)} |" for cells in ([markdown_text(cell) for cell in sheet.header], rule, *rows)]
     return "\n".join([*([markdown_text(sheet.title), ""] if sheet.title else []), *lines])
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"* {line}" for line in lines)

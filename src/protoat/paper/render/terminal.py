@@ -55,11 +55,6 @@ def _sheet(sheet: Sheet) -> Table:
     table = Table(title=_text(sheet.title) if sheet.title else None, title_justify="left")
     for place, heading in enumerate(sheet.header):
         table.add_column(_text(heading), justify="right" if place else "left", overflow="fold")
-    for row, cells in enumerate(sheet.rows):
-        table.add_row(
-            *(
-                _text(f"{cell} *", style="bold") if (row, column) in sheet.best else _text(cell)
-                for column, cell in enumerate(cells)
-            )
-        )
+    for cells in sheet.marked(_text, lambda cell: _text(f"{cell} *", style="bold")):
+        table.add_row(*cells)
     return table

@@ -39,35 +39,16 @@ def read(what: str, runs: Sequence[Run], attack: str) -> Reading:
     return _READ[what](runs, attack)
 
 
-def _accuracy(runs: Sequence[Run], attack: str) -> Reading:
-    return Reading(_entry(runs[0], attack).count)
-
-
-def _worst(kind: str) -> Callable[[Sequence[Run], str], Reading]:
-    def of(runs: Sequence[Run], attack: str) -> Reading:
-        name, count = getattr(_entry(runs[0], attack), kind)
-        return Reading(count, text=name)
-
-    return of
-
-
-def _balanced(runs: Sequence[Run], attack: str) -> Reading:
-    return Reading(outcome=Outcome(_entry(runs[0], attack).correct_mask, _groups(runs[0], "labels")))
-
-
 def _gain(over: Over) -> Callable[[Sequence[Run], str], Reading]:
     def of(runs: Sequence[Run], attack: str) -> Reading:
-        run, baseline, *ceiling = runs
-        found = [_gained(each, baseline, attack, over) for each in (run, *ceiling)]
-        return Reading(outcome=found[0], ceiling=found[1] if ceiling else None)
+        before = _entry(runs[1], attack).correct_mask
+        found = []
+        for run in (runs[0], *runs[2:]):
+            groups = _groups(run, "modes") if over == "least" else torch.zeros(len(before), dtype=torch.int64)
+            found.append(Outcome(_entry(run, attack).correct_mask, groups, over, before))
+        return Reading(outcome=found[0], ceiling=found[1] if runs[2:] else None)
 
     return of
-
-
-def _gained(run: Run, baseline: Run, attack: str, over: Over) -> Outcome:
-    correct, before = (_entry(each, attack).correct_mask for each in (run, baseline))
-    groups = _groups(run, "modes") if over == "least" else torch.zeros(len(correct), dtype=torch.int64)
-    return Outcome(correct, groups, over, before)
 
 
 _GROUPS: dict[tuple[str, str, int], Tensor] = {}  # by digest and number of the images
@@ -87,10 +68,6 @@ def _groups(run: Run, kind: str) -> Tensor:
 def _entry(run: Run, attack: str) -> AttackReport:
     assert run.evaluation is not None
     return run.evaluation[attack]
-
-
-def _minutes(runs: Sequence[Run], attack: str) -> Reading:
-    return Reading(number=minutes(runs[0]))
 
 
 def minutes(run: Run) -> float:
@@ -117,16 +94,22 @@ def _audit(runs: Sequence[Run], attack: str) -> Reading:
     return Reading(text=f"{'; '.join(words) or 'passed'} ({audit.extent})")
 
 
+def _named(group: tuple[str, Count]) -> Reading:
+    return Reading(group[1], text=group[0])
+
+
 _READ: dict[str, Callable[[Sequence[Run], str], Reading]] = {
-    "accuracy": _accuracy,
-    "balanced accuracy": _balanced,
-    "worst class": _worst("worst_class"),
-    "worst mode": _worst("worst_mode"),
+    "accuracy": lambda runs, attack: Reading(_entry(runs[0], attack).count),
+    "balanced accuracy": lambda runs, attack: Reading(
+        outcome=Outcome(_entry(runs[0], attack).correct_mask, _groups(runs[0], "labels"))
+    ),
+    "worst class": lambda runs, attack: _named(_entry(runs[0], attack).worst_class),
+    "worst mode": lambda runs, attack: _named(_entry(runs[0], attack).worst_mode),
     "gain": _gain("mean"),
     "gain in worst mode": _gain("least"),
     "share of ceiling": _gain("mean"),
     "share of ceiling in worst mode": _gain("least"),
-    "minutes": _minutes,
+    "minutes": lambda runs, attack: Reading(number=minutes(runs[0])),
     "overhead": _overhead,
     "prototypes": _prototypes,
     "audit": _audit,
