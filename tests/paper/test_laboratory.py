@@ -14,7 +14,7 @@ import pytest
 
 from protoat.attacks import AutoAttack
 from protoat.data import Digits
-from protoat.evaluation.masking_audit.record_checks import NO_RECORD
+from protoat.evaluation.masking_audit.check import NO_RECORD
 from protoat.evaluation.record import Evaluation
 from protoat.paper import find_record, laboratory
 from protoat.paper.job import Job, Task

@@ -79,42 +79,33 @@ def _measured(run: Run, attack: str) -> AttackReport:
 
 
 def _worst(run: Run, attack: str) -> float:
-    return min(count.accuracy for count in _measured(run, attack).per_mode.values())
+    return _measured(run, attack).worst_mode[1].accuracy
 
 
 def _compare(runs: dict[str, list[Run]]) -> None:
     """Accuracy under each attack, over all images and in the worst mode, of each way to train."""
-    rows = [
-        [attack, *(_spread([_measured(run, attack).accuracy for run in trained]) for trained in runs.values())]
-        for attack in _ATTACKS
-    ]
-    rows += [
-        [f"{attack}, worst mode", *(_spread([_worst(run, attack) for run in trained]) for trained in runs.values())]
-        for attack in _ATTACKS
-    ]
+    rows = []
+    for attack in _ATTACKS:
+        rows.append([attack, *(_spread([_measured(run, attack).accuracy for run in own]) for own in runs.values())])
+    for attack in _ATTACKS:
+        rows.append(
+            [f"{attack}, worst mode", *(_spread([_worst(run, attack) for run in own]) for own in runs.values())]
+        )
     print_table(f"accuracy on 500 test images, %: mean of {len(_SEEDS)} seeds [least, most]", ["attack", *runs], rows)
     plain = [_worst(run, "pgd50") for run in runs[_PLAIN]]
-    for way, trained in runs.items():
-        if way != _PLAIN:
-            higher = sum(_worst(run, "pgd50") > than for run, than in zip(trained, plain, strict=True))
-            say(f"{way}: the worst mode under pgd50 is above that of {_PLAIN} in {higher} of {len(_SEEDS)} seeds")
+    for way in (_KNOWN, _DISCOVERED):
+        higher = sum(_worst(run, "pgd50") > than for run, than in zip(runs[way], plain, strict=True))
+        say(f"{way}: the worst mode under pgd50 is above that of {_PLAIN} in {higher} of {len(_SEEDS)} seeds")
 
 
 def _by_mode(runs: dict[str, list[Run]]) -> None:
     """Accuracy under the strongest attack in each mode, beside the images that it was trained on."""
     images, _ = training_images(read_recipe("digits-lt"))
     counts = dict(zip(images.mode_names, images.modes.bincount(minlength=len(images.mode_names)).tolist(), strict=True))
-    rows = [
-        [
-            mode,
-            str(counts[mode]),
-            *(
-                _spread([_measured(run, "pgd50").per_mode[mode].accuracy for run in trained])
-                for trained in runs.values()
-            ),
-        ]
-        for mode in sorted(counts, key=lambda mode: counts[mode])
-    ]
+    rows = []
+    for mode in sorted(counts, key=lambda mode: counts[mode]):
+        shares = ([_measured(run, "pgd50").per_mode[mode].accuracy for run in own] for own in runs.values())
+        rows.append([mode, str(counts[mode]), *map(_spread, shares)])
     print_table("the same for each mode, pgd50, rarest first", ["digit", "training images", *runs], rows)
 
 

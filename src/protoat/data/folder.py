@@ -9,12 +9,11 @@ from pathlib import Path
 from protoat.data.base import ImageData
 from protoat.data.cache import file_digests
 from protoat.data.listing import Picture, children, in_order, pictures
-from protoat.data.own_images import OwnImages, Pictures
+from protoat.data.own_images import OwnImages, Pictures, halves_of
 from protoat.errors import UserError
 from protoat.spelling import argument, setting
 
-_VALIDATION = ("val", "valid", "validation")
-_TEST = ("test", *_VALIDATION)
+_TEST = ("test", "val", "valid", "validation")
 _LIKE_HALVES = ("train", "training", *_TEST, "testing", "eval")
 
 
@@ -95,18 +94,15 @@ class ImageFolder(OwnImages):
         """The folder of each split; one folder alone is to be split by content."""
         folder = self.location()
         inside = {path.name: path for path in children(folder, left_out)[0]}
-        test = next((name for name in _TEST if name in inside), None)
-        if "train" not in inside or test is None:
+        halves = halves_of(inside)
+        if not halves:
             _check_no_half(folder)
             left_out.clear()  # it is counted again when the classes are looked through
             return {"train": folder}
-        halves = {"train": inside.pop("train"), "test": inside.pop(test)}
-        held_out = next((name for name in _VALIDATION if name in inside), None)
-        if test == "test" and held_out is not None:
-            halves["validation"] = inside.pop(held_out)
         for name in inside:
-            left_out[f"folder {name} beside the splits"] += 1
-        return halves
+            if name not in halves.values():
+                left_out[f"folder {name} beside the splits"] += 1
+        return {split: inside[name] for split, name in halves.items()}
 
     def everything(self, left_out: Counter[str]) -> tuple[ImageData, Sequence[str], Mapping[str, str]]:
         halves = self.halves(left_out)

@@ -13,13 +13,11 @@ from typing import Any
 
 from protoat.data.base import DataNotFoundError, ImageData, reading
 from protoat.data.hugging_face_columns import Columns
-from protoat.data.own_images import OwnImages, Pictures
+from protoat.data.own_images import OwnImages, Pictures, halves_of
 from protoat.errors import UserError, in_a_line
 from protoat.optional import optional
 
 logger = logging.getLogger(__name__)
-
-_VALIDATION = ("validation", "valid", "val")
 
 
 class HFDataset(OwnImages):
@@ -146,16 +144,13 @@ background=None, root=..., download=False)
         names = list(self._loaded())
         if len(names) == 1:
             return {"train": names[0]}
-        held = next((name for name in _VALIDATION if name in names), None)
-        halves = {"train": "train", "test": "test" if "test" in names else held}
-        if "test" in names and held is not None:
-            halves["validation"] = held
-        if "train" not in names or halves["test"] is None:
+        halves = halves_of(names)
+        if not halves:
             raise UserError(f"{self.path} has the splits {', '.join(names)}, expected train and test")
         for name in names:
             if name not in halves.values():
                 left_out[f"images of split {name}"] += len(self._loaded()[name])
-        return {own: str(theirs) for own, theirs in halves.items()}
+        return halves
 
     def everything(self, left_out: Counter[str]) -> tuple[ImageData, Sequence[str], Mapping[str, str]]:
         if self._everything is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,6 +20,7 @@ from protoat.errors import UserError
 from protoat.spelling import setting
 
 _TEST_SHARE = 0.2
+_VALIDATION = ("validation", "valid", "val")
 _BY_CONTENT = {"train": "four fifths by content", "test": "a fifth by content"}
 
 
@@ -114,6 +115,22 @@ class OwnImages(Source):
         if self._inventory is None and self.available():
             self.part("train")
         return self._inventory
+
+
+def halves_of(names: Collection[str]) -> dict[str, str]:
+    """Which of the parts of a data set is each of our splits, by name; none where there is no train and test.
+
+    Where there is no ``test``, the images for choosing a checkpoint are the test split.
+
+    >>> halves_of(["train", "val", "test", "extra"]), halves_of(["train", "valid"]), halves_of(["cats", "dogs"])
+    ({'train': 'train', 'test': 'test', 'validation': 'val'}, {'train': 'train', 'test': 'valid'}, {})
+    """
+    held = next((name for name in _VALIDATION if name in names), None)
+    test = "test" if "test" in names else held
+    if "train" not in names or test is None:
+        return {}
+    halves = {"train": "train", "test": test}
+    return halves if held in (None, test) else {**halves, "validation": str(held)}
 
 
 def held_out(mode_names: Sequence[str], digests: Sequence[bytes]) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -116,7 +116,9 @@ def evaluate(
         order = order[:limit]
         wanted, impossible = applicable(wanted, images, found)
         findings = [*found.findings, *impossible]
-        _warn_of(impossible if is_examined() else findings)
+        for finding in impossible if is_examined() else findings:
+            if finding.severity != "note":
+                logger.warning("%s: %s", finding.code, finding.text)
         with hidden_parts_in_eval(found.hidden), examined():
             if attack_precision == "auto":
                 attack_precision = chosen_precision(network, images, order, wanted.values(), saved)
@@ -166,9 +168,3 @@ def _check_options(threat: Any, batch_size: Any, limit: Any, budget_seconds: Any
         check_number("(0, inf)", budget_seconds=budget_seconds)
     if threat is not None:
         check_kind(ThreatModel, "such as protoat.Linf(8/255)", threat=threat)
-
-
-def _warn_of(findings: Iterable[Finding]) -> None:
-    for finding in findings:
-        if finding.severity != "note":
-            logger.warning("%s: %s", finding.code, finding.text)

@@ -167,7 +167,8 @@ def _preparation(case: _Case) -> Iterator[Finding]:
         )
         yield Finding("preparation", "error" if certain else "warning", text)
         return
-    clean, chance = Count(int(right.sum()), len(right)), _chance(case.y)
+    clean = Count(int(right.sum()), len(right))
+    chance = float(torch.bincount(case.y.clamp_min(0)).max() / len(right))  # always saying the commonest label
     if clean.interval[0] <= chance:  # the interval that tables show beside it
         text = (
             f"the model is right on {clean.correct} of {clean.total} clean images that were looked at, "
@@ -185,11 +186,6 @@ def _other_pixels(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     if x.shape[1] == 3:
         mean, std = (x.new_tensor(value).view(3, 1, 1) for value in _IMAGENET)
         yield "with ImageNet's mean and deviation taken out", (x - mean) / std
-
-
-def _chance(y: Tensor) -> float:
-    """Accuracy of always saying the commonest label."""
-    return float(torch.bincount(y.clamp_min(0)).max() / len(y))
 
 
 def _radius(case: _Case) -> Iterator[Finding]:

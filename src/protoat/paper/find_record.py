@@ -18,7 +18,7 @@ import torch
 from protoat.attacks import AutoAttack
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import NOT_ASKED
-from protoat.evaluation.masking_audit.record_checks import NO_RECORD
+from protoat.evaluation.masking_audit.check import NO_RECORD
 from protoat.evaluation.record import Evaluation, Judged
 from protoat.paper.job import Job, Task
 from protoat.runs.images import load_images

@@ -59,9 +59,12 @@ def run_task(task: Task, store: Path) -> Run:
     job = task.job
     if job.start is not None:
         run_task(Task(job.start), store)
+    locks = store / ".locks"
+    with on_disk(f"make {locks}"):
+        make_folder(locks, within=store)
     # One process does a run, whatever its tables call it; and what is done by hand there comes to its end first.
     with (
-        locked(_locks(store) / f"{job.identity}.lock", job.name, wait=True),
+        locked(locks / f"{job.identity}.lock", job.name, wait=True),
         working_on(job.folder(store), wait=True),
     ):
         done = finished(task, store)
@@ -73,14 +76,6 @@ def run_task(task: Task, store: Path) -> Run:
         done = finished(task, store)
     assert done is not None, f"{folder} does not hold what was measured"
     return done
-
-
-def _locks(store: Path) -> Path:
-    """Folder of the locks of all jobs of a store."""
-    folder = store / ".locks"
-    with on_disk(f"make {folder}"):
-        make_folder(folder, within=store)
-    return folder
 
 
 def _trained(job: Job, store: Path) -> Path:

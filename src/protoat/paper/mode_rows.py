@@ -11,9 +11,8 @@ from typing import Any
 
 from protoat.paper.budget import Budget
 from protoat.paper.rows import Data, Overrides, Setup
-from protoat.paper.tables.lines import CLEAN, WORST_CASE
 from protoat.paper.tables.notes import Note
-from protoat.paper.tables.table import Line, Table, under
+from protoat.paper.tables.table import CLEAN, WORST_CASE, Line, Table, under
 
 
 def _class(name: str, **arguments: Any) -> Overrides:

@@ -75,7 +75,10 @@ def retrieved_images(
         f"each query, then its {k} nearest of {len(data)} clean test images by cosine of embeddings; attacked: "
         f"{attack}, {threat.norm}, eps {threat.eps:.4g}, on each run by itself"
     )
-    measured = {name: _precisions(data.labels, data.modes, own) for name, own in found.items()}
+    measured = {
+        name: [precision(part.neighbours, of, of) for of in (data.labels, data.modes) for part in own.values()]
+        for name, own in found.items()
+    }
     return Retrieval(Pictures("Retrieval", [about], rows), measured, k, len(data))
 
 
@@ -85,10 +88,6 @@ def _retrieved(seen: Pictured, k: int, attack: str) -> dict[str, _Found]:
         kind: _Found(queries, nearest_neighbours(seen.projected(queries), seen.projected(seen.clean), k, excluded=own))
         for kind, queries in (("clean", seen.clean), ("attacked", seen.attacked(attack)))
     }
-
-
-def _precisions(labels: Tensor, modes: Tensor, found: dict[str, _Found]) -> list[Precision]:
-    return [precision(part.neighbours, of, of) for of in (labels, modes) for part in found.values()]
 
 
 def _queries(seen: Pictured, count: int) -> list[int]:

@@ -12,6 +12,7 @@ from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.statistics import Paired
 
 Status = Literal["pass", "fail", "incomplete", "not run"]
+NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
 _DOUBT = 0.05
 
 
@@ -39,6 +40,7 @@ class Check(NamedTuple):
         follows_gradients: whether that needs gradients.
         fixed, growing: its share of the time of an audit of a thousand images, in per cent, as measured on the run
             mnist-2 of the zoo: what attacks on a few images take, and what grows with the number of images.
+        absent: of one that looks at the record, its status where there is none.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Check(NamedTuple):
     follows_gradients: bool = True
     fixed: float = 0.0
     growing: float = 0.1
+    absent: Status | None = None
 
     def share(self, images: int) -> float:
         """How long it takes beside other checks on so many images; attacks are charged to the first that needs them.

@@ -108,6 +108,12 @@ class AuditContext:
         return device_of(self.network)
 
     @property
+    def recorded(self) -> Evaluation:
+        """The record, for checks that are made only where there is one."""
+        assert self.record is not None
+        return self.record
+
+    @property
     def differentiable(self) -> bool:
         """Whether gradients come back to the images at all."""
         return self.examination.differentiable

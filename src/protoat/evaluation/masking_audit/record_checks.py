@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from protoat.evaluation.masking_audit.check import Check, Verdict, complete, judged, not_run
+from protoat.evaluation.masking_audit.check import NO_RECORD, Check, Verdict, complete, judged, not_run
 from protoat.evaluation.masking_audit.context import AuditContext
 from protoat.evaluation.record import Evaluation
-
-NO_RECORD = "needs evaluation.json of this model, data and radius: protoat evaluate (library: record=)"
 
 Parameters = Mapping[str, Any]
 _KINDS = {
@@ -23,22 +21,16 @@ _KINDS = {
 _SINGLE_STEP = ("FGSM", "FFGSM", "RFGSM")
 
 
-def _of_record(
-    look: Callable[[AuditContext, Evaluation], Verdict], absent: Verdict
-) -> Callable[[AuditContext], Verdict]:
-    """A check that needs the record, with its verdict where there is none."""
-    return lambda context: absent if context.record is None else look(context, context.record)
-
-
-def _clean(context: AuditContext, record: Evaluation) -> Verdict:
-    clean = [found.count for found in record.attacks.values() if found.parameters["attack"] is None]
+def _clean(context: AuditContext) -> Verdict:
+    clean = [found.count for found in context.recorded.attacks.values() if found.parameters["attack"] is None]
     if not clean:
         return complete(False, "clean accuracy is not in the record; measure it: --attacks clean")
     right, total = clean[0]
     return complete(True, f"clean accuracy is {right / total:.1%}", images=total, clean=right)
 
 
-def _worst_case(context: AuditContext, record: Evaluation) -> Verdict:
+def _worst_case(context: AuditContext) -> Verdict:
+    record = context.recorded
     worst = record.worst_case
     if worst is None:
         return not_run(NO_RECORD)
@@ -53,28 +45,28 @@ def _worst_case(context: AuditContext, record: Evaluation) -> Verdict:
     return judged(right, reason + trouble, images=total, worst_case=reported, strongest=least, wrong=wrong)
 
 
-def _diverse(context: AuditContext, record: Evaluation) -> Verdict:
-    found = {word for parameters in _attacks(record) for word in _words(parameters)}
+def _diverse(context: AuditContext) -> Verdict:
+    found = {word for parameters in _attacks(context.recorded) for word in _words(parameters)}
     missing = [kind for kind, words in _KINDS.items() if not found.intersection(words)]
     reason = f"no attack of the kind {', '.join(missing)}; measure aa" if missing else "all four kinds of attacks"
     return complete(not missing, reason, missing=missing)
 
 
-def _beyond_training(context: AuditContext, record: Evaluation) -> Verdict:
+def _beyond_training(context: AuditContext) -> Verdict:
     def known(parameters: Parameters) -> bool:
         trained = context.training is not None and all(
             parameters.get(key) == context.training.get(key) for key in ("attack", "steps", "step_size", "loss")
         )
         return trained or parameters["attack"] in _SINGLE_STEP
 
-    new = sum(not known(parameters) for parameters in _attacks(record))
+    new = sum(not known(parameters) for parameters in _attacks(context.recorded))
     reason = f"{new} attacks are neither single-step nor the one of training" + "; measure aa" * (new == 0)
     return complete(new > 0, reason, attacks=new)
 
 
-def _parameters_are_there(context: AuditContext, record: Evaluation) -> Verdict:
+def _parameters_are_there(context: AuditContext) -> Verdict:
     missing = {}
-    for parameters in _attacks(record):
+    for parameters in _attacks(context.recorded):
         needed = {"norm", "eps", "seed", "bn"}
         if "steps" in parameters:
             needed |= {"steps"}
@@ -106,12 +98,10 @@ def _words(parameters: Parameters) -> Iterator[str]:
     yield str(parameters.get("loss", "")).partition("(")[0].rpartition(".")[2]
 
 
-_LACKING = complete(False, NO_RECORD)
-
 CHECKS = (
-    Check("C1", "clean accuracy is reported", _of_record(_clean, _LACKING), False),
-    Check("C6", "the worst case is taken image by image", _of_record(_worst_case, not_run(NO_RECORD)), False),
-    Check("C10", "attacks of every kind", _of_record(_diverse, _LACKING), False),
-    Check("C11", "more than single steps and the attack of training", _of_record(_beyond_training, _LACKING), False),
-    Check("C19", "every parameter is recorded", _of_record(_parameters_are_there, _LACKING), False),
+    Check("C1", "clean accuracy is reported", _clean, False, absent="incomplete"),
+    Check("C6", "the worst case is taken image by image", _worst_case, False, absent="not run"),
+    Check("C10", "attacks of every kind", _diverse, False, absent="incomplete"),
+    Check("C11", "more than single steps and the attack of training", _beyond_training, False, absent="incomplete"),
+    Check("C19", "every parameter is recorded", _parameters_are_there, False, absent="incomplete"),
 )

@@ -16,7 +16,7 @@ from protoat.attacks.examination import Finding, examined
 from protoat.data.given import LabelledImages
 from protoat.errors import UserError
 from protoat.evaluation.masking_audit import gradient_checks, model_checks, record_checks
-from protoat.evaluation.masking_audit.check import Check, Status, not_run
+from protoat.evaluation.masking_audit.check import NO_RECORD, Check, Status, Verdict, not_run
 from protoat.evaluation.masking_audit.context import AuditContext, Surrogate
 from protoat.evaluation.preparation import on_device, prepared
 from protoat.evaluation.record import Evaluation, Judged
@@ -257,6 +257,8 @@ def _result(check: Check, context: AuditContext, *, asked: bool) -> CheckResult:
         verdict = not_run(NOT_ASKED)
     elif check.follows_gradients and not context.differentiable:
         verdict = not_run("needs gradients, and none come back to the image; see C16")
+    elif check.absent is not None and context.record is None:
+        verdict = Verdict(check.absent, NO_RECORD, {})
     else:
         verdict = check.run(context)
     seconds = time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +15,8 @@ from protoat.paper.budget import Budget
 from protoat.paper.job import Job, Task
 from protoat.paper.laboratory import finished
 from protoat.paper.rows import Data, Setup
-from protoat.paper.tables.lines import WORST_CASE
 from protoat.paper.tables.readings import Reading, read
-from protoat.paper.tables.table import Cell, Line, Table
+from protoat.paper.tables.table import WORST_CASE, Cell, Line, Table
 from protoat.runs.named_attacks import knows_prototypes
 from protoat.runs.run import Run
 
@@ -52,6 +51,7 @@ class Filled:
     store: Path
     rows: tuple[Line, ...]
     columns: tuple[Line, ...]
+    _jobs: dict[tuple[Setup, Data, int], Job] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tasks(self) -> list[Task]:
         """Every run with all that is measured of it, done or not, in the order of rows and seeds."""
@@ -145,10 +145,6 @@ class Filled:
         if key not in self._jobs:
             self._jobs[key] = setup.job(data, self.budget, seed=seed)
         return self._jobs[key]
-
-    @cached_property
-    def _jobs(self) -> dict[tuple[Setup, Data, int], Job]:
-        return {}
 
 
 def filled(

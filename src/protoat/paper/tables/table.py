@@ -26,6 +26,8 @@ Read = Literal[
     "audit",
 ]
 
+WORST_CASE = "worst case"  # as a record calls it
+
 
 class Cell(NamedTuple):
     """What is measured: a way to train, the data, the attack, and what is read off the record."""
@@ -167,3 +169,10 @@ class Table:
 def under(data: Data, columns: Iterable[Line]) -> tuple[Line, ...]:
     """The same columns for a data set."""
     return tuple(replace(column, data=data) for column in columns)
+
+
+# Columns shared by several tables.
+CLEAN = Line("Clean", attack="clean")
+FGSM = Line("FGSM", attack="fgsm")
+PGD10 = Line("PGD10", attack="pgd10")
+AUTOATTACK = Line("AutoAttack", attack="aa", ours=True)

@@ -18,8 +18,7 @@ from protoat.paper.rows import (
     TLA,
 )
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import AUTOATTACK, CLEAN, PGD10
-from protoat.paper.tables.table import Line, Table, under
+from protoat.paper.tables.table import AUTOATTACK, CLEAN, PGD10, Line, Table, under
 
 _STRONG = (Line("PGD100x10", attack="pgd100x10", ours=True), AUTOATTACK)
 

@@ -14,8 +14,7 @@ from protoat.paper.rows import (
     TLA,
 )
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import CLEAN, PGD10
-from protoat.paper.tables.table import Line, Table, under
+from protoat.paper.tables.table import CLEAN, PGD10, Line, Table, under
 
 TABLE = Table(
     title="Accuracy (%) on clean and on attacked images (PGD10) where classes have several modes",

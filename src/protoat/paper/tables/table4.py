@@ -2,8 +2,7 @@
 
 from protoat.paper.rows import ACL, CIFAR10, CIFAR10_2, OURS, OURS_ACL, ROCL, TLA
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import CLEAN, FGSM, PGD10
-from protoat.paper.tables.table import Line, Table
+from protoat.paper.tables.table import CLEAN, FGSM, PGD10, Line, Table
 
 _METHODS = {"TLA": TLA, "RoCL": ROCL, "ACL": ACL, "Ours (PGD)": OURS, "Ours (PGD) + ACL": OURS_ACL}
 

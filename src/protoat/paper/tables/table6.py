@@ -2,8 +2,7 @@
 
 from protoat.paper.rows import CIFAR10_2, NPAIR, OURS, OURS_ACL, PROXY_ANCHOR, PROXY_NCA, TLA
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import CLEAN, FGSM, PGD10
-from protoat.paper.tables.table import Line, Table
+from protoat.paper.tables.table import CLEAN, FGSM, PGD10, Line, Table
 
 TABLE = Table(
     title="Accuracy (%) with different metric losses on CIFAR10-2",

@@ -2,8 +2,7 @@
 
 from protoat.paper.rows import CIFAR10_2, OURS, with_prototypes
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import CLEAN, PGD10
-from protoat.paper.tables.table import Line, Table
+from protoat.paper.tables.table import CLEAN, PGD10, Line, Table
 
 _COUNTS = ((2, 2), (2, 3), (3, 2), (3, 3), (4, 3), (3, 4))
 

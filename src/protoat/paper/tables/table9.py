@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from protoat.paper.rows import CIFAR10, CIFAR10_2, CIFAR100, CIFAR100_10, MNIST, TINY_IMAGENET
 from protoat.paper.tables import notes
-from protoat.paper.tables.lines import AUTOATTACK, CLEAN, PGD10
-from protoat.paper.tables.table import Line, Table, under
+from protoat.paper.tables.table import AUTOATTACK, CLEAN, PGD10, Line, Table, under
 from protoat.paper.tables.table2 import TABLE as TABLE2
 
 
