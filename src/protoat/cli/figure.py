@@ -45,7 +45,9 @@ def main(args: list[str]) -> int:
     if options.name not in TITLES:
         raise UserError(f"figure {options.name!r} is unknown; {nearest(options.name, TITLES)}")
     out = options.out or Path(f"figure-{options.name}.html")
-    _check_out(out)
+    check_file(out)
+    if out.suffix.lower() not in (".html", *_SUFFIXES):
+        raise UserError(f"--out {out} has to end in .html, .pdf, .svg or .png")
     check_no_file(options.store, "--store")
     budget = read_budget(options.budget)
 
@@ -134,13 +136,6 @@ def _parser() -> Parser:
         help="an .html page, or the figure alone as .pdf, .svg, .png; default figure-NAME.html",
     )
     return parser
-
-
-def _check_out(out: Path) -> None:
-    """Refuses a file that cannot be written."""
-    check_file(out)
-    if out.suffix.lower() not in (".html", *_SUFFIXES):
-        raise UserError(f"--out {out} has to end in .html, .pdf, .svg or .png")
 
 
 def _check(drawing: Drawing, options: Namespace, given: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -26,9 +27,14 @@ _RADII = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 _NO_SURROGATE = "needs another model: --surrogate RUN"
 
 
-def iterative_beats_single_step(context: AuditContext) -> Verdict:
-    pgd, fgsm = context.correct_under("pgd20"), context.correct_under("fgsm")
-    return not_above(("pgd20", pgd), ("fgsm", fgsm), 1.0, "one step beats twenty, so gradients mislead")
+def _beats(attack: str, reference: str, trouble: str) -> Callable[[AuditContext], Verdict]:
+    """A check that an attack leaves no more images right than a weaker one, both by name."""
+
+    def run(context: AuditContext) -> Verdict:
+        left, left_there = context.correct_under(attack), context.correct_under(reference)
+        return not_above((attack, left), (reference, left_there), 1.0, trouble)
+
+    return run
 
 
 def white_box_beats_black_box(context: AuditContext) -> Verdict:
@@ -87,11 +93,6 @@ def _curve(context: AuditContext) -> dict[str, Tensor]:
 def _at(attack: str, radius: float) -> str:
     """Name of an attack at another radius, as on the command line."""
     return f"{attack}@{radius:.6g}"
-
-
-def more_steps_change_nothing(context: AuditContext) -> Verdict:
-    short, long = context.correct_under("pgd50"), context.correct_under("pgd100")
-    return not_above(("pgd50", short), ("pgd100", long), 1.0, "the attack has not converged, so report more steps")
 
 
 def more_restarts_change_nothing(context: AuditContext) -> Verdict:
@@ -157,12 +158,6 @@ def transfer_is_weaker(context: AuditContext) -> Verdict:
     return all_of(_transfers(context, "images made on another model break more than the model's own gradients"))
 
 
-def targeted_attack_is_as_strong(context: AuditContext) -> Verdict:
-    targeted, untargeted = context.correct_under("apgd-t20"), context.correct_under("pgd20")
-    trouble = "aiming at each wrong class in turn must not be weaker"
-    return not_above(("apgd-t20", targeted), ("pgd20", untargeted), 1.0, trouble)
-
-
 def undefended_model_breaks(context: AuditContext) -> Verdict:
     """The published limit is for a radius at which images of an undefended model cannot survive, so it may grow."""
     undefended = [surrogate for surrogate in context.surrogates if surrogate.undefended]
@@ -203,20 +198,24 @@ def adaptive_attacks_add_little(context: AuditContext) -> Verdict:
     )
 
 
+_SINGLE_STEP = _beats("pgd20", "fgsm", "one step beats twenty, so gradients mislead")
+_MORE_STEPS = _beats("pgd50", "pgd100", "the attack has not converged, so report more steps")
+_TARGETED = _beats("apgd-t20", "pgd20", "aiming at each wrong class in turn must not be weaker")
+
 CHECKS = (
-    Check("A1", "an iterative attack beats a single step", iterative_beats_single_step, growing=1.5),
+    Check("A1", "an iterative attack beats a single step", _SINGLE_STEP, growing=1.5),
     Check("A2", "white-box attacks beat black-box ones", white_box_beats_black_box, fixed=18, growing=2),
     Check("A3", "an attack without limit breaks every image", unbounded_attack_breaks_everything, growing=0.5),
     Check("A4", "random search finds nothing that gradients miss", noise_finds_nothing, fixed=31.5, growing=0),
     Check("A5", "a larger radius breaks more", larger_radius_breaks_more, growing=8),
-    Check("C2", "twice the steps change nothing", more_steps_change_nothing, growing=3.3),
+    Check("C2", "twice the steps change nothing", _MORE_STEPS, growing=3.3),
     Check("C3", "twice the restarts change nothing", more_restarts_change_nothing, growing=25),
     Check("C4", "very high distortion leaves chance", high_distortion_leaves_chance, growing=6.5),
     Check("C5", "accuracy falls from clean to 0 as the radius grows", curve_runs_from_clean_to_zero, growing=1.4),
     Check("C7", "no image falls to the weaker attack only", weaker_attacks_break_nothing_else),
     Check("C8", "a gradient-free attack adds little", gradient_free_attack_adds_little),
     Check("C9", "transferred images are weaker", transfer_is_weaker),
-    Check("C12", "targeted attacks are as strong as untargeted ones", targeted_attack_is_as_strong),
+    Check("C12", "targeted attacks are as strong as untargeted ones", _TARGETED),
     Check("C13", "the attack works on an undefended model", undefended_model_breaks),
     Check("C21", "attacks that know the defence add little", adaptive_attacks_add_little, growing=10),
 )

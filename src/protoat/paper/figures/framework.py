@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
 
 from protoat.attacks import Attack
 from protoat.errors import UserError
@@ -103,11 +102,22 @@ def _drawn(recipe: Recipe, facts: _Facts, name: str) -> Plot:
             embedding = output_of(model, torch.zeros(1, *facts.shape)).embedding.shape[1]
         regularizer = None if recipe.regularizer is None else recipe.regularizer(classes, embedding)
     method = recipe.method(recipe.threat)
+    size = "x".join(map(str, facts.shape))
+    images = [
+        f"{recipe.data.name}, {size}",
+        f"{classes} classes: {', '.join(facts.class_names)}",
+        f"{len(facts.mode_names)} modes",
+    ]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    network = [f"{parameters:,} parameters", f"input {size}", f"embedding z, D = {embedding}"]
+    kind = type(method)
+    usual = (kind.loss, kind.losses) == (Method.loss, Method.losses)
+    base_loss = "cross-entropy" if usual else f"as {kind.__name__} defines it"
     boxes = [
-        _Box(10, 130, 190, "images", _of_data(recipe, facts), _glyphs(facts)),
-        _Box(270, 130, 190, f"method: {type(method).__name__}", list(_of_method(method))),
-        _Box(530, 130, 190, f"network: {type(model).__name__}", _of_model(model, facts, embedding)),
-        _Box(790, 45, 100, "head", [f"{classes} logits", f"base loss: {_base_loss(method)}"]),
+        _Box(10, 130, 190, "images", images, _glyphs(facts)),
+        _Box(270, 130, 190, f"method: {kind.__name__}", list(_of_method(method))),
+        _Box(530, 130, 190, f"network: {type(model).__name__}", network),
+        _Box(790, 45, 100, "head", [f"{classes} logits", f"base loss: {base_loss}"]),
         _metric_box(recipe, regularizer),
     ]
     arrows = [(210, 225, 270, 225, "x, y"), (470, 225, 530, 225, _views(recipe, method))]
@@ -128,15 +138,6 @@ def _drawn(recipe: Recipe, facts: _Facts, name: str) -> Plot:
     return plot
 
 
-def _of_data(recipe: Recipe, facts: _Facts) -> list[str]:
-    size = "x".join(map(str, facts.shape))
-    return [
-        f"{recipe.data.name}, {size}",
-        f"{len(facts.class_names)} classes: {', '.join(facts.class_names)}",
-        f"{len(facts.mode_names)} modes",
-    ]
-
-
 def _of_method(method: Method) -> Iterator[str]:
     """What the adversary may do, and the numbers of the method and of its attack."""
     yield f"{method.threat.norm}, eps {method.threat.eps:.4g}"
@@ -151,17 +152,6 @@ def _of_method(method: Method) -> Iterator[str]:
         ):
             shown = f"{value:.4g}" if isinstance(value, float) else str(value).rpartition(".")[2]
             yield f"{key.replace('_', ' ')} {shown}"
-
-
-def _of_model(model: nn.Module, facts: _Facts, embedding: int) -> list[str]:
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return [f"{size:,} parameters", f"input {'x'.join(map(str, facts.shape))}", f"embedding z, D = {embedding}"]
-
-
-def _base_loss(method: Method) -> str:
-    kind = type(method)
-    usual = (kind.loss, kind.losses) == (Method.loss, Method.losses)
-    return "cross-entropy" if usual else f"as {kind.__name__} defines it"
 
 
 def _views(recipe: Recipe, method: Method) -> str:
