@@ -59,7 +59,11 @@ def main(args: list[str]) -> None:
     found = [source(root=options.root, **more) for source in chosen]
     if options.download:
         found[0].fetch()
-    print_table("data sets", ["name", "there", "looked for in"], [_row(source) for source in found], text=3)
+    rows = [
+        [source.name, "yes" if source.available() else "no", str(source.location() or "comes with a package")]
+        for source in found
+    ]
+    print_table("data sets", ["name", "there", "looked for in"], rows, text=3)
     inventory = _inventory(found[0], partial(chosen[0], root=options.root, **more)) if options.name else None
     if inventory is not None:
         say(str(inventory), lines=True)
@@ -76,8 +80,3 @@ def _inventory(source: Source, again: Callable[..., Source]) -> Inventory | None
     except MixedSizesError as error:
         logger.info("pictures of mixed size (%s) are brought to %d; --image_size says another", error.found, USUAL_SIDE)
         return again(image_size=USUAL_SIDE).inventory()
-
-
-def _row(source: Source) -> list[str]:
-    place = source.location()
-    return [source.name, "yes" if source.available() else "no", "comes with a package" if place is None else str(place)]

@@ -24,20 +24,16 @@ def main(args: list[str]) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="default runs")
     folder = parser.parse_args(args).folder
     check_is_folder(folder)
-    rows = [row for run in list_runs(folder) if (row := _row_or_none(run)) is not None]
+    rows = []
+    for run in list_runs(folder):
+        try:
+            rows.append(_row(run))
+        except UserError as error:  # of damaged weights
+            logger.warning("left out: %s", error)
     if not rows:
         say(f"no runs below {folder}; protoat train makes one")
         return
     print_table(str(folder), ["run", "data", "method", "regularizer", "epochs", "measured"], rows, text=6)
-
-
-def _row_or_none(run: Run) -> list[str] | None:
-    """The row of a run; of one whose weights are damaged a line is logged."""
-    try:
-        return _row(run)
-    except UserError as error:
-        logger.warning("left out: %s", error)
-        return None
 
 
 def _row(run: Run) -> list[str]:

@@ -36,7 +36,8 @@ def main(args: list[str]) -> None:
     say(f"{called(run.path)}: {data}, {method}, {regularizer}, seed {run.choices.get('seed', '?')}")
     say(run.recipe_text, lines=True)
     print_table("training", *epochs_of(run), names=())
-    _prototypes(run)
+    if rows := changes_of(run):
+        print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows, names=())
     if run.outdated:
         say(f"the evaluation below is of earlier weights; measure again: protoat evaluate {called(run.path)}")
     if run.evaluation is not None:
@@ -60,9 +61,3 @@ def _aside(folder: Path) -> None:
         radius = f", {subject.threat}" if subject.threat is not None else ""
         about = f"{subject.weights}, {subject.images} images of {subject.data}{radius}"
         say(f"also measured, in {name}: {', '.join(record.attacks)}; {about}")
-
-
-def _prototypes(run: Run) -> None:
-    """Counts of each class, for the epochs in which one changed."""
-    if rows := changes_of(run):
-        print_table("prototypes in use, where a count changed", ["epoch", *run.fact("class_names")], rows, names=())

@@ -222,10 +222,16 @@ def worst_case(
     return AttackReport.of(data, indices, correct, parameters, sum(found.seconds for found in entering.values()))
 
 
+def innermost(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of an attack inside another one, such as a targeted one, the parameters of the attack that runs."""
+    while isinstance(parameters.get("of"), Mapping):  # a record is from outside
+        parameters = parameters["of"]
+    return parameters
+
+
 def _inside(parameters: Mapping[str, Any], threat: ThreatModel) -> bool:
     """Whether all that the attack may do is allowed by the threat model."""
-    while "of" in parameters:
-        parameters = parameters["of"]
+    parameters = innermost(parameters)
     if parameters["attack"] is None:
         return True
     return bool(parameters["norm"] == threat.norm and parameters["eps"] <= threat.eps * (1 + 1e-9))

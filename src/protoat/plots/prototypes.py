@@ -12,7 +12,7 @@ from protoat.functional.partitions import agreement as agreement_of
 from protoat.plots.heat_map import heat_map
 from protoat.plots.pictures import Picture, Pictures, Row
 from protoat.plots.plot import Plot, styled
-from protoat.plots.style import bar, colour, dash, label, legend, marker, name_places, names
+from protoat.plots.style import bar, colour, dash, label, labels, legend, marker, name_places
 from protoat.plots.subject import Pictured, Seen, grouped_by, in_words, mode_name
 from protoat.runs.claims import called
 from protoat.runs.run import Run
@@ -46,7 +46,7 @@ def prototype_counts(run: Run | Path | str) -> Plot:
             ("mean", [sum(own) / len(own) for own in counts]),
             ("smallest", [min(own) for own in counts]),
         ]
-    plot = Plot("Prototypes in use", [f"{label(names([stored.path])[0])}, {len(classes)} classes"])
+    plot = Plot("Prototypes in use", [f"{labels([stored.path])[0]}, {len(classes)} classes"])
     axes = plot.subplots()
     for place, (name, values) in enumerate(lines):
         style: dict[str, Any] = {
@@ -140,7 +140,7 @@ def usage_over_time(run: Run | Path | str) -> Plot:
     classes = stored.facts.get("class_names", [str(owner) for owner in range(len(trace[0]))])
     plot = Plot(
         "Usage of prototypes in training",
-        [f"{label(names([stored.path])[0])}: {meaning}; blank: not used"],
+        [f"{labels([stored.path])[0]}: {meaning}; blank: not used"],
         size=(max(5.0, 2 + 0.2 * len(known)), max(3.2, 1 + 0.2 * len(used))),
     )
     shares = [[100 * epoch[owner][place] or float("nan") for epoch in trace] for owner, place in used]

@@ -23,7 +23,7 @@ from protoat.functional.cosines import active_cosines
 from protoat.functional.forward import device_of, output_of
 from protoat.models import with_embedding
 from protoat.names import nearest
-from protoat.plots.style import label, names
+from protoat.plots.style import labels
 from protoat.regularizers import SoftTriple
 from protoat.regularizers.projection import ProxyRegularizer
 from protoat.runs.claims import called
@@ -131,7 +131,7 @@ class Pictured:
     @cached_property
     def name(self) -> str:
         """The folder's own name, as figures show it."""
-        return label(names([self.path])[0])
+        return labels([self.path])[0]
 
     @cached_property
     def subject(self) -> Subject:

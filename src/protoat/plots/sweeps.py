@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from protoat.errors import UserError
 from protoat.evaluation import Count
 from protoat.evaluation.record import Evaluation
+from protoat.evaluation.report import innermost
 from protoat.plots.plot import Plot, styled
 from protoat.plots.records import measured
 from protoat.plots.style import accuracy_axis, chosen, colour, dash, error_bars, label, labels, legend, marker
@@ -119,7 +120,7 @@ def _lines(record: Evaluation, key: str) -> list[list[Measured]]:
     """Points of attacks that differ in `key` only, by `key`; those of which there are at least two."""
     found: dict[str, dict[float, Measured]] = defaultdict(dict)
     for name, entry in record.attacks.items():
-        value = _innermost(entry.parameters).get(key)
+        value = innermost(entry.parameters).get(key)
         if isinstance(value, int | float):
             point = Measured(float(value), name, entry.count)
             found[json.dumps(_but_for(key, entry.parameters), sort_keys=True)].setdefault(point.x, point)
@@ -129,13 +130,6 @@ def _lines(record: Evaluation, key: str) -> list[list[Measured]]:
 def _family(attack: str, key: str) -> str:
     """The name of an attack without what is varied: ``pgd10@0.1`` is pgd10 at any radius, pgdN with any steps."""
     return attack.partition("@")[0] if key == "eps" else re.sub(r"\d+", "N", attack, count=1)
-
-
-def _innermost(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of an attack inside another one, such as a targeted one, the attack that runs."""
-    while isinstance(parameters.get("of"), Mapping):
-        parameters = parameters["of"]
-    return parameters
 
 
 def _but_for(key: str, value: Any) -> Any:

@@ -51,14 +51,6 @@ class Check(NamedTuple):
     growing: float = 0.1
     absent: Status | None = None
 
-    def share(self, images: int) -> float:
-        """How long it takes beside other checks on so many images; attacks are charged to the first that needs them.
-
-        >>> Check("A4", "", lambda context: not_run(""), fixed=30, growing=1).share(500)
-        30.5
-        """
-        return self.fixed + self.growing * images / 1000
-
 
 def judged(passed: bool, reason: str, **figures: Any) -> Verdict:
     """The verdict of a check that ran."""

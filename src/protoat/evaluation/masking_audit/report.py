@@ -158,7 +158,8 @@ def expected_progress(images: int, *, only: Collection[str] | None = None) -> di
     0.3125
     """
     chosen = _numbers(only or None)
-    shares = [check.share(images) if check.id in chosen else 0.0 for check in CHECKS]
+    # Attacks are charged to the first check that needs them.
+    shares = [(check.fixed + check.growing * images / 1000) * (check.id in chosen) for check in CHECKS]
     return {check.id: done / sum(shares) for check, done in zip(CHECKS, accumulate(shares, initial=0.0), strict=False)}
 
 
