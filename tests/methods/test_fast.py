@@ -184,6 +184,7 @@ def test_starts_that_their_authors_cut(colour: float) -> None:
     assert inside(AdversarialTraining(RFGSM(Linf(0.3))), colour) == pytest.approx(0.25, abs=0.02)
     # Half begin at the end, half up to 2 eps from it; only the half of these beyond eps that step back end inside.
     assert inside(NFGSM(Linf(0.3)), colour) == pytest.approx(0.125, abs=0.02)
+    assert inside(NFGSM(Linf(0.3), clip_noise=False), colour) == pytest.approx(0.25, abs=0.02)
 
 
 def test_bad_values() -> None:

@@ -72,12 +72,13 @@ def gradients(w: Matrix, x: Matrix, y: list[int]) -> Matrix:
     return [linear.pixel_gradient(w, image, label) for image, label in zip(x, y, strict=True)]
 
 
+@pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize(("noise", "step"), [(2.0, EPS), (0.5, 0.05), (0.0, EPS), (1.0, 2 * EPS)])
-def test_n_fgsm(noise: float, step: float) -> None:
-    method, net = NFGSM(Linf(EPS), noise=noise, step_size=step), linear.network(W)
+def test_n_fgsm(noise: float, step: float, clip: bool) -> None:
+    method, net = NFGSM(Linf(EPS), noise=noise, step_size=step, clip_noise=clip), linear.network(W)
     found = step_on(method, net, X, Y)
-    around = norm_of("linf").point_of_ball(linear.as_images(X), noise * EPS, generator_of(X)).clamp(0, 1)
-    start = linear.as_rows(around)
+    around = norm_of("linf").point_of_ball(linear.as_images(X), noise * EPS, generator_of(X))
+    start = linear.as_rows(around.clamp(0, 1) if clip else around)
     wanted = added(start, signs(gradients(W, start, Y), step))
     same(found.x_adv, [[linear.clip(value, 0, 1) for value in row] for row in wanted], 1e-7)
     loss = method.loss(found, torch.tensor(Y))

@@ -52,9 +52,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "mart": rival("MART", 0.01, 3.5e-3, 120, [74, 89, 99], beta=5, **KL10),
     "n-fgsm": rival("NFGSM", 0.2, 5e-4, 30, None, noise=2, step_size="8/255", bn="train")
     | {"schedule": "Cyclic", "schedule.peak": 0.5},
+    "n-fgsm-mnist": rival("NFGSM", 1e-2, 0, 10, None, noise=1, clip_noise=False, ramp_epochs=3)
+    | {"optimizer": "Adam", "schedule.peak": 0.4},
     "npair": metric("NPair", pairs_per_class=None, normalize=False),
     "nuat": rival("NuAT", 0.1, 5e-4, 100, None, batch=64, nuclear_weight=4.5, start=0.5)
     | {"schedule": "Cyclic", "schedule.peak": 0.4},
+    "nuat-mnist": rival("NuAT", 5e-3, 0, 10, None, nuclear_weight=4.5, start=1.0, ramp_epochs=3)
+    | {"optimizer": "Adam", "schedule.peak": 0.4},
     "pgd": rival("PGDAT", 0.1, 2e-4, 205, [102, 154], steps=7, step_size="2/255", bn="train"),
     "pgd-mnist": rival("PGDAT", 1e-4, 0, 83, None, batch=50, steps=40, step_size=0.01)
     | {"optimizer": "Adam", "schedule": None},
