@@ -3,8 +3,8 @@
     PROTOAT_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.collapse --seeds 0 1 2
     PROTOAT_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.collapse --data cifar10 --ramp 0 --images 10000
 
-MNIST at L-inf 0.3 with the small network, where the radius needs a ramp, or CIFAR-10 at 8/255 with a ResNet-18 of a
-quarter of the width; Adam in one cycle, no regularizer; on MNIST the arguments of the recipes `n-fgsm-mnist` and
+MNIST at L-inf 0.3 with the small network, where the radius needs a ramp, or CIFAR-10 at 8/255 with a narrow
+ResNet-18; Adam in one cycle, no regularizer; on MNIST the arguments of the recipes `n-fgsm-mnist` and
 `nuat-mnist`, elsewhere the methods' own. Prints a row for each method and seed: PGD-50 at the best epoch at full
 radius and at the last one, and by how many points it fell. `FGSMAT`, which is known to collapse, shows that the
 measurement would see it. Some minutes for each run.
@@ -30,7 +30,7 @@ def accuracies(name: str, seed: int, data: tuple[ImageData, ImageData], given: a
     """Share of held-out images that withstand PGD-50 after each measured epoch in which the radius is full."""
     torch.manual_seed(seed)
     train, held_out = data
-    net, threat = network(given.data), THREATS[given.data]
+    net, threat = network(given.data, width=given.width), THREATS[given.data]
     arguments = ON_MNIST.get(name, {}) if given.data == "mnist" else {}
     objective = Objective(METHODS[name](threat, ramp_epochs=given.ramp, **arguments))
     optimizer = torch.optim.Adam(parameter_groups(net, objective, lr=given.lr))
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--ramp", type=float, default=3.0, help="epochs over which the radius grows")
     parser.add_argument("--lr", type=float, default=5e-3, help="the top of the cycle")
+    parser.add_argument("--width", type=float, default=0.25, help="of ResNet-18")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--images", type=int, default=60_000, help="training images")
     parser.add_argument("--held_out", type=int, default=1000, help="test images")
