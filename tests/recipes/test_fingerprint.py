@@ -74,6 +74,20 @@ def test_a_stored_recipe_without_a_projection_had_none(metric: str) -> None:
     assert differences(now, stored) == [Difference("regularizer.projection", "batchnorm", None)]
 
 
+@pytest.mark.parametrize(
+    "options", [["--method", "NFGSM"], ["--method", "AWP", "--method.method", "NFGSM"]], ids=["alone", "in AWP"]
+)
+def test_a_stored_run_of_n_fgsm_clipped_its_noise(options: list[str]) -> None:
+    now = content(*options)
+    stored = yaml.safe_load(yaml.safe_dump(now))
+    inner = stored["method"]["init_args"]
+    del inner.get("method", {"init_args": inner})["init_args"]["clip_noise"]
+    assert fingerprint(now) == fingerprint(stored) == fingerprint_of_recipe(stored)
+    assert differences(now, stored) == []
+    unclipped = content(*options, f"{options[-2]}.clip_noise", "false")
+    assert [each.theirs for each in differences(stored, unclipped)] == [False]
+
+
 def test_a_recipe_that_a_user_writes_has_the_projection_of_the_class(tmp_path: Path) -> None:
     written = yaml.safe_load(recipe_path("digits-2").read_text())
     path = tmp_path / "mine.yaml"

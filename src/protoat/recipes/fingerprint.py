@@ -25,8 +25,10 @@ _NO_PART_OF_A_RUN = (
 _ROOT = "data.init_args.root"
 _ENCODER_SHA256 = "modes.init_args.encoder_sha256"
 _PROTOTYPES = tuple(f"{key}.init_args.prototypes_per_class" for key in ("head", "regularizer"))
-# The same of arguments of regularizers.
-_LATER_OF_A_REGULARIZER = {
+# Arguments that came later, at the default that says what was done before; see `later_defaults`.
+_LATER_ARGUMENTS = {
+    "method.init_args.clip_noise": True,
+    "method.init_args.method.init_args.clip_noise": True,  # of NFGSM within AWP
     "regularizer.init_args.prototype_init": "random",
     "regularizer.init_args.warmup_epochs": 1,
     "regularizer.init_args.tied": False,
@@ -96,7 +98,7 @@ def settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
             values[key] = counts[0]
     if str(values.get("data.class_path")).endswith(".ImageFolder"):
         values[_ROOT] = recipe["data"]["init_args"]["root"]  # it says which images
-    later = _LATER | _LATER_OF_A_REGULARIZER
+    later = _LATER | _LATER_ARGUMENTS
     return {key: value for key, value in values.items() if value is not None and later.get(key) != value}
 
 
