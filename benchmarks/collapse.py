@@ -46,7 +46,7 @@ def accuracies(name: str, seed: int, data: tuple[ImageData, ImageData], given: a
         validation=held_out,
         validate_every=given.validate_every,
         validation_attack=PGD(threat, steps=50, step_size=threat.eps / 15),
-        memory_format="channels_last" if given.data == "cifar10" else None,
+        memory_format="channels_last" if given.data == "cifar10" and given.width >= 0.25 else None,
         seed=seed,
         progress=False,
     )

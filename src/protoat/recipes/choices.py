@@ -57,7 +57,8 @@ def choices_of(key: str, *, pretrains: bool = False) -> dict[str, type | None]:
     found = [item for item in found if item is not base and not inspect.isabstract(item)]
     if base is Method:  # one that takes an attack is for the library
         found = [item for item in found if next(iter(inspect.signature(item).parameters)) == "threat"]
-    named: dict[str, type | None] = {item.__name__: item for item in found if item.__name__ not in _NO_STEP_OF_OURS}
+    found = sorted((item for item in found if item.__name__ not in _NO_STEP_OF_OURS), key=lambda item: item.__name__)
+    named: dict[str, type | None] = {item.__name__: item for item in found}
     optional = ("head", "regularizer", "modes", "weighting", "schedule", "averaging")
     return named | {"none": None} if key in optional else named
 
