@@ -92,10 +92,14 @@ class Plot(Figure):
         return as_file([self], ".png")
 
     def draw(self, renderer: Any) -> None:
-        """Draws it in our style: matplotlib makes the texts at ticks only now."""
+        """Draws it in our style: matplotlib makes the texts at ticks only now.
+
+        The first drawing lays it out for all; each layout moves axes by a last bit, and files would differ.
+        """
         with rc_context(_STYLE), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may have it
             super().draw(renderer)
+        self.set_layout_engine("none")
 
     def svg(self, name: str) -> str:
         """The figure as an ``<svg>`` for a page, in the page's font and colours.
