@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from protoat.cli.launching import OPTIONS, add_options, check_options, launched
+from protoat.cli.launching import OPTIONS, add_options, check_options, launched, say_failed
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.names import nearest
@@ -160,6 +160,7 @@ def _done(tasks: Sequence[Task], options: Namespace) -> tuple[list[Run], bool]:
     from protoat.paper.laboratory import finished
 
     failures = launched(tasks, options)
+    say_failed(failures)
     done = [run for task in tasks if (run := finished(task, options.store)) is not None]
     if not done:
         raise UserError(f"none of the {len(tasks)} runs that figure {options.name} needs could be done; see above")

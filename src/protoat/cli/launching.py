@@ -55,7 +55,7 @@ def check_options(options: Namespace) -> None:
 
 
 def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
-    """Does what is missing of the tasks as the options say, and says which failed.
+    """Does what is missing of the tasks as the options say.
 
     Raises:
         ValueError: see `protoat.paper.launch.launch`.
@@ -64,10 +64,13 @@ def launched(tasks: Sequence[Task], options: Namespace) -> list[Failure]:
     from protoat.paper.launch import launch  # torch takes seconds to import, and bad names are refused without
 
     pairs = _pairs(options.executor_options)
-    failures = launch(tasks, options.store, executor=options.executor, jobs=options.jobs, options=pairs)
+    return launch(tasks, options.store, executor=options.executor, jobs=options.jobs, options=pairs)
+
+
+def say_failed(failures: Sequence[Failure]) -> None:
+    """A line for each; last, so that what succeeded does not scroll it away."""
     for failure in failures:
         logger.error("%s failed: %s", failure.task.job.name, failure.error)
-    return failures
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:

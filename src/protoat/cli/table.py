@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from protoat.cli.launching import add_options, check_options, launched
+from protoat.cli.launching import add_options, check_options, launched, say_failed
 from protoat.cli.say import say
 from protoat.errors import UserError
 from protoat.paper.budget import read_budget
@@ -47,6 +47,7 @@ def main(args: list[str]) -> int:
     failures = [] if options.dry_run else launched(table.tasks(), options)
     suffix = "" if options.out is None else options.out.suffix.lower()
     _print(int(options.number), table, options.format or _FORMATS.get(suffix, "terminal"), options.out)
+    say_failed(failures)
     return 1 if failures else 0
 
 

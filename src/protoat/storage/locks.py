@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 _PAUSE = 0.2  # seconds between two attempts
 _ATTEMPTS = 5  # at a folder that goes again and again
+_RESUMES = "; what was saved before is intact, so make room and run again to resume"
 _MARKER = re.compile(rb"\d+\n[^\n]+\n")  # what filelock writes where the system has no locks of its own
 
 
@@ -67,7 +68,7 @@ def working_on(folder: Path, *, wait: bool = False) -> Iterator[None]:
                     pass  # a link in a run folder is refused
             stack.enter_context(locked(home(folder) / LOCK, str(folder), wait=wait))
 
-        on_main(take, f"lock {folder}")
+        on_main(take, f"lock {folder}", more="")
         try:
             yield
         finally:
@@ -175,12 +176,13 @@ def is_free(lock: Path) -> bool:
         raise UserError(f"{lock} cannot be opened: {error.strerror or error}") from error
 
 
-def on_main(action: Callable[[], object], what: str, *, everywhere: bool = False) -> None:
+def on_main(action: Callable[[], object], what: str, *, more: str = _RESUMES, everywhere: bool = False) -> None:
     """Works on files in the main process, or in each; every process raises its error, since none must wait for another.
 
     Args:
         action: what is done.
         what: completes "could not ..." where the system refuses it.
+        more: follows the reason.
         everywhere: do it in all processes; the first error counts.
 
     Raises:
@@ -190,7 +192,7 @@ def on_main(action: Callable[[], object], what: str, *, everywhere: bool = False
     failure: ValueError | None = None
     if everywhere or PartialState().is_main_process:
         try:
-            with on_disk(what, more="; what was saved before is intact, so make room and run again to resume"):
+            with on_disk(what, more=more):
                 action()
         except ValueError as error:
             failure = error

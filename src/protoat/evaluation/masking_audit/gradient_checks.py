@@ -198,12 +198,12 @@ def adaptive_attacks_add_little(context: AuditContext) -> Verdict:
     )
 
 
-_SINGLE_STEP = _beats("pgd20", "fgsm", "one step beats twenty, so gradients mislead")
+_ITERATIVE = _beats("pgd20", "fgsm", "one step beats twenty, so gradients mislead")
 _MORE_STEPS = _beats("pgd50", "pgd100", "the attack has not converged, so report more steps")
 _TARGETED = _beats("apgd-t20", "pgd20", "aiming at each wrong class in turn must not be weaker")
 
 CHECKS = (
-    Check("A1", "an iterative attack beats a single step", _SINGLE_STEP, growing=1.5),
+    Check("A1", "an iterative attack beats a single step", _ITERATIVE, growing=1.5),
     Check("A2", "white-box attacks beat black-box ones", white_box_beats_black_box, fixed=18, growing=2),
     Check("A3", "an attack without limit breaks every image", unbounded_attack_breaks_everything, growing=0.5),
     Check("A4", "random search finds nothing that gradients miss", noise_finds_nothing, fixed=31.5, growing=0),
