@@ -17,8 +17,9 @@ from protoat.evaluation.statistics import count_by
 from protoat.paper.budget import Budget, read_budget
 from protoat.paper.mode_rows import DATA
 from protoat.paper.render.document import document
-from protoat.paper.tables import lines, readings, table_of
+from protoat.paper.tables import readings, table_of
 from protoat.paper.tables.fill import Filled, filled
+from protoat.paper.tables.table import WORST_CASE as COLUMN
 from protoat.recipes.fingerprint import differences
 from protoat.storage.parsing import parse_yaml
 from protoat.threats import Linf
@@ -42,7 +43,7 @@ def study(number: int = 10, *, budget: str = "cpu", seeds: tuple[int, ...] = (0,
 
 
 def test_the_table_calls_the_worst_case_as_records_do() -> None:
-    assert lines.WORST_CASE == WORST_CASE
+    assert COLUMN == WORST_CASE
 
 
 @pytest.mark.parametrize("number", [10, 11])
