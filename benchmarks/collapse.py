@@ -31,7 +31,7 @@ def accuracies(name: str, seed: int, data: tuple[ImageData, ImageData], given: a
     torch.manual_seed(seed)
     train, held_out = data
     net, threat = network(given.data, width=given.width), THREATS[given.data]
-    arguments = ON_MNIST.get(name, {}) if given.data == "mnist" else {}
+    arguments = ON_MNIST.get(name, {}) if given.data == "mnist" and not given.defaults else {}
     objective = Objective(METHODS[name](threat, ramp_epochs=given.ramp, **arguments))
     optimizer = torch.optim.Adam(parameter_groups(net, objective, lr=given.lr))
     per_image = objective.method.per_image
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--ramp", type=float, default=3.0, help="epochs over which the radius grows")
     parser.add_argument("--lr", type=float, default=5e-3, help="the top of the cycle")
+    parser.add_argument("--defaults", action="store_true", help="the methods' own arguments on MNIST too")
     parser.add_argument("--width", type=float, default=0.25, help="of ResNet-18")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--images", type=int, default=60_000, help="training images")

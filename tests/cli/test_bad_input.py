@@ -48,7 +48,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
         ("--eps 0.1", "--eps is unknown; did you mean '--threat.eps'?"),
         (
             "--config cifar10-2 --data.path clean",
-            "data.path is unknown; write one of download, root, or name a class that has it: --data HFDataset or ImageFolder",
+            "data.path is unknown; write one of download, root, or name a class that has it: "
+            "--data HFDataset or ImageFolder",
         ),
         ("--method FreeAT --method.replay 4", "method.replay is unknown; did you mean 'replays'?"),
         ("--method FreeAT --method.replays 0", "--method.replays 0 must be at least 1"),

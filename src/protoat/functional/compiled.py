@@ -23,7 +23,7 @@ def for_any_batch(compiled: Callable[..., T]) -> Callable[..., T]:
         compiled: images (B, ...), and whatever else -> anything. Kernels of few images may still be others.
 
     Raises:
-        ValueError: at a call; what the compiler refused, the network or this machine.
+        ValueError: the returned function is called, and the compiler refuses the network or fails on this machine.
 
     >>> import torch
     >>> for_any_batch(torch.compile(torch.relu, backend="eager"))(torch.tensor([-1.0, 2.0]))

@@ -26,7 +26,7 @@ class NFGSM(AdversarialTraining):
         noise: radius of the uniform noise, in units of eps (authors: 2; 0 is FGSM).
         step_size: length of the step in pixels; default eps.
         clip_noise: clip the noisy images to [0, 1] before the step, as the authors do. Where most pixels are black or
-            white and the radius is large, as MNIST at 0.3, training collapses with it and not without.
+            white and the radius is large, as on MNIST at 0.3, training with clipped noise may collapse.
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
             ones, and ``train_frozen`` the batch's, moving nothing. The authors' code has ``train``.
         ramp_epochs: epochs over which radius, noise and step grow from 0.

@@ -30,7 +30,7 @@ class NuAT(OneStep):
         weight_epochs: epochs over which it grows from 0; None is nine tenths of the run (authors: 90 of 100 epochs),
             and full weight where its length is not told.
         start: length of the random step that comes first, in units of eps (authors: 0.5 on CIFAR-10; on MNIST at 0.3
-            training collapses with 0.5 and not with 1).
+            1 leaves more robust accuracy).
         bn: batch norm while attacking: ``eval`` uses the running statistics, ``train`` the batch's, moving the running
             ones, and ``train_frozen`` the batch's, moving nothing.
         ramp_epochs: epochs over which radius and step grow from 0.

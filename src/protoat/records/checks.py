@@ -84,7 +84,7 @@ def _first(found: Iterable[tuple[str, _Wrong | None]]) -> _Wrong | None:
 
 
 def _of_no(value: Any, choices: tuple[Any, ...]) -> _Wrong | None:
-    """Of a union whose parts are told apart by what kind of value they are."""
+    """What is wrong with a value that may be of any type of `choices`; None where it is of one."""
     wrong = []
     for choice in choices:
         if (found := _wrong(value, choice)) is None:

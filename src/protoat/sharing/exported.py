@@ -56,7 +56,7 @@ class Facts:
 
     @classmethod
     def of(cls, run: Run) -> Facts:
-        """Those of a run."""
+        """The facts of a run."""
         return cls(
             run.name,
             tuple(run.class_names),

@@ -110,7 +110,7 @@ class MetricsLog:
         on_main(begin, self._what)
 
     def append(self, line: dict[str, Any], by_mode: Mapping[str, Mapping[str, float]]) -> None:
-        """Adds the line of one epoch; what a kill leaves of it is cut off when the run goes on.
+        """Adds the line of one epoch. A line that was cut short by a kill is removed when the run resumes.
 
         Args:
             line: of ``metrics.jsonl``.

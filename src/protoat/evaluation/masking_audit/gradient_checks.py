@@ -28,7 +28,7 @@ _NO_SURROGATE = "needs another model: --surrogate RUN"
 
 
 def _beats(attack: str, reference: str, trouble: str) -> Callable[[AuditContext], Verdict]:
-    """A check that an attack leaves no more images right than a weaker one, both by name."""
+    """A check that an attack leaves no more images right than a reference attack, both by name."""
 
     def run(context: AuditContext) -> Verdict:
         left, left_there = context.correct_under(attack), context.correct_under(reference)
