@@ -6,7 +6,8 @@
 `autoattack` trains small models once (minutes), attacks the same images of each in float32, in bfloat16 and by
 pyautoattack, in turns, and prints a row for each model. `training` trains pairs that differ in the precision of the
 training attack alone, seed by seed, and compares what AutoAttack in float32 leaves of them, image by image. Weights are
-kept in the folder. Time is processor time; where the processor has no units for bfloat16, only accuracies mean much.
+kept in the folder. Time is processor time. Where the processor has no units for bfloat16, it is simulated, see
+`benchmarks.simulated`: accuracies are those of such units, and times are left out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +28,7 @@ from scipy.stats import t
 from torch import Tensor, nn
 
 from benchmarks.bench_pgd_step import processor, units
+from benchmarks.simulated import Autocast
 from benchmarks.strength import Logits, pyautoattack_whole
 from benchmarks.subjects import NAMES, THREATS, Name, images, network
 from protoat import AutoAttack, ImageData, ImageLoader, Objective, evaluate, fit, regroup
@@ -52,6 +56,7 @@ MODELS = {
     "CIFAR-10, ResNet-18": Plan("cifar10", steps=3),
     "CIFAR-10 in two, ResNet-18": Plan("cifar10", classes=2, steps=3),
     "MNIST, LeNet": Plan("mnist", ramp=2, decay=0.999),
+    "MNIST in two, LeNet": Plan("mnist", classes=2, ramp=2, decay=0.999),
 }
 PAIRS = {
     "mnist": Plan("mnist", images=30_000, epochs=4, ramp=2, decay=0.999),
@@ -73,7 +78,7 @@ def trained(plan: Plan, path: Path, *, seed: int, precision: AttackPrecision, ro
             epochs=plan.epochs,
             optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
             averaging=plan.decay,
-            memory_format="channels_last" if plan.data == "cifar10" else None,
+            memory_format="channels_last" if plan.data == "cifar10" and plan.width >= 0.25 else None,
             attack_precision=precision,
             seed=seed,
             progress=False,
@@ -109,7 +114,7 @@ def compare_attacks(given: argparse.Namespace) -> None:
         flush=True,
     )
     for name in given.names or MODELS:
-        plan = MODELS[name]
+        plan = MODELS[name]._replace(width=given.width)
         path = given.folder / f"{name.replace(', ', '-').replace(' ', '-').lower()}.safetensors"
         model = trained(plan, path, seed=0, precision="bf16", root=given.root)
         test = regroup(images(plan.data, 1, given.images, given.root)[1], plan.classes)
@@ -132,6 +137,7 @@ def compare_attacks(given: argparse.Namespace) -> None:
         accuracy = {side: f"{100 * mask.float().mean():.1f}" for side, mask in masks.items()}
         base = seconds.get("other", seconds["fp32"])
         ratios = [f"{sum(seconds[side]) / sum(base):.2f}" for side in BOTH]
+        ratios[1] = ratios[1] if units() else "-"
         other = [accuracy["other"], str(len(masks["other"])), f"{sum(base):.0f} s"] if "other" in masks else ["-"] * 3
         cells = [name, f"{100 * clean:.1f}", *(accuracy[side] for side in BOTH), str(len(test)), str(differ), *other]
         print(f"| {' | '.join([*cells, *ratios])} |", flush=True)
@@ -141,7 +147,7 @@ def compare_training(given: argparse.Namespace) -> None:
     """A row for each seed, and the mean difference with both intervals."""
     print("| data | seed | fp32 | bf16 | bf16 - fp32 | only fp32 | only bf16 |\n" + "| --- " * 7 + "|", flush=True)
     for name in given.names or PAIRS:
-        plan, found = PAIRS[name], []
+        plan, found = PAIRS[name]._replace(width=given.width), []
         test = images(plan.data, 1, given.images, given.root)[1]
         for seed in given.seeds:
             masks = []
@@ -177,11 +183,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="test images")
     parser.add_argument("--timed", type=int, default=200, help="so many of them are timed, also under pyautoattack")
     parser.add_argument("--turn", type=int, default=100, help="images of each side's turn")
+    parser.add_argument("--width", type=float, default=0.25, help="of ResNet-18")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", type=Path, help="folder with data; default PROTOAT_DATA")
     given = parser.parse_args()
-    print(f"processor: {processor()}; its units for bfloat16: {', '.join(units()) or 'none'}\n")
-    compare_attacks(given) if given.part == "autoattack" else compare_training(given)
+    print(f"processor: {processor()}; its units for bfloat16: {', '.join(units()) or 'none, so it is simulated'}\n")
+    with nullcontext() if units() else patch.object(torch, "autocast", Autocast):
+        compare_attacks(given) if given.part == "autoattack" else compare_training(given)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protoat.attacks import APGD, APGDT, MALT, PGD, PMA, Attack, Targeted, Transfer
+from protoat.attacks import APGD, APGDT, FAB, FABT, MALT, PGD, PMA, Attack, AutoAttack, Square, Targeted, Transfer
 from protoat.attacks.precision import attacks_in, faster_precision, present_precision
 from protoat.methods import AWP, Method
 from protoat.pretraining import ACL, RoCL
@@ -81,7 +81,7 @@ def test_all_passes_are_float32_unless_asked() -> None:
 
 
 ALONG_GRADIENTS = {"PGD", "BIM", "MIM", "FGSM", "FFGSM", "RFGSM"}
-WITH_COARSE_RUNS = {"APGD", "APGDT", "AutoAttack", "FastEnsemble", "MALT", "PMA"}
+WITH_COARSE_RUNS = {"APGD", "APGDT", "AutoAttack", "FAB", "FABT", "FastEnsemble", "MALT", "PMA", "Square"}
 
 
 @each_attack
@@ -117,15 +117,15 @@ def test_where_results_are_judged_the_last_quarter_and_every_judgement_are_float
 def test_runs_confirm_in_float32_and_end_in_it(attack: Attack) -> None:
     with attacks_in("bf16", exact_end=True):
         model = run(attack)
-    assert set(model.types(False)) == {torch.float32}
+    assert model.types(False).count(torch.bfloat16) == 1  # the look at what it resolves
     assert model.types(True)[:6] == [torch.bfloat16] * 6
     assert set(model.types(True)[6:]) == {torch.float32}
     confirmed = [before for before, after in pairwise(model.seen) if before[0] and not after[0]]
     assert (True, torch.bfloat16) in confirmed
 
 
-@pytest.mark.parametrize("kind", [APGD, APGDT, MALT, PMA])
-def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD]) -> None:
+@pytest.mark.parametrize("kind", [APGD, APGDT, FAB, FABT, MALT, PMA])
+def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bfloat16 finds every image adversarial and float32 none, no image leaves the batch."""
 
     class Contrary(nn.Module):
@@ -139,11 +139,73 @@ def test_no_success_in_bfloat16_passes_for_one(kind: type[APGD]) -> None:
             logits = self.net(x).logits
             return -logits if logits.dtype == torch.bfloat16 else logits
 
+    monkeypatch.setattr("protoat.attacks.attacked_model.AttackedModel.resolves", lambda self, images: True)
     model, (_, x, y) = Contrary().eval(), parts.trained()
     right = int((model(x).argmax(1) == y).sum())
     with attacks_in("bf16", exact_end=True):
         kind(Linf(1e-6), steps=8).craft(model, x, y)
     assert min(model.sizes[2:]) == right
+
+
+def test_square_screens_all_queries_but_the_last_quarter() -> None:
+    with attacks_in("bf16", exact_end=True):
+        types = [dtype for _, dtype in run(Square(Linf(0.02), queries=40)).seen]
+    last = len(types) - types[::-1].index(torch.bfloat16)
+    assert 20 < types.count(torch.bfloat16) <= 32  # two looks, and 30 queries but for those that change nothing
+    assert 5 <= len(types) - last <= 12
+
+
+def test_only_float32_accepts_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every query is better in bfloat16 and worse in float32, images stay where they began."""
+
+    class Contrary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = parts.trained()[0]
+            self.turn = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.net(x).logits
+            self.turn += 1
+            best = nn.functional.one_hot(logits.argmax(1), logits.shape[1])
+            return logits.float() + best * self.turn * (-1e-3 if logits.dtype == torch.bfloat16 else 1e-3)
+
+    monkeypatch.setattr("protoat.attacks.attacked_model.AttackedModel.resolves", lambda self, images: True)
+    (_, x, y), attack = parts.trained(), Square(Linf(1e-6), queries=40)
+    start = attack.craft(Contrary().eval(), x, y)
+    with attacks_in("bf16", exact_end=True):
+        assert torch.equal(attack.craft(Contrary().eval(), x, y), start)
+
+
+COARSE = [PGD(THREAT), *(kind(THREAT, steps=8) for kind in (APGD, APGDT, FAB, FABT, MALT, PMA)), AutoAttack(THREAT)]
+
+
+@pytest.mark.parametrize("attack", [*COARSE, Square(THREAT, queries=40)], ids=lambda attack: type(attack).__name__)
+def test_all_is_float32_where_bfloat16_does_not_resolve_the_logits(attack: Attack) -> None:
+    class Lifted(Noting):
+        def forward(self, x: Tensor) -> Tensor:
+            return (super().forward(x) + 10_000).to(self.seen[-1][1])
+
+    (_, x, y), model = parts.trained(count=8), Lifted().eval()
+    exact = attack.craft(model, x, y)
+    assert {dtype for _, dtype in model.seen} == {torch.float32}
+    model.seen.clear()
+    with attacks_in("bf16", exact_end=True):
+        assert torch.equal(attack.craft(model, x, y), exact)
+    assert {dtype for wants, dtype in model.seen if wants} <= {torch.float32}
+    assert torch.bfloat16 in {dtype for _, dtype in model.seen}  # the look at what it resolves
+
+
+def test_fab_ends_with_half_of_its_steps_in_float32() -> None:
+    with attacks_in("bf16", exact_end=True):
+        model = run(FAB(THREAT, steps=8))
+    assert model.types(False).count(torch.bfloat16) == 1  # the look at what it resolves
+    assert model.types(True) == [*[torch.bfloat16] * 4, *[torch.float32] * 4]
+
+
+def test_search_in_training_is_float32() -> None:
+    with attacks_in("bf16"):
+        assert {dtype for _, dtype in run(Square(THREAT, queries=20)).seen} == {torch.float32}
 
 
 def test_restarts_and_surrogates_are_float32() -> None:

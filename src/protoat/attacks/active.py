@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from protoat.attacks.attacked_model import AttackedModel
+from protoat.attacks.precision import EXACT
 from protoat.attacks.problem import Problem
 from protoat.functional.forward import predicted
 from protoat.functional.norms import Norm
@@ -49,10 +50,10 @@ def is_adversarial(problem: Problem, logits: Tensor) -> Tensor:
     return classes != problem.y if problem.targets is None else classes == problem.targets
 
 
-def gradient_run(problem: Problem, steps: int) -> AbstractContextManager[None]:
-    """One run of so many gradient steps: their passes are in the precision that was asked for, the last ones exact."""
+def gradient_run(problem: Problem, steps: int, *, exact: float = EXACT) -> AbstractContextManager[None]:
+    """One run of so many gradient steps: passes are in the precision that was asked for, a share at the end exact."""
     model = problem.model
-    return model.gradient_run(steps) if isinstance(model, AttackedModel) else nullcontext()
+    return model.gradient_run(steps, exact) if isinstance(model, AttackedModel) else nullcontext()
 
 
 def is_coarse(problem: Problem) -> bool:

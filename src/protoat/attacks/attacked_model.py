@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from protoat.attacks.precision import Passes, are_results_judged
+from protoat.attacks.precision import Passes, are_results_judged, in_bfloat16
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
 from protoat.types import Output
 
+# Most that the lead of the likeliest class may differ in bfloat16, as a share of it, both in the median.
+_BLUR = 0.02
 # Rescaled logits: the likeliest class of a middling image leads by this much, as in a network that is not saturated.
 _LEAD = 10.0
 
@@ -60,7 +62,7 @@ def leads(logits: Tensor) -> Tensor:
 class AttackedModel:
     """The model as an attack calls it; its first output shows whether labels and targets fit.
 
-    * The network runs in the precision that `attacks_in` says.
+    * The network runs in the precision that `attacks_in` says. Where results are judged, it must resolve the logits.
     * Logits come in the precision of the images, so arithmetic follows these.
     * Logits of -inf, which rule classes out, come as a low number, which no loss turns into one that is no number.
     * Where a class leads by more than `STEEP`, softmax is saturated: all logits come divided by one number, which
@@ -85,12 +87,32 @@ class AttackedModel:
         self.scale = 1.0
         self.floor: float | None = None
         self._fresh = True
+        self._resolves: bool | None = None
         self._unseen = {"labels": y} if targets is None else {"labels": y, "targets": targets}
 
     def __call__(self, images: Tensor) -> Output:
         if images.requires_grad:
             images.register_hook(self._finite)
-        with self.passes(images):
+            if self.passes.coarse and self.passes.exact_end and not self.resolves(images.detach()):
+                self.passes.coarse = False
+        return self._output(images, self.passes(images))
+
+    def coarse(self, images: Tensor) -> Output:
+        """The same of a forward in bfloat16, whatever the present precision: to tell what float32 need not look at."""
+        return self._output(images, in_bfloat16(images))
+
+    @torch.no_grad()
+    def resolves(self, images: Tensor) -> bool:
+        """Whether bfloat16 tells classes apart, judged once, by these images: not if logits are large and close."""
+        if self._resolves is None:
+            exact, coarse = (self._output(images, context).logits for context in (nullcontext(), in_bfloat16(images)))
+            best = exact.topk(2, dim=1).indices
+            lead, coarse_lead = (logits.gather(1, best).diff(dim=1) for logits in (exact, coarse))
+            self._resolves = bool((coarse_lead - lead).abs().median() <= _BLUR * lead.abs().median())
+        return self._resolves
+
+    def _output(self, images: Tensor, context: AbstractContextManager[object]) -> Output:
+        with context:
             logits, embedding = output_of(self.network, images)
         check_logits(logits, len(images))
         logits = logits.to(images.dtype)
@@ -103,9 +125,9 @@ class AttackedModel:
         return Output(logits if self.scale == 1 else logits / self.scale, embedding)
 
     @contextmanager
-    def gradient_run(self, steps: int) -> Iterator[None]:
+    def gradient_run(self, steps: int, exact: float) -> Iterator[None]:
         """Within it, passes are those of one run of so many gradient steps, see `Attack.coarse_runs`."""
-        kept, self.passes = self.passes, Passes(steps if are_results_judged() else None)
+        kept, self.passes = self.passes, Passes(steps if are_results_judged() else None, exact)
         try:
             yield
         finally:

@@ -80,7 +80,7 @@ class AutoAttack(Ensemble):
 
     @property
     def coarse_runs(self) -> bool:
-        return not self.threat.geometry.sparse
+        return True
 
     def run(self, problem: Problem) -> Tensor:
         with torch.no_grad():

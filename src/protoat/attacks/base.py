@@ -109,9 +109,10 @@ class Attack(ABC):
 
     @property
     def coarse_runs(self) -> bool:
-        """Whether it has runs whose gradients may be in bfloat16 where results are judged.
+        """Whether it has runs that may use bfloat16 where results are judged.
 
-        Such a run confirms each success in float32 and ends in float32, see `active.gradient_run`.
+        Such a run confirms in float32 whatever it keeps, and ends in float32: see `active.gradient_run` for runs along
+        gradients, and `Screen` for searches.
         """
         return False
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 AttackPrecision = Literal["fp32", "bf16"]
 
-_EXACT = 0.25  # share of an attack's steps, the last ones, that are float32 where its result is to be judged
+EXACT = 0.25  # share of an attack's steps, the last ones, that are float32 where its result is to be judged
 _ROUNDS = 3
 _WORTH = 0.9  # bfloat16 is chosen where its pass takes at most so much of a float32 one
 
@@ -34,7 +34,7 @@ def attacks_in(precision: AttackPrecision, *, exact_end: bool = False) -> Iterat
     Args:
         precision: ``"bf16"``, or ``"fp32"``, which leaves passes as the network makes them.
         exact_end: for results that are judged, not trained on: passes without a gradient are float32, and so is the
-            last quarter of the steps.
+            last quarter of the steps; a search may screen its queries in bfloat16, see `Screen`.
 
     An attack whose passes decide anything is float32 as a whole, see `Attack.gradient_steps`, unless it has runs that
     confirm in float32 what they decide, see `Attack.coarse_runs`.
@@ -48,6 +48,11 @@ def attacks_in(precision: AttackPrecision, *, exact_end: bool = False) -> Iterat
         yield
     finally:
         _CHOSEN.reset(token)
+
+
+def in_bfloat16(images: Tensor) -> AbstractContextManager[object]:
+    """The context of a forward of `images` in bfloat16."""
+    return torch.autocast(images.device.type, torch.bfloat16)
 
 
 def present_precision() -> AttackPrecision:
@@ -65,16 +70,17 @@ class Passes:
 
     Args:
         steps: `Attack.gradient_steps`; None makes all passes float32.
+        exact: share of the steps, the last ones, that are float32 where results are judged.
 
     Attributes:
         coarse: whether any of them is to be in bfloat16.
         last_coarse: whether the last one with a gradient was.
     """
 
-    def __init__(self, steps: int | None) -> None:
+    def __init__(self, steps: int | None, exact: float = EXACT) -> None:
         chosen = _CHOSEN.get()
         self.exact_end = chosen.exact_end
-        self.exact_from = (1 - _EXACT) * (steps or 0) if chosen.exact_end else torch.inf
+        self.exact_from = (1 - exact) * (steps or 0) if chosen.exact_end else torch.inf
         self.coarse = chosen.precision == "bf16" and steps is not None and self.exact_from >= 1
         self.last_coarse = False
         self._done = 0
@@ -84,10 +90,10 @@ class Passes:
         if not self.coarse:
             return nullcontext()
         if not images.requires_grad:
-            return nullcontext() if self.exact_end else torch.autocast(images.device.type, torch.bfloat16)
+            return nullcontext() if self.exact_end else in_bfloat16(images)
         self._done += 1
         self.last_coarse = self._done <= self.exact_from
-        return torch.autocast(images.device.type, torch.bfloat16) if self.last_coarse else nullcontext()
+        return in_bfloat16(images) if self.last_coarse else nullcontext()
 
 
 def faster_precision(one_pass: Callable[[], object], device: torch.device) -> tuple[AttackPrecision, float]:

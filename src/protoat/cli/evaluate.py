@@ -51,8 +51,9 @@ def main(args: list[str]) -> None:
         "--attack-precision",
         type=AttackPrecision | Literal["auto"],
         default="fp32",
-        help="bf16 lets PGD with one run, BIM, MIM, PMA and APGD, also within aa and aa-fast, take gradients in "
-        "bfloat16, but for the last quarter of the steps; all else is float32. auto times a pass and takes the faster. "
+        help="bf16 lets PGD with one run, BIM, MIM, PMA, APGD and FAB take gradients and Square screen its queries in "
+        "bfloat16, also within aa and aa-fast, but for the last quarter of the steps or more; all else is float32. "
+        "auto times a pass and takes the faster. "
         "The record says which",
     )
     parser.add_argument(
