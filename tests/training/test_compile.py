@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from protoat.attacks import PGD
+from protoat.attacks import PGD, DeepFool
 from protoat.errors import UserError
-from protoat.methods import PGDAT, TRADES, FreeAT, Method
+from protoat.methods import PGDAT, TRADES, AdversarialTraining, FreeAT, Method
 from protoat.objective import Objective
 from protoat.threats import Linf
 from protoat.training import fit
@@ -49,6 +49,18 @@ def graphs(method: str, small: ModuleType, count: int, epochs: int) -> int:
 def test_neither_the_last_batch_nor_frozen_weights_compile_anything_again(method: str, small: ModuleType) -> None:
     """A graph is a mode of the network, with or without weights that learn and images that want a gradient."""
     assert graphs(method, small, 80, 1) == graphs(method, small, 110, 2) <= 5
+
+
+def test_an_attack_may_go_back_through_one_pass_several_times(
+    small: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepFool asks one pass for the gradient of each class."""
+    counted(monkeypatch, "aot_eager")
+    net, batches = small.built("pgd")[0], small.loader(40)
+    method = AdversarialTraining(DeepFool(THREAT, steps=2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    found = fit(net, batches, Objective(method), epochs=1, optimizer=optimizer, compile=True, progress=False)
+    assert found.updates == 1
 
 
 def test_what_the_compiler_refuses_is_one_line(small: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from protoat.attacks.mode import attacking
 from protoat.errors import UserError
 from protoat.evaluation.folding import FoldedBatchNorm
 from protoat.evaluation.micro_batches import MicroBatched
-from protoat.functional.compiled import for_any_batch
+from protoat.functional.compiled import for_any_batch, several_backwards
 from protoat.functional.forward import device_of, output_of
 from protoat.spelling import argument
 from protoat.types import Output, as_output
@@ -65,11 +65,8 @@ class CompiledNetwork:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the network is the folded one, compiled; its own layers come back, also on errors."""
-        from torch._functorch import config  # takes a second
-
         own = self._network.network
-        # Attacks such as DeepFool go back through one pass several times, so no backward may reuse the memory of it.
-        with self._folded.in_place(), config.patch(donated_buffer=False):
+        with self._folded.in_place(), several_backwards():
             self._network.network = self._passes
             try:
                 yield

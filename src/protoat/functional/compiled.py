@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -44,3 +45,10 @@ def for_any_batch(compiled: Callable[..., T]) -> Callable[..., T]:
             ) from error
 
     return call
+
+
+def several_backwards() -> AbstractContextManager[object]:
+    """Within it, compiled passes may be gone back through several times, as DeepFool does: none reuses their memory."""
+    from torch._functorch import config  # takes a second
+
+    return config.patch(donated_buffer=False)

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from protoat.attacks import Attack
 from protoat.attacks.precision import AttackPrecision, attacks_in
 from protoat.data import ImageLoader
+from protoat.functional.compiled import several_backwards
 from protoat.functional.precision import float_types
 from protoat.functional.preserve import preserve_host_random_state
 from protoat.models.memory_format import MemoryFormat, check_memory_format
@@ -207,6 +208,8 @@ def fit(
         if folder is not None:
             stack.enter_context(working_on(folder))
         stack.enter_context(preserve_host_random_state(accelerator.device))
+        if compile:
+            stack.enter_context(several_backwards())
         dtypes = float_types(model)
         form: dict[str, Any] = {
             "dtypes": dtypes,
