@@ -17,7 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 import protoat as pa
 from protoat.data.batch_format import as_batch
-from protoat.training import FitResult, fit
+from protoat.training import SWA, FitResult, fit
 
 X = torch.rand(22, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(22) % 3
@@ -204,6 +204,15 @@ def test_resumed_is_as_never_stopped(name: str, dies_at: int, tmp_path: Path) ->
         train(LOADERS[name](), tmp_path, dies_at)
     resumed, _ = train(LOADERS[name](), tmp_path)
     assert torch.equal(resumed.linear.weight, never_stopped(name))
+
+
+def test_estimating_batch_norm_anew_leaves_the_loader_where_it_was(tmp_path: Path) -> None:
+    options = {"averaging": SWA(start_epoch=1, bn_batches=2)}
+    whole, _ = train(Resumable(), **options)
+    with pytest.raises(Killed):
+        train(Resumable(), tmp_path, 7, **options)
+    resumed, _ = train(Resumable(), tmp_path, **options)
+    assert torch.equal(resumed.linear.weight, whole.linear.weight)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import KW_ONLY, dataclass
@@ -86,6 +87,15 @@ class Batches:
                     yield (*placed, origin_of(batch)) if self.per_image else placed
         finally:
             self._inside = False
+
+    def again(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:
+        """The first `count` batches of pass `epoch`, once it is over; the loader is then where it was."""
+        before = self.state()
+        try:
+            with closing(self.epoch(epoch)) as batches:
+                yield from itertools.islice(batches, count)
+        finally:
+            self.restore(before)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs to know of the loader: its state where it goes on from there, else of this epoch."""

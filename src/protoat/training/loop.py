@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import signal
 import time
@@ -164,8 +163,8 @@ class Loop:
         return (worst["correct"] / worst["total"], *usual)
 
     def _seeded(self, epoch: int, count: int) -> Generator[tuple[Any, ...], None, None]:
-        with closing(self.batches.epoch(epoch)) as batches:
-            for index, batch in enumerate(itertools.islice(batches, count)):
+        with closing(self.batches.again(epoch, count)) as batches:
+            for index, batch in enumerate(batches):
                 seed_global(self.device, "batch norm", self.seed, epoch, index, self.process)
                 yield batch
 
