@@ -125,6 +125,13 @@ def test_centres_of_separate_clusters_are_their_means() -> None:
     assert torch.equal(class_centres(z, y, [3, 5])[1], found[1])
 
 
+def test_embeddings_without_a_direction_make_no_centre() -> None:
+    z = torch.cat([torch.zeros(5, 3), torch.eye(3)[[0, 1]]])
+    (centres, none) = class_centres(torch.cat([z, torch.zeros(2, 3)]), torch.tensor([0] * 7 + [1] * 2), [3, 3])
+    assert sorted(centres.tolist(), reverse=True) == torch.eye(3)[:2].tolist()
+    assert not len(none)
+
+
 def test_prototypes_start_at_centres_after_the_warm_up_and_go_on_from_a_checkpoint() -> None:
     z, y, mode = modes()
 

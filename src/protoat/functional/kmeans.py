@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 _STARTS = 4  # of which the best counts
+_ZERO = 1e-12  # length of a vector without a direction
 
 
 class Clusters(NamedTuple):
@@ -46,7 +47,7 @@ def class_centres(embedding: Tensor, y: Tensor, counts: Sequence[int]) -> list[T
     """Unit vectors at the centres of the directions of each class, (K_c, D) each, the one with most images first.
 
     Args:
-        embedding: (M, D); directions count.
+        embedding: (M, D); directions count, which one of length zero does not have.
         y: (M,) int64 labels.
         counts: how many centres each class is to have; one with fewer distinct images has fewer.
 
@@ -55,9 +56,10 @@ def class_centres(embedding: Tensor, y: Tensor, counts: Sequence[int]) -> list[T
     [[0, 1], [3, 2]]
     """
     points, labels = embedding.detach().cpu(), y.cpu()
+    directed = points.norm(dim=1) > _ZERO
     found = []
     for number, wanted in enumerate(counts):
-        own = points[labels == number]
+        own = points[directed & (labels == number)]
         if not wanted or not len(own):
             found.append(embedding.new_empty(0, embedding.shape[1]))
             continue
