@@ -232,6 +232,12 @@ class TestHead:
             BiaMAT(Linf(EPS), auxiliary=auxiliary).prepare(make_net(channels=3))
 
 
+def test_trains_a_network_in_double_precision(auxiliary, make_net, make_batch) -> None:
+    net, (x, y) = make_net().double(), make_batch()
+    (terms,) = Objective(started(auxiliary, 0.0, steps=1)).losses(net, x.double(), y)
+    assert terms.total.dtype == torch.float64
+
+
 def test_mistakes_are_refused(auxiliary: ImageData) -> None:
     with pytest.raises(ValueError, match="BiaMAT needs an auxiliary data set"):
         BiaMAT(Linf(EPS))

@@ -108,6 +108,24 @@ def test_of_another_network_before_training(caplog: pytest.LogCaptureFixture) ->
     assert all(line["mode"] > 0 for line in metrics) and torch.equal(modes.of_image, found)
 
 
+def test_of_a_network_in_double_precision() -> None:
+    class Layered(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(9, 9)
+
+        def forward(self, x: torch.Tensor) -> pa.Output:
+            embedding = self.layer(x.flatten(1))
+            return pa.Output(self.head(embedding), embedding)
+
+    _, modes, _ = built()
+    net = Layered()
+    modes.end_epoch(1, 6, net)
+    expected = modes.of_image.clone()
+    modes.end_epoch(3, 6, net.double())
+    assert torch.equal(modes.of_image, expected)
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [

@@ -13,12 +13,13 @@ from protoat.attacks import BatchNormMode
 from protoat.attacks.kl import TPGD
 from protoat.attacks.mode import attacking
 from protoat.data import ImageData, Source
+from protoat.data.batch_format import float_type
 from protoat.errors import UserError
 from protoat.functional.consistency import kl_divergence, uniform_cross_entropy
 from protoat.functional.distributed import mean_over_processes, unwrap_model
-from protoat.functional.forward import output_of
+from protoat.functional.forward import device_of, output_of
 from protoat.functional.images import unit_pixels
-from protoat.functional.precision import at_least_float32
+from protoat.functional.precision import at_least_float32, float_types
 from protoat.methods.base import Examples, OneStep, clean_of
 from protoat.methods.trades import trades_loss
 from protoat.pixels import Pixels
@@ -207,7 +208,7 @@ class BiaMAT(OneStep):
 
     def _auxiliary_head(self, model: nn.Module) -> nn.Linear:
         if self.head is None:
-            image = self._data().pixels(slice(1), next(model.parameters()).device)
+            image = unit_pixels(self._data().images[:1].to(device_of(model)), float_type(float_types(model)))
             width = _embedding_dim(unwrap_model(model), image)
             self.head = nn.Linear(width, self._data().num_classes, device=image.device)
         return self.head

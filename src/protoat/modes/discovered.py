@@ -13,10 +13,12 @@ from protoat.arguments import check_flag, check_number, check_whole
 from protoat.attacks.mode import attacking
 from protoat.data import ImageData
 from protoat.data.base import UNKNOWN_MODE
+from protoat.data.given import as_image_data
 from protoat.errors import UserError
 from protoat.functional.distributed import from_first_process
 from protoat.functional.forward import device_of, output_of
 from protoat.functional.partitions import agreement
+from protoat.functional.precision import float_types
 from protoat.models.head import multi_prototype_head
 from protoat.modes.base import Modes
 from protoat.modes.clustering import clusters_of, in_places_of
@@ -186,7 +188,7 @@ class DiscoveredModes(Modes):
     @torch.no_grad()
     def _seen_by(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Embeddings (N, D), and the place of the nearest prototype of the own class, -1 without a head that suits."""
-        head, data = multi_prototype_head(network), self._data
+        head, data = multi_prototype_head(network), as_image_data(self._data, dtypes=float_types(network))
         device = device_of(network)
         suits = head is not None and tuple(head.active.shape) == (data.num_classes, self.clusters)
         found, nearest = [], []
