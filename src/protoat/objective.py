@@ -171,13 +171,14 @@ class Objective(nn.Module):
                 classes = forwards.adv.logits.shape[1]
                 if last >= classes and self.method.labelled:
                     raise UserError(f"labels run up to {last}, and the model has {classes} classes, from 0")
-                base, mode = self._base(model, forwards, y, modes, groups)
+                learner = self.method.learner(model)
+                base, mode = self._base(learner, forwards, y, modes, groups)
                 metric = norm = None
                 if self.regularizer is not None:
-                    metric = metric_term(self.regularizer, model, x, y, forwards, seen=self.dml_input)
+                    metric = metric_term(self.regularizer, learner, x, y, forwards, seen=self.dml_input)
                     metric = self.weight * metric
                 if self.norm_weight:
-                    norm = self.norm_weight * norm_term(self.norm, model, forwards)
+                    norm = self.norm_weight * norm_term(self.norm, learner, forwards)
                 yield LossTerms(base, metric, norm, mode)
         finally:
             self.method.weights = None

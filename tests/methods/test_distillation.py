@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protoat.attacks import APGDT, CWPGD, PGD, MeasurementWarning, Square
-from protoat.data import Digits
+from protoat.data import Digits, ImageData
 from protoat.evaluation import lint
 from protoat.methods import AWP, Distillation
+from protoat.models import MultiPrototypeHead, with_embedding, with_head
+from protoat.modes import KnownModes
 from protoat.objective import Objective
+from protoat.regularizers import NPair
 from tests.evaluation.cheats import THREAT, distilled
 
 
@@ -94,6 +98,30 @@ def test_when_the_teacher_is_done(teacher_epochs: float | None, epoch: float, te
     assert torch.equal(model[1].weight, before) != teaches
     assert not method.unreached(10)
     assert "teacher_epochs" in Distillation(THREAT, teacher_epochs=10).unreached(10)[0]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"norm": "weights", "norm_weight": 0.1}, {"regularizer": NPair(3, 8), "dml_input": "clean"}, {}]
+)
+def test_all_terms_are_of_whoever_learns(options: dict[str, Any], wrapped: bool) -> None:
+    (x, y), index = batch(), torch.arange(12)
+    names = [f"{label}/{mode}" for label in range(3) for mode in range(2)]
+    mode = 2 * y + index // 3 % 2
+    modes = KnownModes(ImageData((255 * x).byte(), y, tuple("abc"), mode, tuple(names)))
+    model = with_head(with_embedding(net(), layer="3"), MultiPrototypeHead(8, 3, prototypes_per_class=2).double())
+    method = AWP(THREAT, method=Distillation) if wrapped else Distillation(THREAT)
+    objective = Objective(method, modes=modes, **options)
+    objective.prepare(model)
+    teacher = (method.method if isinstance(method, AWP) else method).teacher
+    for epoch, learns, rests in ((0, teacher, model), (9, model, teacher)):
+        method.at_epoch(epoch, 10)
+        for terms in objective.losses(model, x, y, index):
+            terms.total.backward()
+        assert all(parameter.grad is not None for parameter in learns.parameters())
+        assert all(parameter.grad is None for parameter in rests.parameters())
+        objective.zero_grad()
+        model.zero_grad()
 
 
 def test_awp_around_it_moves_the_model_only_when_it_learns() -> None:

@@ -115,6 +115,9 @@ class AWP(Method):
     def prepare(self, model: nn.Module) -> None:
         self.method.prepare(model)
 
+    def learner(self, model: nn.Module) -> nn.Module:
+        return self.method.learner(model)
+
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         if self._epoch < self.start_epoch:
             yield from self.method.updates(model, x, y)

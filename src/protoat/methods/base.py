@@ -102,6 +102,10 @@ class Method(Memory, ABC):
     def prepare(self, model: nn.Module) -> None:
         """Builds what the method itself learns for this model; comes before the optimizer and before any loading."""
 
+    def learner(self, model: nn.Module) -> nn.Module:
+        """What `updates` forwards at present: the model, unless something learns in its place."""
+        return model
+
     @abstractmethod
     def updates(self, model: nn.Module, x: Tensor, y: Tensor) -> Iterator[Forwards]:
         """One yield for each optimizer step; the caller runs ``backward`` and ``step`` before the next.

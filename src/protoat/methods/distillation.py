@@ -85,6 +85,9 @@ class Distillation(OneStep):
         if self.teacher is None:
             self.teacher = copy.deepcopy(unwrap_model(model)).requires_grad_()
 
+    def learner(self, model: nn.Module) -> nn.Module:
+        return model if self._teaches or self.teacher is None else self.teacher
+
     def examples(self, model: nn.Module, x: Tensor, y: Tensor) -> Examples:
         return Examples(x, x, y)
 
@@ -95,9 +98,9 @@ class Distillation(OneStep):
             self.teacher.train(self._learns)
             lesson = output_of(self.teacher, examples.x)
         if not self._teaches:
-            return Forwards(examples.x_adv, lesson)
+            return Forwards(examples.x_adv, lesson, lesson)
         own = output_of(model, examples.x_adv)
-        return Forwards(examples.x_adv, own, more=((Forwards(examples.x, lesson), examples.y),))
+        return Forwards(examples.x_adv, own, own, ((Forwards(examples.x, lesson), examples.y),))
 
     def loss(self, forwards: Forwards, y: Tensor) -> Tensor:
         return self._loss(forwards, y, "mean")
