@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from protoat import CFOL, GroupDRO, ImageData, ImageLoader, Objective, UserError
-from protoat.methods import FGSMAT
+from protoat.methods import FGSMAT, FreeAT
 from protoat.records.training import Epoch, HeldOut
+from protoat.training import fit
 from protoat.training.validation import Validation
 
 from .small import THREAT, Net, assert_same_outcome, digits, loader, objective, train
@@ -104,3 +105,13 @@ def test_a_weighting_that_a_method_cannot_have_is_refused() -> None:
         Objective(RoCL(THREAT), weighting=CFOL())
     with pytest.raises(TypeError, match=r"expected a Weighting; such as protoat.GroupDRO\(\)"):
         Objective(FGSMAT(THREAT), weighting=GroupDRO)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("replays", "told"), [(2, True), (4, False)])
+def test_weights_that_hardly_move_are_told_by_what_replays_bring(
+    replays: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    goal, net = Objective(FreeAT(THREAT, replays=replays), weighting=CFOL(step=0.01)), Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    fit(net, ImageLoader(digits(0, 40), batch_size=20), goal, epochs=1, optimizer=optimizer, progress=False)
+    assert ("weights of groups hardly move" in caplog.text) == told

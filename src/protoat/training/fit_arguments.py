@@ -136,10 +136,18 @@ def as_averaging(averaging: float | Averaging | None) -> Averaging | None:
 
 def warn_of_the_unreached(model: nn.Module, objective: Objective, settings: Settings) -> None:
     """What the settings ask for beyond the end of the run."""
-    parts = (objective.method, objective.regularizer, objective.modes, objective.weighting, multi_prototype_head(model))
-    for part in (settings.schedule, *parts, settings.averaging):
-        for text in () if part is None else part.unreached(settings.epochs):
-            logger.warning("in a run of %d epoch%s %s", settings.epochs, "s" * (settings.epochs > 1), text)
+    epochs, weighting = settings.epochs, objective.weighting
+    parts = (objective.method, objective.regularizer, objective.modes, multi_prototype_head(model))
+    found = [
+        text
+        for part in (settings.schedule, *parts, settings.averaging)
+        if part is not None
+        for text in part.unreached(epochs)
+    ]
+    if weighting is not None:  # which learns from each replay of a batch
+        found += weighting.unreached(epochs * objective.updates_per_batch)
+    for text in found:
+        logger.warning("in a run of %d epoch%s %s", epochs, "s" * (epochs > 1), text)
 
 
 def warn_of_two_decays(objective: Objective, optimizer: Optimizer) -> None:

@@ -55,7 +55,7 @@ class Weighting(Memory, ABC):
         """
 
     def unreached(self, epochs: int) -> list[str]:
-        """What never happens in a run of so many epochs, in words, and what to write instead; `fit` warns of it."""
+        """What never happens in so many epochs, of which each replay is one, and what to write; `fit` warns of it."""
         return []
 
     def count(self, groups: Tensor, number: int) -> None:
