@@ -93,6 +93,22 @@ def test_swa_takes_as_many_batches_as_it_is_told_and_the_forwards_of_the_method(
     assert net.features[1].num_batches_tracked.item() == 3 * 2
 
 
+def test_without_batch_norm_there_is_nothing_to_estimate(small: ModuleType) -> None:
+    class Counted(PGDAT):
+        calls = 0
+
+        def examples(self, *args: Any) -> Any:
+            Counted.calls += 1
+            return super().examples(*args)
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    batches = small.loader(80)
+    options: dict[str, Any] = {"averaging": SWA(start_epoch=1), "progress": False}
+    fit(net, batches, Objective(Counted(THREAT, steps=1)), epochs=2, optimizer=optimizer, **options)
+    assert Counted.calls == 2 * len(batches)
+
+
 def test_estimating_batch_norm_leaves_the_state_of_the_method(small: ModuleType) -> None:
     results = []
     for averaging in (None, SWA(start_epoch=1)):

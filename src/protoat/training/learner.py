@@ -138,6 +138,8 @@ class Learner:
         state = {key: value.detach().clone() for key, value in method.state_dict().items()}
         self.modes.train(network)
         norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training]
+        if not norms:
+            return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             # A plain mean over all forwards; the old statistics serve until the first, for the attack.
