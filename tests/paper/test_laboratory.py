@@ -100,6 +100,14 @@ def test_only_what_is_missing_is_measured(own: Path, monkeypatch: pytest.MonkeyP
     assert asked == [["fgsm", "pgd3"]]
 
 
+def test_what_was_measured_in_bfloat16_is_measured_anew(own: Path) -> None:
+    measure(Run(OURS.folder(own)).subject(), ["pgd3"], limit=40, attack_precision="bf16")
+    task = replace(TASK, attacks=("pgd3",))
+    assert finished(task, own) is None
+    evaluation = run_task(task, own).evaluation
+    assert evaluation is not None and "precision" not in evaluation["pgd3"].parameters
+
+
 @pytest.mark.parametrize(
     ("job", "attacks", "holds"),
     [

@@ -1,7 +1,8 @@
 """Finds the record of a run that answers a task.
 
 Those of the weights that count (`Run.weights_name`), on the recipe's test images, at the radius of its evaluation, of
-attacks with the very parameters that their names stand for now, on as many images as the task asks for.
+attacks with the very parameters that their names stand for now, without passes in bfloat16, on as many images as the
+task asks for.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ def _holds(job: Job, run: Run, record: Evaluation, name: str) -> bool:
     """Whether an evaluation holds the attacks of a name, as they are now."""
     recorded = record.attacks
     return all(
-        key in recorded and _agree(recorded[key].parameters, parameters)
+        key in recorded
+        and "precision" not in recorded[key].parameters  # which is told where passes are not float32
+        and _agree(recorded[key].parameters, parameters)
         for key, parameters in _expected(name, job, run.facts["num_classes"]).items()
     )
 
