@@ -28,10 +28,11 @@ class AWP(Method):
     added to the weights as they were. Also when the step is never taken, the weights come back exactly. The
     perturbation costs one more forward and backward of the method's loss.
 
-    Kernels are the model's parameters of two or more dimensions: biases and batch norm stay, and so do prototypes, an
-    auxiliary head and a second batch norm. Metric and norm terms have no say in the direction, but their gradients are
-    taken at the moved weights like all others. Batch-norm statistics move once, in the second forward. In a distributed
-    run the direction comes from the mean gradient, so every process moves its weights alike.
+    Kernels are the model's parameters of two or more dimensions, prototypes of a `MultiPrototypeHead` too. Biases and
+    batch norm stay, and so do a regularizer's prototypes, an auxiliary head and a second batch norm. Metric and
+    norm terms have no say in the direction, but their gradients are taken at the moved weights like all others.
+    Batch-norm statistics move once, in the second forward. In a distributed run the direction comes from the mean
+    gradient, so every process moves its weights alike.
 
     Args:
         threat: norm and radius, handed on to `method`.
