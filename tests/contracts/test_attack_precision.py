@@ -177,7 +177,8 @@ def test_only_float32_accepts_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(attack.craft(Contrary().eval(), x, y), start)
 
 
-COARSE = [PGD(THREAT), *(kind(THREAT, steps=8) for kind in (APGD, APGDT, FAB, FABT, MALT, PMA)), AutoAttack(THREAT)]
+COARSE = [PGD(THREAT), *(kind(THREAT, steps=8) for kind in (APGD, APGDT, FAB, FABT, MALT, PMA))]
+COARSE.append(of_attacks.build(AutoAttack, THREAT))
 
 
 @pytest.mark.parametrize("attack", [*COARSE, Square(THREAT, queries=40)], ids=lambda attack: type(attack).__name__)
