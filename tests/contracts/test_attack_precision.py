@@ -204,6 +204,28 @@ def test_fab_ends_with_half_of_its_steps_in_float32() -> None:
     assert model.types(True) == [*[torch.bfloat16] * 4, *[torch.float32] * 4]
 
 
+def test_a_model_that_draws_random_numbers_is_resolved() -> None:
+    """Both looks draw the same, so their difference is that of the precision."""
+
+    class Noisy(Noting):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 0.1 * torch.randn_like(x))
+
+    (_, x, y), model = parts.trained(), Noisy().eval()
+    with attacks_in("bf16", exact_end=True):
+        APGD(THREAT, steps=8).craft(model, x, y)
+    assert torch.bfloat16 in model.types(True)
+
+
+def test_float64_is_not_screened() -> None:
+    (_, x, y), model, attack = parts.trained(), Noting().double().eval(), Square(Linf(0.02), queries=40)
+    exact = attack.craft(model, x.double(), y)
+    passes = len(model.seen)
+    with attacks_in("bf16", exact_end=True):
+        assert torch.equal(attack.craft(model, x.double(), y), exact)
+    assert len(model.seen) <= 2 * passes + 2  # one look more
+
+
 def test_search_in_training_is_float32() -> None:
     with attacks_in("bf16"):
         assert {dtype for _, dtype in run(Square(THREAT, queries=20)).seen} == {torch.float32}

@@ -74,11 +74,21 @@ def test_auto_takes_what_is_faster_and_keeps_to_it(faster: str, monkeypatch: pyt
     data, kept = Digits().load("test"), Kept()
     times = iter([(faster, 0.5), ("bf16" if faster == "fp32" else "fp32", 2.0)])
     monkeypatch.setattr(module, "timed_precision", lambda *_: next(times))
-    for attack in ("deepfool20", "pgd4", "pgd8"):  # times nothing, times, and goes on
+    for attack in ("square20", "pgd4", "pgd8"):  # times nothing, times, and goes on
         found = evaluate(Noting().eval(), data, [attack], threat=THREAT, limit=8, attack_precision="auto", saved=kept)[
             attack
         ]
-        assert found.parameters.get("precision", "fp32") == ("fp32" if attack == "deepfool20" else faster)
+        assert found.parameters.get("precision", "fp32") == ("fp32" if attack == "square20" else faster)
+
+
+def test_auto_is_float32_for_searches_of_a_model_without_gradients() -> None:
+    class Scores(Noting):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    model = Scores().eval()
+    evaluate(model, Digits().load("test"), ["square20"], threat=THREAT, limit=8, attack_precision="auto")
+    assert {dtype for _, dtype in model.types} == {torch.float32}
 
 
 def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:

@@ -13,9 +13,10 @@ from protoat.attacks.precision import Passes, are_results_judged, in_bfloat16
 from protoat.errors import UserError
 from protoat.functional.forward import output_of
 from protoat.functional.losses import STEEP
+from protoat.functional.preserve import preserve_random_state
 from protoat.types import Output
 
-# Most that the lead of the likeliest class may differ in bfloat16, as a share of it, both in the median.
+# Largest median change of the lead of the likeliest class in bfloat16, relative to the median lead.
 _BLUR = 0.02
 # Rescaled logits: the likeliest class of a middling image leads by this much, as in a network that is not saturated.
 _LEAD = 10.0
@@ -105,7 +106,11 @@ class AttackedModel:
     def resolves(self, images: Tensor) -> bool:
         """Whether bfloat16 tells classes apart, judged once, by these images: not if logits are large and close."""
         if self._resolves is None:
-            exact, coarse = (self._output(images, context).logits for context in (nullcontext(), in_bfloat16(images)))
+            passes = []
+            for context in (nullcontext(), in_bfloat16(images)):
+                with preserve_random_state(images.device, 0):  # a model that draws draws the same
+                    passes.append(self._output(images, context).logits)
+            exact, coarse = passes
             best = exact.topk(2, dim=1).indices
             lead, coarse_lead = (logits.gather(1, best).diff(dim=1) for logits in (exact, coarse))
             self._resolves = bool((coarse_lead - lead).abs().median() <= _BLUR * lead.abs().median())

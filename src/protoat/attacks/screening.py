@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from protoat.attacks.active import Rows, among
@@ -14,9 +15,9 @@ from protoat.attacks.problem import Problem
 
 @dataclass
 class Screen(Rows):
-    """What bfloat16 makes of the points where a search stands, to compare its queries with.
+    """The leads of a search's current points in bfloat16; queries that do not raise them are rejected.
 
-    A query is given up where bfloat16 finds it no better; float32 measures every other one and alone decides.
+    Float32 measures every other query and alone accepts.
 
     Attributes:
         lead: (B,) by how much the attack is ahead, as in `Problem.lead`, in bfloat16.
@@ -25,16 +26,17 @@ class Screen(Rows):
     lead: Tensor
 
     @classmethod
-    def of(cls, problem: Problem, x_adv: Tensor) -> Screen | None:
-        """The screen of a search that begins at `x_adv`, or None where float32 is to measure every query.
+    def of(cls, problem: Problem, x_adv: Tensor, lead: Tensor) -> Screen | None:
+        """The screen of a search that begins at `x_adv`, where float32 finds `lead`; None if it measures every query.
 
-        So it is where float32 was asked for, where results are trained on, and where bfloat16 does not resolve the
-        logits, see `AttackedModel.resolves`.
+        None if float32 was asked for, in training, if bfloat16 does not resolve the logits, see
+        `AttackedModel.resolves`, or if the network computes in its own precision under autocast, as in float64.
         """
         model = problem.model
         if present_precision() == "fp32" or not are_results_judged() or not isinstance(model, AttackedModel):
             return None
-        return cls(problem.lead(model.coarse(x_adv))) if model.resolves(x_adv) else None
+        coarse = problem.lead(model.coarse(x_adv))
+        return None if torch.equal(coarse, lead) or not model.resolves(x_adv) else cls(coarse)
 
     def likely(self, part: Problem, rows: Tensor, images: Tensor) -> tuple[Problem, Tensor, Tensor, Tensor]:
         """The queries that may be better: their problem, rows, images and leads in bfloat16."""

@@ -95,7 +95,7 @@ class Square(Attack):
         propose: Propose = partial(move_budget, norm=norm) if norm.shared else _recolour
         result, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         lead = problem.lead(problem.model(x_adv))
-        screen = Screen.of(problem, x_adv)
+        screen = Screen.of(problem, x_adv, lead)
         # Drawn at once, as the place of a window must be known on the host: corners of two windows, turn of a bump.
         draws = torch.rand(self.queries, 5, generator=problem.generator, device=x_adv.device).tolist()
         for query, draw in enumerate(draws, 1):

@@ -52,7 +52,7 @@ def main(args: list[str]) -> None:
         type=AttackPrecision | Literal["auto"],
         default="fp32",
         help="bf16 lets PGD with one run, BIM, MIM, PMA, APGD and FAB take gradients and Square screen its queries in "
-        "bfloat16, also within aa and aa-fast, but for the last quarter of the steps or more; all else is float32. "
+        "bfloat16, also within aa and aa-fast, but for the last quarter of the steps (FAB: half); all else is float32. "
         "auto times a pass and takes the faster. "
         "The record says which",
     )

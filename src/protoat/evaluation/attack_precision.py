@@ -21,7 +21,7 @@ _KEY = "attack precision"
 def chosen_precision(
     network: MicroBatched, data: ImageData, order: Tensor, attacks: Iterable[Attack | None], saved: Saved | None
 ) -> AttackPrecision:
-    """What ``attack_precision="auto"`` means here: ``"fp32"`` where no attack is for bfloat16.
+    """What ``attack_precision="auto"`` means here: ``"fp32"`` where no attack takes gradients in bfloat16.
 
     Args:
         network: that is measured.
@@ -30,7 +30,11 @@ def chosen_precision(
         saved: keeps the choice, so that a call that goes on makes the same.
     """
     with attacks_in("bf16", exact_end=True):
-        coarse = [attack for attack in attacks if attack is not None and "precision" in parameters_of(attack)]
+        coarse = [
+            attack
+            for attack in attacks
+            if attack is not None and attack.follows_gradients and "precision" in parameters_of(attack)
+        ]
     if not coarse:
         return "fp32"
     kept = None if saved is None else saved.get(_KEY)

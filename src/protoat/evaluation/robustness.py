@@ -76,7 +76,7 @@ def evaluate(
         attack_precision: ``"bf16"`` lets attacks take gradients of the network in bfloat16, which processors with units
             for it do in half the time or less, and says so in the report. It concerns PGD (of one run), BIM, MIM, PMA,
             APGD and FAB, and the queries of Square that it finds no better, also as a part of AutoAttack and of the
-            fast ensemble. The last quarter of each run's steps (of FAB's half), every success and every judgement are
+            fast ensemble. The last quarter of each run's steps (FAB: half), every success and every judgement are
             float32; so is all of any other attack, which decides by logits (DeepFool, PGD with restarts, APGD under L1)
             or whose gradient bfloat16 drowns (TPGD), and all of a model whose logits bfloat16 does not resolve.
             ``"auto"`` times a pass of this network, takes the faster one and logs it; with `saved`, a call that goes on
