@@ -116,7 +116,7 @@ def compare_attacks(given: argparse.Namespace) -> None:
     for name in given.names or MODELS:
         plan = MODELS[name]._replace(width=given.width)
         path = given.folder / f"{name.replace(', ', '-').replace(' ', '-').lower()}.safetensors"
-        model = trained(plan, path, seed=0, precision="bf16", root=given.root)
+        model = trained(plan, path, seed=0, precision="fp32", root=given.root)
         test = regroup(images(plan.data, 1, given.images, given.root)[1], plan.classes)
         right: dict[str, list[Tensor]] = {}
         seconds: dict[str, list[float]] = {}
