@@ -1,7 +1,7 @@
-"""bfloat16 as processors with units for it compute, simulated in float32: operands and results rounded, sums exact.
+"""Simulates bfloat16 as processors with units for it compute: operands and results rounded, sums in float32.
 
-Where a processor has no units, PyTorch's own kernels for bfloat16 take 6 to 18 times as long as float32; this takes
-1.0 to 1.5 times as long. It shows what bfloat16 does to numbers, and nothing of what it saves.
+Where a processor has no units, PyTorch's own kernels for bfloat16 take many times as long as float32; this takes little
+longer than float32. It shows what bfloat16 does to numbers, and nothing of what it saves.
 """
 
 from __future__ import annotations

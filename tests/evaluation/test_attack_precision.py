@@ -107,22 +107,26 @@ def test_outcomes_that_were_saved_in_another_precision_do_not_serve() -> None:
         assert len(kept) == keys
 
 
-def off_centre() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+def off_centre(scale: float = 5, offset: float = 8) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     """A network whose logits are far from 0 and close to each other, so that bfloat16 often misjudges, with images."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
     for parameter in net.parameters():
-        parameter.data *= 5
-    net[3].bias.data += 8
+        parameter.data *= scale
+    net[3].bias.data += offset
     x = torch.rand(300, 1, 8, 8)
     with torch.no_grad():
         return net.eval(), (x, net(x).argmax(1))
 
 
-def test_bfloat16_misjudges_here() -> None:
-    net, (x, y) = off_centre()
+RESOLVED, REFUSED = (5, 8), (3, 10)
+
+
+@pytest.mark.parametrize(("case", "right"), [(RESOLVED, 0.985), (REFUSED, 0.98)])
+def test_bfloat16_misjudges_here(case: tuple[float, float], right: float) -> None:
+    net, (x, y) = off_centre(*case)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert float((net(x).argmax(1) == y).float().mean()) < 0.985
+        assert float((net(x).argmax(1) == y).float().mean()) < right
 
 
 @pytest.mark.parametrize("threat", [Linf(0.06), L2(0.4)], ids=["linf", "l2"])
@@ -139,14 +143,17 @@ def test_no_attack_leaves_more_images_right(kind: type[Attack], threat: ThreatMo
         assert torch.equal(coarse.correct_mask, exact.correct_mask)
 
 
-@pytest.mark.parametrize("name", ["pgd20", "mim10", "deepfool20", "fab20", "apgd20"])
-def test_neither_do_attacks_of_usual_length(name: str) -> None:
-    net, data = off_centre()
+@pytest.mark.parametrize("case", [RESOLVED, REFUSED], ids=["resolved", "refused"])
+@pytest.mark.parametrize("name", ["pgd20", "mim10", "deepfool20", "fab20", "apgd20", "square100"])
+def test_neither_do_attacks_of_usual_length(name: str, case: tuple[float, float]) -> None:
+    net, data = off_centre(*case)
     exact, coarse = (
         evaluate(net, data, [name], threat=Linf(0.06), attack_precision=precision)[name].count.correct
         for precision in ("fp32", "bf16")
     )
     assert coarse <= exact + 6
+    if case == REFUSED:
+        assert coarse == exact
 
 
 def test_one_step_is_float32_and_says_so() -> None:

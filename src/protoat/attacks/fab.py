@@ -14,8 +14,8 @@ from protoat.attacks.targets import ranked_wrong_classes
 from protoat.functional.batch import leading
 from protoat.threats import ThreatModel
 
-# Share of the steps, the last ones, that are float32 whatever was asked for: FAB closes in slowly, and after a quarter
-# its distances were still 1 % longer.
+# Share of the steps, the last ones, that are float32 whatever was asked for: FAB closes in slowly, and with a quarter
+# its distances stayed longer.
 _EXACT = 0.5
 
 

@@ -26,8 +26,9 @@ _TOGETHER = ("batch", "random")  # findings of models of which rows that are add
 class CompiledNetwork:
     """The network of a measurement, whose passes in attacks run compiled.
 
-    One compiled graph with gradient and one without serve batches of all sizes, as images leave an attack and the last
-    batch is smaller. Images that fill a batch up are copies of its first one, and their outputs are dropped.
+    For each precision one compiled graph with gradient and one without serve batches of all sizes, as images leave an
+    attack and the last batch is smaller. Images that fill a batch up are copies of its first one, and their outputs are
+    dropped.
 
     Args:
         network: that is measured, in eval mode; its weights must not change.

@@ -84,7 +84,7 @@ def _first(found: Iterable[tuple[str, _Wrong | None]]) -> _Wrong | None:
 
 
 def _of_no(value: Any, choices: tuple[Any, ...]) -> _Wrong | None:
-    """What is wrong with a value that may be of any type of `choices`; None where it is of one."""
+    """Why a value has none of the types `choices`; None if it has one."""
     wrong = []
     for choice in choices:
         if (found := _wrong(value, choice)) is None:
